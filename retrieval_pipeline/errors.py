@@ -1,0 +1,33 @@
+"""Every error that a user can cause or meet. Each message says what, where and what to do."""
+
+
+class RetrievalError(Exception):
+    """Base class: shown to people as one line, without a traceback."""
+
+
+class SettingsError(RetrievalError):
+    """The settings file is missing or says something that is not allowed."""
+
+
+class SourceError(RetrievalError):
+    """A source directory is missing, unreadable or suddenly almost empty."""
+
+
+class StoreError(RetrievalError):
+    """A stored table or file is damaged, cannot be written, or is in use by another run."""
+
+
+class EncoderError(RetrievalError):
+    """A model cannot be found, loaded or used."""
+
+
+class VectorError(RetrievalError):
+    """A vector is not finite, not of unit length, or not of the expected shape."""
+
+
+class BuildError(RetrievalError):
+    """There is no usable build: none was published yet, or its files are damaged."""
+
+
+class QueryError(RetrievalError):
+    """A query cannot be answered as it was asked."""

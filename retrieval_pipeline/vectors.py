@@ -1,0 +1,69 @@
+"""What a vector is here: float32, finite, of unit length, and of one named vector space."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval_pipeline.errors import VectorError
+
+Vectors = npt.NDArray[np.float32]
+
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """What makes two vectors comparable: they were made by one model in one way.
+
+    Attributes:
+        model: Name of the encoder, as in the settings.
+        revision: What fixes its weights: a hub commit, a hash of local files, package versions.
+        dim: Number of components.
+        preprocessing: Fingerprint of how an image becomes the encoder's input.
+    """
+
+    model: str
+    revision: str
+    dim: int
+    preprocessing: str
+
+    @property
+    def key(self) -> str:
+        """Directory name: readable, and different for every space (another revision is another)."""
+        slug = re.sub(r"[^A-Za-z0-9_.-]+", "--", self.model).strip("-.")[-80:] or "model"
+        identity = "\0".join((self.model, self.revision, str(self.dim), self.preprocessing))
+        return f"{slug}@{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def normalise(vectors: npt.NDArray[np.floating]) -> Vectors:
+    """Scale each row (n, d) to unit length in float32.
+
+    Raises:
+        VectorError: A row is zero or not finite, so that it has no direction.
+    """
+    rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] <= 0)
+    if bad.any():
+        raise VectorError(f"vector {int(np.argmax(bad))} is zero or not finite: it has no direction")
+    return rows / lengths
+
+
+def check_vectors(vectors: npt.NDArray[np.floating], dim: int, what: str = "vector") -> Vectors:
+    """Return `vectors` as float32 (n, dim) if each row is finite and of unit length.
+
+    Raises:
+        VectorError: Names the first row that is not, as "`what` <row>".
+    """
+    rows = np.asarray(vectors, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise VectorError(f"{what}: expected the shape (n, {dim}), found {rows.shape}")
+    lengths = np.linalg.norm(rows, axis=1)
+    bad = ~(np.abs(lengths - 1) <= UNIT_TOLERANCE)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise VectorError(f"{what} {row} has length {lengths[row]:.4g}, not 1: refused")
+    return rows
