@@ -1,0 +1,258 @@
+"""The user's settings, read from retrieval.toml and validated. Knows nothing of the rest."""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from retrieval_pipeline.errors import SettingsError
+
+FILE_NAME = "retrieval.toml"
+DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
+DEFAULT_EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
+)  # fmt: skip
+SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Model):
+    """A named directory that the user wants indexed."""
+
+    name: str
+    path: Path
+    extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    exclude: tuple[str, ...] = ()
+    follow_symlinks: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_key(cls, name: str) -> str:
+        if not SOURCE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is not allowed: 1 to 64 letters, digits, - and _, "
+                "starting with a letter or digit"
+            )
+        return name
+
+    @field_validator("extensions")
+    @classmethod
+    def _extensions_are_suffixes(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        for extension in extensions:
+            if not re.fullmatch(r"\.[^./\\\s]+", extension):
+                raise ValueError(f'{extension!r} is not an extension: write it as ".jpg"')
+        return tuple(dict.fromkeys(extension.lower() for extension in extensions))
+
+
+class ImageLimits(_Model):
+    """Bounds for one image; what exceeds them is quarantined as too large or timed out."""
+
+    max_megapixels: Annotated[float, Field(gt=0)] = 300.0
+    max_megabytes: Annotated[float, Field(gt=0)] = 1000.0
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Settings(_Model):
+    """Everything that retrieval.toml may say.
+
+    Attributes:
+        home: Directory of all tables, builds and maps.
+        model: "offline", a hub id, or the directory of a checkpoint.
+        revision: Branch, tag or commit of a hub model.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        precision: "auto" or "reference" (float32, every pixel decoded).
+        max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
+        images: Bounds for one image.
+        sources: The directories to index.
+    """
+
+    home: Path = Path("retrieval-home")
+    model: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
+    revision: str | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    precision: Literal["auto", "reference"] = "auto"
+    max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
+    images: ImageLimits = ImageLimits()
+    sources: tuple[Source, ...] = ()
+
+    @model_validator(mode="after")
+    def _sources_are_apart(self) -> "Settings":
+        # Names become file names, and some file systems do not tell cases apart.
+        names: dict[str, str] = {}
+        for source in self.sources:
+            if other := names.get(source.name.lower()):
+                raise ValueError(f'two sources are named "{other}": give each its own name')
+            names[source.name.lower()] = source.name
+        roots = [(source.name, source.path.resolve()) for source in self.sources]
+        for name, root in roots:
+            for other, parent in roots:
+                if name != other and root.is_relative_to(parent):
+                    raise ValueError(
+                        f'source "{name}" ({root}) lies inside source "{other}" ({parent}): '
+                        "keep one of them, or use `exclude`"
+                    )
+        return self
+
+    def source(self, name: str) -> Source:
+        """Return the source called `name`.
+
+        Raises:
+            SettingsError: There is none; the message lists those that exist.
+        """
+        for source in self.sources:
+            if source.name == name:
+                return source
+        known = ", ".join(source.name for source in self.sources) or "none yet"
+        raise SettingsError(f'there is no source "{name}" in the settings (sources: {known})')
+
+
+def find_settings_file(given: Path | None = None) -> Path:
+    """Return the file to read: `given`, then $RETRIEVAL_CONFIG, then ./retrieval.toml."""
+    if given is not None:
+        return given
+    return Path(os.environ.get("RETRIEVAL_CONFIG") or FILE_NAME)
+
+
+def load_settings(given: Path | None = None) -> Settings:
+    """Read and validate the settings; relative paths are relative to the file.
+
+    Raises:
+        SettingsError: One line for each thing that is wrong, with its key and what is allowed.
+    """
+    file = find_settings_file(given)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
+            "or name one with --config"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from None
+    base = file.absolute().parent
+    try:
+        return Settings.model_validate(_with_absolute_paths(values, base))
+    except ValidationError as error:
+        lines = [_explain(problem, values) for problem in error.errors()]
+        raise SettingsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    def absolute(path: object) -> object:
+        return base / Path(path).expanduser() if isinstance(path, str) else path
+
+    values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
+    model = values.get("model")
+    if isinstance(model, str) and model.startswith(("./", "../", "~", "/")):
+        values["model"] = os.path.normpath(base / Path(model).expanduser())
+    if isinstance(sources := values.get("sources"), list):
+        values["sources"] = [
+            {**source, "path": absolute(source["path"])}
+            if isinstance(source, dict) and "path" in source
+            else source
+            for source in sources
+        ]
+    return values
+
+
+def _explain(problem: Any, values: dict[str, Any]) -> str:
+    """Turn one pydantic error into "key: what is wrong, what is allowed"."""
+    location: tuple[int | str, ...] = problem["loc"]
+    key = _key_name(location, values)
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(location)
+        guess = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        hint = f"did you mean `{guess[0]}`?" if guess else f"allowed: {', '.join(fields)}"
+        return f"{key}: unknown key ({hint})"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if location and location[-1] == "device":
+        message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
+    given = problem["input"]
+    shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:
+    """Write a location as in the file; a source in a list by its name where it has one."""
+    parts: list[str] = []
+    here: Any = values
+    for step in location:
+        try:
+            here = here[step]
+        except (KeyError, IndexError, TypeError):
+            here = None
+        if isinstance(step, int):
+            named = here.get("name") if isinstance(here, dict) else None
+            parts[-1] += f'["{named}"]' if isinstance(named, str) else f"[{step}]"
+        else:
+            parts.append(step)
+    return ".".join(parts)
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """Names that are allowed beside the last step of `location`."""
+    model: type[BaseModel] = Settings
+    if "sources" in location[:-1]:
+        model = Source
+    elif "images" in location[:-1]:
+        model = ImageLimits
+    return list(model.model_fields)
+
+
+def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
+    """Return a commented settings file for these (name, directory) pairs."""
+    # A JSON string is also a valid TOML basic string.
+    quoted = lambda value: json.dumps(str(value), ensure_ascii=False)  # noqa: E731
+    tables = "\n".join(
+        f"[[sources]]\nname = {quoted(name)}\npath = {quoted(path)}\n" for name, path in sources
+    )
+    return _TEMPLATE.format(home=quoted(home), model=quoted(model), sources=tables)
+
+
+_TEMPLATE = """\
+# Settings of `retrieval`. Relative paths are relative to this file.
+
+# Where tables, index and map live. Nothing is ever written into the sources.
+home = {home}
+
+# "offline" (small, needs no download), a model of the Hugging Face hub such as
+# "openai/clip-vit-large-patch14-336", "openai/clip-vit-base-patch32" or
+# "google/siglip2-base-patch16-224", or the directory of a checkpoint.
+model = {model}
+
+# "auto" takes a GPU if there is one; or "cpu", "cuda", "cuda:1", "mps".
+device = "auto"
+
+# One table for each directory to index. The name stays with the images; the path may change.
+# Optional keys of a source, with their defaults:
+#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"]
+#   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
+#   follow_symlinks = false
+{sources}"""
+
+
+def source_names(directories: Sequence[Path]) -> list[str]:
+    """Give each directory a distinct source name made from its own name."""
+    names: list[str] = []
+    for directory in directories:
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", directory.name).strip("-_")[:56] or "pictures"
+        name, number = stem, 2
+        while name.lower() in (taken.lower() for taken in names):
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names

@@ -1,0 +1,51 @@
+"""File names as text that Arrow, JSON and terminals can hold, and globs over them."""
+
+import fnmatch
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+
+# Names are bytes on Linux and need not be UTF-8. A backslash starts an escape, so that the text
+# can be turned back into the very same bytes.
+_ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2})")
+
+
+def to_text(path: str | bytes) -> str:
+    r"""Return a file system path as valid Unicode: a bad byte becomes `\xNN`, a backslash `\\`."""
+    name = os.fsdecode(path).replace("\\", "\\\\")
+    return "".join(
+        f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in name
+    )
+
+
+def to_path(text: str) -> str:
+    """Return the file system path that `to_text` wrote as `text`."""
+    return _ESCAPE.sub(
+        lambda match: "\\" if match[1] == "\\" else chr(0xDC00 + int(match[1][1:], 16)), text
+    )
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def compile_globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
+    """Return one expression that tells whether any of the globs matches, or None without globs.
+
+    Apply it with `glob_matches`. `*` and `?` also match `/`; `[` starts a character class, and
+    `[[]` is a literal bracket. Unicode normal forms do not matter.
+    """
+    if not patterns:
+        return None
+    normal = (unicodedata.normalize("NFC", pattern) for pattern in patterns)
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in normal))
+
+
+def glob_matches(globs: re.Pattern[str] | None, path: str) -> bool:
+    """Tell whether a glob matches the whole relative path (with `/`) or its last name."""
+    if globs is None:
+        return False
+    path = unicodedata.normalize("NFC", path)
+    return bool(globs.match(path) or globs.match(path.rpartition("/")[2]))

@@ -1,0 +1,300 @@
+"""Where every table and file lives, and how a file becomes visible: complete or not at all.
+
+Nothing else builds a path under `home`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.vectors import VectorSpace
+
+SCHEMA_VERSION = b"1"
+TEMPORARY_PREFIX = ".tmp-"
+
+MANIFEST = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("content_id", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+QUARANTINE = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("last_tried", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("tried_with", pa.string(), nullable=False),
+    ]
+)
+
+
+def embedding_schema(dim: int) -> pa.Schema:
+    """Columns of an embedding part, for vectors of `dim` components."""
+    return pa.schema(
+        [
+            pa.field("content_id", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("format", pa.string(), nullable=False),
+        ]
+    )
+
+
+def space_metadata(space: VectorSpace) -> dict[bytes, bytes]:
+    """Schema metadata that says which vector space a table's vectors belong to."""
+    return {
+        b"model": space.model.encode(),
+        b"revision": space.revision.encode(),
+        b"dim": str(space.dim).encode(),
+        b"preprocessing": space.preprocessing.encode(),
+    }
+
+
+@dataclass(frozen=True)
+class Store:
+    """The directory `home` and everything in it."""
+
+    home: Path
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the run that writes; carries its process id."""
+        return self.home / "lock"
+
+    def manifest(self, source: str) -> Path:
+        """Table of the files seen in one source."""
+        return self.home / "manifest" / f"{source}.parquet"
+
+    def embeddings(self, space: VectorSpace, source: str | None = None) -> Path:
+        """Directory of one source's embedding parts, or of all sources."""
+        directory = self.home / "embeddings" / space.key
+        return directory / source if source else directory
+
+    def parts(self, space: VectorSpace, source: str | None = None) -> list[Path]:
+        """Embedding parts of one source, or of all of them, in a stable order."""
+        pattern = "part-*.parquet" if source else "*/part-*.parquet"
+        return sorted(self.embeddings(space, source).glob(pattern))
+
+    def next_part(self, space: VectorSpace, source: str) -> Path:
+        """Path of the part to write next."""
+        numbers = [int(part.stem.removeprefix("part-")) for part in self.parts(space, source)]
+        return self.embeddings(space, source) / f"part-{max(numbers, default=0) + 1:06d}.parquet"
+
+    def quarantine(self, space: VectorSpace, source: str) -> Path:
+        """Table of the images of one source that could not be embedded."""
+        return self.embeddings(space, source) / "quarantine.parquet"
+
+    def builds(self, space_key: str) -> Path:
+        """Directory of the builds of one vector space."""
+        return self.home / "index" / space_key
+
+    @property
+    def current_file(self) -> Path:
+        """Pointer to the current build."""
+        return self.home / "index" / "CURRENT"
+
+    def current_build(self) -> Path | None:
+        """Directory of the current build, or None before the first one.
+
+        Raises:
+            StoreError: The pointer is damaged.
+        """
+        try:
+            text = self.current_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{self.current_file}: cannot be read: {error}") from None
+        parts = text.split("/")
+        if len(parts) != 2 or any(part in ("", ".", "..") for part in parts):
+            raise StoreError(
+                f"{self.current_file}: does not name a build: {text!r}. Run `retrieval index`"
+            )
+        return self.home / "index" / parts[0] / parts[1]
+
+    def publish(self, build: Path) -> None:
+        """Make `build` the current one, atomically."""
+        with replacing(self.current_file) as temporary:
+            temporary.write_text(f"{build.parent.name}/{build.name}\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the only right to write here; readers need none.
+
+        The kernel drops the lock of a process that dies, so that a stale one cannot exist.
+
+        Raises:
+            StoreError: Another run holds it; the message names its process id.
+        """
+        with _explained(self.home):
+            self.home.mkdir(parents=True, exist_ok=True)
+            handle = self.lock_file.open("a+", encoding="utf-8")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                pid = handle.read().strip() or "unknown"
+                raise StoreError(
+                    f"{self.home} is being written by another run (process {pid}): "
+                    "wait for it or stop it, then run again"
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left under temporary names; only the lock's holder may."""
+        for leftover in self.home.glob(f"**/{TEMPORARY_PREFIX}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space left for {path}: free some and run again; "
+                "finished work is kept, nothing was half-written"
+            ) from error
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place at the end.
+
+    Raises:
+        StoreError: The file system refused; `path` is as it was.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with _explained(path):
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+            _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `path`; it gets that name when all its files are written.
+
+    Raises:
+        StoreError: The file system refused; there is no `path`.
+    """
+    temporary = _temporary(path)
+    try:
+        with _explained(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            _sync_directory(temporary)
+            temporary.replace(path)
+            _sync_directory(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:
+    """Write a Parquet table atomically, with its schema version and vector space.
+
+    Raises:
+        StoreError: The file system refused; what was there before is still there.
+    """
+    metadata = {b"schema_version": SCHEMA_VERSION}
+    if space is not None:
+        metadata |= space_metadata(space)
+    with replacing(path) as temporary:
+        # Vectors do not compress; dictionaries only pay for repeated strings.
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            use_dictionary=[name for name in ("status", "reason", "format") if name in table.schema.names],
+        )
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet table and check that it has the columns of `schema`.
+
+    Raises:
+        StoreError: The file is damaged, of another version or has other columns.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            file = pq.ParquetFile(source)
+            found = file.schema_arrow
+            version = (found.metadata or {}).get(b"schema_version")
+            if version != SCHEMA_VERSION or not found.equals(schema):
+                raise StoreError(
+                    f"{path}: not a table of this program's version: move it away and run "
+                    "`retrieval index`"
+                )
+            return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path}: damaged or unreadable ({_first_line(error)}): move it away and run "
+            "`retrieval index`, or try `retrieval verify`"
+        ) from None
+
+
+def read_manifest(store: Store, source: str) -> pa.Table:
+    """Return the manifest of a source; empty if it has none yet."""
+    path = store.manifest(source)
+    return read_table(path, MANIFEST) if path.exists() else MANIFEST.empty_table()
+
+
+def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
+    """Return the quarantine of a source; empty if it has none yet."""
+    path = store.quarantine(space, source)
+    return read_table(path, QUARANTINE) if path.exists() else QUARANTINE.empty_table()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
