@@ -102,6 +102,11 @@ class Settings(_Model):
                     )
         return self
 
+    @property
+    def source_names(self) -> list[str]:
+        """Names of the sources, as listed."""
+        return [source.name for source in self.sources]
+
     def source(self, name: str) -> Source:
         """Return the source called `name`.
 
@@ -111,7 +116,7 @@ class Settings(_Model):
         for source in self.sources:
             if source.name == name:
                 return source
-        known = ", ".join(source.name for source in self.sources) or "none yet"
+        known = ", ".join(self.source_names) or "none yet"
         raise SettingsError(f'there is no source "{name}" in the settings (sources: {known})')
 
 
@@ -246,7 +251,7 @@ device = "auto"
 {sources}"""
 
 
-def source_names(directories: Sequence[Path]) -> list[str]:
+def names_for(directories: Sequence[Path]) -> list[str]:
     """Give each directory a distinct source name made from its own name."""
     names: list[str] = []
     for directory in directories:

@@ -31,3 +31,7 @@ class BuildError(RetrievalError):
 
 class QueryError(RetrievalError):
     """A query cannot be answered as it was asked."""
+
+
+class Stopped(RetrievalError):
+    """Somebody asked a run to stop; what it had finished is kept."""

@@ -102,6 +102,23 @@ class Store:
         """Table of the images of one source that could not be embedded."""
         return self.embeddings(space, source) / "quarantine.parquet"
 
+    def manifests(self) -> list[Path]:
+        """Every manifest, also of sources that left the settings."""
+        return sorted((self.home / "manifest").glob("*.parquet"))
+
+    def embedding_tables(self) -> tuple[list[Path], list[Path]]:
+        """Every embedding part and every quarantine table, of all vector spaces and sources."""
+        directory = self.home / "embeddings"
+        return (
+            sorted(directory.glob("*/*/part-*.parquet")),
+            sorted(directory.glob("*/*/quarantine.parquet")),
+        )
+
+    def all_builds(self) -> list[Path]:
+        """Every build of every vector space, oldest first within a space."""
+        directories = (self.home / "index").glob("*/*/")
+        return sorted(path for path in directories if not path.name.startswith(TEMPORARY_PREFIX))
+
     def builds(self, space_key: str) -> Path:
         """Directory of the builds of one vector space."""
         return self.home / "index" / space_key
@@ -130,26 +147,31 @@ class Store:
             )
         return self.home / "index" / parts[0] / parts[1]
 
+    @property
+    def last_gallery(self) -> Path:
+        """Page of the last query that was opened without a file name."""
+        return self.home / "gallery.html"
+
     def publish(self, build: Path) -> None:
         """Make `build` the current one, atomically."""
         with replacing(self.current_file) as temporary:
             temporary.write_text(f"{build.parent.name}/{build.name}\n", encoding="utf-8")
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Hold the only right to write here; readers need none.
 
         The kernel drops the lock of a process that dies, so that a stale one cannot exist.
 
         Raises:
-            StoreError: Another run holds it; the message names its process id.
+            StoreError: Another run holds it, and not `wait`; the message names its process id.
         """
         with _explained(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
             handle = self.lock_file.open("a+", encoding="utf-8")
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 handle.seek(0)
                 pid = handle.read().strip() or "unknown"
@@ -281,6 +303,26 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         raise StoreError(
             f"{path}: damaged or unreadable ({_first_line(error)}): move it away and run "
             "`retrieval index`, or try `retrieval verify`"
+        ) from None
+
+
+def read_space(path: Path) -> VectorSpace:
+    """Return the vector space that a table says it belongs to.
+
+    Raises:
+        StoreError: The table does not say, or is damaged.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return VectorSpace(
+            model=metadata[b"model"].decode(),
+            revision=metadata[b"revision"].decode(),
+            dim=int(metadata[b"dim"]),
+            preprocessing=metadata[b"preprocessing"].decode(),
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{path}: does not say which model made it ({_first_line(error)})"
         ) from None
 
 

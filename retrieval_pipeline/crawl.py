@@ -1,0 +1,282 @@
+"""Directory -> manifest: walk a source, keep what is unchanged, hash what is new."""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+
+from retrieval_pipeline.config import Source
+from retrieval_pipeline.content import content_id_of_file
+from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.store import MANIFEST, Store, read_manifest, write_table
+
+# What systems and devices keep for themselves; nobody's pictures.
+SYSTEM_FOLDERS = frozenset(
+    {"$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found", "__macosx"}
+)
+# Reading overlaps with waiting for the disk; more threads only fight for it.
+HASH_THREADS = min(8, 2 * (os.cpu_count() or 1))
+# Hashing a large disk takes hours: this much of it, in seconds, is lost at the most.
+CHECKPOINT_SECONDS = 60.0
+
+
+class Status(StrEnum):
+    """What became of one path of a source."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"
+    CHANGING = "changing"
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One row of a manifest; `path` is relative to the source, as text of `paths.to_text`."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    content_id: str | None = None
+    status: Status = Status.OK
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What a crawl found; the counts are files of the wanted extensions."""
+
+    source: str
+    files: int
+    new: int
+    changed: int
+    removed: int
+    unchanged: int
+    unreadable: int
+    bytes_hashed: int
+    published: bool
+
+
+def update_manifest(
+    store: Store,
+    source: Source,
+    *,
+    max_shrink: float = 0.5,
+    allow_shrink: bool = False,
+    rehash: bool = False,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> ManifestReport:
+    """Bring the manifest of `source` up to date.
+
+    A file whose path, size and mtime are as before is not read again, unless `rehash`. A crawl
+    that `stop` interrupts keeps what it has hashed.
+
+    Raises:
+        SourceError: The directory is missing, unreadable, or lost more than the share
+            `max_shrink` of its files, which `allow_shrink` confirms. The manifest stays as it was.
+        StoreError: The manifest is damaged or cannot be written.
+        Stopped: `stop` was set.
+    """
+    progress = progress or Quiet()
+    root = os.fspath(source.path)
+    before = {row.path: row for row in _rows(read_manifest(store, source.name))}
+    progress.start(f"looking through {source.name}", None, "files")
+    seen: list[FileRow] = []
+    for row in walk(source, skip=store.home):
+        seen.append(row)
+        progress.advance()
+    progress.finish()
+    _keep_what_cannot_be_seen(seen, before)
+    listed = {row.path for row in seen}
+    removed = [path for path in before if path not in listed]
+    if before and not allow_shrink and len(removed) > max_shrink * len(before):
+        raise SourceError(
+            f'source "{source.name}": {len(removed)} of {len(before)} files are gone from '
+            f"{source.path}. If the disk is mounted and this is right, run "
+            f"`retrieval index --source {source.name} --allow-shrink`; nothing was deleted"
+        )
+
+    rows = {row.path: _known(row, None if rehash else before.get(row.path)) for row in seen}
+    todo = [row for row in rows.values() if row.content_id is None and row.status is Status.OK]
+    progress.start(f"hashing {source.name}", len(todo), "files")
+    last_saved = time.monotonic()
+    for row in ordered_map(lambda row: _hashed(root, row), todo, threads=HASH_THREADS):
+        rows[row.path] = row
+        progress.advance()
+        if row.error:
+            progress.note(f"{source.name}/{row.path}: {row.error}")
+        stopping = stop is not None and stop.is_set()
+        if stopping or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+            _save(store, source.name, {**before, **_finished(rows)})
+            last_saved = time.monotonic()
+        if stopping:
+            raise Stopped(f"stopped while hashing {source.name}: what was hashed is kept")
+    progress.finish()
+
+    published = rows != before
+    if published or not store.manifest(source.name).exists():
+        _save(store, source.name, rows)
+    fresh = [rows[row.path] for row in todo]
+    return ManifestReport(
+        source=source.name,
+        files=sum(row.content_id is not None for row in rows.values()),
+        new=sum(row.path not in before for row in fresh),
+        changed=sum(
+            row.path in before and row.content_id != before[row.path].content_id for row in fresh
+        ),
+        removed=len(removed),
+        unchanged=sum(rows[path] == before.get(path) for path in rows),
+        unreadable=sum(row.status is not Status.OK for row in rows.values()),
+        bytes_hashed=sum(row.size for row in fresh),
+        published=published,
+    )
+
+
+def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
+    """Yield the files of a source in a stable order, without reading them.
+
+    Hidden and system folders, what the settings exclude, sockets, fifos and devices are left out;
+    a directory that cannot be listed is yielded as an unreadable row. `skip` is a directory that
+    is never entered (the home of the tables).
+
+    Raises:
+        SourceError: The source's own directory is missing or cannot be listed.
+    """
+    root = os.fspath(source.path)
+    exclude = compile_globs(source.exclude)
+    forbidden = _identity(os.fspath(skip)) if skip else None
+    entered = {_identity(root)}
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        try:
+            with os.scandir(os.path.join(root, relative)) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if not relative:
+                raise SourceError(_no_root(source, error)) from None
+            yield FileRow(
+                to_text(relative) + "/", 0, 0, status=Status.UNREADABLE, error=_why(error)
+            )
+            continue
+        folders: list[str] = []
+        for entry in entries:
+            if _is_private(entry.name):
+                continue
+            path = f"{relative}{entry.name}"
+            if glob_matches(exclude, path):
+                continue
+            try:
+                if not source.follow_symlinks and entry.is_symlink():
+                    continue
+                if entry.is_dir():
+                    # The same directory can be reached twice through links; loops end here.
+                    identity = _identity(entry.path)
+                    if identity not in entered and identity != forbidden:
+                        entered.add(identity)
+                        folders.append(f"{path}/")
+                    continue
+                if os.path.splitext(entry.name)[1].lower() not in source.extensions:
+                    continue
+                info = entry.stat()
+            except OSError as error:
+                yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=_why(error))
+                continue
+            if stat.S_ISREG(info.st_mode):
+                yield FileRow(to_text(path), info.st_size, info.st_mtime_ns)
+        pending.extend(reversed(folders))
+
+
+def _no_root(source: Source, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        what = "does not exist. Is the disk mounted?"
+    elif isinstance(error, NotADirectoryError):
+        what = "is not a directory."
+    else:
+        what = f"cannot be listed: {_why(error)}."
+    return f'source "{source.name}": {source.path} {what} Nothing was deleted'
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -> None:
+    """Add the former rows below directories that cannot be listed now: they are not gone."""
+    listed = {row.path for row in seen}
+    for folder in [row.path for row in seen if row.path.endswith("/")]:
+        hidden = (path for path in before if path.startswith(folder) and path not in listed)
+        seen.extend(before[path] for path in hidden)
+
+
+def _known(row: FileRow, former: FileRow | None) -> FileRow:
+    same = (
+        former is not None
+        and former.content_id is not None
+        and (former.size, former.mtime_ns) == (row.size, row.mtime_ns)
+        and row.status is Status.OK
+    )
+    return former if same and former is not None else row
+
+
+def _hashed(root: str, row: FileRow) -> FileRow:
+    """Return the row with its content id, or with what went wrong."""
+    path = os.path.join(root, to_path(row.path))
+    for _ in range(2):
+        try:
+            before = os.stat(path)
+            content = content_id_of_file(path)
+            after = os.stat(path)
+        except OSError as error:
+            return replace(row, status=Status.UNREADABLE, error=_why(error))
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            return FileRow(row.path, after.st_size, after.st_mtime_ns, content)
+    return replace(
+        row, status=Status.CHANGING, error="changes while it is read: left for the next run"
+    )
+
+
+def _finished(rows: dict[str, FileRow]) -> dict[str, FileRow]:
+    return {path: row for path, row in rows.items() if row.content_id is not None}
+
+
+def _rows(table: pa.Table) -> Iterator[FileRow]:
+    columns = (table.column(name).to_pylist() for name in MANIFEST.names)
+    for path, size, mtime_ns, content_id, status, error in zip(*columns, strict=True):
+        yield FileRow(path, size, mtime_ns, content_id, Status(status), error)
+
+
+def _save(store: Store, source: str, rows: dict[str, FileRow]) -> None:
+    columns = zip(
+        *(
+            (row.path, row.size, row.mtime_ns, row.content_id, row.status.value, row.error)
+            for row in rows.values()
+        ),
+        strict=True,
+    )
+    arrays = list(columns) or [()] * len(MANIFEST)
+    table = pa.table(
+        [pa.array(list(values), field.type) for values, field in zip(arrays, MANIFEST, strict=True)],
+        schema=MANIFEST,
+    )
+    write_table(store.manifest(source), table)

@@ -1,0 +1,288 @@
+"""Manifest -> embedding parts: decode ahead in worker processes, encode in batches, publish."""
+
+import importlib.metadata
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.config import Source
+from retrieval_pipeline.decode import Changed, DecodePool, Job
+from retrieval_pipeline.encoders import Description, Encoder
+from retrieval_pipeline.errors import Stopped, VectorError
+from retrieval_pipeline.images import Decoded, ImageError, Limits, Reason
+from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.store import (
+    QUARANTINE,
+    Store,
+    embedding_schema,
+    read_manifest,
+    read_quarantine,
+    read_table,
+    write_table,
+)
+from retrieval_pipeline.vectors import Vectors, VectorSpace
+
+# Images of one call of the encoder: larger batches gain nothing on a CPU.
+BATCH = 32
+# A part is published at so many rows or after so many seconds: what a killed run loses.
+PART_ROWS = 2_048
+PART_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What became of the images of one source; each content id is counted once.
+
+    files = embedded + known + duplicates + quarantined + left
+    """
+
+    source: str
+    files: int
+    duplicates: int
+    known: int
+    embedded: int
+    quarantined: int
+    newly_quarantined: int
+    left: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Images embedded in a second of wall time."""
+        return self.embedded / self.seconds if self.seconds else 0.0
+
+
+def update_embeddings(
+    store: Store,
+    source: Source,
+    description: Description,
+    load: Callable[[], Encoder],
+    *,
+    limits: Limits | None = None,
+    retry_quarantined: bool = False,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> EmbedReport:
+    """Embed the images of `source` whose content has no embedding yet in this vector space.
+
+    Parts are published as they fill, so that a run that ends early has lost little; images that
+    cannot be used go to the quarantine table and are left alone until the software changes or
+    `retry_quarantined`. `load` is only called when there is something to embed.
+
+    Raises:
+        EncoderError: The model cannot be loaded.
+        StoreError: A table is damaged or cannot be written.
+        Stopped: `stop` was set; the part in work was published.
+    """
+    progress = progress or Quiet()
+    started = time.monotonic()
+    space = description.space
+    manifest = read_manifest(store, source.name)
+    manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
+    paths = _first_paths(manifest)
+    known = embedded_ids(store, space) & paths.keys()
+    quarantine = _Quarantine.read(store, space, source.name, paths.keys() - known)
+    skipped = set() if retry_quarantined else quarantine.settled()
+    todo = [
+        Job(path=str(source.path / to_path(path)), content_id=content)
+        for content, path in paths.items()
+        if content not in known and content not in skipped
+    ]
+    progress.start(f"embedding {source.name}", len(todo), "images")
+    writer = _PartWriter(store, space, source.name)
+    left = 0
+    if todo:
+        with (
+            ThreadPoolExecutor(1) as loader,
+            DecodePool(description.transform, limits or Limits()) as pool,
+        ):
+            loading = loader.submit(load)
+            outcomes = pool.map(todo)
+            while batch := list(islice(outcomes, BATCH)):
+                good: list[tuple[Job, Decoded]] = []
+                for job, outcome in batch:
+                    if isinstance(outcome, Decoded):
+                        good.append((job, outcome))
+                    elif isinstance(outcome, Changed):
+                        left += 1
+                    else:
+                        quarantine.add(job.content_id, paths[job.content_id], outcome)
+                        progress.note(f"{source.name}/{paths[job.content_id]}: {outcome}")
+                for job, decoded, result in _encode(loading.result(), good):
+                    if isinstance(result, ImageError):
+                        quarantine.add(job.content_id, paths[job.content_id], result)
+                    else:
+                        quarantine.discard(job.content_id)
+                        writer.add(job.content_id, decoded, result)
+                progress.advance(len(batch))
+                stopping = stop is not None and stop.is_set()
+                if writer.is_due() or stopping:
+                    writer.publish()
+                    quarantine.publish()
+                if stopping:
+                    raise Stopped(
+                        f"stopped while embedding {source.name}: "
+                        f"{writer.published} images are kept"
+                    )
+    writer.publish()
+    quarantine.publish()
+    progress.finish()
+    return EmbedReport(
+        source=source.name,
+        files=len(manifest),
+        duplicates=len(manifest) - len(paths),
+        known=len(known),
+        embedded=writer.published,
+        quarantined=len(quarantine),
+        newly_quarantined=quarantine.added,
+        left=left,
+        seconds=time.monotonic() - started,
+    )
+
+
+def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
+    """Return the content ids that have an embedding in `space`, whatever their source.
+
+    Raises:
+        StoreError: A part is damaged.
+    """
+    schema = embedding_schema(space.dim)
+    return {
+        content
+        for part in store.parts(space)
+        for content in read_table(part, schema, ["content_id"])["content_id"].to_pylist()
+    }
+
+
+def _first_paths(manifest: pa.Table) -> dict[str, str]:
+    """Return an example path for each content id, in the order of the manifest."""
+    paths: dict[str, str] = {}
+    columns = (manifest[name].to_pylist() for name in ("content_id", "path"))
+    for content, path in zip(*columns, strict=True):
+        paths.setdefault(content, path)
+    return paths
+
+
+def _encode(
+    encoder: Encoder, images: list[tuple[Job, Decoded]]
+) -> Iterator[tuple[Job, Decoded, Vectors | ImageError]]:
+    """Encode a batch; if one image has no finite vector, find out which."""
+    try:
+        vectors = encoder.encode_pixels([decoded.pixels for _, decoded in images])
+    except VectorError as error:
+        if len(images) == 1:
+            yield *images[0], ImageError(Reason.UNSUPPORTED, f"it has no vector: {error}")
+            return
+        for image in images:
+            yield from _encode(encoder, [image])
+        return
+    for (job, decoded), vector in zip(images, vectors, strict=True):
+        yield job, decoded, vector
+
+
+class _PartWriter:
+    """Collects rows and publishes them as immutable parts."""
+
+    def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
+        self._store, self._space, self._source = store, space, source
+        self._rows: list[tuple[str, Vectors, int, int, str]] = []
+        self._last = time.monotonic()
+        self.published = 0
+
+    def add(self, content: str, decoded: Decoded, vector: Vectors) -> None:
+        self._rows.append((content, vector, decoded.width, decoded.height, decoded.format))
+
+    def is_due(self) -> bool:
+        return len(self._rows) >= PART_ROWS or (
+            bool(self._rows) and time.monotonic() - self._last > PART_SECONDS
+        )
+
+    def publish(self) -> None:
+        if self._rows:
+            contents, vectors, widths, heights, formats = zip(*self._rows, strict=True)
+            flat = pa.array(np.concatenate(vectors), pa.float32())
+            columns = [
+                pa.array(contents),
+                pa.FixedSizeListArray.from_arrays(flat, self._space.dim),
+                pa.array(widths, pa.int32()),
+                pa.array(heights, pa.int32()),
+                pa.array(formats),
+            ]
+            table = pa.table(columns, schema=embedding_schema(self._space.dim))
+            write_table(self._store.next_part(self._space, self._source), table, self._space)
+            self.published += len(self._rows)
+            self._rows.clear()
+        self._last = time.monotonic()
+
+
+class _Quarantine:
+    """The images of one source that could not be used, by content id."""
+
+    def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
+        self._store, self._space, self._source = store, space, source
+        self._software = software()
+        self._stored: dict[str, dict[str, object]] = {}
+        self._rows: dict[str, dict[str, object]] = {}
+        self.added = 0
+
+    @classmethod
+    def read(
+        cls, store: Store, space: VectorSpace, source: str, wanted: set[str]
+    ) -> "_Quarantine":
+        """Read the table; rows of content that is gone or embedded by now are dropped."""
+        quarantine = cls(store, space, source)
+        rows = read_quarantine(store, space, source).to_pylist()
+        quarantine._stored = {row["content_id"]: row for row in rows}
+        quarantine._rows = {row["content_id"]: row for row in rows if row["content_id"] in wanted}
+        return quarantine
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def settled(self) -> set[str]:
+        """Content ids that this very software has tried; trying again would change nothing."""
+        return {
+            content
+            for content, row in self._rows.items()
+            if row["tried_with"] == self._software and row["reason"] != Reason.UNREADABLE
+        }
+
+    def add(self, content: str, path: str, error: ImageError) -> None:
+        former = self._rows.get(content)
+        self.added += former is None
+        self._rows[content] = {
+            "content_id": content,
+            "path": path,
+            "reason": error.reason.value,
+            "detail": error.detail,
+            "attempts": (former["attempts"] if former else 0) + 1,  # type: ignore[operator]
+            "last_tried": datetime.now(UTC),
+            "tried_with": self._software,
+        }
+
+    def discard(self, content: str) -> None:
+        self._rows.pop(content, None)
+
+    def publish(self) -> None:
+        if self._rows != self._stored:
+            rows = sorted(self._rows.values(), key=lambda row: str(row["path"]))
+            table = pa.Table.from_pylist(rows, schema=QUARANTINE)
+            write_table(
+                self._store.quarantine(self._space, self._source), table, self._space
+            )
+            self._stored = dict(self._rows)
+
+
+def software() -> str:
+    """Name the versions that decide whether an image can be decoded."""
+    versions = (importlib.metadata.version(name) for name in ("retrieval-pipeline", "pillow"))
+    return "retrieval-pipeline {}, pillow {}".format(*versions)

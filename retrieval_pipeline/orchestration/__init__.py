@@ -1,0 +1,1 @@
+"""Dagster only: assets, jobs, resources and partitions over the same functions as the rest."""

@@ -1,0 +1,70 @@
+"""Pictures and tables for the Dagster UI; they live in the event log, so each stays small."""
+
+import base64
+
+import dagster as dg
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.images import ImageError, Limits, thumbnail
+from retrieval_pipeline.paths import printable, to_path, to_text
+from retrieval_pipeline.search import Answer
+from retrieval_pipeline.store import Store, read_manifest
+from retrieval_pipeline.views.contact_sheet import contact_sheet
+
+# Pictures on a contact sheet: enough to recognise a directory at a glance.
+SHEET_PICTURES = 12
+# Pixels and count of the thumbnails in a table of hits: together below 100 KB.
+HIT_PIXELS = 128
+HIT_PICTURES = 16
+
+
+def source_sheet(store: Store, settings: Settings, source: str) -> dg.MarkdownMetadataValue:
+    """Return a contact sheet of images spread over one source."""
+    root = settings.source(source).path
+    paths = read_manifest(store, source)["path"].to_pylist()
+    step = max(1, len(paths) // SHEET_PICTURES)
+    files = [root / to_path(path) for path in paths[::step][:SHEET_PICTURES]]
+    sheet = contact_sheet(files, Limits.of(settings.images))
+    return picture(sheet, "image/png")
+
+
+def picture(data: bytes, mime: str) -> dg.MarkdownMetadataValue:
+    """Return an image that the UI shows."""
+    return dg.MetadataValue.md(f"![]({_data_uri(data, mime)})")
+
+
+def hits_table(answer: Answer) -> dg.TableMetadataValue:
+    """Return the hits as a table."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "rank": rank,
+                    "score": round(hit.score, 4),
+                    "relevance": round(hit.relevance, 4),
+                    "source": hit.source,
+                    "path": printable(to_text(str(hit.path))),
+                    "copies": len(hit.locations),
+                }
+            )
+            for rank, hit in enumerate(answer.hits, 1)
+        ]
+    )
+
+
+def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
+    """Return the hits with thumbnails, as a Markdown table."""
+    rows = ["| | rank | score | file |", "|---|---|---|---|"]
+    for rank, hit in enumerate(answer.hits[:HIT_PICTURES], 1):
+        try:
+            thumb = thumbnail(hit.path, HIT_PIXELS, limits)
+            shown = f"![]({_data_uri(thumb, 'image/webp')})"
+        except ImageError as error:
+            shown = str(error)
+        name = printable(to_text(str(hit.path))).replace("|", "\\|")
+        rows.append(f"| {shown} | {rank} | {hit.score:.3f} | `{name}` |")
+    return dg.MetadataValue.md("\n".join(rows))
+
+
+def _data_uri(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"

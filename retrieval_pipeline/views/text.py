@@ -1,0 +1,165 @@
+"""Answers, reports and states as text for a terminal, and as plain values for JSON."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.pipeline import IndexReport
+from retrieval_pipeline.search import Answer
+from retrieval_pipeline.status import LibraryStatus, SourceStatus
+
+
+def answer_text(answer: Answer, *, heading: bool) -> str:
+    """Rank, score, relevance and path of each hit, with the other copies below."""
+    lines = [f"{printable(str(answer.query))}"] if heading else []
+    for rank, hit in enumerate(answer.hits, 1):
+        path = printable(to_text(str(hit.path)))
+        lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
+        lines += [
+            f"{'':>12}also in {printable(place.source)}: {printable(place.path)}"
+            for place in hit.other_locations
+        ]
+    if not answer.hits:
+        lines.append("nothing here looks like that")
+    return "\n".join(lines)
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
+    return {
+        "query": str(answer.query),
+        "model": answer.model,
+        "build": answer.build,
+        "hits": [
+            {
+                "content_id": hit.content_id,
+                "path": str(hit.path),
+                "source": hit.source,
+                "score": round(hit.score, 6),
+                "relevance": round(hit.relevance, 6),
+                "width": hit.width,
+                "height": hit.height,
+                "locations": [
+                    {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+            }
+            for hit in answer.hits
+        ],
+        "timings_ms": answer.timings_ms,
+    }
+
+
+def index_report(report: IndexReport) -> str:
+    """Say in a few lines what a run did."""
+    lines = []
+    embeddings = {each.source: each for each in report.embeddings}
+    for manifest in report.manifests:
+        changes = _counts(
+            (manifest.new, "new"),
+            (manifest.changed, "changed"),
+            (manifest.removed, "removed"),
+            (manifest.unreadable, "unreadable"),
+        )
+        line = f"{manifest.source}: {_plural(manifest.files, 'image file')} ({changes or 'nothing new'})"
+        if embedded := embeddings.get(manifest.source):
+            done = _counts(
+                (embedded.embedded, "embedded"),
+                (embedded.quarantined, "in quarantine"),
+                (embedded.left, "left for the next run"),
+            )
+            if done:
+                line += f"; {done}"
+            if embedded.embedded:
+                line += f" at {embedded.images_per_second:.1f} images/s"
+        if not manifest.files:
+            line += ". No file there has one of the extensions of the settings"
+        lines.append(line)
+    build = report.build
+    what = "published" if build.published else "is up to date:"
+    lines.append(
+        f"index {build.build.name} {what} {_plural(build.info.items, 'image')} "
+        f"({_plural(build.info.locations, 'file')}), model {build.info.model}"
+    )
+    return "\n".join(lines)
+
+
+def status_text(status: LibraryStatus) -> str:
+    """Say what is indexed, source by source."""
+    lines = [f"home   {status.home}", f"model  {status.model}"]
+    if status.info is not None and status.build is not None:
+        lines.append(
+            f"index  {status.build.name}: {_plural(status.info.items, 'image')}, "
+            f"{_plural(status.info.locations, 'file')}, {_ago(status.info.created_at)}, "
+            f"model {status.info.model}"
+        )
+    if status.problem:
+        lines.append(f"note   {status.problem}")
+    for source in status.sources:
+        lines += ["", *_source_lines(source)]
+    return "\n".join(lines)
+
+
+def status_json(status: LibraryStatus) -> dict[str, Any]:
+    """Return the JSON object of `retrieval status`."""
+    info = status.info
+    return {
+        "home": str(status.home),
+        "model": status.model,
+        "build": status.build.name if status.build else None,
+        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
+        "problem": status.problem,
+        "sources": [
+            {
+                "name": source.name,
+                "path": str(source.path),
+                "reachable": source.reachable,
+                "files": source.files,
+                "images": source.images,
+                "bytes": source.bytes,
+                "embedded": source.embedded,
+                "pending": source.pending,
+                "quarantined": source.quarantined,
+                "unreadable": source.unreadable,
+                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
+            }
+            for source in status.sources
+        ],
+    }
+
+
+def _source_lines(source: SourceStatus) -> list[str]:
+    where = f"{source.name}  {printable(str(source.path))}"
+    if not source.reachable:
+        where += "  (not reachable now)"
+    if source.crawled_at is None:
+        return [where, "  not looked at yet"]
+    lines = [
+        where,
+        f"  {_plural(source.files, 'file')}, {_plural(source.images, 'image')}, "
+        f"{source.bytes / 1e6:,.1f} MB; last change seen {_ago(source.crawled_at)}",
+        f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
+    ]
+    if source.quarantined:
+        reasons = ", ".join(
+            f"{count} {reason.replace('_', ' ')}" for reason, count in source.quarantined.items()
+        )
+        lines.append(f"  in quarantine: {reasons}")
+    if source.unreadable:
+        lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
+    return lines
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _counts(*pairs: tuple[int, str]) -> str:
+    return ", ".join(f"{count:,} {what}" for count, what in pairs if count)
+
+
+def _ago(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{_plural(int(seconds // size), noun)} ago"
+    return "just now"

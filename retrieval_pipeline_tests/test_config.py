@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from retrieval_pipeline.config import (
+    DEFAULT_MODEL,
+    Settings,
+    load_settings,
+    names_for,
+    settings_text,
+)
+from retrieval_pipeline.errors import SettingsError
+
+
+def write(directory: Path, text: str) -> Path:
+    file = directory / "retrieval.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def problem(directory: Path, text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(directory, text))
+    return str(caught.value)
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, '[[sources]]\nname = "a"\npath = "pictures"\n'))
+    assert settings.model == DEFAULT_MODEL
+    assert settings.home == tmp_path / "retrieval-home"
+    assert settings.sources[0].path == tmp_path / "pictures"
+    assert ".avif" in settings.sources[0].extensions
+
+
+def test_a_written_file_is_read_back_with_odd_paths(tmp_path: Path) -> None:
+    odd = tmp_path / 'a "quoted" \\ path'
+    text = settings_text([("odd", odd)], model="offline", home="here")
+    settings = load_settings(write(tmp_path, text))
+    assert settings.sources[0].path == odd
+    assert settings.model == "offline"
+
+
+def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, 'model = "offline"\n')
+    monkeypatch.setenv("RETRIEVAL_CONFIG", str(file))
+    assert load_settings().model == "offline"
+
+
+def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="retrieval init"):
+        load_settings(tmp_path / "retrieval.toml")
+
+
+def test_an_unknown_key_is_named_with_the_likely_one(tmp_path: Path) -> None:
+    assert "modle: unknown key (did you mean `model`?)" in problem(tmp_path, 'modle = "offline"')
+
+
+def test_an_unknown_key_of_a_source_is_named_with_its_source(tmp_path: Path) -> None:
+    text = '[[sources]]\nname = "cats"\npath = "x"\nexclud = []\n'
+    assert 'sources["cats"].exclud: unknown key (did you mean `exclude`?)' in problem(tmp_path, text)
+
+
+def test_every_problem_has_a_line_of_its_own(tmp_path: Path) -> None:
+    lines = problem(tmp_path, 'device = "gpu"\n[images]\nmax_megapixels = -1\n').splitlines()
+    assert len(lines) == 2
+    assert 'device: allowed: "auto", "cpu", "cuda"' in lines[0]
+    assert "images.max_megapixels" in lines[1]
+    assert "greater than 0" in lines[1]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-a", "a b", "ä", "x" * 65])
+def test_a_name_that_is_no_key_is_refused(tmp_path: Path, name: str) -> None:
+    text = f'[[sources]]\nname = "{name}"\npath = "x"\n'
+    assert "1 to 64 letters, digits" in problem(tmp_path, text)
+
+
+def test_two_sources_of_one_name_are_refused_whatever_their_case(tmp_path: Path) -> None:
+    text = '[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "A"\npath = "y"\n'
+    assert "two sources are named" in problem(tmp_path, text)
+
+
+@pytest.mark.parametrize("inner", ["x/y", "x", "z/../x/y"])
+def test_a_source_inside_another_is_refused(tmp_path: Path, inner: str) -> None:
+    text = f'[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "{inner}"\n'
+    assert "lies inside source" in problem(tmp_path, text)
+
+
+def test_broken_toml_is_named_with_its_line(tmp_path: Path) -> None:
+    message = problem(tmp_path, 'model = "offline"\nhome = \n')
+    assert "not valid TOML" in message
+    assert "line 2" in message
+
+
+def test_an_unknown_source_lists_those_that_exist() -> None:
+    settings = Settings.model_validate({"sources": [{"name": "cats", "path": "x"}]})
+    with pytest.raises(SettingsError, match=r"no source \"dogs\".*cats"):
+        settings.source("dogs")
+
+
+def test_directories_of_one_name_get_names_of_their_own() -> None:
+    directories = [Path("/a/Pictures"), Path("/b/pictures"), Path("/c/Фото"), Path("/")]
+    assert names_for(directories) == ["Pictures", "pictures-2", "pictures-3", "pictures-4"]

@@ -1,0 +1,262 @@
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrieval_pipeline.config import Source
+from retrieval_pipeline.content import content_id_of_file
+from retrieval_pipeline.crawl import Status, update_manifest, walk
+from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.store import Store, read_manifest
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may enter; pytest's own are closed to all but one."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
+
+
+@pytest.fixture
+def ordinary_user(place: Path) -> Iterator[None]:
+    """Root may read everything, so that nothing would be unreadable: step down for one test."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    yield
+    os.seteuid(user)
+
+
+@pytest.fixture
+def store(place: Path) -> Store:
+    return Store(place / "home")
+
+
+@pytest.fixture
+def root(place: Path) -> Path:
+    directory = place / "pictures"
+    directory.mkdir()
+    directory.chmod(0o777)
+    return directory
+
+
+def source_of(root: Path, **keys: object) -> Source:
+    return Source.model_validate({"name": "pictures", "path": root, **keys})
+
+
+def put(path: Path, data: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def paths(store: Store) -> list[str]:
+    return read_manifest(store, "pictures")["path"].to_pylist()
+
+
+def test_files_are_found_in_a_stable_order_whatever_their_case(root: Path) -> None:
+    for name in ("b/2.JPG", "b/1.jpeg", "a.png", "c/d/e.avif", "notes.txt", "noextension"):
+        put(root / name)
+    assert [row.path for row in walk(source_of(root))] == [
+        "a.png",
+        "b/1.jpeg",
+        "b/2.JPG",
+        "c/d/e.avif",
+    ]
+
+
+def test_hidden_and_system_folders_are_left_out(root: Path) -> None:
+    for name in (".hidden/a.jpg", "$RECYCLE.BIN/a.jpg", ".Trash-1000/a.jpg", "@eaDir/a.jpg"):
+        put(root / name)
+    put(root / "System Volume Information" / "a.jpg")
+    put(root / "kept.jpg")
+    assert [row.path for row in walk(source_of(root))] == ["kept.jpg"]
+
+
+def test_excluded_globs_leave_out_files_and_whole_folders(root: Path) -> None:
+    for name in ("a/thumbnails/1.jpg", "a/2.jpg", "a/2.tmp.jpg", "drafts/3.jpg"):
+        put(root / name)
+    source = source_of(root, exclude=["*/thumbnails", "*.tmp.jpg", "drafts"])
+    assert [row.path for row in walk(source)] == ["a/2.jpg"]
+
+
+def test_the_home_of_the_tables_is_never_a_source_of_pictures(root: Path) -> None:
+    put(root / "home" / "map.png")
+    put(root / "a.jpg")
+    update_manifest(Store(root / "home"), source_of(root))
+    assert paths(Store(root / "home")) == ["a.jpg"]
+
+
+def test_symbolic_links_are_followed_only_on_request_and_loops_end(root: Path) -> None:
+    put(root / "a" / "1.jpg")
+    (root / "a" / "loop").symlink_to(root)
+    (root / "link.jpg").symlink_to(root / "a" / "1.jpg")
+    (root / "dangling.jpg").symlink_to(root / "nowhere")
+    assert [row.path for row in walk(source_of(root))] == ["a/1.jpg"]
+    followed = list(walk(source_of(root, follow_symlinks=True)))
+    assert {row.path for row in followed if row.status is Status.OK} == {"a/1.jpg", "link.jpg"}
+    assert {row.path for row in followed if row.error} == {"dangling.jpg"}
+
+
+def test_sockets_and_pipes_are_never_opened(root: Path) -> None:
+    os.mkfifo(root / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "socket.jpg"))
+        assert list(walk(source_of(root))) == []
+
+
+def test_names_that_are_not_unicode_and_odd_characters_are_kept(root: Path, store: Store) -> None:
+    names = [b"\xff\xfe.jpg", b"new\nline.jpg", b"back\\slash.jpg", b"x" * 251 + b".jpg"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(name)
+    report = update_manifest(store, source_of(root))
+    assert report.files == 4
+    assert report.unreadable == 0
+
+
+def test_only_new_and_changed_files_are_read_again(root: Path, store: Store) -> None:
+    kept, changed, gone = (put(root / name, name.encode()) for name in ("k.jpg", "c.jpg", "g.jpg"))
+    first = update_manifest(store, source_of(root))
+    assert (first.files, first.new, first.bytes_hashed) == (3, 3, 15)
+    changed.write_bytes(b"changed")
+    gone.unlink()
+    put(root / "n.jpg")
+    second = update_manifest(store, source_of(root))
+    assert (second.new, second.changed, second.removed, second.unchanged) == (1, 1, 1, 1)
+    assert second.bytes_hashed == len(b"changed") + 1
+    assert kept.exists()
+
+
+def test_nothing_changed_means_nothing_written(root: Path, store: Store) -> None:
+    put(root / "a.jpg")
+    update_manifest(store, source_of(root))
+    before = store.manifest("pictures").stat().st_mtime_ns
+    assert not update_manifest(store, source_of(root)).published
+    assert store.manifest("pictures").stat().st_mtime_ns == before
+
+
+def test_a_moved_file_keeps_its_content_id(root: Path, store: Store) -> None:
+    file = put(root / "a.jpg", b"picture")
+    update_manifest(store, source_of(root))
+    before = read_manifest(store, "pictures")["content_id"].to_pylist()
+    file.rename(root / "b.jpg")
+    update_manifest(store, source_of(root), allow_shrink=True)
+    assert paths(store) == ["b.jpg"]
+    assert read_manifest(store, "pictures")["content_id"].to_pylist() == before
+
+
+def test_other_content_under_the_same_size_and_time_is_found_by_rehash(
+    root: Path, store: Store
+) -> None:
+    file = put(root / "a.jpg", b"one")
+    update_manifest(store, source_of(root))
+    times = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert update_manifest(store, source_of(root)).changed == 0
+    assert update_manifest(store, source_of(root), rehash=True).changed == 1
+    assert read_manifest(store, "pictures")["content_id"].to_pylist() == [content_id_of_file(file)]
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_source_that_is_not_a_directory_fails_and_deletes_nothing(
+    root: Path, store: Store, kind: str
+) -> None:
+    put(root / "a.jpg")
+    update_manifest(store, source_of(root))
+    root.rename(root.parent / "elsewhere")
+    if kind == "file":
+        root.write_text("no directory")
+    with pytest.raises(SourceError, match=r"pictures.*Nothing was deleted"):
+        update_manifest(store, source_of(root))
+    assert paths(store) == ["a.jpg"]
+
+
+def test_losing_most_files_fails_until_it_is_confirmed(root: Path, store: Store) -> None:
+    files = [put(root / f"{number}.jpg", bytes([number])) for number in range(10)]
+    update_manifest(store, source_of(root))
+    for file in files[:6]:
+        file.unlink()
+    with pytest.raises(SourceError, match=r"6 of 10 files are gone.*--allow-shrink"):
+        update_manifest(store, source_of(root))
+    assert len(paths(store)) == 10
+    assert update_manifest(store, source_of(root), allow_shrink=True).removed == 6
+    assert len(paths(store)) == 4
+
+
+def test_an_empty_directory_is_an_empty_manifest(root: Path, store: Store) -> None:
+    assert update_manifest(store, source_of(root)).files == 0
+    assert paths(store) == []
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_an_unreadable_file_is_a_row_with_a_reason(root: Path, store: Store) -> None:
+    put(root / "a.jpg").chmod(0)
+    assert update_manifest(store, source_of(root)).unreadable == 1
+    row = read_manifest(store, "pictures").to_pylist()[0]
+    assert (row["status"], row["content_id"], row["error"]) == (
+        "unreadable",
+        None,
+        "permission denied",
+    )
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_what_lies_below_an_unreadable_directory_is_not_deleted(root: Path, store: Store) -> None:
+    put(root / "locked" / "a.jpg", b"a")
+    put(root / "b.jpg", b"b")
+    update_manifest(store, source_of(root))
+    (root / "locked").chmod(0)
+    try:
+        report = update_manifest(store, source_of(root))
+    finally:
+        (root / "locked").chmod(0o755)
+    assert report.removed == 0
+    assert report.unreadable == 1
+    assert "locked/a.jpg" in paths(store)
+
+
+def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(root / "a.jpg", b"one")
+    from retrieval_pipeline import crawl
+
+    def growing(path: str) -> str:
+        digest = content_id_of_file(path)
+        with file.open("ab") as handle:
+            handle.write(b"more")
+        return digest
+
+    monkeypatch.setattr(crawl, "content_id_of_file", growing)
+    update_manifest(store, source_of(root))
+    assert read_manifest(store, "pictures").to_pylist()[0]["status"] == "changing"
+    monkeypatch.undo()
+    assert update_manifest(store, source_of(root)).files == 1
+
+
+def test_a_stopped_crawl_keeps_what_it_hashed(root: Path, store: Store) -> None:
+    for number in range(5):
+        put(root / f"{number}.jpg", bytes([number]))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        update_manifest(store, source_of(root), stop=stop)
+    assert paths(store) == ["0.jpg"]
+    assert update_manifest(store, source_of(root)).new == 4
+
+
+def test_a_file_touched_but_not_changed_keeps_its_content_id(root: Path, store: Store) -> None:
+    file = put(root / "a.jpg", b"one")
+    update_manifest(store, source_of(root))
+    os.utime(file, ns=(time.time_ns(), time.time_ns()))
+    report = update_manifest(store, source_of(root))
+    assert (report.new, report.changed, report.published) == (0, 0, True)
