@@ -163,9 +163,7 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
         except OSError as error:
             if not relative:
                 raise SourceError(_no_root(source, error)) from None
-            yield FileRow(
-                to_text(relative) + "/", 0, 0, status=Status.UNREADABLE, error=_why(error)
-            )
+            yield FileRow(to_text(relative), 0, 0, status=Status.UNREADABLE, error=_why(error))
             continue
         folders: list[str] = []
         for entry in entries:
