@@ -168,17 +168,19 @@ def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
         rows = rows.filter(pc.is_valid(rows["content_id"])).select(
             ["content_id", "path", "size", "mtime_ns"]
         )
-        manifests.append(
-            rows.append_column("source", pa.array([source] * len(rows), pa.string()))
-        )
+        manifests.append(rows.append_column("source", pa.array([source] * len(rows), pa.string())))
     if not manifests:
-        return pa.table({"content_id": pa.array([], pa.string()), "locations": pa.array([], pa.list_(LOCATION))})
+        return pa.table(
+            {"content_id": pa.array([], pa.string()), "locations": pa.array([], pa.list_(LOCATION))}
+        )
     files = pa.concat_tables(manifests).sort_by([("source", "ascending"), ("path", "ascending")])
     encoded = files["content_id"].combine_chunks().dictionary_encode()
     # Codes count the ids in the order of their first file.
     codes = encoded.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))])
+    offsets = np.concatenate(
+        [[0], np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))]
+    )
     files = files.take(pa.array(order)).combine_chunks()
     places = pa.StructArray.from_arrays(
         [_one_chunk(files[field.name]) for field in LOCATION], fields=list(LOCATION)
@@ -226,7 +228,7 @@ def build_index(
     if (current := _same_build(store, space, joined.inputs)) is not None:
         return BuildReport(current, read_info(current), published=False)
     created_at = datetime.now(UTC).replace(microsecond=0)
-    build = store.builds(space.key) / f"{created_at:%Y%m%dT%H%M%SZ}-{joined.inputs[:8]}"
+    build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%SZ}-{joined.inputs[:8]}")
     with new_directory(build) as directory:
         progress.start("building the index", len(joined.table), "images")
         annoy = AnnoyIndex(space.dim, METRIC)
@@ -244,6 +246,11 @@ def build_index(
         annoy.build(TREES, n_jobs=1)
         if not annoy.save(str(directory / "vectors.annoy")):
             raise StoreError(f"{build}: Annoy could not write its file")
+        # A fresh load says what every later one must see; of a handful of items Annoy counts
+        # other trees than it was asked for.
+        annoy.unload()
+        annoy.load(str(directory / "vectors.annoy"))
+        trees = annoy.get_n_trees()
         annoy.unload()
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
         info = BuildInfo(
@@ -255,11 +262,12 @@ def build_index(
             dim=space.dim,
             preprocessing=space.preprocessing,
             metric=METRIC,
-            trees=TREES,
+            trees=trees,
             items=len(joined.table),
             locations=len(flat_sources),
             sources={
-                entry["values"]: entry["counts"] for entry in pc.value_counts(flat_sources).to_pylist()
+                entry["values"]: entry["counts"]
+                for entry in pc.value_counts(flat_sources).to_pylist()
             },
             build_seconds=round(time.monotonic() - started, 3),
             files={
@@ -343,7 +351,9 @@ def _check_files(build: Path, info: BuildInfo) -> None:
         except OSError as error:
             raise BuildError(f"{file}: {error.strerror}: run `retrieval index`") from None
         if not whole:
-            raise BuildError(f"{file}: not as build.json says, so not loaded: run `retrieval index`")
+            raise BuildError(
+                f"{file}: not as build.json says, so not loaded: run `retrieval index`"
+            )
 
 
 class Build:
@@ -354,9 +364,7 @@ class Build:
         self.info = info
         self.items = items
         self._annoy = annoy
-        self._matrices = [
-            as_matrix(chunk, info.dim) for chunk in items.column("embedding").chunks
-        ]
+        self._matrices = [as_matrix(chunk, info.dim) for chunk in items.column("embedding").chunks]
 
     @classmethod
     def open(cls, path: Path) -> "Build":
@@ -372,11 +380,15 @@ class Build:
         except (pa.ArrowException, OSError) as error:
             raise BuildError(f"{path / 'items.arrow'}: {error}: run `retrieval index`") from None
         if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise BuildError(f"{path / 'items.arrow'}: not as build.json says: run `retrieval index`")
+            raise BuildError(
+                f"{path / 'items.arrow'}: not as build.json says: run `retrieval index`"
+            )
         annoy = AnnoyIndex(info.dim, METRIC)
         annoy.load(str(path / "vectors.annoy"))
         if annoy.get_n_items() != info.items or annoy.get_n_trees() != info.trees:
-            raise BuildError(f"{path / 'vectors.annoy'}: not as build.json says: run `retrieval index`")
+            raise BuildError(
+                f"{path / 'vectors.annoy'}: not as build.json says: run `retrieval index`"
+            )
         return cls(path, info, items, annoy)
 
     def __len__(self) -> int:
@@ -419,4 +431,3 @@ def open_current(store: Store) -> Build:
     if path is None:
         raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
     return Build.open(path)
-

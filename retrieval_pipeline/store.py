@@ -119,9 +119,14 @@ class Store:
         directories = (self.home / "index").glob("*/*/")
         return sorted(path for path in directories if not path.name.startswith(TEMPORARY_PREFIX))
 
-    def builds(self, space_key: str) -> Path:
-        """Directory of the builds of one vector space."""
-        return self.home / "index" / space_key
+    def new_build(self, space: VectorSpace, name: str) -> Path:
+        """Path of a build to write: `name`, or `name` with a number if that is taken."""
+        path = self.home / "index" / space.key / name
+        number = 1
+        while path.exists():
+            number += 1
+            path = path.with_name(f"{name}-{number}")
+        return path
 
     @property
     def current_file(self) -> Path:
@@ -278,7 +283,9 @@ def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -
             table.replace_schema_metadata(metadata),
             temporary,
             compression="zstd",
-            use_dictionary=[name for name in ("status", "reason", "format") if name in table.schema.names],
+            use_dictionary=[
+                name for name in ("status", "reason", "format") if name in table.schema.names
+            ],
         )
 
 
