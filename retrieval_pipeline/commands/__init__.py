@@ -1,0 +1,1 @@
+"""The commands of `retrieval`, one a module; heavy imports inside, so that --help is immediate."""

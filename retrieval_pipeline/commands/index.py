@@ -1,0 +1,56 @@
+"""`retrieval index`: bring tables and index up to date."""
+
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.commands.common import config_option, stoppable
+from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.errors import RetrievalError, Stopped
+
+
+@click.command()
+@click.option("--source", "only", multiple=True, metavar="NAME", help="Only this source (repeat).")
+@click.option("--allow-shrink", is_flag=True, help="Confirm that most files of a source are gone.")
+@click.option(
+    "--rehash", is_flag=True, help="Read every file again, also those that look unchanged."
+)
+@click.option("--retry-quarantined", is_flag=True, help="Try images again that could not be used.")
+@config_option
+def index(
+    only: tuple[str, ...],
+    allow_shrink: bool,
+    rehash: bool,
+    retry_quarantined: bool,
+    config: Path | None,
+) -> None:
+    """Bring the tables and the index up to date with the directories.
+
+    Only new and changed files are read, only unknown images are embedded. It can be stopped at
+    any moment and goes on where it was; run it from cron as it is.
+    """
+    settings = load_settings(config)
+    from retrieval_pipeline.console import console_progress
+    from retrieval_pipeline.pipeline import index_sources
+    from retrieval_pipeline.views.text import index_report
+
+    with stoppable() as stop:
+        try:
+            with console_progress() as progress:
+                report = index_sources(
+                    settings,
+                    only=only,
+                    allow_shrink=allow_shrink,
+                    rehash=rehash,
+                    retry_quarantined=retry_quarantined,
+                    progress=progress,
+                    stop=stop,
+                )
+        except Stopped as stopped:
+            click.echo(f"{stopped}. Run `retrieval index` again to go on", err=True)
+            # As the shell reports a process that a signal ended.
+            raise SystemExit(128 + stop.signal_number) from None
+
+    click.echo(index_report(report))
+    if report.failures:
+        raise RetrievalError("\n".join(map(str, report.failures)))
