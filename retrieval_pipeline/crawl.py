@@ -274,7 +274,10 @@ def _save(store: Store, source: str, rows: dict[str, FileRow]) -> None:
     )
     arrays = list(columns) or [()] * len(MANIFEST)
     table = pa.table(
-        [pa.array(list(values), field.type) for values, field in zip(arrays, MANIFEST, strict=True)],
+        [
+            pa.array(list(values), field.type)
+            for values, field in zip(arrays, MANIFEST, strict=True)
+        ],
         schema=MANIFEST,
     )
     write_table(store.manifest(source), table)

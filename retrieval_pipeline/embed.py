@@ -130,8 +130,7 @@ def update_embeddings(
                     quarantine.publish()
                 if stopping:
                     raise Stopped(
-                        f"stopped while embedding {source.name}: "
-                        f"{writer.published} images are kept"
+                        f"stopped while embedding {source.name}: {writer.published} images are kept"
                     )
     writer.publish()
     quarantine.publish()
@@ -235,9 +234,7 @@ class _Quarantine:
         self.added = 0
 
     @classmethod
-    def read(
-        cls, store: Store, space: VectorSpace, source: str, wanted: set[str]
-    ) -> "_Quarantine":
+    def read(cls, store: Store, space: VectorSpace, source: str, wanted: set[str]) -> "_Quarantine":
         """Read the table; rows of content that is gone or embedded by now are dropped."""
         quarantine = cls(store, space, source)
         rows = read_quarantine(store, space, source).to_pylist()
@@ -276,9 +273,7 @@ class _Quarantine:
         if self._rows != self._stored:
             rows = sorted(self._rows.values(), key=lambda row: str(row["path"]))
             table = pa.Table.from_pylist(rows, schema=QUARANTINE)
-            write_table(
-                self._store.quarantine(self._space, self._source), table, self._space
-            )
+            write_table(self._store.quarantine(self._space, self._source), table, self._space)
             self._stored = dict(self._rows)
 
 

@@ -13,9 +13,7 @@ R = TypeVar("R")
 AHEAD = 4
 
 
-def ordered_map(
-    function: Callable[[T], R], items: Iterable[T], *, threads: int
-) -> Iterator[R]:
+def ordered_map(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
     """Yield `function(item)` in the order of `items`; at most AHEAD x threads are in flight.
 
     What `function` raises is raised here; then, or when the consumer stops, nothing more starts.

@@ -118,9 +118,7 @@ class Answer:
 class Searcher:
     """Answers queries from the current build, with the encoder that the build names."""
 
-    def __init__(
-        self, settings: Settings, build: Build, encoder: "Encoder | None" = None
-    ) -> None:
+    def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
         self.settings = settings
         self.build = build
         self._encoder = encoder
@@ -234,9 +232,7 @@ class Searcher:
         """Return the k best items, their scores, and scores that stand for all items."""
         if allowed is not None or len(self.build) <= SCAN_ITEMS or k > CANDIDATES:
             background = self.build.scan(vector)
-            numbers = (
-                np.arange(len(background)) if allowed is None else np.flatnonzero(allowed)
-            )
+            numbers = np.arange(len(background)) if allowed is None else np.flatnonzero(allowed)
             scores = background[numbers]
         else:
             numbers = self.build.candidates(vector)

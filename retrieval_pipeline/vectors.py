@@ -48,7 +48,9 @@ def normalise(vectors: npt.NDArray[np.floating]) -> Vectors:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] <= 0)
     if bad.any():
-        raise VectorError(f"vector {int(np.argmax(bad))} is zero or not finite: it has no direction")
+        raise VectorError(
+            f"vector {int(np.argmax(bad))} is zero or not finite: it has no direction"
+        )
     return rows / lengths
 
 

@@ -38,7 +38,9 @@ def verify(store: Store) -> Iterator[Finding]:
     parts, quarantines = store.embedding_tables()
     seen: dict[str, set[str]] = {}
     for part in parts:
-        yield _finding(part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set())))
+        yield _finding(
+            part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
+        )
     for quarantine in quarantines:
         yield _finding(quarantine, lambda path: _check_unique(path, QUARANTINE, "content_id"))
     for build in store.all_builds():

@@ -57,7 +57,9 @@ def test_an_unknown_key_is_named_with_the_likely_one(tmp_path: Path) -> None:
 
 def test_an_unknown_key_of_a_source_is_named_with_its_source(tmp_path: Path) -> None:
     text = '[[sources]]\nname = "cats"\npath = "x"\nexclud = []\n'
-    assert 'sources["cats"].exclud: unknown key (did you mean `exclude`?)' in problem(tmp_path, text)
+    assert 'sources["cats"].exclud: unknown key (did you mean `exclude`?)' in problem(
+        tmp_path, text
+    )
 
 
 def test_every_problem_has_a_line_of_its_own(tmp_path: Path) -> None:

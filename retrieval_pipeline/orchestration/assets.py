@@ -16,6 +16,7 @@ from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder
 
+
 def failure(error: RetrievalError) -> dg.Failure:
     """Return the error as a failure of the run: one line, and no retry, which would not help."""
     return dg.Failure(description=str(error), allow_retries=False)
@@ -99,7 +100,9 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
                 )
 
     @dg.asset(deps=[image_embeddings], group_name="retrieval", kinds={"arrow"})
-    def retrieval_index(context: dg.AssetExecutionContext, library: Library) -> dg.MaterializeResult[Any]:
+    def retrieval_index(
+        context: dg.AssetExecutionContext, library: Library
+    ) -> dg.MaterializeResult[Any]:
         """The current build: Annoy's trees and the items they point to, over all sources."""
         settings = library.settings
         space = describe_encoder(settings).space
