@@ -221,12 +221,16 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
     """Return a commented settings file for these (name, directory) pairs."""
-    # A JSON string is also a valid TOML basic string.
-    quoted = lambda value: json.dumps(str(value), ensure_ascii=False)  # noqa: E731
     tables = "\n".join(
-        f"[[sources]]\nname = {quoted(name)}\npath = {quoted(path)}\n" for name, path in sources
+        f"[[sources]]\nname = {_quoted(name)}\npath = {_quoted(str(path))}\n"
+        for name, path in sources
     )
-    return _TEMPLATE.format(home=quoted(home), model=quoted(model), sources=tables)
+    return _TEMPLATE.format(home=_quoted(home), model=_quoted(model), sources=tables)
+
+
+def _quoted(text: str) -> str:
+    """Write a TOML basic string; a JSON string is one."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 _TEMPLATE = """\

@@ -51,7 +51,8 @@ def normalise(vectors: npt.NDArray[np.floating]) -> Vectors:
         raise VectorError(
             f"vector {int(np.argmax(bad))} is zero or not finite: it has no direction"
         )
-    return rows / lengths
+    unit: Vectors = rows / lengths
+    return unit
 
 
 def check_vectors(vectors: npt.NDArray[np.floating], dim: int, what: str = "vector") -> Vectors:

@@ -1,5 +1,6 @@
 """Jobs that people and schedules start: bring everything up to date, or ask one question."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -62,7 +63,7 @@ def query_job() -> None:
     query()
 
 
-def build_reindex_job(assets: list[dg.AssetsDefinition]) -> dg.UnresolvedAssetJobDefinition:
+def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> dg.UnresolvedAssetJobDefinition:
     """Return the job that brings manifests, embeddings and index up to date."""
     return dg.define_asset_job("reindex_job", selection=dg.AssetSelection.assets(*assets))
 
