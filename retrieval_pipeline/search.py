@@ -163,7 +163,7 @@ class Searcher:
         if k < 1:
             raise QueryError(f"k is {k}: ask for at least one hit")
         clock = _Clock()
-        allowed = self._allowed(query)
+        allowed = self.allowed(query)
         clock.lap("filter")
         vector = self.query_vector(query)
         clock.lap("encode")
@@ -200,8 +200,12 @@ class Searcher:
             raise QueryError(f'"{query}" means nothing: its parts cancel each other out') from None
         return check_vectors(vector, self.build.info.dim, "query")[0]
 
-    def _allowed(self, query: Query) -> npt.NDArray[np.bool_] | None:
-        """Return which items pass the filters, bool (items,), or None without filters."""
+    def allowed(self, query: Query) -> npt.NDArray[np.bool_] | None:
+        """Return which items pass the filters, bool (items,), or None without filters.
+
+        Raises:
+            QueryError: A filter names a source that is not in the index.
+        """
         if not query.sources and not query.paths:
             return None
         known = self.build.info.sources
