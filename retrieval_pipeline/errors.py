@@ -33,5 +33,9 @@ class QueryError(RetrievalError):
     """A query cannot be answered as it was asked."""
 
 
+class RecommendError(RetrievalError):
+    """A recommender does not exist, has too few votes, or a vote cannot be counted."""
+
+
 class Stopped(RetrievalError):
     """Somebody asked a run to stop; what it had finished is kept."""

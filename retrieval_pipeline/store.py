@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,13 @@ QUARANTINE = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("last_tried", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("tried_with", pa.string(), nullable=False),
+    ]
+)
+JUDGEMENTS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("liked", pa.bool_(), nullable=False),
+        pa.field("judged_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
 
@@ -152,6 +159,19 @@ class Store:
             )
         return self.home / "index" / parts[0] / parts[1]
 
+    def judgements(self, name: str) -> Path:
+        """Table of the votes of one recommender, a row a vote."""
+        return self._judgements / f"{name}.parquet"
+
+    def all_judgements(self) -> list[Path]:
+        """The tables of all recommenders, by name."""
+        tables = self._judgements.glob("*.parquet")
+        return sorted(path for path in tables if not path.name.startswith(TEMPORARY_PREFIX))
+
+    @property
+    def _judgements(self) -> Path:
+        return self.home / "judgements"
+
     @property
     def last_gallery(self) -> Path:
         """Page of the last query that was opened without a file name."""
@@ -187,16 +207,39 @@ class Store:
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
-            self._sweep()
+            # Votes have a lock of their own, and may be on their way now.
+            _sweep(
+                path
+                for path in self.home.glob(f"**/{TEMPORARY_PREFIX}*")
+                if self._judgements not in path.parents
+            )
             yield
 
-    def _sweep(self) -> None:
-        """Remove what killed runs left under temporary names; only the lock's holder may."""
-        for leftover in self.home.glob(f"**/{TEMPORARY_PREFIX}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+    @contextlib.contextmanager
+    def voting(self) -> Iterator[None]:
+        """Hold the only right to write judgements, for the moment that a vote takes.
+
+        It is apart from `locked`, so that people can vote while an index is being built.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        with _explained(self._judgements):
+            self._judgements.mkdir(parents=True, exist_ok=True)
+            handle = (self._judgements / "lock").open("a", encoding="utf-8")
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            _sweep(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
+            yield
+
+
+def _sweep(leftovers: Iterable[Path]) -> None:
+    """Remove what killed runs left under temporary names; only a lock's holder may."""
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 @contextlib.contextmanager
@@ -289,8 +332,16 @@ def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -
         )
 
 
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+def read_table(
+    path: Path,
+    schema: pa.Schema,
+    columns: list[str] | None = None,
+    *,
+    remedy: str = "move it away and run `retrieval index`",
+) -> pa.Table:
     """Read a Parquet table and check that it has the columns of `schema`.
+
+    `remedy` tells people what to do about one that cannot be used.
 
     Raises:
         StoreError: The file is damaged, of another version or has other columns.
@@ -301,15 +352,11 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             found = file.schema_arrow
             version = (found.metadata or {}).get(b"schema_version")
             if version != SCHEMA_VERSION or not found.equals(schema):
-                raise StoreError(
-                    f"{path}: not a table of this program's version: move it away and run "
-                    "`retrieval index`"
-                )
+                raise StoreError(f"{path}: not a table of this program's version: {remedy}")
             return file.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
-            f"{path}: damaged or unreadable ({_first_line(error)}): move it away and run "
-            "`retrieval index`, or try `retrieval verify`"
+            f"{path}: damaged or unreadable ({_first_line(error)}): {remedy}"
         ) from None
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, VectorError
 from retrieval_pipeline.index import Build, as_matrix
+from retrieval_pipeline.judgements import read_judgements
 from retrieval_pipeline.store import (
     MANIFEST,
     QUARANTINE,
@@ -33,6 +34,8 @@ class Finding:
 
 def verify(store: Store) -> Iterator[Finding]:
     """Yield a finding for every table, every build and the pointer to the current one."""
+    for judgements in store.all_judgements():
+        yield _finding(judgements, lambda path: _check_judgements(store, path))
     for manifest in store.manifests():
         yield _finding(manifest, _check_manifest)
     parts, quarantines = store.embedding_tables()
@@ -59,8 +62,15 @@ def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
 
 def _check_manifest(path: Path) -> None:
     _check_unique(path, MANIFEST, "path")
-    table = read_table(path, MANIFEST)
-    ids = table["content_id"].drop_null()
+    _check_content_ids(path, read_table(path, MANIFEST)["content_id"].drop_null())
+
+
+def _check_judgements(store: Store, path: Path) -> None:
+    judgements = read_judgements(store, path.stem)
+    _check_content_ids(path, pa.array([vote.content_id for vote in judgements], pa.string()))
+
+
+def _check_content_ids(path: Path, ids: pa.Array | pa.ChunkedArray) -> None:
     if not pc.all(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")).as_py() and len(ids):
         raise StoreError(f"{path}: holds a content id that is not 32 hex digits")
 
