@@ -7,10 +7,14 @@ taking it back restores the one before.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
 from retrieval_pipeline.config import SOURCE_NAME
+from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import RecommendError
 from retrieval_pipeline.store import JUDGEMENTS, Store, read_table, write_table
 
@@ -118,3 +122,63 @@ def votes_that_count(judgements: Sequence[Judgement]) -> dict[str, bool]:
 def _write(store: Store, name: str, judgements: Sequence[Judgement]) -> None:
     rows = [asdict(judgement) for judgement in judgements]
     write_table(store.judgements(name), pa.Table.from_pylist(rows, schema=JUDGEMENTS))
+
+
+class _FileVote(BaseModel):
+    """One entry of a file of votes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    content_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    path: str | None = None
+    liked: StrictBool
+
+    def content(self) -> str:
+        """Return the content id; a path's is computed from its bytes.
+
+        Raises:
+            ValueError: The entry names no image, or one that cannot be read.
+        """
+        if self.content_id is not None and self.path is None:
+            return self.content_id
+        if self.path is None or self.content_id is not None:
+            raise ValueError('give "content_id" or "path", one of them')
+        if not Path(self.path).is_file():
+            raise ValueError(f"{self.path}: there is no such file")
+        try:
+            return content_id_of_file(self.path)
+        except OSError as error:
+            raise ValueError(f"{self.path}: {error.strerror}") from None
+
+
+def read_votes_file(file: Path) -> list[tuple[str, bool]]:
+    """Return the votes, (content id, liked) each, of a JSON file.
+
+    The file is a list of {"content_id" or "path": ..., "liked": true or false}; paths are relative
+    to the working directory.
+
+    Raises:
+        RecommendError: One line for each entry that is wrong; then none of them counts.
+    """
+    try:
+        entries = TypeAdapter(list[object]).validate_json(file.read_bytes())
+    except OSError as error:
+        raise RecommendError(f"{file}: {error.strerror}") from None
+    except ValidationError as error:
+        raise RecommendError(f"{file}: not a JSON list ({error.errors()[0]['msg']})") from None
+    votes: list[tuple[str, bool]] = []
+    problems: list[str] = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            vote = _FileVote.model_validate(entry)
+            votes.append((vote.content(), vote.liked))
+        except ValidationError as error:
+            problems += [
+                ": ".join([f"{file}: entry {number}", *map(str, each["loc"]), each["msg"]])
+                for each in error.errors()
+            ]
+        except ValueError as error:
+            problems.append(f"{file}: entry {number}: {error}")
+    if problems:
+        raise RecommendError("\n".join(problems))
+    return votes
