@@ -61,6 +61,12 @@ class ImageLimits(_Model):
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
 
 
+class IndexSettings(_Model):
+    """How well the index must answer."""
+
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+
 class Settings(_Model):
     """Everything that retrieval.toml may say.
 
@@ -72,6 +78,7 @@ class Settings(_Model):
         precision: "auto" or "reference" (float32, every pixel decoded).
         max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
         images: Bounds for one image.
+        index: `recall` is the share of the true ten nearest images that a query must find.
         sources: The directories to index.
     """
 
@@ -82,6 +89,7 @@ class Settings(_Model):
     precision: Literal["auto", "reference"] = "auto"
     max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
     images: ImageLimits = ImageLimits()
+    index: IndexSettings = IndexSettings()
     sources: tuple[Source, ...] = ()
 
     @model_validator(mode="after")
@@ -216,6 +224,8 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         model = Source
     elif "images" in location[:-1]:
         model = ImageLimits
+    elif "index" in location[:-1]:
+        model = IndexSettings
     return list(model.model_fields)
 
 

@@ -1,72 +1,74 @@
-"""Embeddings -> build -> candidates: write an immutable index, check it, open it.
+"""Embeddings -> build: write an immutable index, check it, open it, retire old ones.
 
 A build is one directory: `items.arrow` (what each item is, with its full vector), `vectors.annoy`
-(the search trees) and `build.json` (what the two must be). Annoy crashes the process on a file
-that is not what it expects, so nothing is loaded before it agrees with build.json.
+(the search trees), `build.json` (what all files must be, and how the build is best searched) and,
+where they pay, `basis.npy` and `projected.f32` (the items along their principal components) and
+`vocabulary.npy` (the vectors of common words). Annoy crashes the process on a file that is not what
+it expects, so nothing is loaded before it agrees with build.json.
 """
 
+import contextlib
+import fcntl
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from annoy import AnnoyIndex
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from retrieval_pipeline.calibrate import (
+    SMALL,
+    Calibration,
+    choose_plan,
+    measure_projected,
+    prepare_trial,
+)
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.progress import Progress, Quiet
-from retrieval_pipeline.store import (
-    Store,
-    embedding_schema,
-    new_directory,
-    read_manifest,
-    read_table,
+from retrieval_pipeline.items import as_matrix, items_schema, join, write_items
+from retrieval_pipeline.nearest import (
+    COMPONENTS,
+    SCAN,
+    Nearest,
+    Numbers,
+    Projection,
+    principal_components,
+    spread_rows,
 )
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_background
+from retrieval_pipeline.store import Store, discard, new_directory, replacing
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.vocabulary import words
 
-FORMAT = 1
-METRIC = "dot"  # On unit vectors the dot product is the cosine.
+FORMAT = 2
+METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.
 TREES = 64
 SEED = 20  # Any fixed number: the same vectors give the same file.
-# Rows of one Arrow record batch: 200 MB at 768 dimensions, scanned as one matrix product.
-BATCH_ROWS = 65_536
-# Candidates that Annoy proposes for exact ordering, and the nodes it looks at for them.
-CANDIDATES = 300
-SEARCH_K = 16_000
+RECALL = 0.99  # The target where the settings name no other.
 # Items whose scores stand for the scores of all: a median to within 3 %.
 SAMPLE_ITEMS = 2_000
+# How long a replaced build stays, so that whoever is about to open it still can.
+GRACE = timedelta(hours=1)
 
-LOCATION = pa.struct(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-    ]
-)
+ITEMS = "items.arrow"
+ANNOY = "vectors.annoy"
+BASIS = "basis.npy"
+PROJECTED = "projected.f32"
+VOCABULARY = "vocabulary.npy"
+INFO = "build.json"
+CHECKED = "checked.json"
 
-
-def items_schema(dim: int) -> pa.Schema:
-    """Columns of items.arrow, in the order of the items."""
-    return pa.schema(
-        [
-            pa.field("content_id", pa.string(), nullable=False),
-            pa.field("locations", pa.list_(LOCATION), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-        ]
-    )
+EncodeTexts = Callable[[Sequence[str]], Vectors]
 
 
 class FileFacts(BaseModel):
@@ -92,9 +94,13 @@ class BuildInfo(BaseModel):
     preprocessing: str
     metric: str
     trees: int
+    tree_components: int
     items: int
     locations: int
     sources: dict[str, int]
+    calibration: Calibration
+    background: Background
+    vocabulary: str | None
     build_seconds: float
     files: dict[str, FileFacts]
 
@@ -103,95 +109,10 @@ class BuildInfo(BaseModel):
         """The vector space of the build: queries must be encoded in it."""
         return VectorSpace(self.model, self.revision, self.dim, self.preprocessing)
 
-
-@dataclass(frozen=True)
-class Joined:
-    """The join of manifests and embeddings on content id, without the vectors.
-
-    Attributes:
-        table: content_id, locations, width, height, format; a row an item, sorted by source and
-            path of the first location.
-        places: (part, row in the part) of each item's vector, int64 (n, 2).
-        parts: The embedding parts that `places` counts.
-        inputs: Hash of everything a build is made from.
-    """
-
-    table: pa.Table
-    places: npt.NDArray[np.int64]
-    parts: list[Path]
-    inputs: str
-
-
-def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> Joined:
-    """Join the manifests of `sources` with all embeddings of `space`; copies become one item.
-
-    Raises:
-        StoreError: A table is damaged.
-    """
-    located = _locations(store, sources)
-    parts = store.parts(space)
-    schema = embedding_schema(space.dim)
-    columns = ["content_id", "width", "height", "format"]
-    tables = [read_table(part, schema, columns) for part in parts]
-    facts = (
-        pa.concat_tables(tables)
-        if tables
-        else pa.schema([schema.field(name) for name in columns]).empty_table()
-    )
-    places = np.concatenate(
-        [np.empty((0, 2), np.int64)]
-        + [
-            np.stack([np.full(len(table), number), np.arange(len(table))], axis=1)
-            for number, table in enumerate(tables)
-        ]
-    )
-    # index_in gives the first row of an id, so that an id embedded twice counts once.
-    rows = pc.index_in(located["content_id"], facts["content_id"].combine_chunks())
-    known = pc.is_valid(rows)
-    located, rows = located.filter(known), rows.filter(known).to_numpy(zero_copy_only=False)
-    table = located
-    for name in columns[1:]:
-        table = table.append_column(name, facts[name].take(pa.array(rows)))
-    digest = blake3(json.dumps([FORMAT, TREES, space.key]).encode())
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    digest.update(sink.getvalue())
-    return Joined(table, places[rows.astype(np.int64)], parts, digest.hexdigest(length=16))
-
-
-def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
-    """Return content_id and locations, a row a content id, in the order of first locations."""
-    manifests = []
-    for source in sorted(sources):
-        rows = read_manifest(store, source)
-        rows = rows.filter(pc.is_valid(rows["content_id"])).select(
-            ["content_id", "path", "size", "mtime_ns"]
-        )
-        manifests.append(rows.append_column("source", pa.array([source] * len(rows), pa.string())))
-    if not manifests:
-        return pa.table(
-            {"content_id": pa.array([], pa.string()), "locations": pa.array([], pa.list_(LOCATION))}
-        )
-    files = pa.concat_tables(manifests).sort_by([("source", "ascending"), ("path", "ascending")])
-    encoded = files["content_id"].combine_chunks().dictionary_encode()
-    # Codes count the ids in the order of their first file.
-    codes = encoded.indices.to_numpy()
-    order = np.argsort(codes, kind="stable")
-    offsets = np.concatenate(
-        [[0], np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))]
-    )
-    files = files.take(pa.array(order)).combine_chunks()
-    places = pa.StructArray.from_arrays(
-        [_one_chunk(files[field.name]) for field in LOCATION], fields=list(LOCATION)
-    )
-    locations = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), places)
-    return pa.table({"content_id": encoded.dictionary, "locations": locations})
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return combined if isinstance(combined, pa.Array) else combined.chunk(0)
+    @property
+    def recall_at_10(self) -> float:
+        """Share of the true ten nearest items that a query finds, as measured when it was built."""
+        return self.calibration.recall_at_10
 
 
 @dataclass(frozen=True)
@@ -208,9 +129,20 @@ def build_index(
     space: VectorSpace,
     sources: Sequence[str],
     *,
+    recall: float = RECALL,
+    encode_texts: EncodeTexts | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Write and publish a build of `sources`, unless the current one has the same inputs.
+
+    Args:
+        store: Where tables and builds are.
+        space: Whose embeddings to index.
+        sources: Whose manifests to index.
+        recall: The recall at 10 that the way of searching must reach when it is measured.
+        encode_texts: Encodes the vocabulary where no build of this space has it yet. Without it
+            the build knows no words: it is calibrated with queries like pictures alone.
+        progress: Told about stages and items.
 
     Raises:
         BuildError: There is nothing to index.
@@ -220,65 +152,153 @@ def build_index(
     progress = progress or Quiet()
     started = time.monotonic()
     joined = join(store, space, sources)
-    if not len(joined.table):
+    if not len(joined):
         raise BuildError(
             "there is nothing to index: no source has an image that could be embedded. "
             "`retrieval status` shows what was found"
         )
-    if (current := _same_build(store, space, joined.inputs)) is not None:
+    inputs = joined.digest(FORMAT, TREES, COMPONENTS, recall, _vocabulary_digest(), space.key)
+    if (current := _same_build(store, space, inputs)) is not None:
         return BuildReport(current, read_info(current), published=False)
-    created_at = datetime.now(UTC).replace(microsecond=0)
-    build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%SZ}-{joined.inputs[:8]}")
+    created_at = datetime.now(UTC)
+    # Names sort by age, also those of one second.
+    build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
     with new_directory(build) as directory:
-        progress.start("building the index", len(joined.table), "images")
-        annoy = AnnoyIndex(space.dim, METRIC)
-        annoy.set_seed(SEED)
-        with pa.ipc.new_file(str(directory / "items.arrow"), items_schema(space.dim)) as writer:
-            for start, vectors in _vectors_in_order(joined, space):
-                rows = joined.table.slice(start, len(vectors)).combine_chunks()
-                flat = pa.array(vectors.reshape(-1), pa.float32())
-                embedding = pa.FixedSizeListArray.from_arrays(flat, space.dim)
-                rows = rows.append_column("embedding", embedding).cast(items_schema(space.dim))
-                writer.write_table(rows)
-                for number, vector in enumerate(vectors.tolist(), start):
-                    annoy.add_item(number, vector)
-                progress.advance(len(vectors))
-        annoy.build(TREES, n_jobs=1)
-        if not annoy.save(str(directory / "vectors.annoy")):
-            raise StoreError(f"{build}: Annoy could not write its file")
-        # A fresh load says what every later one must see; of a handful of items Annoy counts
-        # other trees than it was asked for.
-        annoy.unload()
-        annoy.load(str(directory / "vectors.annoy"))
-        trees = annoy.get_n_trees()
-        annoy.unload()
+        progress.start("writing the index", len(joined), "images")
+        for count in write_items(joined, space, directory / ITEMS, directory / "scratch"):
+            progress.advance(count)
+        progress.finish()
+        matrices = _matrices(_map_items(directory / ITEMS), space.dim)
+        texts = _vocabulary(store, space, encode_texts)
+        if texts is not None:
+            np.save(directory / VOCABULARY, texts)
+        trees, components, calibration = _write_structures(
+            directory, matrices, texts, recall, progress
+        )
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
         info = BuildInfo(
             format=FORMAT,
             created_at=created_at,
-            inputs=joined.inputs,
+            inputs=inputs,
             model=space.model,
             revision=space.revision,
             dim=space.dim,
             preprocessing=space.preprocessing,
             metric=METRIC,
             trees=trees,
-            items=len(joined.table),
+            tree_components=components,
+            items=len(joined),
             locations=len(flat_sources),
             sources={
                 entry["values"]: entry["counts"]
                 for entry in pc.value_counts(flat_sources).to_pylist()
             },
+            calibration=calibration,
+            background=measure_background(spread_rows(matrices, SAMPLE_PICTURES), texts),
+            vocabulary=None if texts is None else _vocabulary_digest(),
             build_seconds=round(time.monotonic() - started, 3),
             files={
                 file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
                 for file in sorted(directory.iterdir())
             },
         )
-        (directory / "build.json").write_text(info.model_dump_json(indent=2), encoding="utf-8")
-        progress.finish()
+        stamp = {name: _identity(directory / name, facts) for name, facts in info.files.items()}
+        _write_stamp(directory, stamp)
+        (directory / INFO).write_text(info.model_dump_json(indent=2), encoding="utf-8")
     store.publish(build)
+    retire_builds(store)
     return BuildReport(build, info, published=True)
+
+
+def _write_structures(
+    directory: Path,
+    matrices: list[Vectors],
+    texts: Vectors | None,
+    recall: float,
+    progress: Progress,
+) -> tuple[int, int, Calibration]:
+    """Write the projection and the trees; return trees, components in them, and how to search."""
+    count, dim = sum(map(len, matrices)), matrices[0].shape[1]
+    if count <= SMALL:
+        trees = _write_trees(directory / ANNOY, matrices, progress)
+        return trees, dim, Calibration(target=recall, plan=SCAN, recall_at_10=1.0)
+    trial = prepare_trial(matrices, texts)
+    nearest, projected = Nearest(matrices), []
+    if dim > COMPONENTS:
+        _write_projection(directory, matrices)
+        nearest = Nearest(matrices, _map_projection(directory, count))
+        projected = measure_projected(nearest, trial, recall)
+    # Trees over a projection that even a scan of it cannot find everything in would not either.
+    short = bool(projected) and projected[-1].recall >= recall
+    indexed = [nearest.projection.vectors] if short and nearest.projection else matrices
+    trees = _write_trees(directory / ANNOY, indexed, progress)
+    components = indexed[0].shape[1]
+    annoy = AnnoyIndex(components, METRIC)
+    annoy.load(str(directory / ANNOY))
+    progress.start("measuring the recall", None, "")
+    nearest = Nearest(matrices, nearest.projection, annoy, components < dim)
+    calibration = choose_plan(nearest, trial, recall, projected)
+    progress.finish()
+    return trees, components, calibration
+
+
+def _write_projection(directory: Path, matrices: list[Vectors]) -> None:
+    basis = principal_components(matrices, COMPONENTS)
+    np.save(directory / BASIS, basis)
+    with (directory / PROJECTED).open("wb") as file:
+        for matrix in matrices:
+            short = matrix @ basis
+            # A vector at right angles to all components stays what it is: nothing.
+            length = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-6)
+            file.write((short / length).tobytes())
+
+
+def _write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) -> int:
+    """Build and save Annoy's trees; return how many it says there are.
+
+    In memory, not with on_disk_build: that writes through a mapping, where a full disk is a crash.
+    """
+    annoy = AnnoyIndex(matrices[0].shape[1], METRIC)
+    annoy.set_seed(SEED)
+    progress.start("growing the trees", None, "")
+    number = 0
+    for matrix in matrices:
+        for start in range(0, len(matrix), 8_192):
+            for vector in matrix[start : start + 8_192].tolist():
+                annoy.add_item(number, vector)
+                number += 1
+    annoy.build(TREES, n_jobs=1)
+    if not annoy.save(str(file)):
+        raise StoreError(f"{file}: Annoy could not write its file")
+    # A fresh load says what every later one must see; of a handful of items Annoy counts other
+    # trees than it was asked for.
+    annoy.unload()
+    annoy.load(str(file))
+    progress.finish()
+    trees: int = annoy.get_n_trees()
+    return trees
+
+
+def _vocabulary(
+    store: Store, space: VectorSpace, encode_texts: EncodeTexts | None
+) -> Vectors | None:
+    """Return the vectors of `vocabulary.words()`, from an earlier build of the space if it can."""
+    for build in reversed(store.builds(space)):
+        try:
+            info = read_info(build)
+            if info.vocabulary == _vocabulary_digest():
+                _check_files(build, info)
+                known: Vectors = np.load(build / VOCABULARY)
+                return known
+        except BuildError:
+            continue
+    if encode_texts is None:
+        return None
+    return check_vectors(encode_texts(words()), space.dim, "vocabulary")
+
+
+def _vocabulary_digest() -> str:
+    return blake3("\n".join(words()).encode()).hexdigest(length=16)
 
 
 def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
@@ -294,30 +314,6 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
     return current if info.inputs == inputs else None
 
 
-def _vectors_in_order(joined: Joined, space: VectorSpace) -> Iterator[tuple[int, Vectors]]:
-    """Yield (first item, vectors) in the order of the items, BATCH_ROWS at a time."""
-    schema = embedding_schema(space.dim)
-    vectors = np.empty((len(joined.places), space.dim), np.float32)
-    for number, part in enumerate(joined.parts):
-        wanted = np.flatnonzero(joined.places[:, 0] == number)
-        if not len(wanted):
-            continue
-        table = read_table(part, schema, ["embedding"])
-        stored = as_matrix(table["embedding"].combine_chunks(), space.dim)
-        vectors[wanted] = check_vectors(
-            stored[joined.places[wanted, 1]], space.dim, f"{part}: vector"
-        )
-    for start in range(0, len(vectors), BATCH_ROWS):
-        yield start, vectors[start : start + BATCH_ROWS]
-
-
-def as_matrix(column: pa.Array | pa.ChunkedArray, dim: int) -> Vectors:
-    """View a fixed-size-list column as float32 (n, dim), without a copy."""
-    array = _one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
-    flat: Vectors = array.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, dim)
-
-
 def read_info(build: Path) -> BuildInfo:
     """Read build.json.
 
@@ -325,28 +321,34 @@ def read_info(build: Path) -> BuildInfo:
         BuildError: It is missing, damaged or of another version.
     """
     try:
-        info = BuildInfo.model_validate_json((build / "build.json").read_bytes())
+        data = (build / INFO).read_bytes()
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BuildError(
-            f"{build / 'build.json'}: damaged ({first['msg']}): run `retrieval index`"
-        ) from None
-    if info.format != FORMAT or info.metric != METRIC:
-        raise BuildError(f"{build}: made by another version: run `retrieval index`")
-    return info
+    try:
+        found = json.loads(data)
+        if (found.get("format"), found.get("metric")) != (FORMAT, METRIC):
+            raise BuildError(f"{build}: made by another version: run `retrieval index`")
+        return BuildInfo.model_validate(found)
+    except (ValueError, AttributeError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
+        raise BuildError(f"{build / INFO}: damaged ({what}): run `retrieval index`") from None
 
 
-def _check_files(build: Path, info: BuildInfo) -> None:
-    for name in ("items.arrow", "vectors.annoy"):
-        facts = info.files.get(name)
+def _check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
+    """Compare every file with build.json; one that was hashed before and is the same file passes.
+
+    Raises:
+        BuildError: A file is missing or is not what it must be.
+    """
+    known = {} if rehash else _read_stamp(build)
+    if missing := {ITEMS, ANNOY} - set(info.files):
+        raise BuildError(f"{build / INFO}: does not name {min(missing)}: run `retrieval index`")
+    for name, facts in info.files.items():
         file = build / name
         try:
-            whole = (
-                facts is not None
-                and file.stat().st_size == facts.size
-                and content_id_of_file(file) == facts.blake3
+            whole = file.stat().st_size == facts.size and (
+                known.get(name) == _identity(file, facts)
+                or content_id_of_file(file) == facts.blake3
             )
         except OSError as error:
             raise BuildError(f"{file}: {error.strerror}: run `retrieval index`") from None
@@ -354,70 +356,131 @@ def _check_files(build: Path, info: BuildInfo) -> None:
             raise BuildError(
                 f"{file}: not as build.json says, so not loaded: run `retrieval index`"
             )
+    stamp = {name: _identity(build / name, facts) for name, facts in info.files.items()}
+    if stamp != known:
+        # Without it the next reader hashes again; a store on a read-only disk can do no better.
+        with contextlib.suppress(StoreError):
+            _write_stamp(build, stamp)
+
+
+def _identity(file: Path, facts: FileFacts) -> list[int | str]:
+    """Return what tells that a file is still the one that had this hash."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, facts.blake3]
+
+
+def _read_stamp(build: Path) -> dict[str, object]:
+    """Return the identities of the files that were hashed before; {} if that is not known."""
+    try:
+        stamp = json.loads((build / CHECKED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _write_stamp(build: Path, stamp: dict[str, list[int | str]]) -> None:
+    with replacing(build / CHECKED) as temporary:
+        temporary.write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def _map_items(file: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise BuildError(f"{file}: {error}: run `retrieval index`") from None
+
+
+def _matrices(items: pa.Table, dim: int) -> list[Vectors]:
+    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
+
+
+def _map_projection(build: Path, count: int) -> Projection:
+    basis = np.load(build / BASIS)
+    shape = (count, basis.shape[1])
+    return Projection(basis, np.asarray(np.memmap(build / PROJECTED, np.float32, "r", shape=shape)))
 
 
 class Build:
-    """An open build. Its files are memory-mapped and never change."""
+    """An open build. Its files are memory-mapped and never change, nor are they removed."""
 
-    def __init__(self, path: Path, info: BuildInfo, items: pa.Table, annoy: AnnoyIndex) -> None:
+    def __init__(
+        self, path: Path, info: BuildInfo, items: pa.Table, nearest: Nearest, hold: IO[bytes]
+    ) -> None:
         self.path = path
         self.info = info
         self.items = items
-        self._annoy = annoy
-        self._matrices = [as_matrix(chunk, info.dim) for chunk in items.column("embedding").chunks]
+        self.nearest = nearest
+        # Closed, and with it unlocked, when nobody uses the build any more.
+        self._hold = hold
 
     @classmethod
-    def open(cls, path: Path) -> "Build":
+    def open(cls, path: Path, *, rehash: bool = False) -> "Build":
         """Check every file of the build against build.json, then map it.
+
+        Files that were hashed before, and have not been touched since, are not hashed again unless
+        `rehash`: a build of gigabytes opens in milliseconds.
 
         Raises:
             BuildError: The build is missing, damaged or of another version.
         """
+        hold = _hold(path)
         info = read_info(path)
-        _check_files(path, info)
-        try:
-            items = pa.ipc.open_file(pa.memory_map(str(path / "items.arrow"))).read_all()
-        except (pa.ArrowException, OSError) as error:
-            raise BuildError(f"{path / 'items.arrow'}: {error}: run `retrieval index`") from None
+        _check_files(path, info, rehash=rehash)
+        items = _map_items(path / ITEMS)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise BuildError(
-                f"{path / 'items.arrow'}: not as build.json says: run `retrieval index`"
-            )
-        annoy = AnnoyIndex(info.dim, METRIC)
-        annoy.load(str(path / "vectors.annoy"))
+            raise _not_as_said(path / ITEMS)
+        annoy = AnnoyIndex(info.tree_components, METRIC)
+        annoy.load(str(path / ANNOY))
         if annoy.get_n_items() != info.items or annoy.get_n_trees() != info.trees:
-            raise BuildError(
-                f"{path / 'vectors.annoy'}: not as build.json says: run `retrieval index`"
-            )
-        return cls(path, info, items, annoy)
+            raise _not_as_said(path / ANNOY)
+        projection = _map_projection(path, len(items)) if PROJECTED in info.files else None
+        nearest = Nearest(
+            _matrices(items, info.dim), projection, annoy, info.tree_components < info.dim
+        )
+        return cls(path, info, items, nearest, hold)
 
     def __len__(self) -> int:
         """Return the number of items."""
         return self.info.items
 
-    def vectors(self, numbers: npt.NDArray[np.int64]) -> Vectors:
+    def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, float32 (len(numbers), dim)."""
-        result = np.empty((len(numbers), self.info.dim), np.float32)
-        chunk, row = np.divmod(numbers, BATCH_ROWS)
-        for number, matrix in enumerate(self._matrices):
-            here = chunk == number
-            result[here] = matrix[row[here]]
-        return result
+        return self.nearest.vectors(numbers)
 
     @functools.cached_property
     def sample(self) -> Vectors:
         """Vectors of items spread evenly over the build, float32 (n, dim), n <= SAMPLE_ITEMS."""
-        count = min(len(self), SAMPLE_ITEMS)
-        return self.vectors(np.linspace(0, len(self) - 1, count).astype(np.int64))
+        return spread_rows(self.nearest.matrices, SAMPLE_ITEMS)
 
-    def scan(self, vector: Vectors) -> Vectors:
-        """Return the exact score of every item, float32 (items,)."""
-        return np.concatenate([matrix @ vector for matrix in self._matrices])
+    @functools.cached_property
+    def vocabulary(self) -> Vectors | None:
+        """Vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
+        return np.load(self.path / VOCABULARY) if VOCABULARY in self.info.files else None
 
-    def candidates(self, vector: Vectors) -> npt.NDArray[np.int64]:
-        """Return the items that Annoy finds near `vector`, in no particular order."""
-        found = self._annoy.get_nns_by_vector(vector.tolist(), CANDIDATES, SEARCH_K)
-        return np.array(sorted(found), dtype=np.int64)
+    def scan(self, vectors: Vectors) -> Vectors:
+        """Return the exact score of every item: (items,) for (dim,), (items, n) for (n, dim)."""
+        return self.nearest.scan(vectors)
+
+    def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
+        """Return the `count` best items for `vector` and their scores, by the build's plan."""
+        return self.nearest.best(vector, count, self.info.calibration.plan)
+
+
+def _not_as_said(file: Path) -> BuildError:
+    return BuildError(f"{file}: not as build.json says: run `retrieval index`")
+
+
+def _hold(build: Path) -> IO[bytes]:
+    """Keep `retire_builds` off a build until the returned file is closed."""
+    try:
+        file = (build / INFO).open("rb")
+    except OSError as error:
+        raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
+    # Some network file systems know no locks: there, a removed build lives on as far as it is
+    # mapped.
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
 
 def open_current(store: Store) -> Build:
@@ -428,6 +491,49 @@ def open_current(store: Store) -> Build:
         StoreError: CURRENT is damaged.
     """
     path = store.current_build()
-    if path is None:
-        raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
-    return Build.open(path)
+    while path is not None:
+        try:
+            return Build.open(path)
+        except BuildError:
+            # It may have been replaced and removed between the pointer and the files.
+            former, path = path, store.current_build()
+            if path == former:
+                raise
+    raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
+
+
+def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
+    """Remove the builds that were replaced longer than `grace` ago, and return them.
+
+    Never the current one, the newest other one of each space, to which people can go back, nor
+    one that a process has open.
+
+    Raises:
+        StoreError: One cannot be removed.
+    """
+    current = store.current_build()
+    spaces: dict[Path, list[Path]] = {}
+    for build in store.all_builds():
+        spaces.setdefault(build.parent, []).append(build)
+    retired = []
+    for builds in spaces.values():
+        others = [build for build in builds if build != current]
+        for build in others[:-1]:
+            successor = builds[builds.index(build) + 1]
+            replaced = datetime.fromtimestamp(successor.stat().st_mtime, UTC)
+            if datetime.now(UTC) - replaced >= grace and _remove(build):
+                retired.append(build)
+    return retired
+
+
+def _remove(build: Path) -> bool:
+    """Remove a build unless somebody has it open."""
+    try:
+        with (build / INFO).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            discard(build)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        discard(build)
+    return True

@@ -90,7 +90,14 @@ def index_sources(
             )
             for source in wanted
         ]
-        build = build_index(store, description.space, settings.source_names, progress=progress)
+        build = build_index(
+            store,
+            description.space,
+            settings.source_names,
+            recall=settings.index.recall,
+            encode_texts=lambda texts: load().encode_texts(texts),
+            progress=progress,
+        )
     return IndexReport(tuple(manifests), tuple(embeddings), build, tuple(failures))
 
 

@@ -22,7 +22,7 @@ from retrieval_pipeline.judgements import (
     undo_judgement,
     votes_that_count,
 )
-from retrieval_pipeline.search import SCAN_ITEMS, Location, Query, Searcher
+from retrieval_pipeline.search import Location, Query, Searcher
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors
 
@@ -553,12 +553,5 @@ class Session:
 
 
 def _neighbours(build: Build, vector: Vectors) -> Numbers:
-    """Return the nearest items to a unit vector, nearest first; among many, those Annoy finds."""
-    if len(build) <= SCAN_ITEMS:
-        scores = build.scan(vector)
-        numbers = np.argpartition(-scores, min(NEIGHBOURS, len(scores)) - 1)[:NEIGHBOURS]
-        scores = scores[numbers]
-    else:
-        numbers = build.candidates(vector)
-        scores = build.vectors(numbers) @ vector
-    return numbers[np.lexsort((numbers, -scores))]
+    """Return the nearest items to a unit vector, nearest first."""
+    return build.best(vector, NEIGHBOURS)[0]

@@ -126,6 +126,10 @@ class Store:
         directories = (self.home / "index").glob("*/*/")
         return sorted(path for path in directories if not path.name.startswith(TEMPORARY_PREFIX))
 
+    def builds(self, space: VectorSpace) -> list[Path]:
+        """The builds of one vector space, oldest first."""
+        return [build for build in self.all_builds() if build.parent.name == space.key]
+
     def new_build(self, space: VectorSpace, name: str) -> Path:
         """Path of a build to write: `name`, or `name` with a number if that is taken."""
         path = self.home / "index" / space.key / name
@@ -309,6 +313,18 @@ def new_directory(path: Path) -> Iterator[Path]:
             _sync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory: at once for whoever looks, then from the disk.
+
+    Raises:
+        StoreError: The file system refused.
+    """
+    temporary = _temporary(directory)
+    with _explained(directory):
+        directory.replace(temporary)
+        shutil.rmtree(temporary)
 
 
 def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:

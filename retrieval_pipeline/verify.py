@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, VectorError
-from retrieval_pipeline.index import Build, as_matrix
+from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
+from retrieval_pipeline.index import Build
+from retrieval_pipeline.items import as_matrix
 from retrieval_pipeline.judgements import read_judgements
 from retrieval_pipeline.store import (
     MANIFEST,
@@ -106,7 +107,7 @@ def _check_build(path: Path) -> None:
 
 def _read_whole_build(path: Path) -> None:
     """Open a build and check every vector and content id in it."""
-    build = Build.open(path)
+    build = Build.open(path, rehash=True)
     for chunk in build.items.column("embedding").chunks:
         check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
     ids = build.items["content_id"]

@@ -1,13 +1,21 @@
+import os
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from retrieval_pipeline import index
+from retrieval_pipeline.calibrate import SMALL, choose_plan, measure, prepare_trial
 from retrieval_pipeline.errors import BuildError, StoreError, VectorError
-from retrieval_pipeline.index import Build, build_index, join, open_current
-from retrieval_pipeline.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.index import Build, build_index, open_current, read_info, retire_builds
+from retrieval_pipeline.items import join
+from retrieval_pipeline.nearest import Plan
+from retrieval_pipeline.store import Store, discard
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline.verify import verify
+from retrieval_pipeline.vocabulary import words
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
 DIM = 16
@@ -49,9 +57,10 @@ def test_items_are_sorted_by_source_and_path_with_their_own_vectors(
 
 def test_annoy_finds_what_a_scan_finds(store: Store, built: Path, vectors: Vectors) -> None:
     build = open_current(store)
+    plan = Plan(kind="trees", candidates=100, search_k=10_000)
     for vector in vectors[:20]:
         nearest = np.argsort(-build.scan(vector))[:10]
-        assert set(nearest) <= set(build.candidates(vector))
+        assert set(nearest) <= set(build.nearest.candidates(vector, plan))
 
 
 def test_copies_are_one_item_that_lists_every_file(store: Store) -> None:
@@ -191,7 +200,7 @@ def test_the_join_counts_an_image_embedded_twice_once(store: Store) -> None:
     write_part(store, SPACE, "a", ["x"], first[None])
     write_part(store, SPACE, "b", ["x"], second[None])
     joined = join(store, SPACE, ["a"])
-    assert joined.places.tolist() == [[0, 0]]
+    assert joined.rows.tolist() == [0]
 
 
 def test_a_damaged_part_is_named(store: Store, built: Path) -> None:
@@ -199,3 +208,183 @@ def test_a_damaged_part_is_named(store: Store, built: Path) -> None:
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"part-000001\.parquet: damaged"):
         build_index(store, SPACE, ["a"])
+
+
+def clustered(count: int, dim: int, seed: int = 0) -> Vectors:
+    """Vectors that lie in clumps and mostly in few directions, as pictures of a collection do."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.arange(1, dim + 1) ** -1.0
+    centres = rng.standard_normal((40, dim))
+    rows = centres[rng.integers(len(centres), size=count)] + rng.standard_normal((count, dim))
+    return normalise(rows * spectrum)
+
+
+@pytest.fixture
+def large(store: Store) -> Path:
+    """A build of enough items to be calibrated, with words."""
+    names = [f"n{number:04d}" for number in range(LARGE)]
+    write_manifest(store, "a", {f"{name}.jpg": name for name in names})
+    write_part(store, WIDE, "a", names, clustered(LARGE, WIDE.dim))
+    return build_index(store, WIDE, ["a"], recall=0.95, encode_texts=encode_words).build
+
+
+LARGE = SMALL + 500
+WIDE = VectorSpace("test/wide", "r1", 160, "p")
+
+
+def encode_words(texts: Sequence[str]) -> Vectors:
+    return random_vectors(len(texts), WIDE.dim, seed=5)
+
+
+def test_a_small_build_is_scanned_and_its_recall_is_known_without_measuring(
+    store: Store, built: Path
+) -> None:
+    calibration = read_info(built).calibration
+    assert calibration.plan.kind == "scan"
+    assert calibration.recall_at_10 == 1
+    assert not calibration.measured
+
+
+def test_every_plan_finds_the_share_of_the_true_neighbours_that_was_measured(
+    store: Store, large: Path
+) -> None:
+    build = open_current(store)
+    calibration = build.info.calibration
+    assert {each.plan.kind for each in calibration.measured} == {"scan", "projected", "trees"}
+    assert calibration.recall_at_10 >= 0.95
+    queries = clustered(100, WIDE.dim, seed=9)
+    truth = [set(np.argsort(-build.scan(query))[:10]) for query in queries]
+    for each in calibration.measured:
+        if each.plan.kind == "scan":
+            continue
+        found = [
+            len(truth[number] & set(build.nearest.candidates(query, each.plan))) / 10
+            for number, query in enumerate(queries)
+        ]
+        assert np.mean(found) == pytest.approx(each.recall_image, abs=0.1)
+
+
+def test_the_chosen_plan_is_the_fastest_that_reached_the_target(store: Store, large: Path) -> None:
+    calibration = read_info(large).calibration
+    chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
+    assert chosen.recall >= calibration.target
+    assert chosen.p50_ms <= min(
+        each.p50_ms
+        for each in calibration.measured
+        if each.plan.kind != "trees" and each.recall >= calibration.target
+    )
+
+
+def test_trees_that_miss_too_much_are_not_used(store: Store, large: Path) -> None:
+    build = open_current(store)
+    trial = prepare_trial(build.nearest.matrices, None)
+    few = Plan(kind="trees", candidates=10, search_k=10)
+    assert measure(build.nearest, trial, few).recall < 0.9
+    assert choose_plan(build.nearest, trial, 1.0, []).recall_at_10 == 1
+
+
+def test_the_projection_is_the_unit_vectors_along_the_components(store: Store, large: Path) -> None:
+    build = open_current(store)
+    projection = build.nearest.projection
+    assert projection is not None
+    full = build.vectors(np.arange(LARGE))
+    np.testing.assert_allclose(projection.basis.T @ projection.basis, np.eye(128), atol=1e-5)
+    np.testing.assert_allclose(projection.vectors, normalise(full @ projection.basis), atol=1e-5)
+
+
+def test_the_words_of_a_build_serve_the_next_one_without_an_encoder(
+    store: Store, large: Path
+) -> None:
+    write_manifest(store, "b", {"copy.jpg": "n0000"})
+    report = build_index(store, WIDE, ["a", "b"])
+    assert report.published
+    build = open_current(store)
+    assert build.vocabulary is not None
+    np.testing.assert_array_equal(build.vocabulary, encode_words(words()))
+    assert build.info.calibration.text_queries == 200
+
+
+def test_without_an_encoder_a_build_says_that_it_was_not_tried_with_texts(store: Store) -> None:
+    names = [f"n{number:04d}" for number in range(LARGE)]
+    write_manifest(store, "a", {f"{name}.jpg": name for name in names})
+    write_part(store, WIDE, "a", names, clustered(LARGE, WIDE.dim))
+    build_index(store, WIDE, ["a"])
+    build = open_current(store)
+    assert build.vocabulary is None
+    assert build.info.calibration.text_queries == 0
+    assert all(each.recall_text is None for each in build.info.calibration.measured)
+
+
+@pytest.mark.parametrize("name", ["projected.f32", "basis.npy", "vocabulary.npy"])
+def test_damage_in_any_file_of_a_build_is_noticed(store: Store, large: Path, name: str) -> None:
+    data = bytearray((large / name).read_bytes())
+    data[-1] ^= 255
+    (large / name).unlink()
+    (large / name).write_bytes(data)
+    with pytest.raises(BuildError, match=name):
+        open_current(store)
+
+
+def test_files_that_were_hashed_are_not_hashed_again_until_they_change(
+    store: Store, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashing(path: Path) -> str:
+        raise AssertionError(f"{path} was hashed")
+
+    monkeypatch.setattr(index, "content_id_of_file", hashing)
+    open_current(store)
+    os.utime(built / "items.arrow")
+    with pytest.raises(AssertionError, match=r"items\.arrow was hashed"):
+        open_current(store)
+    monkeypatch.undo()
+    open_current(store)
+    monkeypatch.setattr(index, "content_id_of_file", hashing)
+    open_current(store)
+    with pytest.raises(AssertionError, match="was hashed"):
+        Build.open(built, rehash=True)
+
+
+def publish_versions(store: Store, count: int) -> list[Path]:
+    """Publish builds, each with one file more."""
+    builds = []
+    for number in range(count):
+        write_manifest(store, "a", {f"{each}.jpg": f"c{each}" for each in range(number + 1)})
+        write_part(store, SPACE, "a", [f"c{number}"], random_vectors(1, DIM, seed=number))
+        builds.append(build_index(store, SPACE, ["a"]).build)
+    return builds
+
+
+def test_old_builds_are_removed_except_the_last_one_and_those_in_use(store: Store) -> None:
+    builds = publish_versions(store, 5)
+    assert store.all_builds() == builds
+    open_build = Build.open(builds[1])
+    assert retire_builds(store, timedelta(0)) == [builds[0], builds[2]]
+    assert store.all_builds() == [builds[1], builds[3], builds[4]]
+    assert len(open_build.scan(random_vectors(1, DIM)[0])) == 2
+    del open_build
+    assert retire_builds(store, timedelta(0)) == [builds[1]]
+    assert not retire_builds(store, timedelta(0))
+
+
+def test_a_build_that_was_just_replaced_is_left_alone(store: Store) -> None:
+    builds = publish_versions(store, 4)
+    assert not retire_builds(store, timedelta(minutes=1))
+    assert store.all_builds() == builds
+
+
+def test_a_build_that_goes_while_it_is_opened_makes_way_for_its_successor(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds = publish_versions(store, 2)
+    store.publish(builds[0])
+    read = Store.current_build
+
+    def read_then_replace(self: Store) -> Path | None:
+        path = read(self)
+        if path == builds[0]:
+            store.publish(builds[1])
+            discard(builds[0])
+        return path
+
+    monkeypatch.setattr(Store, "current_build", read_then_replace)
+    assert open_current(store).path == builds[1]

@@ -9,6 +9,7 @@ from retrieval_pipeline import recommend
 from retrieval_pipeline.errors import QueryError, RecommendError, StoreError
 from retrieval_pipeline.index import build_index
 from retrieval_pipeline.judgements import add_judgements, read_judgements
+from retrieval_pipeline.nearest import Plan
 from retrieval_pipeline.recommend import (
     STRATEGIES,
     Numbers,
@@ -388,7 +389,10 @@ def test_the_trees_and_the_scan_give_the_same_session(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanned = vote_all(Session(searcher, "scan"), 40)
-    monkeypatch.setattr(recommend, "SCAN_ITEMS", 0)
+    build = searcher.build
+    trees = Plan(kind="trees", candidates=300, search_k=16_000)
+    calibration = build.info.calibration.model_copy(update={"plan": trees})
+    monkeypatch.setattr(build, "info", build.info.model_copy(update={"calibration": calibration}))
     assert vote_all(Session(searcher, "trees"), 40) == scanned
 
 

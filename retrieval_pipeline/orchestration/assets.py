@@ -108,7 +108,12 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
         space = describe_encoder(settings).space
         with library.store.locked(wait=True):
             report = build_index(
-                library.store, space, settings.source_names, progress=LogProgress(context.log)
+                library.store,
+                space,
+                settings.source_names,
+                recall=settings.index.recall,
+                encode_texts=lambda texts: load_settings_encoder(settings).encode_texts(texts),
+                progress=LogProgress(context.log),
             )
         info = report.info
         return dg.MaterializeResult(
@@ -119,6 +124,8 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
                 "published": report.published,
                 "model": info.model,
                 "dimensions": info.dim,
+                "recall_at_10": info.recall_at_10,
+                "plan": str(info.calibration.plan),
                 "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
                 "directory": dg.MetadataValue.path(str(report.build)),
                 "files_by_source": dg.MetadataValue.json(info.sources),

@@ -1,0 +1,217 @@
+"""Choose how a build is searched, by measuring: what does each way find, and how fast?
+
+Two kinds of queries, since trees that are good at one can be bad at the other: pictures lie among
+the items, texts apart from all of them (the modality gap; Liang et al., 2022, arXiv:2203.02053).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from retrieval_pipeline.nearest import SCAN, Nearest, Plan, largest, rows_of
+from retrieval_pipeline.vectors import Vectors, normalise
+
+# Up to here a scan takes some tenths of a millisecond: nothing can be gained.
+SMALL = 2_000
+# Queries of a kind: 2,000 true neighbours, a recall of 0.99 is known to within 0.003.
+QUERIES = 200
+NEIGHBOURS = 10
+# A scan is timed on fewer: it always takes the same.
+SCAN_QUERIES = 10
+# At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
+CANDIDATES = (400, 1_000, 3_000)
+FIRST_SEARCH_K = 1_000
+# What the trees must gain to be preferred to a scan, which misses less and gives the same answers
+# after every build.
+WORTHWHILE = 1.3
+SEED = 4
+
+
+class Measured(BaseModel):
+    """What one plan found, and how long a query took (median)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: Plan
+    recall_image: float
+    recall_text: float | None
+    p50_ms: float
+
+    @property
+    def recall(self) -> float:
+        """Share of the true ten nearest that were found, for the kind of query that fares worse."""
+        return min(self.recall_image, 1.0 if self.recall_text is None else self.recall_text)
+
+
+class Calibration(BaseModel):
+    """How a build is searched and what that was chosen from.
+
+    Attributes:
+        target: The recall that was asked for.
+        plan: The fastest that reached it.
+        recall_at_10: Of the plan, for the kind of query that fares worse.
+        image_queries: How many queries like pictures were tried; 0 where only a scan makes sense.
+        text_queries: How many texts.
+        measured: Everything that was tried.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: float
+    plan: Plan
+    recall_at_10: float
+    image_queries: int = 0
+    text_queries: int = 0
+    measured: tuple[Measured, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Queries with the score that an item must reach to be among their true nearest.
+
+    Attributes:
+        vectors: Queries like pictures, then texts: float32 (n, dim).
+        images: How many of them are like pictures.
+        least: Score of the last of the NEIGHBOURS true nearest, float32 (n,).
+    """
+
+    vectors: Vectors
+    images: int
+    least: Vectors
+
+
+def prepare_trial(matrices: Sequence[Vectors], texts: Vectors | None) -> Trial:
+    """Make queries, `texts` (n, dim) among them, and find by a scan what is true of them."""
+    rng = np.random.default_rng(SEED)
+    images = _like_pictures(matrices, rng)
+    vectors = images
+    if texts is not None:
+        chosen = rng.choice(len(texts), min(QUERIES, len(texts)), replace=False)
+        vectors = np.concatenate([images, texts[chosen]])
+    return Trial(vectors, len(images), _best_scores(matrices, vectors)[:, NEIGHBOURS - 1])
+
+
+def _like_pictures(matrices: Sequence[Vectors], rng: np.random.Generator) -> Vectors:
+    """Return vectors that could be further pictures of the collection, and are not.
+
+    An item itself would be too easy: it leads each tree to its own leaf. So each query is an item
+    moved, in the direction in which two random items differ, as far as its nearest neighbour is.
+    """
+    count = sum(map(len, matrices))
+    start, one, other = (
+        rows_of(matrices, rng.choice(count, QUERIES, replace=False)) for _ in range(3)
+    )
+    cosine = np.clip(_best_scores(matrices, start)[:, 1:2], 0, 1)
+    direction = one - other
+    direction -= (direction * start).sum(axis=1, keepdims=True) * start
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    direction /= np.maximum(length, np.finfo(np.float32).tiny)
+    return normalise(cosine * start + np.sqrt(1 - cosine**2) * direction)
+
+
+def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
+    """Return the scores of each vector's NEIGHBOURS + 1 nearest items, best first."""
+    wanted = NEIGHBOURS + 1
+    best = np.full((len(vectors), wanted), -np.inf, np.float32)
+    for matrix in matrices:
+        # A part at a time: the scores of a whole matrix would take 100 MB.
+        for part in np.array_split(matrix, -(-len(matrix) // 8_192)):
+            scores = np.concatenate([best, vectors @ part.T], axis=1)
+            best = np.partition(scores, scores.shape[1] - wanted, axis=1)[:, -wanted:]
+    return -np.sort(-best, axis=1)
+
+
+def measure(nearest: Nearest, trial: Trial, plan: Plan) -> Measured:
+    """Run the trial's queries by `plan`, which proposes candidates."""
+    recalls, seconds = [], []
+    for vector, least in zip(trial.vectors, trial.least, strict=True):
+        started = time.perf_counter()
+        scores = nearest.vectors(nearest.candidates(vector, plan)) @ vector
+        seconds.append(time.perf_counter() - started)
+        # Rounding differs with the shape of a product.
+        recalls.append(min(int((scores >= least - 1e-6).sum()), NEIGHBOURS) / NEIGHBOURS)
+    texts = recalls[trial.images :]
+    return Measured(
+        plan=plan,
+        recall_image=_rounded(np.mean(recalls[: trial.images])),
+        recall_text=_rounded(np.mean(texts)) if texts else None,
+        p50_ms=_rounded(1000 * np.median(seconds)),
+    )
+
+
+def measure_projected(nearest: Nearest, trial: Trial, target: float) -> list[Measured]:
+    """Scan the projection with more and more candidates until the target is reached."""
+    measured: list[Measured] = []
+    for candidates in CANDIDATES:
+        measured.append(measure(nearest, trial, Plan(kind="projected", candidates=candidates)))
+        if measured[-1].recall >= target:
+            break
+    return measured
+
+
+def measure_trees(
+    nearest: Nearest, trial: Trial, target: float, candidates: int, limit_ms: float
+) -> list[Measured]:
+    """Double search_k until the target is reached or it takes longer than `limit_ms`.
+
+    Once reached, a value half-way is tried too.
+    """
+    measured: list[Measured] = []
+
+    def attempt(search_k: int) -> Measured:
+        plan = Plan(kind="trees", candidates=candidates, search_k=search_k)
+        measured.append(measure(nearest, trial, plan))
+        return measured[-1]
+
+    search_k = FIRST_SEARCH_K
+    while (last := attempt(search_k)).recall < target and last.p50_ms <= limit_ms:
+        search_k *= 2
+    if last.recall >= target and search_k > FIRST_SEARCH_K:
+        attempt(round(search_k / 2**0.5))
+    return measured
+
+
+def choose_plan(
+    nearest: Nearest, trial: Trial, target: float, projected: Sequence[Measured]
+) -> Calibration:
+    """Measure the scan and the trees too, and take the fastest that reaches the target.
+
+    A scan of the full vectors misses nothing, so there always is one.
+    """
+    exact = [_measure_scan(nearest, trial)]
+    exact += [each for each in projected if each.recall >= target]
+    best = min(exact, key=lambda each: each.p50_ms)
+    candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
+    limit = best.p50_ms / WORTHWHILE
+    trees = measure_trees(nearest, trial, target, candidates, limit)
+    good = [each for each in trees if each.recall >= target and each.p50_ms <= limit]
+    best = min([*good, best], key=lambda each: each.p50_ms)
+    return Calibration(
+        target=target,
+        plan=best.plan,
+        recall_at_10=best.recall,
+        image_queries=trial.images,
+        text_queries=len(trial.vectors) - trial.images,
+        measured=(exact[0], *projected, *trees),
+    )
+
+
+def _measure_scan(nearest: Nearest, trial: Trial) -> Measured:
+    seconds = []
+    for vector in trial.vectors[:SCAN_QUERIES]:
+        started = time.perf_counter()
+        largest(nearest.scan(vector), NEIGHBOURS)
+        seconds.append(time.perf_counter() - started)
+    return Measured(
+        plan=SCAN,
+        recall_image=1.0,
+        recall_text=1.0 if trial.images < len(trial.vectors) else None,
+        p50_ms=_rounded(1000 * np.median(seconds)),
+    )
+
+
+def _rounded(value: np.floating) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,177 @@
+"""Three ways to the items nearest to a vector: scan all, scan a projection, or ask Annoy's trees.
+
+The last two propose candidates, which whoever asks puts into exact order with the full vectors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+from pydantic import BaseModel, ConfigDict
+
+from retrieval_pipeline.items import BATCH_ROWS
+from retrieval_pipeline.vectors import Vectors
+
+Numbers = npt.NDArray[np.int64]
+
+# The principal components that stand for a vector: at a million items a scan reads a sixth of
+# what 768 dimensions take, and Annoy's file is a sixth as large.
+COMPONENTS = 128
+# Rows from which the components are computed: their directions settle well below it.
+COMPONENT_ROWS = 100_000
+
+
+class Plan(BaseModel):
+    """How to find the best items of a query.
+
+    Attributes:
+        kind: "scan" compares all full vectors, "projected" all projected ones, "trees" asks Annoy.
+        candidates: How many items the last two propose for exact ordering.
+        search_k: How many nodes Annoy looks at.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["scan", "projected", "trees"]
+    candidates: int = 0
+    search_k: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "scan":
+            return "exact scan"
+        how = f"trees (search_k {self.search_k:,})" if self.kind == "trees" else "projected scan"
+        return f"{how}, {self.candidates:,} candidates in exact order"
+
+
+SCAN = Plan(kind="scan")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Vectors seen along the principal components of their collection.
+
+    Attributes:
+        basis: Orthonormal columns, float32 (dim, components).
+        vectors: The projected items, each scaled to unit length, float32 (items, components).
+    """
+
+    basis: Vectors
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The vectors of a collection and what speeds up the search in them.
+
+    Attributes:
+        matrices: The full vectors, BATCH_ROWS in each matrix but the last.
+        projection: What "projected" scans; None where the full vectors are few or short.
+        trees: Annoy over the projected vectors, or over the full ones; None while there is none.
+        projected_trees: Which of the two.
+    """
+
+    matrices: Sequence[Vectors]
+    projection: Projection | None = None
+    trees: AnnoyIndex | None = None
+    projected_trees: bool = False
+
+    def vectors(self, numbers: Numbers) -> Vectors:
+        """Return the full vectors of these items, float32 (len(numbers), dim)."""
+        return rows_of(self.matrices, numbers)
+
+    def scan(self, vectors: Vectors) -> Vectors:
+        """Return the exact scores of every item: (items,) for (dim,), (items, n) for (n, dim)."""
+        return np.concatenate([matrix @ vectors.T for matrix in self.matrices])
+
+    def scores_of(self, vectors: Vectors, numbers: Numbers) -> Vectors:
+        """Return the exact scores of these items: (n,) for (dim,), (n, m) for (m, dim)."""
+        # Few rows are gathered; of many, copying would take longer than the product.
+        if 4 * len(numbers) < sum(map(len, self.matrices)):
+            return self.vectors(numbers) @ vectors.T
+        return self.scan(vectors)[numbers]
+
+    def best(self, vector: Vectors, count: int, plan: Plan) -> tuple[Numbers, Vectors]:
+        """Return the `count` best items for `vector` (dim,) and their scores.
+
+        Of equal scores the first item comes first, and a smaller `count` gives the head of what a
+        larger one gives: what the plan proposed, in exact order, then all others.
+        """
+        if plan.kind == "scan":
+            return top(self.scan(vector), count)
+        proposed = self.candidates(vector, plan)
+        order, scores = top(self.vectors(proposed) @ vector, count)
+        numbers = proposed[order]
+        if count > len(numbers):
+            rest = self.scan(vector)
+            rest[proposed] = -np.inf
+            others, more = top(rest, min(count, len(rest)) - len(numbers))
+            numbers, scores = np.concatenate([numbers, others]), np.concatenate([scores, more])
+        return numbers, scores
+
+    def candidates(self, vector: Vectors, plan: Plan) -> Numbers:
+        """Return the items that `plan` proposes for `vector` (dim,), ascending."""
+        if plan.kind == "trees" and not self.projected_trees:
+            return self._ask_trees(vector, plan)
+        if self.projection is None:
+            raise ValueError(f"a build without a projection cannot be searched by {plan}")
+        short = vector @ self.projection.basis
+        if plan.kind == "trees":
+            return self._ask_trees(short, plan)
+        return np.sort(largest(self.projection.vectors @ short, plan.candidates))
+
+    def _ask_trees(self, vector: Vectors, plan: Plan) -> Numbers:
+        if self.trees is None:
+            raise ValueError("the trees are not there yet")
+        found = self.trees.get_nns_by_vector(vector.tolist(), plan.candidates, plan.search_k)
+        return np.sort(np.array(found, dtype=np.int64))
+
+
+def rows_of(matrices: Sequence[Vectors], numbers: Numbers) -> Vectors:
+    """Return these rows of matrices of BATCH_ROWS rows each, float32 (len(numbers), dim)."""
+    result = np.empty((len(numbers), matrices[0].shape[1]), np.float32)
+    chunk, row = np.divmod(numbers, BATCH_ROWS)
+    for number in np.unique(chunk):
+        here = chunk == number
+        result[here] = matrices[number][row[here]]
+    return result
+
+
+def spread_rows(matrices: Sequence[Vectors], count: int) -> Vectors:
+    """Return up to `count` rows, evenly spread over the matrices."""
+    rows = sum(map(len, matrices))
+    return rows_of(matrices, np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
+
+
+def top(scores: Vectors, count: int) -> tuple[Numbers, Vectors]:
+    """Return where the `count` largest scores are and what they are, best first."""
+    numbers = largest(scores, count)
+    return numbers, scores[numbers]
+
+
+def largest(scores: Vectors, count: int) -> Numbers:
+    """Return where the `count` largest scores are, best first; of equal ones the first."""
+    count = min(count, len(scores))
+    if count == 0:
+        return np.empty(0, np.int64)
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    found = np.flatnonzero(scores >= least)
+    return found[np.lexsort((found, -scores[found]))[:count]]
+
+
+def principal_components(matrices: Sequence[Vectors], count: int) -> Vectors:
+    """Return the directions that hold most of the vectors' length, float32 (dim, count).
+
+    The eigenvectors of the second moment, not of the covariance: keeping inner products matters
+    here, not keeping differences (Eckart and Young, 1936).
+    """
+    step = -(-sum(map(len, matrices)) // COMPONENT_ROWS)
+    dim = matrices[0].shape[1]
+    moment = np.zeros((dim, dim))
+    for matrix in matrices:
+        rows = matrix[::step]
+        moment += rows.T @ rows
+    directions = np.linalg.eigh(moment)[1]
+    return np.ascontiguousarray(directions[:, : -count - 1 : -1], np.float32)
