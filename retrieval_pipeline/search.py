@@ -7,37 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.special import log_ndtr
 
 from retrieval_pipeline import images
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.errors import EncoderError, QueryError, VectorError
-from retrieval_pipeline.index import CANDIDATES, Build, open_current
-from retrieval_pipeline.paths import compile_globs, glob_matches, to_path
+from retrieval_pipeline.duplicates import NEAR_DUPLICATE, fold
+from retrieval_pipeline.errors import QueryError, VectorError
+from retrieval_pipeline.filters import Flags, location_test, passing
+from retrieval_pipeline.index import Build, open_current
+from retrieval_pipeline.items import Location as Location
+from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
+from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.query import Query as Query
+from retrieval_pipeline.relevance import BLOCK, Spread, relevance_of
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, check_vectors, normalise
 
 if TYPE_CHECKING:
     from retrieval_pipeline.encoders import Encoder
 
-# Up to here scanning everything is exact and faster than the trees (measured on one core).
-SCAN_ITEMS = 30_000
-
-
-@dataclass(frozen=True)
-class Location:
-    """One file that holds an image.
-
-    Attributes:
-        source: Name of its source.
-        path: Relative to the source, as text of `paths.to_text`.
-    """
-
-    source: str
-    path: str
+# Queries whose scores are computed as one product: 256 MB of scores for a million items.
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -48,11 +39,12 @@ class Hit:
         content_id: Identity of the image's bytes.
         path: Absolute path of `location`.
         location: Its first location that passes the filters.
-        score: Cosine of query and image, -1 to 1.
-        relevance: 0 to 1: the chance that no image unrelated to the query would score as high.
+        score: Cosine of query and image, -1 to 1, lowered by what the query does not want.
+        relevance: 0 to 1: how sure it is that the picture has to do with the query.
         locations: Every file that holds this image.
         width: Pixels of the upright picture.
         height: Likewise.
+        alike: Lower hits that look the same and were folded into this one.
     """
 
     content_id: str
@@ -63,6 +55,7 @@ class Hit:
     locations: tuple[Location, ...]
     width: int
     height: int
+    alike: int = 0
 
     @property
     def source(self) -> str:
@@ -76,43 +69,73 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Query:
-    """What to look for: text and image together mean both; `plus` and `minus` shift the meaning.
+class Answer:
+    """The hits of one query and where they came from.
 
     Attributes:
-        text: Words.
-        image: A picture to find similar ones of.
-        plus: More words to move towards.
-        minus: Words to move away from.
-        sources: Only images of these sources; empty means all.
-        paths: Only images with a path, relative to their source, that one of these globs matches.
-        min_relevance: Hits below it are left out.
+        query: What was asked.
+        hits: Best first.
+        model: Of the build.
+        build: Name of the build.
+        timings_ms: Milliseconds of each step.
+        plan: How the hits were found.
     """
-
-    text: str | None = None
-    image: Path | None = None
-    plus: tuple[str, ...] = ()
-    minus: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    paths: tuple[str, ...] = ()
-    min_relevance: float = 0.0
-
-    def __str__(self) -> str:
-        parts = [self.text or ""]
-        parts += [f"like {self.image}"] if self.image else []
-        parts += [f"+ {text}" for text in self.plus] + [f"- {text}" for text in self.minus]
-        return " ".join(part for part in parts if part)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The hits of one query and where they came from."""
 
     query: Query
     hits: tuple[Hit, ...]
     model: str
     build: str
     timings_ms: dict[str, float] = field(compare=False)
+    plan: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A query as vectors: towards `wanted` (dim,), away from each row of `unwanted` (n, dim).
+
+    An item loses, for each unwanted thing, `weights` times that by which its cosine with the thing
+    exceeds `level`, the mean of unrelated pairs. A difference of vectors would also reward what is
+    as unlike the thing as possible, whether it shows what is wanted or not.
+
+    Attributes:
+        wanted: The sum of the wanted parts, unit length.
+        unwanted: One unit vector each.
+        weights: Of the unwanted, float32 (n,).
+        level: Cosine from which on an unwanted thing counts as seen.
+        background: How unrelated pictures score.
+    """
+
+    wanted: Vectors
+    unwanted: Vectors
+    weights: Vectors
+    level: float
+    background: Spread
+
+    @property
+    def vectors(self) -> Vectors:
+        """All vectors, float32 (1 + n, dim)."""
+        return np.concatenate([self.wanted[None], self.unwanted])
+
+    def scores(self, cosines: Vectors) -> Vectors:
+        """Return the scores of items, (m,), from their cosines with `vectors`, (m, 1 + n)."""
+        surplus = np.maximum(cosines[:, 1:] - np.float32(self.level), 0)
+        scores: Vectors = cosines[:, 0] - surplus @ self.weights
+        return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items best first with their scores, how they were found, and among how many."""
+
+    numbers: Numbers
+    scores: Vectors
+    plan: Plan
+    among: int
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are items below the last one."""
+        return len(self.numbers) < self.among
 
 
 class Searcher:
@@ -145,136 +168,225 @@ class Searcher:
             self._encoder = load_encoder_of(self.build.info.space, device=self.settings.device)
         return self._encoder
 
-    def search(self, query: Query, k: int = 8) -> list[Hit]:
-        """Return the `k` best hits, best first; fewer if fewer pass the filters.
+    def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:
+        """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
 
         Raises:
             QueryError: The query is empty or names something that does not exist.
             ImageError: The query's image cannot be used.
         """
-        return list(self.answer(query, k).hits)
+        return list(self.answer(query, k, offset).hits)
 
     def search_many(self, queries: Sequence[Query], k: int = 8) -> list[list[Hit]]:
-        """Return the hits of each query."""
-        return [self.search(query, k) for query in queries]
+        """Return the hits of each query; texts are encoded together; raises as `search` does."""
+        return [list(answer.hits) for answer in self.answer_many(queries, k)]
 
-    def answer(self, query: Query, k: int = 8) -> Answer:
+    def answer(self, query: Query, k: int = 8, offset: int = 0) -> Answer:
         """Return the hits of `query` with timings; raises as `search` does."""
+        return self.answer_many([query], k, offset)[0]
+
+    def answer_many(self, queries: Sequence[Query], k: int = 8, offset: int = 0) -> list[Answer]:
+        """Return the hits of each query; raises as `search` does.
+
+        The timings of a query that was answered with others are its share of theirs.
+        """
         if k < 1:
             raise QueryError(f"k is {k}: ask for at least one hit")
-        clock = _Clock()
-        allowed = self.allowed(query)
+        if offset < 0:
+            raise QueryError(f"the offset is {offset}: it cannot be negative")
+        return [
+            answer
+            for start in range(0, len(queries), BATCH)
+            for answer in self._answer_batch(queries[start : start + BATCH], k, offset)
+        ]
+
+    def _answer_batch(self, queries: Sequence[Query], k: int, offset: int) -> list[Answer]:
+        clock = _Clock(len(queries))
+        allowed = [self.allowed(query) for query in queries]
         clock.lap("filter")
-        vector = self.query_vector(query)
+        meanings = self.meanings(queries)
         clock.lap("encode")
-        numbers, scores, background = self._nearest(vector, k, allowed)
+        rankings = self._rankings(queries, meanings, allowed, BLOCK * (1 + (offset + k) // BLOCK))
         clock.lap("search")
-        relevance = relevance_of(scores, background, len(self.build))
-        kept = relevance >= query.min_relevance
-        hits = self._hits(numbers[kept], scores[kept], relevance[kept], query)
+        info = self.build.info
+        hits = []
+        for query, meaning, flags, ranking in zip(
+            queries, meanings, allowed, rankings, strict=True
+        ):
+            groups = self._groups(query, meaning, ranking)
+            while len(groups) < offset + k and ranking.is_partial and query.collapse:
+                # Folding took too many: look further down.
+                deeper = 2 * len(ranking.numbers)
+                ranking = self._rankings([query], [meaning], [flags], deeper)[0]
+                groups = self._groups(query, meaning, ranking)
+            hits.append(self._hits(query, meaning, ranking, groups[offset : offset + k]))
         clock.lap("read")
-        return Answer(query, hits, self.build.info.model, self.build.path.name, clock.laps)
+        return [
+            Answer(query, found, info.model, self.build.path.name, clock.laps, str(ranking.plan))
+            for query, found, ranking in zip(queries, hits, rankings, strict=True)
+        ]
 
-    def query_vector(self, query: Query) -> Vectors:
-        """Return the unit vector, float32 (dim,), that stands for what the query means.
-
-        Raises:
-            QueryError: The query is empty, or its parts cancel each other out.
-            ImageError: The query's image cannot be used.
-        """
-        positive = [text for text in (query.text, *query.plus) if text and text.strip()]
-        negative = [text for text in query.minus if text.strip()]
-        if not positive and query.image is None:
-            raise QueryError('the query is empty: say what to look for, such as "a dog on grass"')
-        total = np.zeros(self.build.info.dim, np.float32)
-        if positive or negative:
-            signs = np.array([1] * len(positive) + [-1] * len(negative), np.float32)
-            total += signs @ self.encoder.encode_texts(positive + negative)
-        if query.image is not None:
-            limits = images.Limits.of(self.settings.images)
-            picture = images.open_upright(query.image, limits)
-            total += self.encoder.encode_images([picture])[0]
-        try:
-            vector = normalise(total)
-        except VectorError:
-            raise QueryError(f'"{query}" means nothing: its parts cancel each other out') from None
-        return check_vectors(vector, self.build.info.dim, "query")[0]
-
-    def allowed(self, query: Query) -> npt.NDArray[np.bool_] | None:
+    def allowed(self, query: Query) -> Flags | None:
         """Return which items pass the filters, bool (items,), or None without filters.
 
         Raises:
             QueryError: A filter names a source that is not in the index.
         """
-        if not query.sources and not query.paths:
-            return None
-        known = self.build.info.sources
-        for source in query.sources:
-            if source not in known:
-                raise QueryError(
-                    f'there is no source "{source}" in the index (sources: {", ".join(known)})'
-                )
-        passing: list[npt.NDArray[np.bool_]] = []
-        globs = compile_globs(query.paths)
-        for chunk in self.build.items.column("locations").chunks:
-            places = chunk.flatten()
-            good = np.ones(len(places), np.bool_)
-            if query.sources:
-                good &= pc.is_in(places.field("source"), pa.array(query.sources)).to_numpy(
-                    zero_copy_only=False
-                )
-            if globs is not None:
-                paths = places.field("path").to_pylist()
-                good &= np.fromiter((glob_matches(globs, path) for path in paths), np.bool_)
-            starts = chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()
-            passing.append(np.logical_or.reduceat(good, starts))
-        return np.concatenate(passing)
+        return passing(self.build, query)
 
-    def _nearest(
-        self, vector: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> tuple[npt.NDArray[np.int64], Vectors, Vectors]:
-        """Return the k best items, their scores, and scores that stand for all items."""
-        if allowed is not None or len(self.build) <= SCAN_ITEMS or k > CANDIDATES:
-            background = self.build.scan(vector)
-            numbers = np.arange(len(background)) if allowed is None else np.flatnonzero(allowed)
-            scores = background[numbers]
-        else:
-            numbers = self.build.candidates(vector)
-            scores = self.build.vectors(numbers) @ vector
-            background = self.build.sample @ vector
-        # Ties are in the order of the items, so that the same query gives the same answer.
-        order = np.lexsort((numbers, -scores))[:k]
-        return numbers[order], scores[order], background
+    def meanings(self, queries: Sequence[Query]) -> list[Meaning]:
+        """Return what each query means; all their texts are encoded together.
+
+        Raises:
+            QueryError: A query is empty, or its parts cancel each other out.
+            ImageError: A query's image cannot be used.
+        """
+        texts = list(
+            dict.fromkeys(text for query in queries for _, text in (*query.wanted, *query.unwanted))
+        )
+        vectors = dict(zip(texts, self._encode_texts(texts), strict=True)) if texts else {}
+        return [self._meaning(query, vectors) for query in queries]
+
+    def _encode_texts(self, texts: list[str]) -> Vectors:
+        return check_vectors(self.encoder.encode_texts(texts), self.build.info.dim, "query")
+
+    def _meaning(self, query: Query, vectors: dict[str, Vectors]) -> Meaning:
+        background = self.build.info.background
+        words = [(weight, vectors[text]) for weight, text in query.wanted]
+        pictures = [(1.0, vector) for vector in self._pictures(query)]
+        if not words and not pictures:
+            raise QueryError('the query is empty: say what to look for, such as "a dog on grass"')
+        word_spread = background.words or self._spread_of_words([vector for _, vector in words])
+        # Pictures differ more in their cosines with a picture than in those with words: each part
+        # is divided by its spread, to tell the pictures apart as much as its weight says.
+        parts = [(weight / word_spread.deviation, vector, word_spread) for weight, vector in words]
+        parts += [
+            (weight / background.pictures.deviation, vector, background.pictures)
+            for weight, vector in pictures
+        ]
+        total = np.sum([weight * vector for weight, vector, _ in parts], axis=0)
+        try:
+            wanted = normalise(total)[0]
+        except VectorError:
+            raise QueryError(f'"{query}" means nothing: its parts cancel each other out') from None
+        # Mean and deviation of a weighted sum of independent scores.
+        scale = float(np.linalg.norm(total))
+        mean = sum(weight * spread.mean for weight, _, spread in parts) / scale
+        variance = sum((weight * spread.deviation) ** 2 for weight, _, spread in parts)
+        spread = Spread(mean=mean, deviation=variance**0.5 / scale)
+        unwanted = query.unwanted
+        return Meaning(
+            wanted,
+            np.array([vectors[text] for _, text in unwanted], np.float32).reshape(-1, len(wanted)),
+            # In the units of what is wanted, as above.
+            np.array([weight for weight, _ in unwanted], np.float32)
+            * (spread.deviation / word_spread.deviation),
+            word_spread.mean,
+            spread,
+        )
+
+    def _spread_of_words(self, vectors: list[Vectors]) -> Spread:
+        """Judge words by themselves, where the build has no vocabulary to judge them by."""
+        if not vectors:
+            return self.build.info.background.pictures
+        scores = self.build.sample @ np.stack(vectors).T
+        centre = float(np.median(scores))
+        # 1.4826 makes the median absolute deviation the standard deviation of a normal
+        # distribution; robust, since here the related pictures are among the sample.
+        deviation = 1.4826 * float(np.median(np.abs(scores - centre)))
+        return Spread(mean=centre, deviation=max(deviation, 1e-6))
+
+    def _pictures(self, query: Query) -> list[Vectors]:
+        """Return the vectors of the query's pictures, from the build where it has them."""
+        vectors = [self.build.vectors(self._number_of(content))[0] for content in query.like]
+        if query.images:
+            limits = images.Limits.of(self.settings.images)
+            pictures = [images.open_upright(path, limits) for path in query.images]
+            encoded = self.encoder.encode_images(pictures)
+            vectors += list(check_vectors(encoded, self.build.info.dim, "query"))
+        return vectors
+
+    def _number_of(self, content_id: str) -> Numbers:
+        number = pc.index(self.build.items["content_id"], content_id).as_py()
+        if number < 0:
+            raise QueryError(
+                f'no indexed picture has the content id "{content_id}": '
+                "`retrieval query --json` shows those of the hits"
+            )
+        return np.array([number], np.int64)
+
+    def _rankings(
+        self,
+        queries: Sequence[Query],
+        meanings: Sequence[Meaning],
+        allowed: Sequence[Flags | None],
+        count: int,
+    ) -> list[Ranking]:
+        """Rank each query's `count` best items: exactly if filters or unwanted things decide."""
+        nearest, plan = self.build.nearest, self.build.info.calibration.plan
+        whole = [
+            flags is None and (plan.kind == "scan" or len(meaning.unwanted) > 0)
+            for meaning, flags in zip(meanings, allowed, strict=True)
+        ]
+        scanned = [m.vectors for m, scan in zip(meanings, whole, strict=True) if scan]
+        # One product for all of them.
+        cosines = nearest.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
+        rankings, column = [], 0
+        for query, meaning, flags, scan in zip(queries, meanings, allowed, whole, strict=True):
+            # A picture is not an answer to itself.
+            wanted = count + len(query.like)
+            if scan:
+                columns = slice(column, column := column + len(meaning.vectors))
+                numbers, scores = top(meaning.scores(cosines[:, columns]), wanted)
+            elif flags is not None:
+                passed = np.flatnonzero(flags)
+                cosines_of = nearest.scores_of(meaning.vectors, passed)
+                order, scores = top(meaning.scores(cosines_of), wanted)
+                numbers = passed[order]
+            else:
+                numbers, scores = nearest.best(meaning.wanted, wanted, plan)
+            used = plan if flags is None and not scan else SCAN
+            own = [int(self._number_of(content)[0]) for content in set(query.like)]
+            kept = ~np.isin(numbers, own)
+            among = len(self.build) if flags is None else int(flags.sum())
+            among -= len(own) if flags is None else int(flags[own].sum())
+            rankings.append(Ranking(numbers[kept][:count], scores[kept][:count], used, among))
+        return rankings
+
+    def _groups(self, query: Query, meaning: Meaning, ranking: Ranking) -> list[list[int]]:
+        """Return the ranks of hits that are relevant enough; what looks the same is one hit."""
+        relevance = relevance_of(ranking.scores, meaning.background, ranking.among)
+        count = int((relevance >= query.min_relevance).sum())
+        if query.collapse:
+            return fold(self.build.vectors(ranking.numbers[:count]), NEAR_DUPLICATE)
+        return [[rank] for rank in range(count)]
 
     def _hits(
-        self,
-        numbers: npt.NDArray[np.int64],
-        scores: Vectors,
-        relevance: npt.NDArray[np.float64],
-        query: Query,
+        self, query: Query, meaning: Meaning, ranking: Ranking, page: Sequence[Sequence[int]]
     ) -> tuple[Hit, ...]:
+        relevance = relevance_of(ranking.scores, meaning.background, ranking.among)
+        ranks = [group[0] for group in page]
         columns = ["content_id", "locations", "width", "height"]
-        rows = self.build.items.select(columns).take(pa.array(numbers)).to_pylist()
-        globs = compile_globs(query.paths)
+        numbers = pa.array(ranking.numbers[ranks])
+        rows = self.build.items.select(columns).take(numbers).to_pylist()
+        passes = location_test(query)
         hits = []
-        for row, score, chance in zip(rows, scores.tolist(), relevance.tolist(), strict=True):
-            places = tuple(Location(at["source"], at["path"]) for at in row["locations"])
-            first = next(
-                at
-                for at in places
-                if (not query.sources or at.source in query.sources)
-                and (globs is None or glob_matches(globs, at.path))
-            )
+        for row, rank, group in zip(rows, ranks, page, strict=True):
+            first = next(place for place in row["locations"] if passes(place))
+            location = Location(first["source"], first["path"])
             hits.append(
                 Hit(
                     content_id=row["content_id"],
-                    path=self.path_of(first),
-                    location=first,
-                    score=score,
-                    relevance=chance,
-                    locations=places,
+                    path=self.path_of(location),
+                    location=location,
+                    score=float(ranking.scores[rank]),
+                    relevance=float(relevance[rank]),
+                    locations=tuple(
+                        Location(place["source"], place["path"]) for place in row["locations"]
+                    ),
                     width=row["width"],
                     height=row["height"],
+                    alike=len(group) - 1,
                 )
             )
         return tuple(hits)
@@ -287,29 +399,15 @@ class Searcher:
         return Path(to_path(location.path))
 
 
-def relevance_of(scores: Vectors, background: Vectors, items: int) -> npt.NDArray[np.float64]:
-    """Return, for each score, the chance (0..1) that no unrelated image would reach it.
-
-    The scores of unrelated images are taken as normal, with the median and the median absolute
-    deviation of the query's scores over the collection (`background`, float32 (m,)) as robust
-    estimates, since related images are few among them. The largest of n independent draws stays
-    below s with probability F(s) ** n (order statistics; David & Nagaraja 2003, section 2.1).
-    """
-    centre = np.median(background)
-    # 1.4826 makes the median absolute deviation the standard deviation of a normal distribution.
-    spread = 1.4826 * np.median(np.abs(background - centre))
-    z = (scores.astype(np.float64) - centre) / max(float(spread), 1e-6)
-    return np.exp(items * log_ndtr(z))
-
-
 class _Clock:
-    """Milliseconds of each step of an answer."""
+    """Milliseconds of each step, shared out among the queries that were answered together."""
 
-    def __init__(self) -> None:
+    def __init__(self, queries: int) -> None:
         self.laps: dict[str, float] = {}
+        self._queries = queries
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = round(1000 * (now - self._last), 3)
+        self.laps[name] = round(1000 * (now - self._last) / self._queries, 3)
         self._last = now

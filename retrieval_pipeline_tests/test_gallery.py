@@ -158,7 +158,7 @@ def test_a_name_that_is_not_utf8_is_shown_with_its_bytes_escaped(
     photo: Callable[..., Path],
 ) -> None:
     path = photo(os.fsdecode(b"caf\xe9.jpg"))
-    query = Query(image=path)
+    query = Query(images=(path,))
     html = gallery_html([answer_of(hit_of(path), query=query)], Limits())
     html.encode("utf-8")
     page = Parser(html).root
@@ -308,7 +308,7 @@ def test_one_query_names_the_page(photo: Callable[..., Path]) -> None:
 def test_what_else_a_query_asked_for_is_beside_its_heading(photo: Callable[..., Path]) -> None:
     query = Query(
         text="a bird",
-        image=photo("like this.jpg", BLUE),
+        images=(photo("like this.jpg", BLUE),),
         plus=("water",),
         minus=("people",),
         sources=("holidays",),
@@ -328,7 +328,7 @@ def test_what_else_a_query_asked_for_is_beside_its_heading(photo: Callable[..., 
 
 
 def test_an_example_that_is_gone_leaves_the_rest(tmp_path: Path) -> None:
-    page = page_of(answer_of(query=Query(image=tmp_path / "gone.jpg")))
+    page = page_of(answer_of(query=Query(images=(tmp_path / "gone.jpg",))))
     assert page.one("h1").text == "Pictures like gone.jpg"
     assert not page.all("img")
 

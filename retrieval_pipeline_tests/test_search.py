@@ -1,14 +1,18 @@
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from retrieval_pipeline import search
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError, QueryError
 from retrieval_pipeline.index import build_index, open_current
-from retrieval_pipeline.search import Query, Searcher, relevance_of
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.nearest import Plan
+from retrieval_pipeline.query import weighted
+from retrieval_pipeline.search import Query, Searcher
+from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     content,
@@ -26,7 +30,11 @@ WORDS = ("dog", "cat", "grass", "snow", "car")
 class WordEncoder:
     """Texts as sums of fixed word directions: meanings that can be worked out by hand."""
 
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
     def encode_texts(self, texts: list[str]) -> Vectors:
+        self.calls.append(list(texts))
         return normalise(np.stack([meaning(*text.split()) for text in texts]))
 
 
@@ -99,20 +107,51 @@ def test_a_path_filter_is_exact_on_what_it_lets_through(searcher: Searcher) -> N
     assert names(searcher, Query(text="dog", paths=("nowhere/*",))) == []
 
 
-@pytest.mark.parametrize("threshold", [0, 10_000])
-def test_the_top_five_are_the_head_of_the_top_fifty(
-    searcher: Searcher, threshold: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "SCAN_ITEMS", threshold)
+def by_trees(searcher: Searcher, candidates: int) -> Searcher:
+    """The same searcher, told to use the trees and to look at this many candidates."""
+    plan = Plan(kind="trees", candidates=candidates, search_k=10_000)
+    info = searcher.build.info
+    calibration = info.calibration.model_copy(update={"plan": plan})
+    searcher.build.info = info.model_copy(update={"calibration": calibration})
+    return searcher
+
+
+@pytest.mark.parametrize("candidates", [0, 7, 400])
+def test_the_top_five_are_the_head_of_the_top_fifty(searcher: Searcher, candidates: int) -> None:
+    if candidates:
+        by_trees(searcher, candidates)
     for text in WORDS:
-        fifty = names(searcher, Query(text=text), 50)
-        assert names(searcher, Query(text=text), 5) == fifty[:5]
+        query = Query(text=text)
+        everything = searcher.search(query, 400)
+        assert len(everything) == 220
+        assert searcher.search(query, 5) == everything[:5]
+        assert searcher.search(query, 50) == everything[:50]
 
 
-def test_the_trees_and_the_scan_agree(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("candidates", [0, 7, 400])
+@pytest.mark.parametrize("collapse", [False, True])
+def test_page_two_continues_page_one(searcher: Searcher, candidates: int, collapse: bool) -> None:
+    if candidates:
+        by_trees(searcher, candidates)
+    query = Query(text="dog", collapse=collapse)
+    pages = [searcher.search(query, 7, offset) for offset in range(0, 28, 7)]
+    assert [hit for page in pages for hit in page] == searcher.search(query, 28)
+    assert searcher.search(query, 5, offset=220) == []
+
+
+def test_the_trees_and_the_scan_agree(searcher: Searcher) -> None:
     exact = [names(searcher, Query(text=text), 10) for text in WORDS]
-    monkeypatch.setattr(search, "SCAN_ITEMS", 0)
+    by_trees(searcher, 400)
+    assert searcher.answer(Query(text="dog")).plan.startswith("trees")
     assert [names(searcher, Query(text=text), 10) for text in WORDS] == exact
+
+
+def test_filters_and_unwanted_things_are_exact_whatever_the_plan(searcher: Searcher) -> None:
+    queries = [Query(text="dog", paths=("show/*",)), Query(text="dog", minus=("cat",))]
+    exact = searcher.search_many(queries, 20)
+    by_trees(searcher, 3)
+    assert searcher.search_many(queries, 20) == exact
+    assert {answer.plan for answer in searcher.answer_many(queries)} == {"exact scan"}
 
 
 def test_more_hits_than_pictures_gives_every_picture_once(searcher: Searcher) -> None:
@@ -120,7 +159,7 @@ def test_more_hits_than_pictures_gives_every_picture_once(searcher: Searcher) ->
     assert len({hit.content_id for hit in hits}) == len(hits) == 220
 
 
-def test_relevance_falls_with_the_score_and_cuts_off(searcher: Searcher) -> None:
+def test_relevance_falls_with_the_rank_and_cuts_off(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog"), k=220)
     relevance = [hit.relevance for hit in hits]
     assert relevance == sorted(relevance, reverse=True)
@@ -128,15 +167,138 @@ def test_relevance_falls_with_the_score_and_cuts_off(searcher: Searcher) -> None
     assert relevance[-1] < 0.01
     kept = searcher.search(Query(text="dog", min_relevance=0.5), k=220)
     assert kept == [hit for hit in hits if hit.relevance >= 0.5]
+    assert 4 <= len(kept) < 20
 
 
-def test_relevance_is_the_chance_that_noise_stays_below() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((4000, 100)).astype(np.float32)
-    score = np.float32(2.5)
-    expected = np.mean(noise.max(axis=1) < score)
-    found = relevance_of(np.array([score]), noise.reshape(-1), 100)[0]
-    assert found == pytest.approx(expected, abs=0.03)
+def test_what_is_not_wanted_sinks_and_nothing_else_moves(searcher: Searcher) -> None:
+    plain = searcher.search(Query(text="dog"), 220)
+    without = searcher.search(Query(text="dog", minus=("cat",)), 220)
+    assert {hit.path.stem for hit in without[:3]} == {"dog+grass", "dog+snow", "dog+car"}
+    scores = {hit.content_id: hit.score for hit in without}
+    assert scores[content("dog+cat")] < min(scores[content(f"dog+{w}")] for w in ("snow", "car"))
+    # What shows less of a cat than pictures do on average gains nothing by that.
+    assert all(scores[hit.content_id] <= hit.score + 1e-6 for hit in plain)
+
+
+def test_a_weight_counts(searcher: Searcher) -> None:
+    def score(name: str, *plus: str, minus: str = "0.1*cat") -> float:
+        hits = searcher.search(Query(text="dog", plus=plus, minus=(minus,)), 220)
+        return next(hit.score for hit in hits if hit.content_id == content(name))
+
+    assert score("snow+dog", "3*snow") > score("dog+snow", "3*snow")
+    assert score("snow+dog", "0.3*snow") < score("dog+snow", "0.3*snow")
+    assert score("dog+cat", minus="3*cat") < score("dog+cat", minus="cat") < score("dog+cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("snow", (1, "snow")),
+        ("2*snow", (2, "snow")),
+        (" 0.5 * deep snow ", (0.5, "deep snow ")),
+        ("2 * 3 boxes", (2, "3 boxes")),
+        ("*snow", (1, "*snow")),
+        ("a*b", (1, "a*b")),
+        ("-2*snow", (1, "-2*snow")),
+    ],
+)
+def test_a_number_and_a_star_are_a_weight(text: str, expected: tuple[float, str]) -> None:
+    assert weighted(text) == expected
+
+
+def test_pictures_like_an_indexed_one_are_found_without_an_encoder(searcher: Searcher) -> None:
+    searcher._encoder = None
+    hits = searcher.search(Query(like=(content("dog+cat"),)), 220)
+    assert len(hits) == 219
+    assert content("dog+cat") not in {hit.content_id for hit in hits}
+    assert hits[0].path.stem in ("cat+dog", "dog+grass", "dog+snow", "dog+car")
+    both = searcher.search(Query(like=(content("dog+cat"), content("snow+cat"))), 1)
+    assert both[0].path.stem in ("cat+dog", "cat+snow")
+
+
+def test_many_queries_are_encoded_together_and_answered_as_if_alone(searcher: Searcher) -> None:
+    queries = [Query(text=text, minus=("cat",) * (text == "dog")) for text in WORDS]
+    encoder: WordEncoder = searcher.encoder  # type: ignore[assignment]
+    together = searcher.search_many(queries)
+    assert encoder.calls == [list(WORDS)]
+    for query, hits in zip(queries, together, strict=True):
+        alone = searcher.search(query)
+        assert [hit.content_id for hit in alone] == [hit.content_id for hit in hits]
+        assert [hit.score for hit in alone] == pytest.approx([hit.score for hit in hits], abs=1e-6)
+    assert searcher.search_many([]) == []
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Searcher:
+    """Five pictures of five sizes, ages and formats, all of a dog."""
+    store = Store(tmp_path / "home")
+    rows = [
+        {
+            "path": f"{year}/x[{number}].jpg" if number else "cafe\u0301/0.jpg",
+            "size": 1,
+            "mtime_ns": int(datetime(year, 6, 1).timestamp()) * 10**9,
+            "content_id": content(str(number)),
+            "status": "ok",
+        }
+        for number, year in enumerate(range(2020, 2025))
+    ]
+    write_table(store.manifest("a"), pa.Table.from_pylist(rows, schema=MANIFEST))
+    vectors = normalise(meaning("dog") + 0.1 * random_vectors(5, DIM))
+    facts = [
+        {
+            "content_id": content(str(number)),
+            "embedding": vector.tolist(),
+            "width": 100 * (number + 1),
+            "height": 500 - 100 * number,
+            "format": ("JPEG", "PNG")[number % 2],
+        }
+        for number, vector in enumerate(vectors)
+    ]
+    table = pa.Table.from_pylist(facts, schema=embedding_schema(DIM))
+    write_table(store.next_part(SPACE, "a"), table, SPACE)
+    build_index(store, SPACE, ["a"])
+    settings = settings_of(tmp_path / "home", a=tmp_path / "A")
+    return Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"after": datetime(2022, 6, 1)}, "234"),
+        ({"before": datetime(2022, 6, 1)}, "01"),
+        ({"after": datetime(2021, 1, 1), "before": datetime(2023, 1, 1)}, "12"),
+        ({"min_width": 300}, "234"),
+        ({"min_height": 300}, "012"),
+        ({"min_width": 200, "min_height": 300}, "12"),
+        ({"formats": ("jpg",)}, "024"),
+        ({"formats": ("PNG", "jpeg")}, "01234"),
+        ({"formats": ("webp",)}, ""),
+        ({"formats": ("png",), "after": datetime(2023, 1, 1)}, "3"),
+        ({"paths": ("caf\u00e9/*",)}, "0"),
+        ({"paths": ("*x[[]3]*",)}, "3"),
+        ({"paths": ("2023/*", "2024/*"), "min_width": 500}, "4"),
+        ({"sources": ("a",), "min_height": 600}, ""),
+    ],
+)
+def test_filters_let_through_exactly_what_they_say(
+    album: Searcher, filters: dict[str, Any], expected: str
+) -> None:
+    found = {hit.content_id for hit in album.search(Query(text="dog", **filters), 10)}
+    assert found == {content(number) for number in expected}
+
+
+def test_pictures_that_look_the_same_are_folded_into_the_best(searcher: Searcher) -> None:
+    twins = normalise(meaning("dog") + 1e-3 * random_vectors(3, DIM, seed=8))
+    store = Store(searcher.settings.home)
+    write_manifest(store, "c", {f"twin{number}.jpg": f"twin{number}" for number in range(3)})
+    write_part(store, SPACE, "c", [f"twin{number}" for number in range(3)], twins)
+    build_index(store, SPACE, ["a", "b", "c"])
+    fresh = Searcher(searcher.settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    plain = fresh.search(Query(text="dog"), 4)
+    folded = fresh.search(Query(text="dog", collapse=True), 2)
+    assert all(hit.path.stem.startswith("twin") for hit in plain[:3])
+    assert [hit.content_id for hit in folded] == [plain[0].content_id, plain[3].content_id]
+    assert [hit.alike for hit in folded] == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +307,8 @@ def test_relevance_is_the_chance_that_noise_stays_below() -> None:
         (Query(), "the query is empty"),
         (Query(text="  "), "the query is empty"),
         (Query(minus=("dog",)), "the query is empty"),
-        (Query(text="dog", minus=("dog",)), "cancel each other out"),
+        (Query(text="dog", minus=("0*cat",)), "weighs nothing"),
+        (Query(like=("unknown",)), r"no indexed picture has the content id \"unknown\""),
         (Query(text="dog", sources=("nowhere",)), r"no source \"nowhere\" in the index"),
     ],
 )
@@ -154,6 +317,11 @@ def test_a_query_that_cannot_be_answered_says_why(
 ) -> None:
     with pytest.raises(QueryError, match=message):
         searcher.search(query)
+
+
+def test_a_negative_offset_is_an_error(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match="cannot be negative"):
+        searcher.search(Query(text="dog"), offset=-1)
 
 
 @pytest.mark.parametrize("k", [0, -1])

@@ -35,7 +35,7 @@ def query(context: dg.OpExecutionContext, config: QueryConfig, library: Library)
         answer = Searcher.open(settings).answer(
             Query(
                 text=config.text or None,
-                image=Path(config.image) if config.image else None,
+                images=(Path(config.image),) if config.image else (),
                 plus=tuple(config.plus),
                 minus=tuple(config.minus),
                 sources=tuple(config.sources),

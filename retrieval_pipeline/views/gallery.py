@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from retrieval_pipeline.duplicates import DuplicateGroup
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search import Answer, Query
@@ -22,6 +23,28 @@ def gallery_html(answers: Sequence[Answer], limits: Limits, *, title: str | None
     return page_html(title, sections, limits, footer=footer)
 
 
+def duplicates_html(groups: Sequence[DuplicateGroup], limits: Limits) -> str:
+    """Return one self-contained HTML page with a section a group; scores are cosines."""
+    sections = [
+        Section(
+            heading=to_text(group.pictures[0].paths[0].name),
+            cards=tuple(
+                Card(
+                    path=picture.paths[0],
+                    source=picture.places[0].source,
+                    width=picture.width,
+                    height=picture.height,
+                    others=picture.places[1:],
+                    score=picture.cosine,
+                )
+                for picture in group.pictures
+            ),
+        )
+        for group in groups
+    ]
+    return page_html("Duplicates", sections, limits)
+
+
 def _section(answer: Answer) -> Section:
     query = answer.query
     return Section(
@@ -40,7 +63,7 @@ def _section(answer: Answer) -> Section:
             for rank, hit in enumerate(answer.hits, 1)
         ),
         notes=_notes(query),
-        example=query.image,
+        example=query.images[0] if query.images else None,
         empty="Nothing here looks like that.",
     )
 
@@ -48,17 +71,21 @@ def _section(answer: Answer) -> Section:
 def _heading(query: Query) -> str:
     if query.text and query.text.strip():
         return query.text
-    if query.image:
-        return f"Pictures like {to_text(query.image.name)}"
+    if query.images:
+        return f"Pictures like {_names(query)}"
     return ", ".join(query.plus)
 
 
 def _notes(query: Query) -> tuple[str, ...]:
     """Say what else the query asked for, and which filters it set."""
-    notes = [f"like {to_text(query.image.name)}"] if query.text and query.image else []
+    notes = [f"like {_names(query)}"] if query.text and query.images else []
     notes += [f"+ {text}" for text in query.plus] + [f"− {text}" for text in query.minus]
     notes += [f"in {source}" for source in query.sources]
     notes += [f"path {glob}" for glob in query.paths]
     if query.min_relevance:
         notes.append(f"relevance at least {query.min_relevance:.0%}")
     return tuple(notes)
+
+
+def _names(query: Query) -> str:
+    return ", ".join(to_text(picture.name) for picture in query.images)

@@ -1,8 +1,11 @@
 """Answers, reports and states as text for a terminal, and as plain values for JSON."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from retrieval_pipeline.duplicates import DuplicateGroup
+from retrieval_pipeline.index import BuildInfo
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.pipeline import IndexReport
 from retrieval_pipeline.search import Answer
@@ -11,9 +14,10 @@ from retrieval_pipeline.status import LibraryStatus, SourceStatus
 
 def answer_text(answer: Answer, *, heading: bool) -> str:
     """Rank, score, relevance and path of each hit, with the other copies below."""
-    lines = [f"{printable(str(answer.query))}"] if heading else []
+    lines = [printable(str(answer.query))] if heading else []
     for rank, hit in enumerate(answer.hits, 1):
         path = printable(to_text(str(hit.path)))
+        path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [
             f"{'':>12}also in {printable(place.source)}: {printable(place.path)}"
@@ -39,14 +43,58 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "relevance": round(hit.relevance, 6),
                 "width": hit.width,
                 "height": hit.height,
+                "alike": hit.alike,
                 "locations": [
                     {"source": place.source, "path": place.path} for place in hit.locations
                 ],
             }
             for hit in answer.hits
         ],
+        "plan": answer.plan,
         "timings_ms": answer.timings_ms,
     }
+
+
+def answer_explanation(answer: Answer) -> str:
+    """Say how the hits were found and how long each step took."""
+    steps = ", ".join(f"{step} {taken:.1f} ms" for step, taken in answer.timings_ms.items())
+    return f"{answer.plan}; {steps}; model {answer.model}, index {answer.build}"
+
+
+def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
+    """List each group: the picture, then what is the same as it, byte by byte or to the eye."""
+    lines = []
+    for group in groups:
+        for number, picture in enumerate(group.pictures):
+            kind = f"{picture.cosine:.3f}" if number else ""
+            for copy, path in enumerate(picture.paths):
+                what = "same file" if copy else kind
+                lines.append(f"{what:>10}  {printable(to_text(str(path)))}")
+        lines.append("")
+    files = sum(len(picture.paths) for group in groups for picture in group.pictures)
+    lines.append(
+        f"{_plural(len(groups), 'group')}, {_plural(files - len(groups), 'file')} more than needed"
+        if groups
+        else "no picture is there twice"
+    )
+    return "\n".join(lines)
+
+
+def duplicates_json(groups: Sequence[DuplicateGroup]) -> list[list[dict[str, Any]]]:
+    """Return the JSON array of groups, each an array of pictures; the first is the one to keep."""
+    return [
+        [
+            {
+                "content_id": picture.content_id,
+                "cosine": round(picture.cosine, 6),
+                "width": picture.width,
+                "height": picture.height,
+                "paths": [str(path) for path in picture.paths],
+            }
+            for picture in group.pictures
+        ]
+        for group in groups
+    ]
 
 
 def index_report(report: IndexReport) -> str:
@@ -92,11 +140,23 @@ def status_text(status: LibraryStatus) -> str:
             f"{_plural(status.info.locations, 'file')}, {_ago(status.info.created_at)}, "
             f"model {status.info.model}"
         )
+        lines.append(f"search {search_line(status.info)}")
     if status.problem:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source)]
     return "\n".join(lines)
+
+
+def search_line(info: BuildInfo) -> str:
+    """Say how a build is searched, what that finds, and on what it was tried."""
+    calibration = info.calibration
+    line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
+    if not calibration.image_queries:
+        return line
+    chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
+    tried = f"{calibration.image_queries} pictures, {calibration.text_queries} texts"
+    return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
 
 
 def status_json(status: LibraryStatus) -> dict[str, Any]:
@@ -107,6 +167,7 @@ def status_json(status: LibraryStatus) -> dict[str, Any]:
         "model": status.model,
         "build": status.build.name if status.build else None,
         "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
+        "recall_at_10": info.recall_at_10 if info else None,
         "problem": status.problem,
         "sources": [
             {

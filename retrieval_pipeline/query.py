@@ -1,0 +1,83 @@
+"""What people ask for: words and pictures with weights, and filters. Knows no index."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from retrieval_pipeline.errors import QueryError
+
+_WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for: all words and pictures together, away from `minus`, within the filters.
+
+    Attributes:
+        text: Words.
+        images: Pictures to find similar ones of.
+        like: Content ids of indexed pictures to find similar ones of.
+        plus: More words; "2*snow" weighs twice what `text` does.
+        minus: Words whose pictures are not wanted, with a weight likewise.
+        sources: Only images of these sources; empty means all.
+        paths: Only images with a path, relative to their source, that one of these globs matches.
+        after: Only files changed at this time or later; without a zone it is local time.
+        before: Only files changed earlier than this.
+        min_width: Only pictures at least so wide, in pixels.
+        min_height: Likewise.
+        formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
+        min_relevance: Hits below it are left out.
+        collapse: Pictures that look the same as a better hit are counted there.
+    """
+
+    text: str | None = None
+    images: tuple[Path, ...] = ()
+    like: tuple[str, ...] = ()
+    plus: tuple[str, ...] = ()
+    minus: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    after: datetime | None = None
+    before: datetime | None = None
+    min_width: int = 0
+    min_height: int = 0
+    formats: tuple[str, ...] = ()
+    min_relevance: float = 0.0
+    collapse: bool = False
+
+    def __str__(self) -> str:
+        parts = [self.text or ""]
+        parts += [f"like {picture}" for picture in (*self.images, *self.like)]
+        parts += [f"+ {text}" for text in self.plus] + [f"- {text}" for text in self.minus]
+        return " ".join(part for part in parts if part)
+
+    @property
+    def wanted(self) -> list[tuple[float, str]]:
+        """Weight and words of `text` and `plus`.
+
+        Raises:
+            QueryError: A weight is zero.
+        """
+        text = [(1.0, self.text)] if self.text and self.text.strip() else []
+        return text + [weighted(part) for part in self.plus if part.strip()]
+
+    @property
+    def unwanted(self) -> list[tuple[float, str]]:
+        """Weight and words of `minus`; raises as `wanted` does."""
+        return [weighted(part) for part in self.minus if part.strip()]
+
+
+def weighted(text: str) -> tuple[float, str]:
+    """Split "2*snow" into 2.0 and "snow"; words without a number weigh 1.
+
+    Raises:
+        QueryError: The weight is zero.
+    """
+    match = _WEIGHT.fullmatch(text)
+    if match is None:
+        return 1.0, text
+    weight = float(match[1])
+    if weight == 0:
+        raise QueryError(f'"{text}" weighs nothing: leave it out, or give it a weight above 0')
+    return weight, match[2]
