@@ -124,6 +124,17 @@ def _write(store: Store, name: str, judgements: Sequence[Judgement]) -> None:
     write_table(store.judgements(name), pa.Table.from_pylist(rows, schema=JUDGEMENTS))
 
 
+# What is wrong with an entry, by pydantic's type of the error.
+_WRONG = {
+    "model_type": 'must be like {"path": "cat.jpg", "liked": true}',
+    "missing": "missing",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "string_pattern_mismatch": "must be 32 hex digits",
+    "extra_forbidden": "unknown key (allowed: content_id or path, liked)",
+}
+
+
 class _FileVote(BaseModel):
     """One entry of a file of votes."""
 
@@ -174,7 +185,13 @@ def read_votes_file(file: Path) -> list[tuple[str, bool]]:
             votes.append((vote.content(), vote.liked))
         except ValidationError as error:
             problems += [
-                ": ".join([f"{file}: entry {number}", *map(str, each["loc"]), each["msg"]])
+                ": ".join(
+                    [
+                        f"{file}: entry {number}",
+                        *map(str, each["loc"]),
+                        _WRONG.get(each["type"], each["msg"]),
+                    ]
+                )
                 for each in error.errors()
             ]
         except ValueError as error:

@@ -200,6 +200,26 @@ def tuning_size(liked: Flags) -> int:
     return size
 
 
+class Trainer:
+    """Trains on growing votes with C and gamma chosen now and then, from the first votes.
+
+    What it returns depends on the votes alone; it only remembers its last choice.
+    """
+
+    def __init__(self) -> None:
+        self._first = b""
+        self._parameters: Parameters | None = None
+
+    def train(self, votes: Votes) -> Model | None:
+        """Return the model of these votes; None if there are too few."""
+        size = tuning_size(votes.liked)
+        first = votes.numbers[:size].tobytes() + votes.liked[:size].tobytes()
+        if first != self._first:
+            self._first = first
+            self._parameters = tune(votes.vectors[:size], votes.liked[:size]) if size else None
+        return train(votes.vectors, votes.liked, self._parameters)
+
+
 def cross_validate(vectors: Vectors, liked: Flags) -> Quality | None:
     """Predict each vote by a model trained, and tuned, on the other folds' votes.
 
@@ -276,19 +296,21 @@ def next_item(
 
 
 def explore(pool: Pool, votes: Votes, rng: np.random.Generator) -> int:
-    """Choose an image far from all judged ones; in turn, one near a vote of the scarcer kind.
+    """Choose in turn an image far from all judged ones, and one near a vote of the scarcer kind.
 
-    Drawn with a chance that grows with the squared distance to the nearest judged image, as
-    k-means++ draws its centres (Arthur & Vassilvitskii 2007): spread out, but not only outliers.
+    Far: drawn with a chance that grows with the squared distance to the nearest judged image, as
+    k-means++ draws its centres (Arthur & Vassilvitskii 2007). As long as there is no vote of the
+    scarcer kind, any image takes the second turn: tastes often lie where images are dense, which
+    far ones alone would visit late.
     """
     likes = votes.liked.sum()
     scarce = np.flatnonzero(votes.liked == (2 * likes <= len(votes)))
-    if len(scarce) and len(votes) % 2:
+    if len(votes) % 2 and len(scarce):
         near = pool.unseen_near(votes.vectors[rng.choice(scarce)])
         if len(near):
             return int(near[0])
     sample = pool.sample(rng)
-    if not len(votes):
+    if len(votes) % 2 or not len(votes):
         return int(sample[0])
     nearest = (pool.vectors(sample) @ votes.vectors.T).max(axis=1)
     weights = np.maximum(1 - nearest.astype(np.float64), 0)
@@ -383,6 +405,8 @@ class Session:
     """One person's voting in one recommender, on the current build. Every vote is stored at once.
 
     Attributes:
+        name: Of the recommender.
+        build: What pictures are taken from.
         votes: Those on items of this build; the model is trained on them.
         gone: Number of judged images that are not in this build: kept, but of no use now.
         model: None until there are LEAST_VOTES of each kind.
@@ -411,14 +435,15 @@ class Session:
         """
         self.name = name
         self.strategy = strategy
-        self._searcher = searcher
+        self.build = searcher.build
+        self._path_of = searcher.path_of
         self._store = Store(searcher.settings.home)
         self._sources = tuple(sources)
         allowed = searcher.allowed(Query(sources=self._sources))
         self._allowed = np.ones(len(searcher.build), np.bool_) if allowed is None else allowed
         self._numbers: dict[str, int] = {}
         self._predicted: list[bool | None] = []
-        self._tuned: tuple[bytes, Parameters | None] = (b"", None)
+        self._trainer = Trainer()
         self._take(read_judgements(self._store, name))
 
     @property
@@ -428,7 +453,7 @@ class Session:
 
     def next(self) -> Picture | None:
         """Return the picture to vote on next; None if there is none left."""
-        build = self._searcher.build
+        build = self.build
         pool = Pool(self._unseen(), build.vectors, functools.partial(_neighbours, build))
         # Seeded by how far the session is, so that it goes on alike after a pause.
         rng = np.random.default_rng([SEED, len(self.votes), int(self._allowed.sum())])
@@ -470,23 +495,34 @@ class Session:
         """
         if self.model is None:
             raise RecommendError(
-                f'recommender "{self.name}" cannot rank yet: {self.missing_text}. '
+                f'recommender "{self.name}" cannot rank yet: {self.votes_text}. '
                 f"Vote with `retrieval recommend --name {self.name}`"
             )
-        numbers, scores = rank(self.model, self._searcher.build.vectors, self._unseen(), k)
+        numbers, scores = rank(self.model, self.build.vectors, self._unseen(), k)
         return self._pictures(numbers, scores)
 
     @property
-    def missing_text(self) -> str:
+    def likes(self) -> int:
+        """Number of liked images of this build."""
+        return int(self.votes.liked.sum())
+
+    @property
+    def dislikes(self) -> int:
+        """Number of judged images of this build that are not liked."""
+        return len(self.votes) - self.likes
+
+    @property
+    def votes_text(self) -> str:
         """Say how many votes there are, and how many are missing until there is a model."""
-        likes = int(self.votes.liked.sum())
-        counts = f"{likes} liked, {len(self.votes) - likes} not"
+        text = f"{self.likes} liked, {self.dislikes} not"
+        if self.gone:
+            text += f" ({self.gone} more on images that are not in the index)"
         missing = [
             f"{count} {kind}"
             for count, kind in zip(self.votes.missing, ("liked", "not liked"), strict=True)
             if count
         ]
-        return f"{counts}; missing {' and '.join(missing)}" if missing else counts
+        return f"{text}; missing {' and '.join(missing)}" if missing else text
 
     def quality(self) -> Quality | None:
         """Return how well the votes are predicted; None if there are too few to tell."""
@@ -504,30 +540,22 @@ class Session:
         here = [content_id for content_id in counted if content_id in self._numbers]
         numbers = np.array([self._numbers[content_id] for content_id in here], np.int64)
         liked = np.array([counted[content_id] for content_id in here], np.bool_)
-        self.votes = Votes(numbers, self._searcher.build.vectors(numbers), liked)
+        self.votes = Votes(numbers, self.build.vectors(numbers), liked)
         self.gone = len(counted) - len(here)
-        self.model = train(self.votes.vectors, liked, self._parameters())
+        self.model = self._trainer.train(self.votes)
 
     def _locate(self, content_ids: Sequence[str]) -> None:
         """Remember the items of these content ids, as far as the build has them."""
         if content_ids:
-            known = self._searcher.build.items["content_id"]
+            known = self.build.items["content_id"]
             numbers = np.flatnonzero(pc.is_in(known, pa.array(content_ids, pa.string())))
             found = known.take(pa.array(numbers)).to_pylist()
             self._numbers.update(zip(found, numbers.tolist(), strict=True))
 
-    def _parameters(self) -> Parameters | None:
-        """Return C and gamma chosen from the first votes; the last choice while it is valid."""
-        size = tuning_size(self.votes.liked)
-        first = self.votes.numbers[:size].tobytes() + self.votes.liked[:size].tobytes()
-        if size and first != self._tuned[0]:
-            self._tuned = first, tune(self.votes.vectors[:size], self.votes.liked[:size])
-        return self._tuned[1] if size else None
-
     def _pictures(
         self, numbers: Numbers, scores: npt.NDArray[np.float32] | None = None
     ) -> list[Picture]:
-        build = self._searcher.build
+        build = self.build
         if scores is None and self.model is not None:
             scores = self.model.scores(build.vectors(numbers))
         columns = ["content_id", "locations", "width", "height"]
@@ -541,7 +569,7 @@ class Session:
                 Picture(
                     number=number,
                     content_id=row["content_id"],
-                    path=self._searcher.path_of(first),
+                    path=self._path_of(first),
                     location=first,
                     locations=places,
                     width=row["width"],

@@ -135,7 +135,7 @@ def test_cross_validation_sees_a_taste_and_sees_none_in_noise() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("rule", ["some", "all", "none"])
 def test_every_image_is_shown_once_whatever_is_liked(strategy: str, rule: str) -> None:
-    vectors, liked = tastes(60)
+    vectors, liked = tastes(30)
     liked = {"some": liked, "all": liked | True, "none": liked & False}[rule]
     seen: list[int] = []
     while True:
@@ -146,7 +146,7 @@ def test_every_image_is_shown_once_whatever_is_liked(strategy: str, rule: str) -
         if number is None:
             break
         seen.append(number)
-    assert sorted(seen) == list(range(60))
+    assert sorted(seen) == list(range(30))
 
 
 def test_alternating_shows_a_predicted_like_and_a_predicted_dislike_in_turn() -> None:
@@ -197,7 +197,7 @@ def test_the_start_is_diverse_though_most_images_are_alike() -> None:
     vectors = normalise(np.concatenate([alike, kinds[1:]]))
     liked = np.zeros(len(vectors), np.bool_)
     seen: list[int] = []
-    for turn in range(8):
+    for turn in range(16):
         votes = votes_on(vectors, liked, seen)
         pool = pool_of(vectors, votes.numbers)
         number = next_item(pool, votes, None, "alternating", np.random.default_rng(turn))

@@ -1,8 +1,9 @@
-"""What several commands share: the settings option and how a run is asked to stop."""
+"""What several commands share: the settings option, pages, and how a run is asked to stop."""
 
 import contextlib
 import signal
 import threading
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,3 +41,19 @@ def stoppable() -> Iterator[StopRequest]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def write_page(html: str, file: Path, *, open_page: bool) -> None:
+    """Write an HTML page, say where it is, and open it in the browser if asked to.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    from retrieval_pipeline.store import replacing
+
+    page = file.absolute()
+    with replacing(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    click.echo(f"gallery: {page}", err=True)
+    if open_page:
+        webbrowser.open(page.as_uri())

@@ -3,7 +3,6 @@
 import functools
 import json
 import sys
-import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.commands.common import config_option
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.commands.common import config_option, write_page
+from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import QueryError
 
 if TYPE_CHECKING:
@@ -103,6 +102,7 @@ def query(
     """
     settings = load_settings(config)
     from retrieval_pipeline.search import Query, Searcher
+    from retrieval_pipeline.store import Store
 
     searcher = Searcher.open(settings)
     base = Query(
@@ -131,7 +131,11 @@ def query(
             base = replace(base, min_relevance=CUT)
         answers = _converse(searcher, base, k, offset, show, interactive, as_json)
     if gallery is not None or open_page:
-        _write_gallery(answers, gallery, settings, open_page)
+        from retrieval_pipeline.images import Limits
+        from retrieval_pipeline.views.gallery import gallery_html
+
+        html = gallery_html(answers, Limits.of(settings.images))
+        write_page(html, gallery or Store(settings.home).last_gallery, open_page=open_page)
 
 
 def _converse(
@@ -191,19 +195,3 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         click.echo(answer_text(answer, heading=not pretty))
     if explain:
         click.echo(answer_explanation(answer), err=True)
-
-
-def _write_gallery(
-    answers: "list[Answer]", gallery: Path | None, settings: "Settings", open_page: bool
-) -> None:
-    from retrieval_pipeline.images import Limits
-    from retrieval_pipeline.store import Store, replacing
-    from retrieval_pipeline.views.gallery import gallery_html
-
-    page = (gallery or Store(settings.home).last_gallery).absolute()
-    with replacing(page) as temporary:
-        html = gallery_html(answers, Limits.of(settings.images))
-        temporary.write_text(html, encoding="utf-8")
-    click.echo(f"gallery: {page}", err=True)
-    if open_page:
-        webbrowser.open(page.as_uri())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -13,6 +14,12 @@ from retrieval_pipeline.orchestration.assets import failure
 from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.search import Query, Searcher
+
+if TYPE_CHECKING:
+    # What define_asset_job returns has no public name.
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition,
+    )
 
 
 class QueryConfig(dg.Config):
@@ -63,7 +70,7 @@ def query_job() -> None:
     query()
 
 
-def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> dg.UnresolvedAssetJobDefinition:
+def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAssetJobDefinition":
     """Return the job that brings manifests, embeddings and index up to date."""
     return dg.define_asset_job("reindex_job", selection=dg.AssetSelection.assets(*assets))
 

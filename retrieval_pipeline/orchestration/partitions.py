@@ -1,10 +1,12 @@
-"""One partition a source, as listed in the settings when the definitions are loaded."""
+"""Partitions as they are when the definitions are loaded: a source each, a recommender each."""
 
 import os
 
 import dagster as dg
 
 from retrieval_pipeline.config import Settings, find_settings_file, load_settings
+from retrieval_pipeline.judgements import recommender_names
+from retrieval_pipeline.store import Store
 
 
 def load_definition_settings() -> Settings:
@@ -22,3 +24,12 @@ def load_definition_settings() -> Settings:
 def partitions_by_source(settings: Settings) -> dg.StaticPartitionsDefinition:
     """Return the partitions, in the order of the settings."""
     return dg.StaticPartitionsDefinition(settings.source_names)
+
+
+def partitions_by_recommender(settings: Settings) -> dg.StaticPartitionsDefinition:
+    """Return a partition for each table of judgements.
+
+    Static for the same reason as sources: no key can outlive its table, and nothing has to tell
+    Dagster about a recommender that the command line starts. A new one shows after a reload.
+    """
+    return dg.StaticPartitionsDefinition(recommender_names(Store(settings.home)))
