@@ -15,7 +15,7 @@ from retrieval_pipeline.config import Settings
 from retrieval_pipeline.duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.errors import QueryError, VectorError
 from retrieval_pipeline.filters import Flags, location_test, passing
-from retrieval_pipeline.index import Build, open_current
+from retrieval_pipeline.index import Build, EncodeTexts, open_current
 from retrieval_pipeline.items import Location as Location
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
 from retrieval_pipeline.paths import to_path
@@ -145,6 +145,7 @@ class Searcher:
         self.settings = settings
         self.build = build
         self._encoder = encoder
+        self._text_encoder: EncodeTexts | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> "Searcher":
@@ -157,7 +158,7 @@ class Searcher:
 
     @property
     def encoder(self) -> "Encoder":
-        """The encoder of the build's vector space.
+        """The encoder of the build's vector space; texts alone may not need it.
 
         Raises:
             EncoderError: It cannot be had.
@@ -167,6 +168,14 @@ class Searcher:
 
             self._encoder = load_encoder_of(self.build.info.space, device=self.settings.device)
         return self._encoder
+
+    def warm_up(self) -> None:
+        """Load what a query by text needs, so that the first one is as fast as the next.
+
+        Raises:
+            EncoderError: The model cannot be had.
+        """
+        self._encode_texts(["a photo"])
 
     def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:
         """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
@@ -248,7 +257,15 @@ class Searcher:
         return [self._meaning(query, vectors) for query in queries]
 
     def _encode_texts(self, texts: list[str]) -> Vectors:
-        return check_vectors(self.encoder.encode_texts(texts), self.build.info.dim, "query")
+        if self._encoder is None and self._text_encoder is None:
+            from retrieval_pipeline.encoders import load_text_encoder_of
+
+            self._text_encoder = load_text_encoder_of(self.build.info.space)
+        if self._encoder is None and self._text_encoder is not None:
+            vectors = self._text_encoder(texts)
+        else:
+            vectors = self.encoder.encode_texts(texts)
+        return check_vectors(vectors, self.build.info.dim, "query")
 
     def _meaning(self, query: Query, vectors: dict[str, Vectors]) -> Meaning:
         background = self.build.info.background

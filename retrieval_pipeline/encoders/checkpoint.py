@@ -110,7 +110,7 @@ def find_checkpoint(model: str, revision: str | None, *, weights: bool) -> Check
 def _local_checkpoint(model: str, directory: Path, revision: str | None) -> Checkpoint:
     if not (directory / CONFIG).is_file():
         raise EncoderError(f'model "{model}" is not a checkpoint: it has no {CONFIG}')
-    weights = _weight_files(directory)
+    weights = weight_files(directory)
     if not weights:
         raise _no_safetensors(model, sorted(path.name for path in directory.iterdir()))
     try:
@@ -125,7 +125,7 @@ def _local_checkpoint(model: str, directory: Path, revision: str | None) -> Chec
     return Checkpoint(model, directory, found)
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
     """Return the safetensors of a directory, none if some are missing."""
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
@@ -192,7 +192,7 @@ def _is_complete(snapshot: Path, *, weights: bool) -> bool:
         (snapshot / CONFIG).is_file()
         and any((snapshot / name).is_file() for name in IMAGE_CONFIGS)
         and _has_tokenizer(snapshot)
-        and (not weights or bool(_weight_files(snapshot)))
+        and (not weights or bool(weight_files(snapshot)))
     )
 
 
