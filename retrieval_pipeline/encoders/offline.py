@@ -35,7 +35,7 @@ PACKAGES = (
 METHOD = "ConSE, mean of the lemmas"
 
 # Images that the classifier takes at once: its wide first layers outgrow a processor's cache with
-# more (22 ms an image with 4, 47 ms with 32, on one core of an EPYC Zen 5).
+# more (22 to 31 ms an image with 4, 47 to 49 ms with 32, on one core of an EPYC Zen 5).
 BATCH = 4
 
 # As EfficientNet-Lite0 was trained: (pixel - 127) / 128.
