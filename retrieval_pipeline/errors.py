@@ -37,5 +37,9 @@ class RecommendError(RetrievalError):
     """A recommender does not exist, has too few votes, or a vote cannot be counted."""
 
 
+class MapError(RetrievalError):
+    """A map cannot be drawn as it was asked, or its files are damaged."""
+
+
 class Stopped(RetrievalError):
     """Somebody asked a run to stop; what it had finished is kept."""

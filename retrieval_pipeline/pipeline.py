@@ -4,16 +4,41 @@ import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.encoders import Description, Encoder, describe, load_encoder
-from retrieval_pipeline.errors import SettingsError, SourceError
+from retrieval_pipeline.errors import MapError, SettingsError, SourceError
 from retrieval_pipeline.images import Limits
-from retrieval_pipeline.index import BuildReport, build_index
-from retrieval_pipeline.progress import Progress
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index import Build, BuildReport, build_index
+from retrieval_pipeline.latent_map import (
+    MapInfo,
+    make_map,
+    previous_coordinates,
+    read_map_info,
+    save_map,
+)
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.store import Store, discard, new_directory
+from retrieval_pipeline.views.latent_map import write_views
+from retrieval_pipeline.views.map_drawing import drawing
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """The map of a build.
+
+    Attributes:
+        directory: Where it is.
+        info: The facts about it; None if there is no map.
+        problem: Why there is none.
+    """
+
+    directory: Path
+    info: MapInfo | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,7 @@ class IndexReport:
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
     build: BuildReport
+    map: MapReport
     failures: tuple[SourceError, ...]
 
 
@@ -36,7 +62,7 @@ def index_sources(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> IndexReport:
-    """Bring the tables of the sources (`only` these, if given) and the index up to date.
+    """Bring the tables of the sources (`only` these, if given), the index and the map up to date.
 
     A source that fails keeps its former tables; the others go on. After a change of model every
     source is embedded, since the new build must hold them all.
@@ -98,7 +124,49 @@ def index_sources(
             encode_texts=lambda texts: load().encode_texts(texts),
             progress=progress,
         )
-    return IndexReport(tuple(manifests), tuple(embeddings), build, tuple(failures))
+        drawn = update_map(settings, build.build, progress=progress)
+    return IndexReport(tuple(manifests), tuple(embeddings), build, drawn, tuple(failures))
+
+
+def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:
+    """Draw the map of a build unless it is there; the caller holds the store's lock.
+
+    Args:
+        settings: Say where the sources are.
+        build: Directory of the build.
+        progress: Told of the steps.
+
+    Raises:
+        BuildError: The build is damaged.
+        StoreError: The map cannot be written.
+    """
+    progress = progress or Quiet()
+    store = Store(settings.home)
+    directory = store.map(build.name)
+    if directory.exists():
+        try:
+            return MapReport(directory, read_map_info(directory))
+        except MapError as error:
+            progress.note(f"drawing the map again: {error}")
+            discard(directory)
+    try:
+        latent = make_map(
+            Build.open(build),
+            previous=previous_coordinates(store, build.name),
+            progress=progress,
+        )
+    except MapError as error:
+        return MapReport(directory, None, str(error))
+    with new_directory(directory) as temporary:
+        save_map(latent, temporary)
+        limits = Limits.of(settings.images)
+        write_views(drawing(latent, settings), temporary, limits, progress)
+    # The maps of builds that are no longer kept.
+    builds = {path.name for path in store.all_builds()}
+    for former in store.maps():
+        if former.name not in builds:
+            discard(former)
+    return MapReport(directory, latent.info)
 
 
 def describe_encoder(settings: Settings) -> Description:

@@ -176,6 +176,24 @@ class Store:
     def _judgements(self) -> Path:
         return self.home / "judgements"
 
+    def map(self, build: str) -> Path:
+        """Directory of the map of a build."""
+        return self.home / "map" / build
+
+    def maps(self) -> list[Path]:
+        """Every map, in the order in which they were drawn."""
+        directories = [
+            path
+            for path in (self.home / "map").glob("*/")
+            if not path.name.startswith(TEMPORARY_PREFIX)
+        ]
+        return sorted(directories, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    @property
+    def last_map(self) -> Path:
+        """Directory of the last map that was drawn to order and not told where to go."""
+        return self.home / "last-map"
+
     @property
     def last_gallery(self) -> Path:
         """Page of the last query that was opened without a file name."""

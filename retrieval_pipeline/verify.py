@@ -14,6 +14,7 @@ from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
 from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import as_matrix
 from retrieval_pipeline.judgements import read_judgements
+from retrieval_pipeline.latent_map import read_coordinates, read_map_info
 from retrieval_pipeline.store import (
     MANIFEST,
     QUARANTINE,
@@ -34,7 +35,7 @@ class Finding:
 
 
 def verify(store: Store) -> Iterator[Finding]:
-    """Yield a finding for every table, every build and the pointer to the current one."""
+    """Yield a finding for every table, build and map, and the pointer to the current build."""
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
     for manifest in store.manifests():
@@ -49,6 +50,8 @@ def verify(store: Store) -> Iterator[Finding]:
         yield _finding(quarantine, lambda path: _check_unique(path, QUARANTINE, "content_id"))
     for build in store.all_builds():
         yield _finding(build, _check_build)
+    for directory in store.maps():
+        yield _finding(directory, _check_map)
     if store.current_file.exists():
         yield _finding(store.current_file, lambda _: _check_current(store))
 
@@ -93,6 +96,18 @@ def _check_part(path: Path, seen: set[str]) -> None:
         if content in seen:
             raise StoreError(f"{path}: content {content} is embedded more than once")
         seen.add(content)
+
+
+def _check_map(path: Path) -> None:
+    info = read_map_info(path)
+    table = read_coordinates(path)
+    _check_content_ids(path / "coordinates.parquet", table["content_id"])
+    clusters = table["cluster"].to_numpy()
+    if len(table) != info.items or not ((clusters >= 0) & (clusters < len(info.clusters))).all():
+        raise StoreError(f"{path / 'coordinates.parquet'}: not as map.json says")
+    for name in ("basis.npz", "map.html", "map.png"):
+        if not (path / name).is_file():
+            raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")
 
 
 def _check_build(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The flow as assets: file manifest -> embedding tables -> index. The work is in the core."""
+"""The flow as assets: file manifest -> embeddings -> index -> map. The work is in the core."""
 
 import functools
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import dagster as dg
 
 from retrieval_pipeline.crawl import update_manifest
 from retrieval_pipeline.embed import update_embeddings
-from retrieval_pipeline.errors import RetrievalError, SourceError
+from retrieval_pipeline.errors import BuildError, RetrievalError, SourceError
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.index import build_index
-from retrieval_pipeline.orchestration.previews import source_sheet
+from retrieval_pipeline.orchestration.previews import map_preview, source_sheet
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder
+from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder, update_map
 
 
 def failure(error: RetrievalError) -> dg.Failure:
@@ -133,4 +133,39 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
             data_version=dg.DataVersion(info.inputs),
         )
 
-    return [file_manifest, image_embeddings, retrieval_index]
+    @dg.asset(deps=[retrieval_index], group_name="retrieval", kinds={"plotly", "scikitlearn"})
+    def latent_map(
+        context: dg.AssetExecutionContext, library: Library
+    ) -> dg.MaterializeResult[Any]:
+        """The current build as a map: its principal components, clusters, picture and page."""
+        settings = library.settings
+        with library.store.locked(wait=True):
+            build = library.store.current_build()
+            if build is None:
+                raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
+            report = update_map(settings, build, progress=LogProgress(context.log))
+        version = dg.DataVersion(build.name)
+        if report.info is None:
+            return dg.MaterializeResult(metadata={"no_map": report.problem}, data_version=version)
+        info = report.info
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": info.items,
+                "build": info.build,
+                "explained_variance": round(sum(info.explained[:2]), 4),
+                "explained_by_axis": list(info.explained),
+                "drift": dg.MetadataValue.null() if info.drift is None else info.drift,
+                "clusters": dg.MetadataValue.table(
+                    [
+                        dg.TableRecord({"cluster": cluster.name, "images": cluster.images})
+                        for cluster in info.clusters
+                    ]
+                ),
+                "picture": map_preview(report.directory / "map.png"),
+                "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
+                "directory": dg.MetadataValue.path(str(report.directory)),
+            },
+            data_version=version,
+        )
+
+    return [file_manifest, image_embeddings, retrieval_index, latent_map]

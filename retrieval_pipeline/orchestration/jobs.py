@@ -71,7 +71,7 @@ def query_job() -> None:
 
 
 def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAssetJobDefinition":
-    """Return the job that brings manifests, embeddings and index up to date."""
+    """Return the job that brings manifests, embeddings, index and map up to date."""
     return dg.define_asset_job("reindex_job", selection=dg.AssetSelection.assets(*assets))
 
 

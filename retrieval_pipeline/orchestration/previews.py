@@ -1,6 +1,7 @@
 """Pictures and tables for the Dagster UI; they live in the event log, so each stays small."""
 
 import base64
+from pathlib import Path
 
 import dagster as dg
 
@@ -13,6 +14,9 @@ from retrieval_pipeline.views.contact_sheet import contact_sheet
 
 # Pictures on a contact sheet: enough to recognise a directory at a glance.
 SHEET_PICTURES = 12
+# Width of the map's picture and quality of its compression: thumbnails can be told apart, and full
+# of them it takes 70 KB.
+MAP_PIXELS, MAP_QUALITY = 1000, 60
 # Pixels and count of the thumbnails in a table of hits: together below 100 KB.
 HIT_PIXELS = 128
 HIT_PICTURES = 16
@@ -26,6 +30,17 @@ def source_sheet(store: Store, settings: Settings, source: str) -> dg.MarkdownMe
     files = [root / to_path(path) for path in paths[::step][:SHEET_PICTURES]]
     sheet = contact_sheet(files, Limits.of(settings.images))
     return picture(sheet, "image/png")
+
+
+def map_preview(png: Path) -> dg.MarkdownMetadataValue:
+    """Return a map's picture, small enough for the event log.
+
+    Raises:
+        ImageError: The file is gone or damaged.
+    """
+    # Our own file, which may be larger than what the settings allow for the user's pictures.
+    small = thumbnail(png, MAP_PIXELS, Limits(), "WEBP", MAP_QUALITY)
+    return picture(small, "image/webp")
 
 
 def picture(data: bytes, mime: str) -> dg.MarkdownMetadataValue:

@@ -4,21 +4,15 @@ The thumbnails and the style sheet are inside the page: it needs no network, no 
 file, and its Content-Security-Policy allows none.
 """
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrieval_pipeline import images
 from retrieval_pipeline.lookahead import ordered_map
-from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.search import Location
+from retrieval_pipeline.views.templating import as_base64, policy_hash, read_texts, render
 
 # Longest edge in pixels: sharp at the size of a card on a screen of double density, and about
 # 25 KB a picture.
@@ -99,29 +93,15 @@ def page_html(
     shown = [card.path for section in sections for card in section.cards]
     shown += [section.example for section in sections if section.example]
     style = _style_sheet(card.shape for section in sections for card in section.cards)
-    template = _environment().get_template("page.html.jinja")
-    return template.render(
+    return render(
+        "page.html.jinja",
         title=title,
         sections=sections,
         footer=footer,
         thumbnails=_thumbnails(shown, limits),
         style=style,
-        style_hash=f"sha256-{_base64(hashlib.sha256(style.encode()).digest())}",
+        style_hash=policy_hash(style),
     )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("retrieval_pipeline.views"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    environment.filters["path_text"] = lambda path: printable(to_text(str(path)))
-    return environment
 
 
 def _style_sheet(shapes: Iterable[int]) -> str:
@@ -129,10 +109,8 @@ def _style_sheet(shapes: Iterable[int]) -> str:
 
     The policy forbids style attributes, whose content a hash cannot vouch for.
     """
-    folder = files("retrieval_pipeline.views") / "templates"
-    sheets = [(folder / name).read_text("utf-8") for name in ("tokens.css", "page.css")]
     rules = [f".r{shape} {{ --r: {shape / 1000:g}; }}" for shape in sorted(set(shapes))]
-    return "\n".join([*sheets, *rules])
+    return "\n".join([read_texts("tokens.css", "page.css"), *rules])
 
 
 def _thumbnails(paths: Iterable[Path], limits: images.Limits) -> dict[Path, _Thumbnail]:
@@ -146,8 +124,4 @@ def _thumbnail(path: Path, limits: images.Limits) -> _Thumbnail:
         data = images.thumbnail(path, THUMBNAIL_PIXELS, limits)
     except images.ImageError as error:
         return _Thumbnail(problem=str(error))
-    return _Thumbnail(uri=f"data:image/webp;base64,{_base64(data)}")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return _Thumbnail(uri=f"data:image/webp;base64,{as_base64(data)}")

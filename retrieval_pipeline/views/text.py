@@ -6,6 +6,7 @@ from typing import Any
 
 from retrieval_pipeline.duplicates import DuplicateGroup
 from retrieval_pipeline.index import BuildInfo
+from retrieval_pipeline.latent_map import MapInfo
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.pipeline import IndexReport
 from retrieval_pipeline.search import Answer
@@ -128,6 +129,24 @@ def index_report(report: IndexReport) -> str:
         f"index {build.build.name} {what} {_plural(build.info.items, 'image')} "
         f"({_plural(build.info.locations, 'file')}), model {build.info.model}"
     )
+    if report.map.info is None:
+        lines.append(f"no map: {report.map.problem}")
+    else:
+        lines.append(f"map {report.map.directory / 'map.html'}")
+    return "\n".join(lines)
+
+
+def map_text(info: MapInfo) -> str:
+    """Say what a map shows."""
+    shares = ", ".join(f"{share:.1%}" for share in info.explained)
+    lines = [
+        f"{_plural(info.items, 'image')}, model {info.model}",
+        f"variance explained by x, y, z: {shares}",
+    ]
+    if info.drift:
+        lines.append(f"moved since the map before: {info.drift:.1%} of its size")
+    width = max(len(cluster.name) for cluster in info.clusters)
+    lines += [f"  {cluster.name:<{width}}  {cluster.images:>9,}" for cluster in info.clusters]
     return "\n".join(lines)
 
 
