@@ -20,7 +20,7 @@ def main() -> None:
     """Run the command line; the entry point of `retrieval`."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(prog_name="retrieval", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -98,7 +98,7 @@ def _materialise(settings: Settings, file: Path) -> None:
 
     definitions = build_definitions(settings, Library(config_file=str(file)))
     with dg.DagsterInstance.ephemeral() as instance:
-        result = definitions.get_job_def("reindex_job").execute_in_process(
+        result = definitions.resolve_job_def("reindex_job").execute_in_process(
             instance=instance,
             tags=all_sources(settings),
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},

@@ -13,3 +13,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the folder of test photos is not there: {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def sample_photos() -> dict[str, Path]:
+    """Real photographs that scikit-image and scikit-learn carry."""
+    import skimage
+    import sklearn
+
+    photos = Path(skimage.__file__).parent / "data"
+    more = Path(sklearn.__file__).parent / "datasets" / "images"
+    return {
+        "cat": photos / "chelsea.png",
+        "coffee": photos / "coffee.png",
+        "rocket": photos / "rocket.jpg",
+        "astronaut": photos / "astronaut.png",
+        "motorcycle": photos / "motorcycle_left.png",
+        "flower": more / "flower.jpg",
+        "temple": more / "china.jpg",
+    }

@@ -1,0 +1,5 @@
+"""`python -m retrieval_pipeline` is `retrieval`."""
+
+from retrieval_pipeline.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""The Dagster definitions, run on a real ephemeral instance."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval_pipeline.config import Settings, load_settings, settings_text
+from retrieval_pipeline.definitions import build_definitions
+from retrieval_pipeline.orchestration.jobs import all_sources
+from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.pipeline import describe_encoder, index_sources
+from retrieval_pipeline.store import Store
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Path]) -> Path:
+    """Settings with two sources, "animals" and "things"."""
+    directory = tmp_path_factory.mktemp("orchestration")
+    for source, names in {"animals": ["cat"], "things": ["coffee", "rocket"]}.items():
+        (directory / source).mkdir()
+        for name in names:
+            shutil.copy(sample_photos[name], directory / source)
+    file = directory / "retrieval.toml"
+    sources = [("animals", directory / "animals"), ("things", directory / "things")]
+    file.write_text(settings_text(sources, model="offline", home="home"))
+    return file
+
+
+@pytest.fixture(scope="module")
+def definitions(config: Path) -> dg.Definitions:
+    return build_definitions(load_settings(config), Library(config_file=str(config)))
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture(scope="module")
+def reindexed(
+    config: Path, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def("reindex_job").execute_in_process(
+        instance=instance, tags=all_sources(load_settings(config)), run_config=QUIET
+    )
+
+
+def metadata(
+    result: dg.ExecuteInProcessResult, asset: str, partition: str | None = None
+) -> dict[str, object]:
+    for event in result.get_asset_materialization_events():
+        found = event.step_materialization_data.materialization
+        if found.asset_key == dg.AssetKey(asset) and found.partition == partition:
+            return {name: value.value for name, value in found.metadata.items()}
+    raise AssertionError(f"{asset} was not materialised for {partition}")
+
+
+def test_definitions_load_without_torch_or_transformers(config: Path) -> None:
+    code = (
+        "import sys\n"
+        "from retrieval_pipeline.definitions import defs\n"
+        "import dagster as dg\n"
+        "dg.Definitions.validate_loadable(defs)\n"
+        "sys.exit('heavy' if {'torch', 'transformers'} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "RETRIEVAL_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_settings_are_the_error_of_the_location(tmp_path: Path) -> None:
+    file = tmp_path / "retrieval.toml"
+    file.write_text("modle = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import retrieval_pipeline.definitions"],
+        env={**os.environ, "RETRIEVAL_CONFIG": str(file)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "modle: unknown key" in done.stderr
+
+
+def test_each_source_is_a_partition(definitions: dg.Definitions) -> None:
+    asset = definitions.resolve_assets_def("file_manifest")
+    assert asset.partitions_def is not None
+    assert asset.partitions_def.get_partition_keys() == ["animals", "things"]
+
+
+def test_without_settings_the_assets_are_there_and_have_no_partitions() -> None:
+    definitions = build_definitions(Settings())
+    dg.Definitions.validate_loadable(definitions)
+    asset = definitions.resolve_assets_def("image_embeddings")
+    assert asset.partitions_def is not None
+    assert asset.partitions_def.get_partition_keys() == []
+
+
+def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessResult) -> None:
+    assert reindexed.success
+    assert metadata(reindexed, "file_manifest", "animals")["dagster/row_count"] == 1
+    embeddings = metadata(reindexed, "image_embeddings", "things")
+    assert embeddings["embedded"] == 2
+    assert str(embeddings["pictures"]).startswith("![](data:image/png;base64,")
+    assert len(str(embeddings["pictures"])) < 100_000 * 4 / 3
+    index = metadata(reindexed, "retrieval_index")
+    assert index["dagster/row_count"] == 3
+    assert index["model"] == "offline"
+
+
+def test_dagster_and_the_command_line_write_the_same_tables(
+    reindexed: dg.ExecuteInProcessResult, config: Path, tmp_path: Path
+) -> None:
+    settings = load_settings(config)
+    twin = settings.model_copy(update={"home": tmp_path / "twin"})
+    index_sources(twin)
+    space = describe_encoder(settings).space
+    for source in settings.source_names:
+        for path in (
+            lambda store, name=source: store.manifest(name),
+            lambda store, name=source: store.parts(space, name)[0],
+        ):
+            ours, theirs = path(Store(settings.home)), path(Store(twin.home))
+            assert pq.read_table(ours).equals(pq.read_table(theirs))
+
+
+def test_one_partition_can_be_run_alone(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    result = definitions.resolve_job_def("reindex_job").execute_in_process(
+        instance=instance, partition_key="animals", run_config=QUIET
+    )
+    assert metadata(result, "image_embeddings", "animals")["embedded"] == 0
+    assert metadata(result, "retrieval_index")["published"] is False
+
+
+def test_a_query_job_shows_its_hits_with_thumbnails(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    result = definitions.resolve_job_def("query_job").execute_in_process(
+        instance=instance,
+        run_config={**QUIET, "ops": {"query": {"config": {"text": "a rocket", "k": 2}}}},
+    )
+    output = next(event for event in result.all_events if event.is_successful_output)
+    shown = output.step_output_data.metadata
+    records = [record.data for record in shown["hits"].records]
+    assert [record["rank"] for record in records] == [1, 2]
+    assert str(records[0]["path"]).endswith("rocket.jpg")
+    assert str(shown["pictures"].value).count("data:image/") == 2
+
+
+@pytest.mark.parametrize(
+    ("config_of_query", "message"),
+    [({"text": ""}, "the query is empty"), ({"text": "x", "sources": ["y"]}, "no source")],
+)
+def test_a_query_job_that_cannot_answer_fails_with_one_line(
+    reindexed: dg.ExecuteInProcessResult,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    config_of_query: dict[str, object],
+    message: str,
+) -> None:
+    result = definitions.resolve_job_def("query_job").execute_in_process(
+        instance=instance,
+        run_config={**QUIET, "ops": {"query": {"config": config_of_query}}},
+        raise_on_error=False,
+    )
+    failure = next(event for event in result.all_events if event.is_step_failure)
+    assert message in failure.step_failure_data.user_failure_data.description
+
+
+def test_a_missing_source_fails_its_own_run_and_changes_nothing(
+    reindexed: dg.ExecuteInProcessResult,
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+) -> None:
+    settings = load_settings(config)
+    animals = settings.source("animals").path
+    before = Store(settings.home).manifest("animals").read_bytes()
+    animals.rename(animals.with_name("unplugged"))
+    try:
+        result = definitions.resolve_job_def("reindex_job").execute_in_process(
+            instance=instance, partition_key="animals", run_config=QUIET, raise_on_error=False
+        )
+    finally:
+        animals.with_name("unplugged").rename(animals)
+    assert not result.success
+    assert Store(settings.home).manifest("animals").read_bytes() == before
