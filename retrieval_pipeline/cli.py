@@ -10,6 +10,7 @@ from retrieval_pipeline import __version__
 from retrieval_pipeline.commands.demo import demo
 from retrieval_pipeline.commands.index import index
 from retrieval_pipeline.commands.init import init
+from retrieval_pipeline.commands.map import latent_map
 from retrieval_pipeline.commands.query import query
 from retrieval_pipeline.commands.status import status
 from retrieval_pipeline.commands.verify import verify
@@ -50,5 +51,5 @@ def cli() -> None:
     """
 
 
-for command in (demo, init, index, query, status, verify):
+for command in (demo, init, index, query, latent_map, status, verify):
     cli.add_command(command)
