@@ -39,10 +39,11 @@ MOST_WORKERS = 16
 START_SECONDS = 60.0
 END_SECONDS = 5.0
 
-# The package's own directory comes last, so that it hides nothing; -P keeps the working directory,
-# which may be somebody's pictures, off the path.
+# The workers run the code of this package, wherever their parent has it from. -P keeps the working
+# directory, which may be somebody's pictures, off their path.
 START = (
-    "import sys; sys.path.append({!r}); from retrieval_pipeline.decode_worker import main; main()"
+    "import sys; sys.path.insert(0, {!r}); import retrieval_pipeline; del sys.path[0]; "
+    "from retrieval_pipeline.decode_worker import main; main()"
 )
 
 
@@ -198,16 +199,19 @@ class _Worker:
 
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parents[1])
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START.format(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            # Numpy's threads would take memory and never run.
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            # Ctrl-C in a terminal is for the parent alone.
-            process_group=0,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START.format(root)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                # Numpy's threads would take memory and never run.
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                # Ctrl-C in a terminal is for the parent alone.
+                process_group=0,
+            )
+        except OSError as error:
+            raise WorkerError(f"a decode worker cannot be started: {error}") from None
         assert self._process.stdin and self._process.stdout
         self._jobs, self._answers = self._process.stdin, self._process.stdout
         self._poll = select.poll()
@@ -299,5 +303,5 @@ class _Worker:
         if -code == signal.SIGALRM:
             return _Lost(Reason.TIMED_OUT, "the decoder ran out of time")
         name = signal.Signals(-code).name
-        outside = -code in (signal.SIGKILL, signal.SIGTERM)
+        outside = -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
         return _Lost(Reason.CRASHED, f"the decoder was killed by {name}", outside)

@@ -16,14 +16,7 @@ import sys
 from typing import BinaryIO
 
 from retrieval_pipeline.content import content_id
-from retrieval_pipeline.images import (
-    ImageError,
-    ImageTransform,
-    Limits,
-    Reason,
-    decode,
-    read_bytes,
-)
+from retrieval_pipeline.images import ImageError, ImageTransform, Limits, decode, read_bytes
 
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
@@ -36,8 +29,8 @@ ORPHAN_SECONDS = 5.0
 def main() -> None:
     """Answer jobs until stdin ends, which it does when the parent dies."""
     jobs, answers = _private_channels()
-    # The parent decides what an interrupt means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An answer that nobody waits for ends the worker.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     transform, limits = pickle.load(jobs)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Allocations fail beyond this, which Pillow reports; the out-of-memory killer never wakes.
@@ -67,9 +60,6 @@ def _answer(
         return {"shape": (height, width, 3), **facts}, decoded.pixels.tobytes()
     except ImageError as error:
         return {"reason": error.reason, "detail": error.detail}, b""
-    except MemoryError:
-        detail = f"decoding it takes more than {limits.memory_mb} MiB of memory"
-        return {"reason": Reason.TOO_LARGE, "detail": detail}, b""
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +43,8 @@ PIXEL_RULES = "srgb1"
 # - BLP, FTEX, GBR, MSP, PIXAR, FLI, XV thumbnails: no photographs, but a history of hangs.
 # TGA has no signature either and comes last.
 FORMATS = (
-    *("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "JPEG2000"),
-    *("ICO", "CUR", "ICNS", "PSD", "PPM", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "DIB"),
-    *("PCD", "TGA"),
+    *("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "JPEG2000", "ICO", "CUR"),
+    *("ICNS", "PSD", "PPM", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "DIB", "PCD", "TGA"),
 )
 
 # Formats of plugins that may be missing: signature and package.
@@ -59,11 +59,15 @@ TEXT = bytes(range(32, 127)) + b"\t\n\r"
 # TIFF compressions that libtiff may have been built without.
 OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
 
-# What Pillow says of sound files that it cannot decode.
+# What Pillow says of files that are too large in some way, and of sound ones that it cannot decode.
+TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
 UNSUPPORTED = re.compile(
     r"support|unimplemented|unknown (?!error)|unable to determine|not available|cannot handle",
     re.IGNORECASE,
 )
+
+# Memory that a decoder takes at most, bytes per pixel: JPEG 2000 has an int32 for each channel.
+WORKING_BYTES = 16
 
 # What turns a picture upright, by its EXIF orientation.
 TURNS = {
@@ -225,7 +229,11 @@ def decode(source: Source, transform: ImageTransform, limits: Limits) -> Decoded
         ImageError: The image cannot be used.
     """
     picture = _load(source, limits, _shrinkable(transform))
-    return Decoded(_transformed(picture, transform), picture.width, picture.height, picture.format)
+    try:
+        pixels = _transformed(picture, transform)
+    except MemoryError:
+        raise _out_of_memory() from None
+    return Decoded(pixels, picture.width, picture.height, picture.format)
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
@@ -321,7 +329,8 @@ def _load(
     warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif|pillow_jxl)\b")
     with _typed_errors():
         image = _open(data)
-        width, height = image.size
+    width, height = image.size
+    with _typed_errors(large=width * height * WORKING_BYTES > limits.memory_mb << 20):
         _check_tiff_codec(image)
         drafted = image.draft(None, shrinkable(width, height)) if shrinkable else None
         image.load()
@@ -340,19 +349,25 @@ def _load(
                 image = image.reduce(factor)
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = _srgb(image, profile)
-        if orientation in TURNS:
-            image = image.transpose(TURNS[orientation])
+        picture = _Picture(image, (0, 0, x_extent, y_extent), width, height, format)
+        return _upright(picture, orientation)
+
+
+def _upright(picture: _Picture, orientation: object) -> _Picture:
+    """Turn a picture that starts at the top left of its image as its EXIF orientation says."""
+    if orientation not in TURNS:
+        return picture
+    image = picture.image.transpose(TURNS[orientation])
+    width, height = picture.width, picture.height
+    x_extent, y_extent = picture.box[2:]
     if orientation in LAID_DOWN:
         width, height = height, width
         x_extent, y_extent = y_extent, x_extent
-    left, right = _span(image.width, x_extent, orientation in MIRRORED_X)
-    upper, lower = _span(image.height, y_extent, orientation in MIRRORED_Y)
-    return _Picture(image, (left, upper, right, lower), width, height, format)
-
-
-def _span(length: int, extent: float, mirrored: bool) -> tuple[float, float]:
-    """Where `extent` lies in `length` when the rest, a part of a pixel, is at the far end."""
-    return (length - extent, length) if mirrored else (0, extent)
+    left = image.width - x_extent if orientation in MIRRORED_X else 0
+    upper = image.height - y_extent if orientation in MIRRORED_Y else 0
+    right = image.width if orientation in MIRRORED_X else x_extent
+    lower = image.height if orientation in MIRRORED_Y else y_extent
+    return _Picture(image, (left, upper, right, lower), width, height, picture.format)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -377,14 +392,12 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        pillow_heif.options.DECODE_THREADS = 1
+        heif = import_module("pillow_heif")
+        heif.register_heif_opener()
+        heif.options.DECODE_THREADS = 1
     with suppress(ImportError):
-        from pillow_jxl import JpegXLImagePlugin
-
-        JpegXLImagePlugin.DECODE_THREADS = 1
+        jxl: Any = import_module("pillow_jxl.JpegXLImagePlugin")
+        jxl.DECODE_THREADS = 1
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -536,8 +549,12 @@ def _transformed(picture: _Picture, transform: ImageTransform) -> Pixels:
 
 
 @contextmanager
-def _typed_errors() -> Iterator[None]:
-    """Turn whatever Pillow raises on a damaged or unusual file into an ImageError."""
+def _typed_errors(large: bool = False) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged or unusual file into an ImageError.
+
+    Args:
+        large: The picture may take more memory than is allowed.
+    """
     try:
         yield
     except ImageError:
@@ -545,23 +562,28 @@ def _typed_errors() -> Iterator[None]:
     # On damaged files the plugins raise what their parsers happen to stumble over (struct.error,
     # KeyError, AssertionError, ZeroDivisionError...): no list of names is complete.
     except Exception as error:
-        raise _diagnosis(error) from error
+        raise _diagnosis(error, large) from error
 
 
-def _diagnosis(error: Exception) -> ImageError:
+def _diagnosis(error: Exception, large: bool = False) -> ImageError:
     """Tell the reason of a failure from what Pillow raised on a file that it identified."""
     if isinstance(error, UnidentifiedImageError):
         return ImageError(Reason.TRUNCATED, "the picture inside of it is damaged")
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return _too_large(detail.partition(",")[0])
-    if isinstance(error, MemoryError) or "memory" in detail:
+    if isinstance(error, MemoryError):
         return _out_of_memory()
+    if TOO_MUCH.search(detail):
+        return _too_large(detail)
     # Pillow's plugins look up modes and compressions in tables.
     if isinstance(error, NotImplementedError) or isinstance(error.__cause__, KeyError):
         return ImageError(Reason.UNSUPPORTED, detail)
     if UNSUPPORTED.search(detail):
         return ImageError(Reason.UNSUPPORTED, detail)
+    if large:
+        # Some codecs tell a lack of memory from damage no more than Pillow does.
+        return _too_large(f"it takes too much memory, or the data are damaged ({detail})")
     return ImageError(Reason.TRUNCATED, f"the data are damaged or end early ({detail})")
 
 
@@ -616,4 +638,4 @@ def _too_large(detail: str) -> ImageError:
 
 
 def _out_of_memory() -> ImageError:
-    return ImageError(Reason.TOO_LARGE, "decoding it takes more memory than there is")
+    return ImageError(Reason.TOO_LARGE, "decoding it takes more memory than it may")

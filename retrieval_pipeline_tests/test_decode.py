@@ -215,10 +215,27 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_job_is_replaced(files: list[
         killer.join()
 
 
+def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = decode_module._Worker.prepare
+    killed = []
+
+    def killed_once(self: decode_module._Worker, transform: ImageTransform, limits: Limits) -> None:
+        if not killed:
+            os.kill(self.pid, signal.SIGKILL)
+            killed.append(self.pid)
+        original(self, transform, limits)
+
+    monkeypatch.setattr(decode_module._Worker, "prepare", killed_once)
+    with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
+        assert {summary(outcome) for outcome in outcomes(pool, files)} == {"Decoded"}
+
+
 def test_workers_that_do_not_start_are_an_error_and_blame_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "START", "raise SystemExit(3) # {!r}")
+    monkeypatch.setattr(decode_module, "START", "raise SystemExit(3)  # {!r}")
     with (
         DecodePool(TRANSFORM, LIMITS, workers=2) as pool,
         pytest.raises(WorkerError, match="exit code 3"),
@@ -236,6 +253,13 @@ def test_a_memory_bomb_is_too_large_and_its_worker_survives(tmp_path: Path) -> N
         peak = Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]
     assert (summary(before), summary(big), summary(after)) == ("Decoded", "too_large", "Decoded")
     assert int(peak) < 250 * 1024
+
+
+def test_a_very_long_picture_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "line.png"
+    Image.new("L", (60_000, 1), 200).save(path)
+    with DecodePool(TRANSFORM, Limits(memory_mb=150), workers=1) as pool:
+        assert [summary(outcome) for outcome in outcomes(pool, [str(path)])] == ["Decoded"]
 
 
 # Endings

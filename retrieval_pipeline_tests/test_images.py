@@ -189,12 +189,18 @@ def test_shrinking_on_load_changes_pixels_by_less_than_one_level(
 def test_shrinking_on_load_suits_exact_sizes_that_are_not_square(orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    data = encoded(scene(1_601, 1_207), "JPEG", exif=exif, quality=95)
-    transform = replace(CLIP, resize=(40, 90), crop=None)
+    data = encoded(scene(961, 481), "JPEG", exif=exif, quality=95)
+    transform = replace(CLIP, resize=(50, 120), crop=None)
     exact = decode(data, replace(transform, shrink_on_load=0), LIMITS)
     fast = decode(data, transform, LIMITS)
-    assert fast.pixels.shape == (40, 90, 3)
+    assert fast.pixels.shape == (50, 120, 3)
     assert difference(fast.pixels, exact.pixels).mean() < 0.5
+
+
+def test_a_picture_is_not_shrunk_below_an_exact_size_if_it_lies_on_its_side() -> None:
+    shrinkable = images._shrinkable(replace(CLIP, resize=(50, 120), crop=None))
+    assert shrinkable
+    assert min(shrinkable(961, 481)) >= 2 * 120
 
 
 # Orientation
@@ -277,6 +283,24 @@ def test_grey_with_alpha_is_composited_over_white() -> None:
     pixels = rgb(encoded(Image.merge("LA", (grey, alpha)), "PNG"))
     expected = over_white(np.asarray(grey)[..., np.newaxis], np.asarray(alpha))
     assert np.abs(pixels - expected).max() <= 1
+
+
+def test_alpha_beside_a_palette_is_composited_over_white() -> None:
+    palette, alpha = scene(40, 30).quantize(200), scene(40, 30, seed=1).convert("L")
+    image = palette.convert("PA")
+    image.putalpha(alpha)
+    pixels = rgb(encoded(image, "TIFF"))
+    expected = over_white(np.asarray(palette.convert("RGB")), np.asarray(alpha))
+    assert np.abs(pixels - expected).max() <= 1
+
+
+def test_colours_that_are_multiplied_by_alpha_are_composited_over_white() -> None:
+    data = encoded(Image.new("RGBA", (2, 2), (100, 50, 0, 128)), "TIFF")
+    entry = struct.Struct("<HHIHH")
+    straight, multiplied = entry.pack(338, 3, 1, 2, 0), entry.pack(338, 3, 1, 1, 0)
+    assert data.count(straight) == 1
+    pixels = rgb(data.replace(straight, multiplied))
+    assert difference(pixels[0, 0], (100 + 127, 50 + 127, 127)).max() <= 1
 
 
 def test_what_lies_under_full_transparency_is_not_seen_after_shrinking() -> None:
@@ -423,6 +447,7 @@ def test_an_srgb_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture = scene(40, 30)
     np.testing.assert_array_equal(rgb(encoded(picture, "PNG", icc_profile=profile)), picture)
+    assert images._to_srgb(profile, "RGB") is None  # so that it costs no time
 
 
 @pytest.mark.parametrize(
@@ -480,10 +505,22 @@ def test_a_thumbnail_shows_the_whole_picture_upright() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello, I am a text\n" * 99, b"BMW, a maker of cars", b"P3 is a text too", b"\0"]
+    "data",
+    [
+        b"hello, I am a text\n" * 99,
+        b"BMW, a maker of cars",
+        b"P3 is a text too",
+        b"\0",
+        b"\0\0" + b"\1" * 510,  # the header of a TGA without data
+    ],
 )
 def test_what_is_no_picture_is_not_an_image(data: bytes) -> None:
     assert reason(data) == Reason.NOT_AN_IMAGE
+
+
+def test_an_empty_file_is_told_as_such() -> None:
+    with pytest.raises(ImageError, match="not an image: the file is empty"):
+        decode(b"", CLIP, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +551,14 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     assert reason(bomb(100, 100), Limits(pixels=10_000)) == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize(("memory", "expected"), [(1, Reason.TOO_LARGE), (2, Reason.TRUNCATED)])
+def test_what_fails_near_the_limit_of_memory_counts_as_too_large(
+    memory: int, expected: Reason
+) -> None:
+    data = encoded(scene(300, 300), "JPEG2000")
+    assert reason(data[: len(data) // 2], Limits(memory_mb=memory)) == expected
+
+
 def test_a_picture_inside_of_an_icon_is_bounded_too() -> None:
     png = bomb(30_000, 30_000)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22)
@@ -524,9 +569,8 @@ def test_too_many_bytes_are_refused_before_they_are_read(tmp_path: Path) -> None
     path = tmp_path / "sparse.jpg"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match="too large: 1,099,511,627,776 bytes"):
         decode(path, CLIP, LIMITS)
-    assert caught.value.reason == Reason.TOO_LARGE
     assert reason(b"\0" * 11, Limits(bytes=10)) == Reason.TOO_LARGE
 
 
@@ -559,15 +603,41 @@ def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.reason == Reason.UNSUPPORTED
 
 
-@pytest.mark.parametrize("plugin", ["pillow_heif", "pillow_jxl"])
-def test_formats_of_installed_plugins_are_decoded(plugin: str) -> None:
+@pytest.mark.parametrize(("plugin", "format"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")])
+def test_formats_of_installed_plugins_are_decoded(plugin: str, format: str) -> None:
     pytest.importorskip(plugin)
     images._formats()
     picture = scene(48, 30)
-    format = {"pillow_heif": "HEIF", "pillow_jxl": "JXL"}[plugin]
     decoded = decode(encoded(picture, format, quality=95), REFERENCE, LIMITS)
     assert decoded.format == format
     assert difference(decoded.pixels, transform_image(picture, REFERENCE)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_orientation_of_heif_is_applied_once(orientation: int) -> None:
+    pytest.importorskip("pillow_heif")
+    images._formats()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture = scene(48, 30)
+    data = encoded(picture, "HEIF", exif=exif.tobytes(), quality=95, chroma=444)
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
+    assert difference(rgb(data), ImageOps.exif_transpose(picture)).mean() < 3
+
+
+def test_the_orientation_of_jpeg_xl_is_that_of_its_pixels_or_its_jpeg(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    images._formats()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture = scene(48, 30)
+    assert rgb(encoded(picture, "JXL", exif=exif.tobytes())).shape == (30, 48, 3)
+    path = tmp_path / "turned.jpg"
+    picture.save(path, exif=exif)
+    with Image.open(path) as image:
+        repacked = encoded(image, "JXL", lossless_jpeg=True)
+    np.testing.assert_array_equal(rgb(repacked), rgb(path.read_bytes()))
+    assert rgb(repacked).shape == (48, 30, 3)
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "pipe"])
