@@ -8,6 +8,7 @@ import click
 
 from retrieval_pipeline import __version__
 from retrieval_pipeline.commands.demo import demo
+from retrieval_pipeline.commands.duplicates import duplicates
 from retrieval_pipeline.commands.index import index
 from retrieval_pipeline.commands.init import init
 from retrieval_pipeline.commands.map import latent_map
@@ -51,5 +52,5 @@ def cli() -> None:
     """
 
 
-for command in (demo, init, index, query, latent_map, status, verify):
+for command in (demo, init, index, query, duplicates, latent_map, status, verify):
     cli.add_command(command)
