@@ -13,6 +13,7 @@ from retrieval_pipeline.commands.index import index
 from retrieval_pipeline.commands.init import init
 from retrieval_pipeline.commands.map import latent_map
 from retrieval_pipeline.commands.query import query
+from retrieval_pipeline.commands.recommend import recommend
 from retrieval_pipeline.commands.status import status
 from retrieval_pipeline.commands.verify import verify
 from retrieval_pipeline.errors import RetrievalError
@@ -52,5 +53,5 @@ def cli() -> None:
     """
 
 
-for command in (demo, init, index, query, duplicates, latent_map, status, verify):
+for command in (demo, init, index, query, recommend, duplicates, latent_map, status, verify):
     cli.add_command(command)
