@@ -46,7 +46,8 @@ SEED = 20
 SAMPLE_ITEMS = 2_000
 # Judged images whose neighbours are looked at before a random sample is.
 ANCHORS = 8
-# Neighbours of a judged image in a collection that is scanned; Annoy gives its own number.
+# Neighbours of a judged image among which the next one is looked for: more than people judge near
+# one image before they go on.
 NEIGHBOURS = 300
 # Rows scored at once: 50 MB of vectors at 768 dimensions, and as much of kernel at 750 votes.
 CHUNK_ROWS = 16_384
@@ -410,8 +411,6 @@ class Session:
         votes: Those on items of this build; the model is trained on them.
         gone: Number of judged images that are not in this build: kept, but of no use now.
         model: None until there are LEAST_VOTES of each kind.
-        right: Of each vote since the session began, whether it was predicted; without the votes
-            for which there was no model yet.
     """
 
     votes: Votes
@@ -440,7 +439,7 @@ class Session:
         self._store = Store(searcher.settings.home)
         self._sources = tuple(sources)
         allowed = searcher.allowed(Query(sources=self._sources))
-        self._allowed = np.ones(len(searcher.build), np.bool_) if allowed is None else allowed
+        self._allowed = np.ones(len(self.build), np.bool_) if allowed is None else allowed.copy()
         self._numbers: dict[str, int] = {}
         self._predicted: list[bool | None] = []
         self._trainer = Trainer()
@@ -561,10 +560,10 @@ class Session:
         columns = ["content_id", "locations", "width", "height"]
         rows = build.items.select(columns).take(pa.array(numbers)).to_pylist()
         pictures = []
-        for at, (number, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
+        for index, (number, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
             places = tuple(Location(place["source"], place["path"]) for place in row["locations"])
             # An image that was undone may be of another source.
-            first = next((at for at in places if at.source in self._sources), places[0])
+            first = next((each for each in places if each.source in self._sources), places[0])
             pictures.append(
                 Picture(
                     number=number,
@@ -574,7 +573,7 @@ class Session:
                     locations=places,
                     width=row["width"],
                     height=row["height"],
-                    score=None if scores is None else float(scores[at]),
+                    score=None if scores is None else float(scores[index]),
                 )
             )
         return pictures
