@@ -238,7 +238,7 @@ class _Worker:
             if lost.from_outside:
                 raise
             raise WorkerError(
-                f"a decode worker did not start: {lost.error.detail}; it may have printed why"
+                f"a decode worker did not start ({lost.error.detail}): see what it printed"
             ) from None
 
     def decode(self, job: Job, seconds: float) -> Outcome:

@@ -43,8 +43,10 @@ def main() -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
-        _send(answers, *_answer(path, expected, transform, limits))
+        answer = _answer(path, expected, transform, limits)
+        # A parent that was suspended may take its time to read.
         signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, *answer)
 
 
 def _answer(

@@ -62,7 +62,8 @@ OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
 # What Pillow says of files that are too large in some way, and of sound ones that it cannot decode.
 TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
 UNSUPPORTED = re.compile(
-    r"support|unimplemented|unknown (?!error)|unable to determine|not available|cannot handle",
+    r"support|unimplemented|unknown (?!error|filter)|unable to determine|not available"
+    r"|cannot handle",
     re.IGNORECASE,
 )
 

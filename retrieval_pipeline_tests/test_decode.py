@@ -12,6 +12,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -36,6 +37,7 @@ TRANSFORM = ImageTransform(
     resize=32, crop=(32, 32), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
 LIMITS = Limits()
+ROOT = Path(__file__).parents[1]
 
 
 def picture(size: int, colour: str = "teal", format: str = "PNG") -> bytes:
@@ -300,7 +302,7 @@ def parent(files: list[str]) -> Iterator[tuple["subprocess.Popen[str]", list[int
     """A process group of its own that decodes without end, and the ids of its workers."""
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT, files[2]],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -335,18 +337,38 @@ def test_workers_end_when_their_parent_is_killed(
     assert errors == ""
 
 
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    "import retrieval_pipeline.decode_worker as w; w.ORPHAN_SECONDS = 0.0; w.main()",
+]
+
+
 def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
     slow = tmp_path / "slow.png"
     slow.write_bytes(one_bit_png(17_000))
-    worker = "import retrieval_pipeline.decode_worker as w; w.ORPHAN_SECONDS = 0.0; w.main()"
-    messages = [(TRANSFORM, Limits(seconds=0.01)), (str(slow), None), (str(slow), None)]
+    messages = [(TRANSFORM, Limits(seconds=0.01)), (str(slow), None)]
     result = subprocess.run(
-        [sys.executable, "-c", worker],
-        cwd=Path(__file__).parents[1],
+        IMPATIENT,
+        cwd=ROOT,
         input=b"".join(map(pickle.dumps, messages)),
         capture_output=True,
     )
     assert result.returncode == -signal.SIGALRM
+
+
+def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> None:
+    big = replace(TRANSFORM, resize=300, crop=(300, 300))  # more than a pipe holds
+    messages = [(big, Limits(seconds=1)), (files[3], None)]
+    with subprocess.Popen(
+        IMPATIENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdin and worker.stdout
+        worker.stdin.write(b"".join(map(pickle.dumps, messages)))
+        worker.stdin.close()
+        time.sleep(1.5)
+        assert len(worker.stdout.read()) > 300 * 300 * 3
+    assert worker.returncode == 0
 
 
 def test_prints_of_libraries_do_not_reach_the_channel() -> None:
@@ -360,7 +382,7 @@ def test_prints_of_libraries_do_not_reach_the_channel() -> None:
     """
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         input=b"there and ",
         capture_output=True,
         check=True,
@@ -373,7 +395,7 @@ def test_a_worker_imports_nothing_heavy() -> None:
     code = "import sys, retrieval_pipeline.decode_worker; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         check=True,
         text=True,
