@@ -92,11 +92,8 @@ def update_embeddings(
     known = embedded_ids(store, space) & paths.keys()
     quarantine = _Quarantine.read(store, space, source.name, paths.keys() - known)
     skipped = set() if retry_quarantined else quarantine.settled()
-    todo = [
-        Job(path=str(source.path / to_path(path)), content_id=content)
-        for content, path in paths.items()
-        if content not in known and content not in skipped
-    ]
+    todo = [content for content in paths if content not in known and content not in skipped]
+    jobs = (Job(str(source.path / to_path(paths[content])), content) for content in todo)
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = _PartWriter(store, space, source.name)
     left = 0
@@ -106,23 +103,23 @@ def update_embeddings(
             DecodePool(description.transform, limits or Limits()) as pool,
         ):
             loading = loader.submit(load)
-            outcomes = pool.map(todo)
+            outcomes = zip(todo, (outcome for _, outcome in pool.map(jobs)), strict=True)
             while batch := list(islice(outcomes, BATCH)):
-                good: list[tuple[Job, Decoded]] = []
-                for job, outcome in batch:
+                good: list[tuple[str, Decoded]] = []
+                for content, outcome in batch:
                     if isinstance(outcome, Decoded):
-                        good.append((job, outcome))
+                        good.append((content, outcome))
                     elif isinstance(outcome, Changed):
                         left += 1
                     else:
-                        quarantine.add(job.content_id, paths[job.content_id], outcome)
-                        progress.note(f"{source.name}/{paths[job.content_id]}: {outcome}")
-                for job, decoded, result in _encode(loading.result(), good):
+                        quarantine.add(content, paths[content], outcome)
+                        progress.note(f"{source.name}/{paths[content]}: {outcome}")
+                for content, decoded, result in _encode(loading.result(), good):
                     if isinstance(result, ImageError):
-                        quarantine.add(job.content_id, paths[job.content_id], result)
+                        quarantine.add(content, paths[content], result)
                     else:
-                        quarantine.discard(job.content_id)
-                        writer.add(job.content_id, decoded, result)
+                        quarantine.discard(content)
+                        writer.add(content, decoded, result)
                 progress.advance(len(batch))
                 stopping = stop is not None and stop.is_set()
                 if writer.is_due() or stopping:
@@ -172,8 +169,8 @@ def _first_paths(manifest: pa.Table) -> dict[str, str]:
 
 
 def _encode(
-    encoder: Encoder, images: list[tuple[Job, Decoded]]
-) -> Iterator[tuple[Job, Decoded, Vectors | ImageError]]:
+    encoder: Encoder, images: list[tuple[str, Decoded]]
+) -> Iterator[tuple[str, Decoded, Vectors | ImageError]]:
     """Encode a batch; if one image has no finite vector, find out which."""
     try:
         vectors = encoder.encode_pixels([decoded.pixels for _, decoded in images])
@@ -184,8 +181,8 @@ def _encode(
         for image in images:
             yield from _encode(encoder, [image])
         return
-    for (job, decoded), vector in zip(images, vectors, strict=True):
-        yield job, decoded, vector
+    for (content, decoded), vector in zip(images, vectors, strict=True):
+        yield content, decoded, vector
 
 
 class _PartWriter:

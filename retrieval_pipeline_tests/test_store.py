@@ -85,9 +85,9 @@ def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path: Path) 
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no space left for .*finished work is kept"):
-        with replacing(tmp_path / "t"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    message = r"no space left for .*finished work is kept"
+    with pytest.raises(StoreError, match=message), replacing(tmp_path / "t"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             }
             for hit in answer.hits
         ],
-        "plan": answer.plan,
         "timings_ms": answer.timings_ms,
     }
 
@@ -109,7 +108,8 @@ def index_report(report: IndexReport) -> str:
             (manifest.removed, "removed"),
             (manifest.unreadable, "unreadable"),
         )
-        line = f"{manifest.source}: {_plural(manifest.files, 'image file')} ({changes or 'nothing new'})"
+        files = _plural(manifest.files, "image file")
+        line = f"{manifest.source}: {files} ({changes or 'nothing new'})"
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
