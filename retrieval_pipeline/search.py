@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from retrieval_pipeline import images
 from retrieval_pipeline.config import Settings
@@ -181,8 +182,8 @@ class Searcher:
         """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
 
         Raises:
-            QueryError: The query is empty or names something that does not exist.
-            ImageError: The query's image cannot be used.
+            QueryError: The query is empty, names something that does not exist, or its image
+                cannot be used.
         """
         return list(self.answer(query, k, offset).hits)
 
@@ -247,8 +248,8 @@ class Searcher:
         """Return what each query means; all their texts are encoded together.
 
         Raises:
-            QueryError: A query is empty, or its parts cancel each other out.
-            ImageError: A query's image cannot be used.
+            QueryError: A query is empty, its parts cancel each other out, or its image cannot be
+                used.
         """
         texts = list(
             dict.fromkeys(text for query in queries for _, text in (*query.wanted, *query.unwanted))
@@ -317,11 +318,15 @@ class Searcher:
         """Return the vectors of the query's pictures, from the build where it has them."""
         vectors = [self.build.vectors(self._number_of(content))[0] for content in query.like]
         if query.images:
-            limits = images.Limits.of(self.settings.images)
-            pictures = [images.open_upright(path, limits) for path in query.images]
-            encoded = self.encoder.encode_images(pictures)
+            encoded = self.encoder.encode_images([self._open(path) for path in query.images])
             vectors += list(check_vectors(encoded, self.build.info.dim, "query"))
         return vectors
+
+    def _open(self, path: Path) -> Image.Image:
+        try:
+            return images.open_upright(path, images.Limits.of(self.settings.images))
+        except images.ImageError as error:
+            raise QueryError(f"{path}: {error}") from error
 
     def _number_of(self, content_id: str) -> Numbers:
         number = pc.index(self.build.items["content_id"], content_id).as_py()

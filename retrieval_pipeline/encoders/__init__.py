@@ -1,6 +1,7 @@
 """Encoders by name: "offline", or a CLIP-family checkpoint as a hub id or a local directory."""
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import get_args
@@ -18,6 +19,10 @@ __all__ = [
     "load_encoder_of",
     "load_text_encoder_of",
 ]
+
+# OpenMP's threads spin while they wait for work, at the cost of everything else that computes:
+# decode workers take turns with them. Read when torch is loaded, which only encoders do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 EncodeTexts = Callable[[Sequence[str]], Vectors]
 
