@@ -9,6 +9,7 @@ import click
 from retrieval_pipeline import __version__
 from retrieval_pipeline.commands.demo import demo
 from retrieval_pipeline.commands.duplicates import duplicates
+from retrieval_pipeline.commands.gc import gc
 from retrieval_pipeline.commands.index import index
 from retrieval_pipeline.commands.init import init
 from retrieval_pipeline.commands.map import latent_map
@@ -53,5 +54,5 @@ def cli() -> None:
     """
 
 
-for command in (demo, init, index, query, recommend, duplicates, latent_map, status, verify):
+for command in (demo, init, index, query, recommend, duplicates, latent_map, status, verify, gc):
     cli.add_command(command)

@@ -3,7 +3,7 @@
 How it looks is the business of `views`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -273,6 +273,12 @@ def previous_coordinates(store: Store, build: str) -> pa.Table | None:
         except StoreError:
             continue
     return None
+
+
+def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
+    """Return the maps that belong to none of `builds`."""
+    names = {build.name for build in builds}
+    return [directory for directory in store.maps() if directory.name not in names]
 
 
 def _common(build: Build, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:

@@ -16,6 +16,7 @@ from retrieval_pipeline.index import Build, BuildReport, build_index
 from retrieval_pipeline.latent_map import (
     MapInfo,
     make_map,
+    orphaned_maps,
     previous_coordinates,
     read_map_info,
     save_map,
@@ -161,11 +162,8 @@ def update_map(settings: Settings, build: Path, *, progress: Progress | None = N
         save_map(latent, temporary)
         limits = Limits.of(settings.images)
         write_views(drawing(latent, settings), temporary, limits, progress)
-    # The maps of builds that are no longer kept.
-    builds = {path.name for path in store.all_builds()}
-    for former in store.maps():
-        if former.name not in builds:
-            discard(former)
+    for former in orphaned_maps(store, store.all_builds()):
+        discard(former)
     return MapReport(directory, latent.info)
 
 

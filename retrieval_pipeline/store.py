@@ -7,9 +7,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from retrieval_pipeline.vectors import VectorSpace
 
 SCHEMA_VERSION = b"1"
 TEMPORARY_PREFIX = ".tmp-"
+PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 
 MANIFEST = pa.schema(
     [
@@ -97,12 +99,16 @@ class Store:
 
     def parts(self, space: VectorSpace, source: str | None = None) -> list[Path]:
         """Embedding parts of one source, or of all of them, in a stable order."""
-        pattern = "part-*.parquet" if source else "*/part-*.parquet"
-        return sorted(self.embeddings(space, source).glob(pattern))
+        directories = [
+            directory
+            for directory in self.embedding_directories()
+            if directory.parent.name == space.key and source in (None, directory.name)
+        ]
+        return [part for directory in directories for part in parts_in(directory)[0]]
 
     def next_part(self, space: VectorSpace, source: str) -> Path:
         """Path of the part to write next."""
-        numbers = [int(part.stem.removeprefix("part-")) for part in self.parts(space, source)]
+        numbers = [part_numbers(part)[1] for part in self.parts(space, source)]
         return self.embeddings(space, source) / f"part-{max(numbers, default=0) + 1:06d}.parquet"
 
     def quarantine(self, space: VectorSpace, source: str) -> Path:
@@ -111,20 +117,28 @@ class Store:
 
     def manifests(self) -> list[Path]:
         """Every manifest, also of sources that left the settings."""
-        return sorted((self.home / "manifest").glob("*.parquet"))
+        return _listed(self.home / "manifest", "*.parquet")
+
+    def embedding_spaces(self) -> list[Path]:
+        """The directory of every vector space that has embeddings, also of former models."""
+        return _listed(self.home / "embeddings", "*/")
+
+    def embedding_directories(self) -> list[Path]:
+        """The directory of every source of every vector space, also of former sources."""
+        return [path for space in self.embedding_spaces() for path in _listed(space, "*/")]
 
     def embedding_tables(self) -> tuple[list[Path], list[Path]]:
         """Every embedding part and every quarantine table, of all vector spaces and sources."""
-        directory = self.home / "embeddings"
+        directories = self.embedding_directories()
         return (
-            sorted(directory.glob("*/*/part-*.parquet")),
-            sorted(directory.glob("*/*/quarantine.parquet")),
+            [part for directory in directories for part in parts_in(directory)[0]],
+            [path for directory in directories for path in directory.glob("quarantine.parquet")],
         )
 
     def all_builds(self) -> list[Path]:
         """Every build of every vector space, oldest first within a space."""
-        directories = (self.home / "index").glob("*/*/")
-        return sorted(path for path in directories if not path.name.startswith(TEMPORARY_PREFIX))
+        spaces = _listed(self.home / "index", "*/")
+        return [build for space in spaces for build in _listed(space, "*/")]
 
     def builds(self, space: VectorSpace) -> list[Path]:
         """The builds of one vector space, oldest first."""
@@ -169,8 +183,7 @@ class Store:
 
     def all_judgements(self) -> list[Path]:
         """The tables of all recommenders, by name."""
-        tables = self._judgements.glob("*.parquet")
-        return sorted(path for path in tables if not path.name.startswith(TEMPORARY_PREFIX))
+        return _listed(self._judgements, "*.parquet")
 
     @property
     def _judgements(self) -> Path:
@@ -182,12 +195,8 @@ class Store:
 
     def maps(self) -> list[Path]:
         """Every map, in the order in which they were drawn."""
-        directories = [
-            path
-            for path in (self.home / "map").glob("*/")
-            if not path.name.startswith(TEMPORARY_PREFIX)
-        ]
-        return sorted(directories, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        directories = _listed(self.home / "map", "*/")
+        return sorted(directories, key=lambda path: path.stat().st_mtime_ns)
 
     @property
     def last_map(self) -> Path:
@@ -205,10 +214,11 @@ class Store:
             temporary.write_text(f"{build.parent.name}/{build.name}\n", encoding="utf-8")
 
     @contextlib.contextmanager
-    def locked(self, *, wait: bool = False) -> Iterator[None]:
+    def locked(self, *, wait: bool = False, sweep: bool = True) -> Iterator[None]:
         """Hold the only right to write here; readers need none.
 
-        The kernel drops the lock of a process that dies, so that a stale one cannot exist.
+        The kernel drops the lock of a process that dies, so that a stale one cannot exist. What
+        such a process left under temporary names goes, unless not `sweep`.
 
         Raises:
             StoreError: Another run holds it, and not `wait`; the message names its process id.
@@ -229,13 +239,23 @@ class Store:
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
-            # Votes have a lock of their own, and may be on their way now.
-            _sweep(
-                path
-                for path in self.home.glob(f"**/{TEMPORARY_PREFIX}*")
-                if self._judgements not in path.parents
-            )
+            if sweep:
+                self.sweep()
             yield
+
+    def leftovers(self) -> list[Path]:
+        """What killed runs left under temporary names; for the lock's holder, who has none."""
+        # Votes have a lock of their own, and may be on their way now.
+        found = [
+            path
+            for path in self.home.glob(f"**/{TEMPORARY_PREFIX}*")
+            if self._judgements not in path.parents
+        ]
+        return sorted(path for path in found if not set(found) & set(path.parents))
+
+    def sweep(self) -> None:
+        """Remove the leftovers."""
+        _sweep(self.leftovers())
 
     @contextlib.contextmanager
     def voting(self) -> Iterator[None]:
@@ -255,6 +275,41 @@ class Store:
             yield
 
 
+def part_numbers(part: Path) -> tuple[int, int]:
+    """Return the first and last number in a part's name.
+
+    "part-000004" is one of the run that wrote it. "part-000001-000004" holds what is needed of the
+    parts with these numbers: by its name it takes their place in one moment.
+    """
+    numbers = part.stem.split("-")[1:]
+    return int(numbers[0]), int(numbers[-1])
+
+
+def merged_part(parts: Sequence[Path]) -> Path:
+    """Return the path of the part that takes the place of these neighbours, which are in order."""
+    if len(parts) == 1:
+        return parts[0]
+    first, last = part_numbers(parts[0])[0], part_numbers(parts[-1])[1]
+    return parts[0].with_name(f"part-{first:06d}-{last:06d}.parquet")
+
+
+def parts_in(directory: Path) -> tuple[list[Path], list[Path]]:
+    """Return the parts in a directory, by number, and those that others have taken the place of."""
+    files = [path for path in directory.glob("part-*.parquet") if PART_NAME.fullmatch(path.name)]
+    current: list[Path] = []
+    replaced: list[Path] = []
+    last = 0
+    for part in sorted(files, key=lambda part: (part_numbers(part)[0], -part_numbers(part)[1])):
+        (current if part_numbers(part)[1] > last else replaced).append(part)
+        last = max(last, part_numbers(part)[1])
+    return current, replaced
+
+
+def _listed(directory: Path, pattern: str) -> list[Path]:
+    found = directory.glob(pattern)
+    return sorted(path for path in found if not path.name.startswith(TEMPORARY_PREFIX))
+
+
 def _sweep(leftovers: Iterable[Path]) -> None:
     """Remove what killed runs left under temporary names; only a lock's holder may."""
     for leftover in leftovers:
@@ -265,7 +320,7 @@ def _sweep(leftovers: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, done: str = "written") -> Iterator[None]:
     """Turn an error of the file system into one line."""
     try:
         yield
@@ -275,7 +330,7 @@ def _explained(path: Path) -> Iterator[None]:
                 f"no space left for {path}: free some and run again; "
                 "finished work is kept, nothing was half-written"
             ) from error
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StoreError(f"{path}: cannot be {done}: {error.strerror or error}") from error
 
 
 def _sync_directory(directory: Path) -> None:
@@ -333,16 +388,16 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def discard(directory: Path) -> None:
-    """Remove a directory: at once for whoever looks, then from the disk.
+def discard(path: Path) -> None:
+    """Remove a file or directory: at once for whoever looks, then from the disk.
 
     Raises:
         StoreError: The file system refused.
     """
-    temporary = _temporary(directory)
-    with _explained(directory):
-        directory.replace(temporary)
-        shutil.rmtree(temporary)
+    temporary = _temporary(path)
+    with _explained(path, "removed"):
+        path.replace(temporary)
+        _sweep([temporary])
 
 
 def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:

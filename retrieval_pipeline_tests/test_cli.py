@@ -64,7 +64,7 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
     assert "retrieval init ~/Pictures" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "index", "query", "status", "verify"])
+@pytest.mark.parametrize("command", ["demo", "init", "index", "query", "status", "verify", "gc"])
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run(tmp_path, command, "--help")
     assert done.returncode == 0

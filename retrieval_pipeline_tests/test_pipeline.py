@@ -51,7 +51,7 @@ def test_directories_in_answers_out(settings: Settings) -> None:
 
 def test_a_picture_finds_itself(settings: Settings, pictures: Path) -> None:
     index_sources(settings)
-    hit = Searcher.open(settings).search(Query(image=pictures / "rocket.jpg"), k=1)[0]
+    hit = Searcher.open(settings).search(Query(images=(pictures / "rocket.jpg",)), k=1)[0]
     assert hit.path.name == "rocket.jpg"
     assert hit.score == pytest.approx(1, abs=1e-3)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from retrieval_pipeline.duplicates import DuplicateGroup
+from retrieval_pipeline.gc import Freed
 from retrieval_pipeline.index import BuildInfo
 from retrieval_pipeline.latent_map import MapInfo
 from retrieval_pipeline.paths import printable, to_text
@@ -207,6 +209,18 @@ def status_json(status: LibraryStatus) -> dict[str, Any]:
     }
 
 
+def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:
+    """Say what went (or would go), where it was, why, and how much that gives back."""
+    lines = [
+        f"{_size(each.bytes):>9}  {each.path.relative_to(home)}  ({each.why})" for each in freed
+    ]
+    if not freed:
+        return "there is nothing to give back"
+    total = _size(sum(each.bytes for each in freed))
+    what = "to give back; this was a dry run, nothing was removed" if dry_run else "given back"
+    return "\n".join([*lines, f"{total:>9}  {what}"])
+
+
 def _source_lines(source: SourceStatus) -> list[str]:
     where = f"{source.name}  {printable(str(source.path))}"
     if not source.reachable:
@@ -231,6 +245,10 @@ def _source_lines(source: SourceStatus) -> list[str]:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 def _counts(*pairs: tuple[int, str]) -> str:
