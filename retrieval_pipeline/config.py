@@ -5,11 +5,20 @@ import json
 import os
 import re
 import tomllib
+import zoneinfo
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from retrieval_pipeline.errors import SettingsError
 
@@ -25,24 +34,37 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Model):
-    """A named directory that the user wants indexed."""
+def _check_name(name: str) -> str:
+    if not SOURCE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not allowed: 1 to 64 letters, digits, - and _, "
+            "starting with a letter or digit"
+        )
+    return name
 
-    name: str
+
+# A partition of Dagster's and part of a file name.
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class Source(_Model):
+    """A named directory that the user wants indexed.
+
+    Attributes:
+        name: Stays with its images.
+        path: The directory.
+        extensions: Of the files that are images.
+        exclude: Globs on the path or the name of what is left out.
+        follow_symlinks: Also look behind links.
+        watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+    """
+
+    name: Name
     path: Path
     extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_a_key(cls, name: str) -> str:
-        if not SOURCE_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} is not allowed: 1 to 64 letters, digits, - and _, "
-                "starting with a letter or digit"
-            )
-        return name
+    watch: bool = True
 
     @field_validator("extensions")
     @classmethod
@@ -67,6 +89,30 @@ class IndexSettings(_Model):
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
 
 
+def _check_timezone(name: str) -> str:
+    if name not in zoneinfo.available_timezones():
+        raise ValueError('no such time zone: write it as "Europe/Berlin" or "UTC"')
+    return name
+
+
+# Five fields; Dagster checks what is in them.
+Cron = Annotated[str, Field(pattern=r"^\S+( +\S+){4}$")]
+
+
+class Schedule(_Model):
+    """When Dagster does what nobody asks for.
+
+    Attributes:
+        reindex: Cron line of the run over all sources.
+        timezone: Of the cron line, an IANA name.
+        watch_seconds: Time between two looks at the directories.
+    """
+
+    reindex: Cron = "0 2 * * *"
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
+    watch_seconds: Annotated[int, Field(ge=1)] = 60
+
+
 class Settings(_Model):
     """Everything that retrieval.toml may say.
 
@@ -79,6 +125,7 @@ class Settings(_Model):
         max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
         images: Bounds for one image.
         index: `recall` is the share of the true ten nearest images that a query must find.
+        schedule: When Dagster runs by itself.
         sources: The directories to index.
     """
 
@@ -90,6 +137,7 @@ class Settings(_Model):
     max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
     images: ImageLimits = ImageLimits()
     index: IndexSettings = IndexSettings()
+    schedule: Schedule = Schedule()
     sources: tuple[Source, ...] = ()
 
     @model_validator(mode="after")
@@ -193,6 +241,8 @@ def _explain(problem: Any, values: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        message = 'not five fields such as "0 2 * * *"'
     if location and location[-1] == "device":
         message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
     given = problem["input"]
@@ -219,14 +269,16 @@ def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Names that are allowed beside the last step of `location`."""
-    model: type[BaseModel] = Settings
-    if "sources" in location[:-1]:
-        model = Source
-    elif "images" in location[:-1]:
-        model = ImageLimits
-    elif "index" in location[:-1]:
-        model = IndexSettings
-    return list(model.model_fields)
+    section = str(location[0]) if len(location) > 1 else ""
+    return list(_SECTIONS.get(section, Settings).model_fields)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "images": ImageLimits,
+    "index": IndexSettings,
+    "schedule": Schedule,
+    "sources": Source,
+}
 
 
 def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
@@ -262,6 +314,7 @@ device = "auto"
 #   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"]
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
+#   watch = true                                  Dagster looks for changes every minute
 {sources}"""
 
 

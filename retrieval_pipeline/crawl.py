@@ -124,6 +124,9 @@ def update_manifest(
     published = rows != before
     if published or not store.manifest(source.name).exists():
         _save(store, source.name, rows)
+    else:
+        # Its time is that of the last crawl.
+        os.utime(store.manifest(source.name))
     fresh = [rows[row.path] for row in todo]
     return ManifestReport(
         source=source.name,

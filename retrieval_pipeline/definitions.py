@@ -4,7 +4,13 @@ import dagster as dg
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.orchestration.assets import build_assets
-from retrieval_pipeline.orchestration.jobs import build_reindex_job, query_job
+from retrieval_pipeline.orchestration.automation import build_automation_sensor
+from retrieval_pipeline.orchestration.jobs import (
+    build_crawl_job,
+    build_nightly_schedule,
+    build_reindex_job,
+    query_job,
+)
 from retrieval_pipeline.orchestration.partitions import (
     load_definition_settings,
     partitions_by_recommender,
@@ -12,6 +18,7 @@ from retrieval_pipeline.orchestration.partitions import (
 )
 from retrieval_pipeline.orchestration.recommend import build_recommender_assets, recommend_job
 from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 
 
 def build_definitions(settings: Settings, library: Library | None = None) -> dg.Definitions:
@@ -19,10 +26,19 @@ def build_definitions(settings: Settings, library: Library | None = None) -> dg.
 
     `library` is what runs read their settings from; by default the same file as the command line.
     """
-    assets = build_assets(partitions_by_source(settings))
+    by_source = partitions_by_source(settings)
+    by_recommender = partitions_by_recommender(settings)
+    assets = build_assets(settings, by_source)
+    reindex_job = build_reindex_job(assets)
+    crawl_job = build_crawl_job()
     return dg.Definitions(
-        assets=[*assets, *build_recommender_assets(partitions_by_recommender(settings))],
-        jobs=[build_reindex_job(assets), query_job, recommend_job],
+        assets=[*assets, *build_recommender_assets(by_recommender)],
+        jobs=[reindex_job, crawl_job, query_job, recommend_job],
+        schedules=[build_nightly_schedule(settings, reindex_job)],
+        sensors=[
+            build_watch_sensor(settings, by_source, by_recommender, crawl_job),
+            build_automation_sensor(settings),
+        ],
         resources={"library": library or Library()},
     )
 

@@ -30,7 +30,7 @@ class SourceStatus:
         embedded: Contents that have an embedding in the vector space of the settings.
         quarantined: Contents that cannot be used, by reason.
         unreadable: Files and directories that could not be read.
-        crawled_at: When the manifest was last written; None before the first time.
+        crawled_at: When the source was last looked at; None before the first time.
     """
 
     name: str

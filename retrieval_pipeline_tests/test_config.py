@@ -102,3 +102,15 @@ def test_an_unknown_source_lists_those_that_exist() -> None:
 def test_directories_of_one_name_get_names_of_their_own() -> None:
     directories = [Path("/a/Pictures"), Path("/b/pictures"), Path("/c/Фото"), Path("/")]
     assert names_for(directories) == ["Pictures", "pictures-2", "pictures-3", "pictures-4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('reindex = "tonight"', 'schedule.reindex: not five fields such as "0 2 * * *"'),
+        ('timezone = "Mars/Olympus"', "schedule.timezone: no such time zone"),
+        ("watch_second = 5", "schedule.watch_second: unknown key (did you mean `watch_seconds`?)"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert message in problem(tmp_path, f"[schedule]\n{text}\n")

@@ -58,7 +58,8 @@ def reindexed(
 def metadata(
     result: dg.ExecuteInProcessResult, asset: str, partition: str | None = None
 ) -> dict[str, object]:
-    for event in result.get_asset_materialization_events():
+    # Of several partitions in one run, the last event of each is its own.
+    for event in reversed(result.get_asset_materialization_events()):
         found = event.step_materialization_data.materialization
         if found.asset_key == dg.AssetKey(asset) and found.partition == partition:
             return {name: value.value for name, value in found.metadata.items()}
@@ -115,7 +116,7 @@ def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessRe
     embeddings = metadata(reindexed, "image_embeddings", "things")
     assert embeddings["embedded"] == 2
     assert str(embeddings["pictures"]).startswith("![](data:image/png;base64,")
-    assert len(str(embeddings["pictures"])) < 100_000 * 4 / 3
+    assert len(str(embeddings["pictures"])) < 100_000
     index = metadata(reindexed, "retrieval_index")
     assert index["dagster/row_count"] == 3
     assert index["model"] == "offline"

@@ -5,108 +5,166 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
-from retrieval_pipeline.crawl import update_manifest
-from retrieval_pipeline.embed import update_embeddings
-from retrieval_pipeline.errors import BuildError, RetrievalError, SourceError
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.crawl import ManifestReport, update_manifest
+from retrieval_pipeline.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.errors import BuildError, SourceError
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.index import build_index
-from retrieval_pipeline.orchestration.previews import map_preview, source_sheet
+from retrieval_pipeline.orchestration.automation import (
+    ON_NEW_DATA,
+    ON_NEW_DATA_OF_ANY,
+    ON_NEW_DATA_OR_MODEL,
+)
+from retrieval_pipeline.orchestration.columns import (
+    EMBEDDING_COLUMNS,
+    ITEM_COLUMNS,
+    MANIFEST_COLUMNS,
+    MAP_COLUMNS,
+)
+from retrieval_pipeline.orchestration.events import (
+    Events,
+    Made,
+    explained,
+    failure,
+    is_transient,
+    materialised,
+    partitions_made,
+)
+from retrieval_pipeline.orchestration.previews import (
+    map_preview,
+    quarantine_table,
+    source_sheet,
+    unreadable_table,
+)
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
 from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder, update_map
+from retrieval_pipeline.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+
+GROUP = "retrieval"
 
 
-def failure(error: RetrievalError) -> dg.Failure:
-    """Return the error as a failure of the run: one line, and no retry, which would not help."""
-    return dg.Failure(description=str(error), allow_retries=False)
+class CrawlConfig(dg.Config):
+    """How to look at the directories."""
+
+    allow_shrink: bool = Field(
+        default=False, description="Confirm that most files of a source are gone"
+    )
+    rehash: bool = Field(
+        default=False, description="Read every file again, also those that look unchanged"
+    )
 
 
-def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDefinition]:
+class EmbedConfig(dg.Config):
+    """How to embed."""
+
+    retry_quarantined: bool = Field(
+        default=False, description="Try images again that could not be used"
+    )
+
+
+def build_assets(
+    settings: Settings, by_source: dg.PartitionsDefinition[str]
+) -> Sequence[dg.AssetsDefinition]:
     """Return the assets of the flow, partitioned by these sources."""
 
     @dg.asset(
         partitions_def=by_source,
-        group_name="retrieval",
+        group_name=GROUP,
         kinds={"parquet"},
+        code_version="1",
+        metadata=MANIFEST_COLUMNS,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def file_manifest(context: dg.AssetExecutionContext, library: Library) -> None:
+    def file_manifest(
+        context: dg.AssetExecutionContext, config: CrawlConfig, library: Library
+    ) -> Events:
         """The image files of a source: path, size, time and content id."""
-        settings = library.settings
-        failed: list[str] = []
-        with library.store.locked(wait=True):
+        settings, store = library.settings, library.store
+        made: dict[str, Made] = {}
+        failed: dict[str, SourceError] = {}
+        with explained(context), store.locked(wait=True):
             for source in context.partition_keys:
                 try:
                     report = update_manifest(
-                        library.store,
+                        store,
                         settings.source(source),
                         max_shrink=settings.max_shrink,
+                        allow_shrink=config.allow_shrink,
+                        rehash=config.rehash,
                         progress=LogProgress(context.log),
                     )
                 except SourceError as error:
-                    failed.append(str(error))
-                    continue
-                context.add_asset_metadata(
-                    {
-                        "dagster/row_count": report.files,
-                        "new": report.new,
-                        "changed": report.changed,
-                        "removed": report.removed,
-                        "unreadable": report.unreadable,
-                        "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
-                        "table": dg.MetadataValue.path(str(library.store.manifest(source))),
-                    },
-                    partition_key=source,
+                    failed[source] = error
+                else:
+                    made[source] = Made(
+                        manifest_version(store, source), _manifest_metadata(store, report)
+                    )
+            if failed:
+                yield from partitions_made(context, made)
+                raise next(filter(is_transient, failed.values()), None) or SourceError(
+                    "\n".join(map(str, failed.values()))
                 )
-        if failed:
-            raise failure(SourceError("\n".join(failed)))
+        yield from materialised(context, made)
 
     @dg.asset(
         deps=[file_manifest],
         partitions_def=by_source,
-        group_name="retrieval",
+        group_name=GROUP,
         kinds={"parquet", "huggingface"},
         pool="gpu",
+        # A change of model is a change of code: everything is embedded anew.
+        code_version=f"1 {settings.model} {settings.revision or ''} {settings.precision}",
+        metadata=EMBEDDING_COLUMNS,
+        automation_condition=ON_NEW_DATA_OR_MODEL,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def image_embeddings(context: dg.AssetExecutionContext, library: Library) -> None:
+    def image_embeddings(
+        context: dg.AssetExecutionContext, config: EmbedConfig, library: Library
+    ) -> Events:
         """An embedding of each image of a source that the model of the settings had not seen."""
-        settings = library.settings
-        description = describe_encoder(settings)
-        load = functools.cache(functools.partial(load_settings_encoder, settings))
-        with library.store.locked(wait=True):
+        settings, store = library.settings, library.store
+        made: dict[str, Made] = {}
+        with explained(context), store.locked(wait=True):
+            description = describe_encoder(settings)
+            load = functools.cache(functools.partial(load_settings_encoder, settings))
             for source in context.partition_keys:
                 report = update_embeddings(
-                    library.store,
+                    store,
                     settings.source(source),
                     description,
                     load,
                     limits=Limits.of(settings.images),
+                    retry_quarantined=config.retry_quarantined,
                     progress=LogProgress(context.log),
                 )
-                context.add_asset_metadata(
-                    {
-                        "dagster/row_count": report.known + report.embedded,
-                        "embedded": report.embedded,
-                        "duplicates": report.duplicates,
-                        "quarantined": report.quarantined,
-                        "left_for_next_run": report.left,
-                        "images_per_second": round(report.images_per_second, 1),
-                        "model": description.space.model,
-                        "pictures": source_sheet(library.store, settings, source),
-                    },
-                    partition_key=source,
+                made[source] = Made(
+                    embeddings_version(store, description.space, source),
+                    _embedding_metadata(store, settings, description.space, report),
+                    inputs={"file_manifest": manifest_version(store, source)},
                 )
+        yield from materialised(context, made)
 
-    @dg.asset(deps=[image_embeddings], group_name="retrieval", kinds={"arrow"})
+    @dg.asset(
+        deps=[image_embeddings],
+        group_name=GROUP,
+        kinds={"arrow"},
+        code_version="1",
+        metadata=ITEM_COLUMNS,
+        automation_condition=ON_NEW_DATA_OF_ANY,
+    )
     def retrieval_index(
         context: dg.AssetExecutionContext, library: Library
     ) -> dg.MaterializeResult[Any]:
         """The current build: Annoy's trees and the items they point to, over all sources."""
         settings = library.settings
-        space = describe_encoder(settings).space
-        with library.store.locked(wait=True):
+        with explained(context), library.store.locked(wait=True):
+            space = describe_encoder(settings).space
             report = build_index(
                 library.store,
                 space,
@@ -133,13 +191,20 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
             data_version=dg.DataVersion(info.inputs),
         )
 
-    @dg.asset(deps=[retrieval_index], group_name="retrieval", kinds={"plotly", "scikitlearn"})
+    @dg.asset(
+        deps=[retrieval_index],
+        group_name=GROUP,
+        kinds={"plotly", "scikitlearn"},
+        code_version="1",
+        metadata=MAP_COLUMNS,
+        automation_condition=ON_NEW_DATA,
+    )
     def latent_map(
         context: dg.AssetExecutionContext, library: Library
     ) -> dg.MaterializeResult[Any]:
         """The current build as a map: its principal components, clusters, picture and page."""
         settings = library.settings
-        with library.store.locked(wait=True):
+        with explained(context), library.store.locked(wait=True):
             build = library.store.current_build()
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
@@ -169,3 +234,37 @@ def build_assets(by_source: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsD
         )
 
     return [file_manifest, image_embeddings, retrieval_index, latent_map]
+
+
+def _manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
+    metadata = {
+        "dagster/row_count": report.files,
+        "new": report.new,
+        "changed": report.changed,
+        "removed": report.removed,
+        "unreadable": report.unreadable,
+        "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
+        "table": dg.MetadataValue.path(str(store.manifest(report.source))),
+    }
+    if report.unreadable:
+        metadata["unreadable_files"] = unreadable_table(store, report.source)
+    return metadata
+
+
+def _embedding_metadata(
+    store: Store, settings: Settings, space: VectorSpace, report: EmbedReport
+) -> dict[str, Any]:
+    metadata = {
+        "dagster/row_count": report.known + report.embedded,
+        "embedded": report.embedded,
+        "duplicates": report.duplicates,
+        "quarantined": report.quarantined,
+        "left_for_next_run": report.left,
+        "images_per_second": round(report.images_per_second, 1),
+        "model": space.model,
+        "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
+        "pictures": source_sheet(store, settings, report.source),
+    }
+    if report.quarantined:
+        metadata["quarantine"] = quarantine_table(store, space, report.source)
+    return metadata

@@ -8,9 +8,8 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images import Limits
-from retrieval_pipeline.orchestration.assets import failure
+from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.search import Query, Searcher
@@ -38,7 +37,7 @@ class QueryConfig(dg.Config):
 def query(context: dg.OpExecutionContext, config: QueryConfig, library: Library) -> None:
     """Answer one query from the current build."""
     settings = library.settings
-    try:
+    with explained(context):
         answer = Searcher.open(settings).answer(
             Query(
                 text=config.text or None,
@@ -50,8 +49,6 @@ def query(context: dg.OpExecutionContext, config: QueryConfig, library: Library)
             ),
             config.k,
         )
-    except RetrievalError as error:
-        raise failure(error) from None
     for rank, hit in enumerate(answer.hits, 1):
         context.log.info(f"{rank:>3}  {hit.score:.3f}  {hit.path}")
     context.add_output_metadata(
@@ -72,7 +69,43 @@ def query_job() -> None:
 
 def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAssetJobDefinition":
     """Return the job that brings manifests, embeddings, index and map up to date."""
-    return dg.define_asset_job("reindex_job", selection=dg.AssetSelection.assets(*assets))
+    return dg.define_asset_job(
+        "reindex_job",
+        selection=dg.AssetSelection.assets(*assets),
+        description="Bring a source, the index and the map up to date.",
+    )
+
+
+def build_crawl_job() -> "UnresolvedAssetJobDefinition":
+    """Return the job that looks at a directory; what is new there makes the rest follow."""
+    return dg.define_asset_job(
+        "crawl_job",
+        selection=dg.AssetSelection.assets("file_manifest"),
+        description="Look at a directory; embeddings, index and map follow if it has changed.",
+    )
+
+
+def build_nightly_schedule(
+    settings: Settings, job: "UnresolvedAssetJobDefinition"
+) -> dg.ScheduleDefinition:
+    """Return the schedule that makes up for whatever sensors missed or failed at."""
+
+    @dg.schedule(
+        job=job,
+        name="nightly",
+        cron_schedule=settings.schedule.reindex,
+        execution_timezone=settings.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="A run for each source, so that a disk that is away fails alone.",
+    )
+    def nightly(context: dg.ScheduleEvaluationContext) -> Sequence[dg.RunRequest]:
+        night = context.scheduled_execution_time.isoformat()
+        return [
+            dg.RunRequest(run_key=f"{name} {night}", partition_key=name)
+            for name in settings.source_names
+        ]
+
+    return nightly
 
 
 def all_sources(settings: Settings) -> dict[str, str]:

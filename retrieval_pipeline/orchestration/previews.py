@@ -1,15 +1,18 @@
 """Pictures and tables for the Dagster UI; they live in the event log, so each stays small."""
 
 import base64
+from collections import Counter
 from pathlib import Path
 
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.images import ImageError, Limits, thumbnail
 from retrieval_pipeline.paths import printable, to_path, to_text
 from retrieval_pipeline.search import Answer
-from retrieval_pipeline.store import Store, read_manifest
+from retrieval_pipeline.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views.contact_sheet import contact_sheet
 
 # Pictures on a contact sheet: enough to recognise a directory at a glance.
@@ -17,6 +20,18 @@ SHEET_PICTURES = 12
 # Width of the map's picture and quality of its compression: thumbnails can be told apart, and full
 # of them it takes 70 KB.
 MAP_PIXELS, MAP_QUALITY = 1000, 60
+# Rows of a table, and characters of an error: enough to see what is wrong.
+TABLE_ROWS, DETAIL = 50, 200
+# Named, so that a table without rows has them, too.
+UNREADABLE_COLUMNS = dg.TableSchema(columns=[dg.TableColumn("path"), dg.TableColumn("why")])
+QUARANTINE_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("reason"),
+        dg.TableColumn("images", "int"),
+        dg.TableColumn("example"),
+        dg.TableColumn("detail"),
+    ]
+)
 # Pixels and count of the thumbnails in a table of hits: together below 100 KB.
 HIT_PIXELS = 128
 HIT_PICTURES = 16
@@ -30,6 +45,40 @@ def source_sheet(store: Store, settings: Settings, source: str) -> dg.MarkdownMe
     files = [root / to_path(path) for path in paths[::step][:SHEET_PICTURES]]
     sheet = contact_sheet(files, Limits.of(settings.images))
     return picture(sheet, "image/png")
+
+
+def unreadable_table(store: Store, source: str) -> dg.TableMetadataValue:
+    """Return the first paths of a source that could not be read, and why."""
+    rows = read_manifest(store, source).to_pylist()
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"path": printable(row["path"]), "why": row["error"] or row["status"]})
+            for row in rows
+            if row["status"] != Status.OK
+        ][:TABLE_ROWS],
+        UNREADABLE_COLUMNS,
+    )
+
+
+def quarantine_table(store: Store, space: VectorSpace, source: str) -> dg.TableMetadataValue:
+    """Return how many images of a source cannot be used for each reason, with an example."""
+    rows = read_quarantine(store, space, source).to_pylist()
+    counts = Counter(row["reason"] for row in rows)
+    examples = {row["reason"]: row for row in reversed(rows)}
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "reason": reason.replace("_", " "),
+                    "images": count,
+                    "example": printable(examples[reason]["path"]),
+                    "detail": printable(examples[reason]["detail"])[:DETAIL],
+                }
+            )
+            for reason, count in counts.most_common()
+        ],
+        QUARANTINE_COLUMNS,
+    )
 
 
 def map_preview(png: Path) -> dg.MarkdownMetadataValue:

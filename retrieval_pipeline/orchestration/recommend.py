@@ -1,20 +1,23 @@
 """Recommenders in Dagster: the stored votes, what was learned from them, and a job that ranks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.content import content_id_of_file
-from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.errors import RecommendError
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.judgements import read_judgements, require_recommender
-from retrieval_pipeline.orchestration.assets import failure
+from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
+from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.previews import picture
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend import Picture, Session
 from retrieval_pipeline.search import Searcher
+from retrieval_pipeline.store import Store
 from retrieval_pipeline.views.contact_sheet import contact_sheet
 
 # Pictures on the sheet of the best: more would be too small to judge the taste by.
@@ -45,47 +48,26 @@ def build_recommender_assets(
         partitions_def=by_name,
         group_name="retrieval",
         kinds={"scikitlearn"},
+        code_version="1",
+        automation_condition=ON_NEW_DATA,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def recommender(context: dg.AssetExecutionContext, library: Library) -> None:
+    def recommender(context: dg.AssetExecutionContext, library: Library) -> Events:
         """A taste learned from the votes: an SVM, how well it predicts them, and what it likes."""
-        settings = library.settings
-        limits = Limits.of(settings.images)
-        searcher = _searcher(library)
-        failed: list[str] = []
-        for name in context.partition_keys:
-            try:
-                require_recommender(library.store, name)
-                session = Session(searcher, name)
-                best = session.ranking(SHEET_PICTURES)
-            except RetrievalError as error:
-                failed.append(str(error))
-                continue
-            quality = session.quality()
-            measured = (
-                {
-                    "cross_validated_accuracy": round(quality.accuracy, 4),
-                    "cross_validated_average_precision": round(quality.average_precision, 4),
-                }
-                if quality
-                else {}
-            )
-            context.add_asset_metadata(
-                {
-                    **measured,
-                    "votes": len(read_judgements(library.store, name)),
-                    "liked": session.likes,
-                    "not_liked": session.dislikes,
-                    "not_in_the_index": session.gone,
-                    "model": searcher.build.info.model,
-                    "build": searcher.build.path.name,
-                    "best": _sheet(best, limits),
-                    "table": dg.MetadataValue.path(str(library.store.judgements(name))),
-                },
-                partition_key=name,
-            )
-        if failed:
-            raise dg.Failure(description="\n".join(failed), allow_retries=False)
+        store = library.store
+        made: dict[str, Made] = {}
+        with explained(context):
+            searcher = Searcher.open(library.settings)
+            inputs = {"retrieval_index": searcher.build.info.inputs}
+            for name in context.partition_keys:
+                require_recommender(store, name)
+                votes = content_id_of_file(store.judgements(name))
+                made[name] = Made(
+                    f"{votes}-{searcher.build.info.inputs}",
+                    _recommender_metadata(searcher, store, name),
+                    {"judgements": votes, **inputs},
+                )
+        yield from materialised(context, made)
 
     return [judgements, recommender]
 
@@ -100,12 +82,10 @@ class RecommendConfig(dg.Config):
 @dg.op
 def recommend(context: dg.OpExecutionContext, config: RecommendConfig, library: Library) -> None:
     """Rank the pictures that nobody voted on yet."""
-    try:
+    with explained(context):
         require_recommender(library.store, config.name)
-        session = Session(_searcher(library), config.name)
+        session = Session(Searcher.open(library.settings), config.name)
         best = session.ranking(config.k)
-    except RetrievalError as error:
-        raise failure(error) from None
     context.add_output_metadata(
         {
             "ranking": _table(best),
@@ -123,11 +103,27 @@ def recommend_job() -> None:
     recommend()
 
 
-def _searcher(library: Library) -> Searcher:
+def _recommender_metadata(searcher: Searcher, store: Store, name: str) -> dict[str, Any]:
+    session = Session(searcher, name)
+    metadata: dict[str, Any] = {
+        "votes": len(read_judgements(store, name)),
+        "liked": session.likes,
+        "not_liked": session.dislikes,
+        "not_in_the_index": session.gone,
+        "model": searcher.build.info.model,
+        "build": searcher.build.path.name,
+        "table": dg.MetadataValue.path(str(store.judgements(name))),
+    }
     try:
-        return Searcher.open(library.settings)
-    except RetrievalError as error:
-        raise failure(error) from None
+        best = session.ranking(SHEET_PICTURES)
+    except RecommendError as error:
+        # Too few votes are nothing that failed: the next ones make it follow.
+        return {**metadata, "no_ranking": str(error)}
+    if quality := session.quality():
+        metadata["cross_validated_accuracy"] = round(quality.accuracy, 4)
+        metadata["cross_validated_average_precision"] = round(quality.average_precision, 4)
+    metadata["best"] = _sheet(best, Limits.of(searcher.settings.images))
+    return metadata
 
 
 def _table(ranking: Sequence[Picture]) -> dg.TableMetadataValue:

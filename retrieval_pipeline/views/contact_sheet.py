@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from retrieval_pipeline import images
 from retrieval_pipeline.paths import printable
 
-# An event log keeps every sheet for ever, and a browser gets all those of a run at once.
-MAX_BYTES = 100_000
+# An event log keeps every sheet for ever, and a browser gets all those of a run at once. As base64
+# this is just below 100 kB.
+MAX_BYTES = 74_000
 # More could not be told apart within that size.
 MAX_PICTURES = 48
 # In pixels: widest sheet, longest edge of a picture on it, space around each, caption's line.
@@ -47,7 +48,7 @@ class _Tile:
 def contact_sheet(
     paths: Sequence[Path], limits: images.Limits, captions: Sequence[str] = ()
 ) -> bytes:
-    """Return a PNG of less than 100,000 bytes with the first 48 pictures in rows.
+    """Return a PNG of less than 74,000 bytes with the first 48 pictures in rows.
 
     Args:
         paths: Image files; one that cannot be used becomes a grey tile that names the reason.

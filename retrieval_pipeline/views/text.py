@@ -230,7 +230,7 @@ def _source_lines(source: SourceStatus) -> list[str]:
     lines = [
         where,
         f"  {_plural(source.files, 'file')}, {_plural(source.images, 'image')}, "
-        f"{source.bytes / 1e6:,.1f} MB; last change seen {_ago(source.crawled_at)}",
+        f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
     if source.quarantined:

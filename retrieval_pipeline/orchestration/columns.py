@@ -1,0 +1,93 @@
+"""Columns of the stored tables and where their values come from, as Dagster shows them."""
+
+import dagster as dg
+import pyarrow as pa
+
+from retrieval_pipeline.items import items_schema
+from retrieval_pipeline.latent_map import COORDINATES
+from retrieval_pipeline.store import MANIFEST, embedding_schema
+
+# Dimensions depend on the model; the columns do not.
+_ANY_DIMENSION = 1
+
+_DESCRIPTIONS = {
+    "path": "Relative to the source; bytes that are not UTF-8 as \\xNN",
+    "size": "Bytes",
+    "mtime_ns": "Time of the last change, nanoseconds since 1970",
+    "content_id": "First 128 bits of the BLAKE3 of the file's bytes, as hex",
+    "status": "ok, unreadable or changing",
+    "error": "Why a file has no content id",
+    "embedding": "Unit vector, float32, as many components as the model has",
+    "width": "Pixels of the upright picture",
+    "height": "Pixels of the upright picture",
+    "format": "As Pillow names it",
+    "locations": "Every file that holds this image: source, path, size, mtime_ns",
+    "x": "Along the first principal component",
+    "y": "Along the second principal component",
+    "z": "Along the third principal component",
+    "cluster": "Number of the cluster",
+}
+
+
+def _columns(schema: pa.Schema) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                "list<float>" if column.name == "embedding" else str(column.type),
+                _DESCRIPTIONS[column.name],
+                dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in schema
+        ]
+    )
+
+
+def _lineage(**columns: tuple[str, ...]) -> dg.TableColumnLineage:
+    """Say of each column which "asset.column" it is made from."""
+    return dg.TableColumnLineage(
+        deps_by_column={
+            name: [
+                dg.TableColumnDep(asset_key=dg.AssetKey(asset), column_name=column)
+                for asset, _, column in (origin.partition(".") for origin in origins)
+            ]
+            for name, origins in columns.items()
+        }
+    )
+
+
+_FROM_PICTURE = ("file_manifest.content_id",)
+_FROM_VECTOR = ("retrieval_index.embedding",)
+
+MANIFEST_COLUMNS = {"dagster/column_schema": _columns(MANIFEST)}
+EMBEDDING_COLUMNS = {
+    "dagster/column_schema": _columns(embedding_schema(_ANY_DIMENSION)),
+    "dagster/column_lineage": _lineage(
+        content_id=_FROM_PICTURE,
+        embedding=_FROM_PICTURE,
+        width=_FROM_PICTURE,
+        height=_FROM_PICTURE,
+        format=_FROM_PICTURE,
+    ),
+}
+ITEM_COLUMNS = {
+    "dagster/column_schema": _columns(items_schema(_ANY_DIMENSION)),
+    "dagster/column_lineage": _lineage(
+        content_id=("file_manifest.content_id", "image_embeddings.content_id"),
+        locations=("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
+        embedding=("image_embeddings.embedding",),
+        width=("image_embeddings.width",),
+        height=("image_embeddings.height",),
+        format=("image_embeddings.format",),
+    ),
+}
+MAP_COLUMNS = {
+    "dagster/column_schema": _columns(COORDINATES),
+    "dagster/column_lineage": _lineage(
+        content_id=("retrieval_index.content_id",),
+        x=_FROM_VECTOR,
+        y=_FROM_VECTOR,
+        z=_FROM_VECTOR,
+        cluster=_FROM_VECTOR,
+    ),
+}

@@ -1,0 +1,120 @@
+"""How assets tell Dagster what they made, of which version, and why they failed."""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from retrieval_pipeline.errors import RetrievalError
+
+Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckResult]
+
+# Waits of 10, 20 and 40 seconds: a network share that comes back is worth as much, not more.
+RETRIES, BACKOFF_SECONDS = 3, 10.0
+# What passes by itself; a full disk or a missing permission does not.
+TRANSIENT = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.EIO,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run made of one partition.
+
+    Attributes:
+        version: The same for the same data, so that only a change makes others follow.
+        metadata: For people.
+        inputs: Versions of what it was made from, by asset.
+    """
+
+    version: str
+    metadata: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+def materialised(
+    context: dg.AssetExecutionContext,
+    made: Mapping[str, Made],
+    checks: Sequence[dg.AssetCheckResult] = (),
+) -> Events:
+    """Yield the events of a run over these partitions, each with its own data version.
+
+    One result gives all partitions of a run the same version; so those of several partitions
+    are told one by one after it, and what is told last counts.
+    """
+    if len(made) == 1:
+        (one,) = made.values()
+        yield dg.MaterializeResult(
+            metadata=one.metadata,
+            data_version=dg.DataVersion(one.version),
+            check_results=checks,
+        )
+        return
+    yield dg.MaterializeResult(check_results=checks)
+    yield from partitions_made(context, made)
+
+
+def partitions_made(
+    context: dg.AssetExecutionContext, made: Mapping[str, Made]
+) -> Iterator[dg.AssetMaterialization]:
+    """Yield an event for each partition; alone, they record what was done before a failure."""
+    code_version = context.assets_def.code_versions_by_key[context.asset_key]
+    for partition, each in made.items():
+        tags = {
+            "dagster/data_version": each.version,
+            "dagster/data_version_is_user_provided": "true",
+            **{f"dagster/input_data_version/{key}": each.inputs[key] for key in each.inputs},
+        }
+        if code_version:
+            tags["dagster/code_version"] = code_version
+        yield dg.AssetMaterialization(
+            context.asset_key, partition=partition, metadata=each.metadata, tags=tags
+        )
+
+
+@contextlib.contextmanager
+def explained(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[None]:
+    """Turn an error that people can cause or meet into one line of the run.
+
+    Input and output that failed for a moment is tried again, with a longer wait each time; nothing
+    else is, since it would fail again.
+    """
+    try:
+        yield
+    except RetrievalError as error:
+        if is_transient(error) and context.retry_number < RETRIES:
+            wait = BACKOFF_SECONDS * 2**context.retry_number
+            context.log.warning(f"{error}; trying again in {wait:.0f} s")
+            raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from error
+        raise failure(error) from None
+
+
+def failure(error: RetrievalError) -> dg.Failure:
+    """Return the error as a failure of the run: one line, and no retry, which would not help."""
+    return dg.Failure(description=str(error), allow_retries=False)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Tell whether input or output that may work next time is at the bottom of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

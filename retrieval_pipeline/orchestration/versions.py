@@ -1,0 +1,26 @@
+"""Data versions: the same for the same data, whoever made it and however often."""
+
+from blake3 import blake3
+
+from retrieval_pipeline.content import content_id_of_file
+from retrieval_pipeline.embed import embedded_ids
+from retrieval_pipeline.store import Store, read_manifest
+from retrieval_pipeline.vectors import VectorSpace
+
+
+def manifest_version(store: Store, source: str) -> str:
+    """Return the version of a manifest, which is only written when a row changes."""
+    return content_id_of_file(store.manifest(source))
+
+
+def embeddings_version(store: Store, space: VectorSpace, source: str) -> str:
+    """Return the version of what an index takes from a source: which vectors, for which files.
+
+    Raises:
+        StoreError: A table is damaged.
+    """
+    contents = set(read_manifest(store, source)["content_id"].to_pylist())
+    digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
+    for content in sorted(embedded_ids(store, space) & contents):
+        digest.update(content.encode())
+    return digest.hexdigest(length=16)
