@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.blas import one_blas_thread
 from retrieval_pipeline.nearest import SCAN, Nearest, Plan, largest, rows_of
 from retrieval_pipeline.vectors import Vectors, normalise
 
@@ -124,6 +125,7 @@ def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
     return -np.sort(-best, axis=1)
 
 
+@one_blas_thread()
 def measure(nearest: Nearest, trial: Trial, plan: Plan) -> Measured:
     """Run the trial's queries by `plan`, which proposes candidates."""
     recalls, seconds = [], []
@@ -199,6 +201,7 @@ def choose_plan(
     )
 
 
+@one_blas_thread()
 def _measure_scan(nearest: Nearest, trial: Trial) -> Measured:
     seconds = []
     for vector in trial.vectors[:SCAN_QUERIES]:

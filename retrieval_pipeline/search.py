@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from retrieval_pipeline import images
+from retrieval_pipeline.blas import one_blas_thread
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.errors import QueryError, VectorError
@@ -210,6 +211,7 @@ class Searcher:
             for answer in self._answer_batch(queries[start : start + BATCH], k, offset)
         ]
 
+    @one_blas_thread()
     def _answer_batch(self, queries: Sequence[Query], k: int, offset: int) -> list[Answer]:
         clock = _Clock(len(queries))
         allowed = [self.allowed(query) for query in queries]

@@ -135,6 +135,26 @@ def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
     assert hit["locations"] == [{"source": "pictures", "path": "rocket.jpg"}]
 
 
+def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
+    code = (
+        "import sys\n"
+        "from retrieval_pipeline.cli import cli\n"
+        "cli.main(['query', 'a cat'], standalone_mode=False)\n"
+        "slow = {'torch', 'transformers', 'dagster', 'scipy', 'sklearn', 'plotly', 'jinja2'}\n"
+        "sys.exit(f'imported {slow & set(sys.modules)}' if slow & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=library,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
+
+
 def test_a_picture_can_be_the_query(library: Path) -> None:
     done = run(library, "query", "--image", "pictures/coffee.png", "-k", "1", "--json")
     assert json.loads(done.stdout)["hits"][0]["path"].endswith("coffee.png")

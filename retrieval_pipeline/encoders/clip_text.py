@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_pipeline.blas import one_blas_thread
 from retrieval_pipeline.encoders.base import warn_of_cut_texts
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, weight_files
 from retrieval_pipeline.encoders.layers import (
@@ -84,6 +85,7 @@ class ClipText:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._limit)
 
+    @one_blas_thread()
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (n, dim) unit vectors; a text is cut, with a warning, at the limit."""
         encodings = self._tokenizer.encode_batch(list(texts))

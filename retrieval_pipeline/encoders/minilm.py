@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retrieval_pipeline.blas import one_blas_thread
 from retrieval_pipeline.encoders.base import warn_of_cut_texts
 from retrieval_pipeline.encoders.layers import (
     Tokens,
@@ -39,6 +40,7 @@ class MiniLM:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._limit)
 
+    @one_blas_thread()
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return float32 (n, 384) unit vectors; a text is cut, with a warning, at 256 tokens."""
         encodings = self._tokenizer.encode_batch(list(texts))

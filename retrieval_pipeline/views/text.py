@@ -1,18 +1,23 @@
 """Answers, reports and states as text for a terminal, and as plain values for JSON."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from retrieval_pipeline.duplicates import DuplicateGroup
-from retrieval_pipeline.gc import Freed
-from retrieval_pipeline.index import BuildInfo
-from retrieval_pipeline.latent_map import MapInfo
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.pipeline import IndexReport
-from retrieval_pipeline.search import Answer
-from retrieval_pipeline.status import LibraryStatus, SourceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from retrieval_pipeline.duplicates import DuplicateGroup
+    from retrieval_pipeline.gc import Freed
+    from retrieval_pipeline.index import BuildInfo
+    from retrieval_pipeline.latent_map import MapInfo
+    from retrieval_pipeline.pipeline import IndexReport
+    from retrieval_pipeline.search import Answer
+    from retrieval_pipeline.status import LibraryStatus, SourceStatus
 
 
 def answer_text(answer: Answer, *, heading: bool) -> str:
