@@ -81,7 +81,8 @@ def update_manifest(
 
     Raises:
         SourceError: The directory is missing, unreadable, or lost more than the share
-            `max_shrink` of its files, which `allow_shrink` confirms. The manifest stays as it was.
+            `max_shrink` of its files, which `allow_shrink` confirms; moved ones are not lost, and
+            unreadable ones are. The manifest keeps every row that it had.
         StoreError: The manifest is damaged or cannot be written.
         Stopped: `stop` was set.
     """
@@ -97,12 +98,10 @@ def update_manifest(
     _keep_what_cannot_be_seen(seen, before)
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
-    if before and not allow_shrink and len(removed) > max_shrink * len(before):
-        raise SourceError(
-            f'source "{source.name}": {len(removed)} of {len(before)} files are gone from '
-            f"{source.path}. If the disk is mounted and this is right, run "
-            f"`retrieval index --source {source.name} --allow-shrink`; nothing was deleted"
-        )
+    most = len(before) if allow_shrink else max_shrink * len(before)
+    # Even if all new files are old ones that were moved, more than that are gone.
+    if len(before) - len(listed) > most:
+        raise _shrunk(source, len(removed), len(before))
 
     rows = {row.path: _known(row, None if rehash else before.get(row.path)) for row in seen}
     todo = [row for row in rows.values() if row.content_id is None and row.status is Status.OK]
@@ -120,6 +119,8 @@ def update_manifest(
         if stopping:
             raise Stopped(f"stopped while hashing {source.name}: what was hashed is kept")
     progress.finish()
+    if (lost := _lost(before, rows)) > most:
+        raise _shrunk(source, lost, len(before))
 
     published = rows != before
     if published or not store.manifest(source.name).exists():
@@ -228,6 +229,24 @@ def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -
     for folder in [row.path for row in seen if row.path.endswith("/")]:
         hidden = (path for path in before if path.startswith(folder) and path not in listed)
         seen.extend(before[path] for path in hidden)
+
+
+def _lost(before: dict[str, FileRow], rows: dict[str, FileRow]) -> int:
+    """Count the former files whose path holds no content now, and whose content is nowhere else."""
+    contents = {row.content_id for row in rows.values()}
+    now = {path for path, row in rows.items() if row.content_id is not None}
+    return sum(
+        row.content_id is not None and path not in now and row.content_id not in contents
+        for path, row in before.items()
+    )
+
+
+def _shrunk(source: Source, lost: int, before: int) -> SourceError:
+    return SourceError(
+        f'source "{source.name}": {lost:,} of {before:,} files are gone from {source.path} or '
+        "cannot be read. If the disk is mounted and this is right, run "
+        f"`retrieval index --source {source.name} --allow-shrink`; nothing was deleted"
+    )
 
 
 def _known(row: FileRow, former: FileRow | None) -> FileRow:

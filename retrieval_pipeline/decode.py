@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Changed:
-    """The file does not hold the content that the job names: it was edited since."""
+    """The file does not hold the content that the job names: it was edited or removed since."""
 
 
 Outcome = Decoded | ImageError | Changed

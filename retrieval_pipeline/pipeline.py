@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.encoders import Description, Encoder, describe, load_encoder
@@ -65,11 +65,12 @@ def index_sources(
 ) -> IndexReport:
     """Bring the tables of the sources (`only` these, if given), the index and the map up to date.
 
-    A source that fails keeps its former tables; the others go on. After a change of model every
-    source is embedded, since the new build must hold them all.
+    A source that fails keeps its former tables and its images in the index; the others go on. After
+    a change of model every source is embedded, since the new build must hold them all.
 
     Raises:
         SettingsError: There is no source, or none of that name.
+        SourceError: No source could ever be read, or one that a change of model needs cannot.
         StoreError: Another run is writing, a table is damaged or the disk is full.
         EncoderError: The model cannot be had.
         BuildError: There is nothing to index.
@@ -82,7 +83,7 @@ def index_sources(
     with store.locked():
         manifests: list[ManifestReport] = []
         failures: list[SourceError] = []
-        for source in wanted:
+        for source in list(wanted):
             try:
                 report = update_manifest(
                     store,
@@ -95,13 +96,18 @@ def index_sources(
                 )
             except SourceError as error:
                 failures.append(error)
+                wanted.remove(source)
             else:
                 manifests.append(report)
-        if failures and not any(store.manifest(source.name).exists() for source in wanted):
-            raise SourceError("\n".join(map(str, failures)))
+        if failures and not store.manifests():
+            raise _joined(failures)
         description = describe_encoder(settings)
         current = store.current_build()
         if current is not None and current.parent.name != description.space.key:
+            # The images of a source that cannot be read now would be lost from the new build.
+            failures += [_needed(source) for source in settings.sources if not source.path.is_dir()]
+            if failures:
+                raise _joined(failures)
             wanted = list(settings.sources)
         load = functools.cache(functools.partial(load_settings_encoder, settings))
         embeddings = [
@@ -127,6 +133,17 @@ def index_sources(
         )
         drawn = update_map(settings, build.build, progress=progress)
     return IndexReport(tuple(manifests), tuple(embeddings), build, drawn, tuple(failures))
+
+
+def _joined(errors: Sequence[SourceError]) -> SourceError:
+    return SourceError("\n".join(dict.fromkeys(map(str, errors))))
+
+
+def _needed(source: Source) -> SourceError:
+    return SourceError(
+        f'source "{source.name}": {source.path} is needed for the change of model, which embeds '
+        "every image again. Until then the former index goes on answering"
+    )
 
 
 def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:

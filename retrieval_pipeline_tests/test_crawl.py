@@ -150,7 +150,7 @@ def test_a_moved_file_keeps_its_content_id(root: Path, store: Store) -> None:
     update_manifest(store, source_of(root))
     before = read_manifest(store, "pictures")["content_id"].to_pylist()
     file.rename(root / "b.jpg")
-    update_manifest(store, source_of(root), allow_shrink=True)
+    update_manifest(store, source_of(root))
     assert paths(store) == ["b.jpg"]
     assert read_manifest(store, "pictures")["content_id"].to_pylist() == before
 
@@ -192,6 +192,55 @@ def test_losing_most_files_fails_until_it_is_confirmed(root: Path, store: Store)
     assert len(paths(store)) == 10
     assert update_manifest(store, source_of(root), allow_shrink=True).removed == 6
     assert len(paths(store)) == 4
+
+
+def test_files_that_were_moved_are_not_lost(root: Path, store: Store) -> None:
+    for number in range(10):
+        put(root / "holidays" / f"{number}.jpg", bytes([number]))
+    update_manifest(store, source_of(root))
+    (root / "holidays").rename(root / "holidays 2025")
+    report = update_manifest(store, source_of(root))
+    assert (report.new, report.removed, report.files) == (10, 10, 10)
+
+
+def test_another_disk_in_the_place_of_the_first_is_noticed(root: Path, store: Store) -> None:
+    for number in range(10):
+        put(root / f"{number}.jpg", bytes([number]))
+    update_manifest(store, source_of(root))
+    before = paths(store)
+    for number in range(10):
+        (root / f"{number}.jpg").rename(root / f"{number}.jpg.off")
+        put(root / f"other {number}.jpg", bytes([number + 100]))
+    with pytest.raises(SourceError, match="10 of 10 files are gone"):
+        update_manifest(store, source_of(root))
+    assert paths(store) == before
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_files_that_all_turn_unreadable_are_noticed(root: Path, store: Store) -> None:
+    files = [put(root / f"{number}.jpg", bytes([number])) for number in range(4)]
+    update_manifest(store, source_of(root))
+    for file in files:
+        file.chmod(0)
+    with pytest.raises(SourceError, match=r"4 of 4 files are gone .* or cannot be read"):
+        update_manifest(store, source_of(root), rehash=True)
+    assert read_manifest(store, "pictures")["content_id"].null_count == 0
+    assert update_manifest(store, source_of(root)).unchanged == 4
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.0, True), (0.1, False), (1.0, False)])
+def test_the_settings_say_how_many_files_may_go(
+    root: Path, store: Store, share: float, refused: bool
+) -> None:
+    for number in range(10):
+        put(root / f"{number}.jpg", bytes([number]))
+    update_manifest(store, source_of(root))
+    (root / "0.jpg").unlink()
+    if refused:
+        with pytest.raises(SourceError, match="1 of 10"):
+            update_manifest(store, source_of(root), max_shrink=share)
+    else:
+        assert update_manifest(store, source_of(root), max_shrink=share).removed == 1
 
 
 def test_an_empty_directory_is_an_empty_manifest(root: Path, store: Store) -> None:

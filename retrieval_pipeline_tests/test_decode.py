@@ -145,12 +145,13 @@ def test_no_jobs_start_no_workers() -> None:
         assert pool.pids == []
 
 
-def test_a_file_with_other_content_than_expected_is_changed(files: list[str]) -> None:
+def test_a_file_with_other_content_than_expected_or_none_is_changed(files: list[str]) -> None:
     data = Path(files[3]).read_bytes()
     jobs = [Job(files[3], content_id(data)), Job(files[4], content_id(data)), Job(files[5])]
+    jobs.append(Job(f"{files[3]}.gone", content_id(data)))
     with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
         results = [summary(outcome) for _, outcome in pool.map(jobs)]
-    assert results == ["Decoded", "Changed", "Decoded"]
+    assert results == ["Decoded", "Changed", "Decoded", "Changed"]
     assert Changed() == Changed()
 
 

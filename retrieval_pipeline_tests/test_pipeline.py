@@ -169,6 +169,40 @@ def test_a_source_that_fails_keeps_its_images_and_the_others_go_on(
     assert report.build.info.items == 5
 
 
+def test_an_unplugged_source_keeps_its_images_also_through_a_change_of_model(
+    settings: Settings, pictures: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (50, 40), "blue").save(other / "blue.png")
+    both = settings_of(settings.home, pictures=pictures, other=other)
+    before = index_sources(both).build
+    pictures.rename(tmp_path / "unplugged")
+    changed = both.model_copy(update={"precision": "reference"})
+    with pytest.raises(SourceError, match=r"pictures.*needed for the change of model"):
+        index_sources(changed, only=["other"])
+    assert Store(settings.home).current_build() == before.build
+    (tmp_path / "unplugged").rename(pictures)
+    assert index_sources(changed, only=["other"]).build.info.items == before.info.items
+
+
+def test_files_that_go_while_they_are_indexed_are_left_out_without_a_trace(
+    settings: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crawl = pipeline.update_manifest
+
+    def crawl_then_remove(*arguments: object, **options: object) -> object:
+        report = crawl(*arguments, **options)  # type: ignore[arg-type]
+        (pictures / "rocket.jpg").unlink(missing_ok=True)
+        return report
+
+    monkeypatch.setattr(pipeline, "update_manifest", crawl_then_remove)
+    first = index_sources(settings).embeddings[0]
+    assert (first.embedded, first.quarantined, first.left) == (2, 0, 1)
+    second = index_sources(settings)
+    assert (second.manifests[0].removed, second.embeddings[0].left) == (1, 0)
+
+
 def test_a_source_given_alone_leaves_the_others_in_the_index(
     settings: Settings, pictures: Path, tmp_path: Path
 ) -> None:
