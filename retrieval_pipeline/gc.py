@@ -64,7 +64,8 @@ def collect(
     That is: manifests, embeddings and quarantine of other sources (but for embeddings of images
     that these sources hold too); embeddings of images that are gone; the scatter of small parts;
     builds that were replaced longer than `grace` ago, unless a process has them open, and their
-    maps; what killed runs left behind. Votes are never touched.
+    maps; what killed runs and repairs
+    left behind. Votes are never touched.
 
     Args:
         store: Where everything is. Its lock is taken.
@@ -102,6 +103,8 @@ def _leftovers(store: Store, dry_run: bool) -> Iterator[Freed]:
         yield Freed(path, _size(path), "left by a run that was killed")
     if not dry_run:
         store.sweep()
+    if store.damaged.exists():
+        yield _remove(store.damaged, "set aside by a repair", dry_run)
 
 
 def _former_manifests(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:

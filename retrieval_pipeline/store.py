@@ -199,6 +199,25 @@ class Store:
         return sorted(directories, key=lambda path: path.stat().st_mtime_ns)
 
     @property
+    def damaged(self) -> Path:
+        """Directory of what a repair set aside."""
+        return self.home / "damaged"
+
+    def set_aside(self, path: Path) -> Path:
+        """Move a damaged file or directory out of the way, and return where it is now.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        target = self.damaged / path.relative_to(self.home)
+        while target.exists():
+            target = target.with_name(f"{target.name}.again")
+        with _explained(path, "moved"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        return target
+
+    @property
     def last_map(self) -> Path:
         """Directory of the last map that was drawn to order and not told where to go."""
         return self.home / "last-map"

@@ -1,16 +1,20 @@
 """Check every stored file against its contract, reading all of it."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
+from retrieval_pipeline.images import Reason
 from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import as_matrix
 from retrieval_pipeline.judgements import read_judgements
@@ -28,14 +32,30 @@ from retrieval_pipeline.vectors import check_vectors
 
 @dataclass(frozen=True)
 class Finding:
-    """One file and what is wrong with it (None: nothing)."""
+    """One file or directory, and what is wrong with it.
+
+    Attributes:
+        file: Its path.
+        problem: Why it cannot be trusted; None if it is as it must be.
+        note: Something worth knowing that does no harm.
+    """
 
     file: Path
     problem: str | None
+    note: str | None = None
 
 
 def verify(store: Store) -> Iterator[Finding]:
-    """Yield a finding for every table, build and map, and the pointer to the current build."""
+    """Yield a finding for every table, build and map, and the pointer to the current build.
+
+    It takes no lock: what a run replaces meanwhile is passed over.
+    """
+    for finding in _findings(store):
+        if finding.problem is None or finding.file.exists():
+            yield finding
+
+
+def _findings(store: Store) -> Iterator[Finding]:
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
     for manifest in store.manifests():
@@ -47,9 +67,9 @@ def verify(store: Store) -> Iterator[Finding]:
             part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
         )
     for quarantine in quarantines:
-        yield _finding(quarantine, lambda path: _check_unique(path, QUARANTINE, "content_id"))
-    for build in store.all_builds():
-        yield _finding(build, _check_build)
+        yield _finding(quarantine, _check_quarantine)
+    yield from _orphans(store, seen)
+    yield from check_builds(store.all_builds())
     for directory in store.maps():
         yield _finding(directory, _check_map)
     if store.current_file.exists():
@@ -64,9 +84,35 @@ def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
     return Finding(path, None)
 
 
+def _orphans(store: Store, embedded: dict[str, set[str]]) -> Iterator[Finding]:
+    """Note embeddings that belong to no file; images that were deleted leave them behind."""
+    files: set[str] = set()
+    try:
+        for path in store.manifests():
+            files.update(read_table(path, MANIFEST, ["content_id"])["content_id"].to_pylist())
+    except StoreError:
+        return  # It has a finding of its own, and what its files hold is not known.
+    for directory in store.embedding_spaces():
+        if orphans := len(embedded.get(directory.name, set()) - files):
+            note = f"{directory}: {orphans:,} embeddings belong to no file: `retrieval gc`"
+            yield Finding(directory, None, note)
+
+
 def _check_manifest(path: Path) -> None:
     _check_unique(path, MANIFEST, "path")
-    _check_content_ids(path, read_table(path, MANIFEST)["content_id"].drop_null())
+    table = read_table(path, MANIFEST)
+    _check_content_ids(path, table["content_id"].drop_null())
+    _check_values(path, table["status"], Status)
+    sound = pc.equal(table["status"], Status.OK.value)
+    if not pc.all(pc.equal(sound, pc.is_valid(table["content_id"]))).as_py() and len(table):
+        raise StoreError(f"{path}: a file has a content id and was not read, or the reverse")
+
+
+def _check_quarantine(path: Path) -> None:
+    _check_unique(path, QUARANTINE, "content_id")
+    table = read_table(path, QUARANTINE)
+    _check_content_ids(path, table["content_id"])
+    _check_values(path, table["reason"], Reason)
 
 
 def _check_judgements(store: Store, path: Path) -> None:
@@ -77,6 +123,11 @@ def _check_judgements(store: Store, path: Path) -> None:
 def _check_content_ids(path: Path, ids: pa.Array | pa.ChunkedArray) -> None:
     if not pc.all(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")).as_py() and len(ids):
         raise StoreError(f"{path}: holds a content id that is not 32 hex digits")
+
+
+def _check_values(path: Path, column: pa.ChunkedArray, allowed: type[StrEnum]) -> None:
+    if odd := set(column.to_pylist()) - set(allowed):
+        raise StoreError(f"{path}: {min(odd)!r} is none of {', '.join(allowed)}")
 
 
 def _check_unique(path: Path, schema: pa.Schema, column: str) -> None:
@@ -91,6 +142,7 @@ def _check_part(path: Path, seen: set[str]) -> None:
     if space.key != path.parents[1].name:
         raise StoreError(f"{path}: its vectors belong to another model ({space.model})")
     table = read_table(path, embedding_schema(space.dim))
+    _check_content_ids(path, table["content_id"])
     check_vectors(as_matrix(table["embedding"], space.dim), space.dim, f"{path}: vector")
     for content in table["content_id"].to_pylist():
         if content in seen:
@@ -110,14 +162,25 @@ def _check_map(path: Path) -> None:
             raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")
 
 
-def _check_build(path: Path) -> None:
-    # In a process of its own: a damaged Annoy file can crash the one that loads it.
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, str(path)], capture_output=True, text=True, check=False
-    )
-    if child.returncode:
-        lines = child.stderr.strip().splitlines() or [f"reading it ended with {child.returncode}"]
-        raise BuildError(lines[-1])
+def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
+    """Yield a finding for each of these builds, whose files are all read and hashed.
+
+    In a process of its own, since a damaged Annoy file can crash the one that loads it. A build at
+    which it ends is damaged; another process goes on with the next.
+    """
+    remaining = list(builds)
+    while remaining:
+        with subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, remaining)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout
+            for line in child.stdout:
+                yield Finding(remaining.pop(0), json.loads(line))
+        if remaining:
+            build = remaining.pop(0)
+            yield Finding(build, f"{build}: reading it ended with {child.returncode}")
 
 
 def _read_whole_build(path: Path) -> None:
@@ -136,8 +199,12 @@ def _check_current(store: Store) -> None:
         raise StoreError(f"{store.current_file}: names a build that is not there: {build}")
 
 
+def main() -> None:
+    """Check the builds that the command line names; answer each with a line of JSON."""
+    for path in map(Path, sys.argv[1:]):
+        sys.stdout.write(json.dumps(_finding(path, _read_whole_build).problem) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    try:
-        _read_whole_build(Path(sys.argv[1]))
-    except RetrievalError as error:
-        sys.exit(str(error))
+    main()

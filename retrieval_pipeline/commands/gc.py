@@ -20,8 +20,8 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
     """Give back the disk space of what the settings no longer name.
 
     That is tables of former sources, embeddings of images that are gone, old builds and maps, and
-    what killed runs left behind. Small tables are merged. Pictures and votes are never touched,
-    nor what a process has open.
+    what killed runs and repairs left behind. Small tables are merged. Pictures and votes are never
+    touched, nor what a process has open.
     """
     settings = load_settings(config)
     from retrieval_pipeline.gc import collect
