@@ -84,9 +84,9 @@ class Trial:
     least: Vectors
 
 
-def prepare_trial(matrices: Sequence[Vectors], texts: Vectors | None) -> Trial:
+def prepare_trial(matrices: Sequence[Vectors], texts: Vectors | None, seed: int = SEED) -> Trial:
     """Make queries, `texts` (n, dim) among them, and find by a scan what is true of them."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     images = _like_pictures(matrices, rng)
     vectors = images
     if texts is not None:

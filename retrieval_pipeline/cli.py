@@ -16,6 +16,7 @@ from retrieval_pipeline.commands.map import latent_map
 from retrieval_pipeline.commands.query import query
 from retrieval_pipeline.commands.recommend import recommend
 from retrieval_pipeline.commands.status import status
+from retrieval_pipeline.commands.use import use
 from retrieval_pipeline.commands.verify import verify
 from retrieval_pipeline.errors import RetrievalError
 
@@ -54,5 +55,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, init, index, query, recommend, duplicates, latent_map, status, verify, gc):
+for command in (
+    demo, init, index, query, recommend, duplicates, latent_map, status, use, verify, gc,
+):  # fmt: skip
     cli.add_command(command)

@@ -113,6 +113,20 @@ class Schedule(_Model):
     watch_seconds: Annotated[int, Field(ge=1)] = 60
 
 
+class Checks(_Model):
+    """From when on Dagster's checks tell people to have a look.
+
+    Attributes:
+        max_quarantined: Share of a source's images that cannot be used.
+        max_drift: How far images moved between two maps, as a share of the map's size.
+        max_age_hours: Since a source was last looked at.
+    """
+
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_drift: Annotated[float, Field(ge=0)] = 0.5
+    max_age_hours: Annotated[float, Field(gt=0)] = 36.0
+
+
 class Settings(_Model):
     """Everything that retrieval.toml may say.
 
@@ -126,6 +140,7 @@ class Settings(_Model):
         images: Bounds for one image.
         index: `recall` is the share of the true ten nearest images that a query must find.
         schedule: When Dagster runs by itself.
+        checks: What Dagster's checks accept.
         sources: The directories to index.
     """
 
@@ -138,6 +153,7 @@ class Settings(_Model):
     images: ImageLimits = ImageLimits()
     index: IndexSettings = IndexSettings()
     schedule: Schedule = Schedule()
+    checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
 
     @model_validator(mode="after")
@@ -162,6 +178,11 @@ class Settings(_Model):
     def source_names(self) -> list[str]:
         """Names of the sources, as listed."""
         return [source.name for source in self.sources]
+
+    def with_model(self, model: str) -> "Settings":
+        """Return these settings with another model; a relative path is that of the caller."""
+        values = {"model": _model_path(model, Path.cwd()), "revision": None}
+        return self.model_copy(update=values)
 
     def source(self, name: str) -> Source:
         """Return the source called `name`.
@@ -216,9 +237,8 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
         return base / Path(path).expanduser() if isinstance(path, str) else path
 
     values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
-    model = values.get("model")
-    if isinstance(model, str) and model.startswith(("./", "../", "~", "/")):
-        values["model"] = os.path.normpath(base / Path(model).expanduser())
+    if isinstance(model := values.get("model"), str):
+        values["model"] = _model_path(model, base)
     if isinstance(sources := values.get("sources"), list):
         values["sources"] = [
             {**source, "path": absolute(source["path"])}
@@ -227,6 +247,13 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
             for source in sources
         ]
     return values
+
+
+def _model_path(model: str, base: Path) -> str:
+    """Return a model's name; one that is written as a path, as an absolute path."""
+    if model.startswith(("./", "../", "~", "/")):
+        return os.path.normpath(base / Path(model).expanduser())
+    return model
 
 
 def _explain(problem: Any, values: dict[str, Any]) -> str:
@@ -274,6 +301,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
+    "checks": Checks,
     "images": ImageLimits,
     "index": IndexSettings,
     "schedule": Schedule,

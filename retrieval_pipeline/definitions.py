@@ -5,6 +5,7 @@ import dagster as dg
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.orchestration.assets import build_assets
 from retrieval_pipeline.orchestration.automation import build_automation_sensor
+from retrieval_pipeline.orchestration.checks import is_fresh
 from retrieval_pipeline.orchestration.jobs import (
     build_crawl_job,
     build_nightly_schedule,
@@ -33,6 +34,7 @@ def build_definitions(settings: Settings, library: Library | None = None) -> dg.
     crawl_job = build_crawl_job()
     return dg.Definitions(
         assets=[*assets, *build_recommender_assets(by_recommender)],
+        asset_checks=[is_fresh],
         jobs=[reindex_job, crawl_job, query_job, recommend_job],
         schedules=[build_nightly_schedule(settings, reindex_job)],
         sensors=[

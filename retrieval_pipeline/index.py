@@ -80,6 +80,16 @@ class FileFacts(BaseModel):
     blake3: str
 
 
+class Check(BaseModel):
+    """Something that was looked at before a build was published, and what was found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    passed: bool
+    found: str
+
+
 class BuildInfo(BaseModel):
     """The contents of build.json."""
 
@@ -103,6 +113,7 @@ class BuildInfo(BaseModel):
     vocabulary: str | None
     build_seconds: float
     files: dict[str, FileFacts]
+    checks: tuple[Check, ...] = ()
 
     @property
     def space(self) -> VectorSpace:
@@ -117,11 +128,31 @@ class BuildInfo(BaseModel):
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What `build_index` did: `published` is False when nothing had changed."""
+    """The current build after an update.
+
+    Attributes:
+        build: Its directory.
+        info: What it is.
+        published: Whether it became the current one now.
+        kept: Why it stayed the current one although there is something newer; "" if there is not.
+    """
 
     build: Path
     info: BuildInfo
     published: bool
+    kept: str = ""
+
+
+class RefusedBuildError(BuildError):
+    """A new build did not pass its checks; the one before it goes on answering."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self.checks = tuple(checks)
+        failed = "; ".join(check.found for check in checks if not check.passed)
+        super().__init__(
+            f"the new index was not published, since {failed}. The index before it, if there is "
+            "one, goes on answering"
+        )
 
 
 def build_index(
@@ -131,9 +162,10 @@ def build_index(
     *,
     recall: float = RECALL,
     encode_texts: EncodeTexts | None = None,
+    accept: Callable[["Build"], Sequence[Check]] | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Write and publish a build of `sources`, unless the current one has the same inputs.
+    """Write and publish a build of `sources`, unless there is one of the same inputs.
 
     Args:
         store: Where tables and builds are.
@@ -142,10 +174,12 @@ def build_index(
         recall: The recall at 10 that the way of searching must reach when it is measured.
         encode_texts: Encodes the vocabulary where no build of this space has it yet. Without it
             the build knows no words: it is calibrated with queries like pictures alone.
+        accept: Checks a build, opened as readers open it, before it is published.
         progress: Told about stages and items.
 
     Raises:
         BuildError: There is nothing to index.
+        RefusedBuildError: A check failed; nothing was published.
         StoreError: A table is damaged or the build cannot be written.
         VectorError: A stored vector is not of unit length.
     """
@@ -158,8 +192,11 @@ def build_index(
             "`retrieval status` shows what was found"
         )
     inputs = joined.digest(FORMAT, TREES, COMPONENTS, recall, _vocabulary_digest(), space.key)
-    if (current := _same_build(store, space, inputs)) is not None:
-        return BuildReport(current, read_info(current), published=False)
+    if (same := _same_build(store, space, inputs)) is not None:
+        published = same != current_or_none(store)
+        if published:
+            store.publish(same)
+        return BuildReport(same, read_info(same), published)
     created_at = datetime.now(UTC)
     # Names sort by age, also those of one second.
     build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
@@ -204,7 +241,15 @@ def build_index(
         )
         stamp = {name: _identity(directory / name, facts) for name, facts in info.files.items()}
         _write_stamp(directory, stamp)
-        (directory / INFO).write_text(info.model_dump_json(indent=2), encoding="utf-8")
+        _write_info(directory, info)
+        if accept is not None:
+            progress.start("checking the index", None, "")
+            checks = tuple(accept(Build.open(directory)))
+            progress.finish()
+            if not all(check.passed for check in checks):
+                raise RefusedBuildError(checks)
+            info = info.model_copy(update={"checks": checks})
+            _write_info(directory, info)
     store.publish(build)
     retire_builds(store)
     return BuildReport(build, info, published=True)
@@ -302,16 +347,20 @@ def _vocabulary_digest() -> str:
 
 
 def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
-    """Return the current build if it was made from the same inputs and is whole."""
-    try:
-        current = store.current_build()
-        if current is None or current.parent.name != space.key:
-            return None
-        info = read_info(current)
-        _check_files(current, info)
-    except (BuildError, StoreError):
-        return None
-    return current if info.inputs == inputs else None
+    """Return a build that was made from the same inputs and is whole; the current one first."""
+    current = current_or_none(store)
+    newest_first = reversed(store.builds(space))
+    for build in sorted(newest_first, key=lambda build: build != current):
+        with contextlib.suppress(BuildError):
+            info = read_info(build)
+            if info.inputs == inputs:
+                _check_files(build, info)
+                return build
+    return None
+
+
+def _write_info(directory: Path, info: BuildInfo) -> None:
+    (directory / INFO).write_text(info.model_dump_json(indent=2), encoding="utf-8")
 
 
 def read_info(build: Path) -> BuildInfo:
@@ -500,6 +549,25 @@ def open_current(store: Store) -> Build:
             if path == former:
                 raise
     raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
+
+
+def current_or_none(store: Store) -> Path | None:
+    """Return the current build; a damaged pointer, which the next build replaces, is none."""
+    try:
+        return store.current_build()
+    except StoreError:
+        return None
+
+
+def list_builds(store: Store) -> dict[Path, BuildInfo | str]:
+    """Return what each build is, or why it cannot be used; the newest first."""
+    builds: dict[Path, BuildInfo | str] = {}
+    for build in sorted(store.all_builds(), key=lambda path: path.name, reverse=True):
+        try:
+            builds[build] = read_info(build)
+        except BuildError as error:
+            builds[build] = str(error)
+    return builds
 
 
 def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:

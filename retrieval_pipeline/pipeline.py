@@ -2,17 +2,18 @@
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval_pipeline.acceptance import Coverage, check_build, read_coverage
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.encoders import Description, Encoder, describe, load_encoder
-from retrieval_pipeline.errors import MapError, SettingsError, SourceError
+from retrieval_pipeline.errors import BuildError, MapError, SettingsError, SourceError
 from retrieval_pipeline.images import Limits
-from retrieval_pipeline.index import Build, BuildReport, build_index
+from retrieval_pipeline.index import Build, BuildReport, build_index, current_or_none, read_info
 from retrieval_pipeline.latent_map import (
     MapInfo,
     make_map,
@@ -23,8 +24,13 @@ from retrieval_pipeline.latent_map import (
 )
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.store import Store, discard, new_directory
+from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views.latent_map import write_views
 from retrieval_pipeline.views.map_drawing import drawing
+
+# Share of the images that a new model may leave for the next run when it takes over: files that
+# change while they are embedded must not put it off for ever.
+MAY_BE_PENDING = 0.001
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def index_sources(
         if failures and not store.manifests():
             raise _joined(failures)
         description = describe_encoder(settings)
-        current = store.current_build()
+        current = current_or_none(store)
         if current is not None and current.parent.name != description.space.key:
             # The images of a source that cannot be read now would be lost from the new build.
             failures += [_needed(source) for source in settings.sources if not source.path.is_dir()]
@@ -123,14 +129,7 @@ def index_sources(
             )
             for source in wanted
         ]
-        build = build_index(
-            store,
-            description.space,
-            settings.source_names,
-            recall=settings.index.recall,
-            encode_texts=lambda texts: load().encode_texts(texts),
-            progress=progress,
-        )
+        build = update_index(settings, description.space, load, progress=progress)
         drawn = update_map(settings, build.build, progress=progress)
     return IndexReport(tuple(manifests), tuple(embeddings), build, drawn, tuple(failures))
 
@@ -144,6 +143,74 @@ def _needed(source: Source) -> SourceError:
         f'source "{source.name}": {source.path} is needed for the change of model, which embeds '
         "every image again. Until then the former index goes on answering"
     )
+
+
+def update_index(
+    settings: Settings,
+    space: VectorSpace,
+    load: Callable[[], Encoder],
+    *,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build the index of all sources and publish it if it passes its checks.
+
+    The current build stays where people hold it, and where it is of another model as long as that
+    of `space` has not embedded the sources: otherwise their images could not be found meanwhile.
+    The caller holds the store's lock.
+
+    Raises:
+        BuildError: There is nothing to index.
+        RefusedBuildError: A check failed; the current build goes on answering.
+        StoreError: A table is damaged or the build cannot be written.
+    """
+    store = Store(settings.home)
+    coverage = read_coverage(store, space, settings.source_names)
+    current = current_or_none(store)
+    if current is not None and (kept := _reason_to_keep(store, current, space, coverage)):
+        try:
+            return BuildReport(current, read_info(current), published=False, kept=kept)
+        except BuildError:
+            # A damaged one is not worth keeping.
+            store.release()
+    return build_index(
+        store,
+        space,
+        settings.source_names,
+        recall=settings.index.recall,
+        encode_texts=lambda texts: load().encode_texts(texts),
+        accept=lambda build: check_build(build, coverage, settings.index.recall),
+        progress=progress,
+    )
+
+
+def _reason_to_keep(store: Store, current: Path, space: VectorSpace, coverage: Coverage) -> str:
+    if store.held_file.exists():
+        return "`retrieval use` holds it; `retrieval use --latest` lets new builds take over again"
+    if current.parent.name == space.key:
+        return ""
+    pending = {name: count for name, count in coverage.pending.items() if count}
+    if sum(pending.values()) <= MAY_BE_PENDING * coverage.images:
+        return ""
+    todo = ", ".join(f"{count:,} of {name}" for name, count in pending.items())
+    return f"before {space.model} can take over, it has images to embed: {todo}"
+
+
+def use_build(settings: Settings, name: str) -> Build:
+    """Make the build called `name` the current one, and hold it until `Store.release`.
+
+    Raises:
+        BuildError: There is none of that name, or it is damaged.
+        StoreError: Another run is writing, or the file system refused.
+    """
+    store = Store(settings.home)
+    with store.locked():
+        builds = {build.name: build for build in store.all_builds()}
+        if name not in builds:
+            known = "\n".join(sorted(builds)) or "none yet"
+            raise BuildError(f'there is no build "{name}"; builds:\n{known}')
+        build = Build.open(builds[name], rehash=True)
+        store.hold(build.path)
+    return build
 
 
 def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:

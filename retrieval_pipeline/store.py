@@ -177,6 +177,22 @@ class Store:
             )
         return self.home / "index" / parts[0] / parts[1]
 
+    @property
+    def held_file(self) -> Path:
+        """There while people hold the current build, so that no newer one replaces it."""
+        return self.home / "index" / "HELD"
+
+    def hold(self, build: Path) -> None:
+        """Make `build` the current one until `release`, atomically."""
+        with replacing(self.held_file) as temporary:
+            temporary.touch()
+        self.publish(build)
+
+    def release(self) -> None:
+        """Let the next new build become the current one again."""
+        with _explained(self.held_file):
+            self.held_file.unlink(missing_ok=True)
+
     def judgements(self, name: str) -> Path:
         """Table of the votes of one recommender, a row a vote."""
         return self._judgements / f"{name}.parquet"

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from retrieval_pipeline_tests.checkpoints import make_clip
 
 RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
 
@@ -64,7 +67,9 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
     assert "retrieval init ~/Pictures" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "index", "query", "status", "verify", "gc"])
+@pytest.mark.parametrize(
+    "command", ["demo", "init", "index", "query", "status", "use", "verify", "gc"]
+)
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run(tmp_path, command, "--help")
     assert done.returncode == 0
@@ -347,3 +352,27 @@ def test_output_into_a_closed_pipe_is_no_error(library: Path) -> None:
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+def test_a_change_of_model_and_the_way_back(library: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(library, copy)
+    make_clip(copy / "tiny")
+    offline = json.loads(run(copy, "status", "--json").stdout)["build"]
+    done = run(copy, "index", "--model", "./tiny")
+    assert done.returncode == 0, done.stderr
+    assert "The settings still name offline, to which the next `retrieval index` goes back: " in (
+        done.stderr
+    )
+    answer = json.loads(run(copy, "query", "a cat", "--json").stdout)
+    assert answer["model"] == str(copy / "tiny")
+    assert run(copy, "use", offline).returncode == 0
+    listed = run(copy, "use").stdout.splitlines()
+    assert len(listed) == 2
+    assert listed[1].startswith(f"* {offline}  7 images, model offline")
+    assert listed[1].endswith(", held")
+    kept = run(copy, "index", "--model", "./tiny")
+    assert "note: `retrieval use` holds it" in kept.stdout
+    assert json.loads(run(copy, "query", "a cat", "--json").stdout)["build"] == offline
+    assert run(copy, "use", "--latest").returncode == 0
+    assert "held" not in run(copy, "use").stdout

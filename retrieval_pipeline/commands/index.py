@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.commands.common import config_option, stoppable
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config import find_settings_file, load_settings
 from retrieval_pipeline.errors import RetrievalError, Stopped
 
 
@@ -16,12 +16,18 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
     "--rehash", is_flag=True, help="Read every file again, also those that look unchanged."
 )
 @click.option("--retry-quarantined", is_flag=True, help="Try images again that could not be used.")
+@click.option(
+    "--model",
+    help="Embed with this model and change to it, whatever the settings name. The index before "
+    "answers until the new one is whole.",
+)
 @config_option
 def index(
     only: tuple[str, ...],
     allow_shrink: bool,
     rehash: bool,
     retry_quarantined: bool,
+    model: str | None,
     config: Path | None,
 ) -> None:
     """Bring the tables and the index up to date with the directories.
@@ -29,7 +35,8 @@ def index(
     Only new and changed files are read, only unknown images are embedded. It can be stopped at
     any moment and goes on where it was; run it from cron as it is.
     """
-    settings = load_settings(config)
+    named = load_settings(config)
+    settings = named.with_model(model) if model else named
     from retrieval_pipeline.console import console_progress
     from retrieval_pipeline.pipeline import index_sources
     from retrieval_pipeline.views.text import index_report
@@ -52,5 +59,11 @@ def index(
             raise SystemExit(128 + stop.signal_number) from None
 
     click.echo(index_report(report))
+    if settings.model != named.model:
+        click.echo(
+            f"The settings still name {named.model}, to which the next `retrieval index` goes "
+            f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}",
+            err=True,
+        )
     if report.failures:
         raise RetrievalError("\n".join(map(str, report.failures)))

@@ -10,13 +10,27 @@ from pydantic import Field
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.embed import EmbedReport, update_embeddings
-from retrieval_pipeline.errors import BuildError, SourceError
+from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
 from retrieval_pipeline.images import Limits
-from retrieval_pipeline.index import build_index
+from retrieval_pipeline.index import BuildReport, RefusedBuildError
 from retrieval_pipeline.orchestration.automation import (
     ON_NEW_DATA,
     ON_NEW_DATA_OF_ANY,
     ON_NEW_DATA_OR_MODEL,
+)
+from retrieval_pipeline.orchestration.checks import (
+    FEW_ARE_QUARANTINED,
+    MAP_IS_STEADY,
+    RECALL_IS_ENOUGH,
+    ROWS_AGREE,
+    SOURCE_IS_WHOLE,
+    VECTORS_ARE_UNIT,
+    build_checks,
+    few_quarantined,
+    steady_map,
+    stored_vectors,
+    unit_vectors,
+    whole_sources,
 )
 from retrieval_pipeline.orchestration.columns import (
     EMBEDDING_COLUMNS,
@@ -42,7 +56,13 @@ from retrieval_pipeline.orchestration.previews import (
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
-from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder, update_map
+from retrieval_pipeline.pipeline import (
+    MapReport,
+    describe_encoder,
+    load_settings_encoder,
+    update_index,
+    update_map,
+)
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -79,6 +99,7 @@ def build_assets(
         kinds={"parquet"},
         code_version="1",
         metadata=MANIFEST_COLUMNS,
+        check_specs=[SOURCE_IS_WHOLE],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def file_manifest(
@@ -106,11 +127,12 @@ def build_assets(
                         manifest_version(store, source), _manifest_metadata(store, report)
                     )
             if failed:
+                yield whole_sources(list(made), failed)
                 yield from partitions_made(context, made)
                 raise next(filter(is_transient, failed.values()), None) or SourceError(
                     "\n".join(map(str, failed.values()))
                 )
-        yield from materialised(context, made)
+        yield from materialised(context, made, [whole_sources(list(made), failed)])
 
     @dg.asset(
         deps=[file_manifest],
@@ -121,6 +143,7 @@ def build_assets(
         # A change of model is a change of code: everything is embedded anew.
         code_version=f"1 {settings.model} {settings.revision or ''} {settings.precision}",
         metadata=EMBEDDING_COLUMNS,
+        check_specs=[VECTORS_ARE_UNIT, FEW_ARE_QUARANTINED],
         automation_condition=ON_NEW_DATA_OR_MODEL,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -130,10 +153,14 @@ def build_assets(
         """An embedding of each image of a source that the model of the settings had not seen."""
         settings, store = library.settings, library.store
         made: dict[str, Made] = {}
+        reports: list[EmbedReport] = []
         with explained(context), store.locked(wait=True):
             description = describe_encoder(settings)
+            space = description.space
             load = functools.cache(functools.partial(load_settings_encoder, settings))
+            stored = 0
             for source in context.partition_keys:
+                before = set(store.parts(space, source))
                 report = update_embeddings(
                     store,
                     settings.source(source),
@@ -143,12 +170,23 @@ def build_assets(
                     retry_quarantined=config.retry_quarantined,
                     progress=LogProgress(context.log),
                 )
+                new = [part for part in store.parts(space, source) if part not in before]
+                try:
+                    stored += stored_vectors(new, space)
+                except (StoreError, VectorError) as error:
+                    yield unit_vectors(False, str(error))
+                    raise
+                reports.append(report)
                 made[source] = Made(
-                    embeddings_version(store, description.space, source),
-                    _embedding_metadata(store, settings, description.space, report),
+                    embeddings_version(store, space, source),
+                    _embedding_metadata(store, settings, space, report),
                     inputs={"file_manifest": manifest_version(store, source)},
                 )
-        yield from materialised(context, made)
+        checks = [
+            unit_vectors(True, f"{stored:,} new vectors"),
+            few_quarantined(settings, reports),
+        ]
+        yield from materialised(context, made, checks)
 
     @dg.asset(
         deps=[image_embeddings],
@@ -156,39 +194,29 @@ def build_assets(
         kinds={"arrow"},
         code_version="1",
         metadata=ITEM_COLUMNS,
+        check_specs=[ROWS_AGREE, RECALL_IS_ENOUGH],
         automation_condition=ON_NEW_DATA_OF_ANY,
     )
-    def retrieval_index(
-        context: dg.AssetExecutionContext, library: Library
-    ) -> dg.MaterializeResult[Any]:
+    def retrieval_index(context: dg.AssetExecutionContext, library: Library) -> Events:
         """The current build: Annoy's trees and the items they point to, over all sources."""
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
-            space = describe_encoder(settings).space
-            report = build_index(
-                library.store,
-                space,
-                settings.source_names,
-                recall=settings.index.recall,
-                encode_texts=lambda texts: load_settings_encoder(settings).encode_texts(texts),
-                progress=LogProgress(context.log),
-            )
-        info = report.info
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": info.items,
-                "files": info.locations,
-                "build": report.build.name,
-                "published": report.published,
-                "model": info.model,
-                "dimensions": info.dim,
-                "recall_at_10": info.recall_at_10,
-                "plan": str(info.calibration.plan),
-                "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
-                "directory": dg.MetadataValue.path(str(report.build)),
-                "files_by_source": dg.MetadataValue.json(info.sources),
-            },
-            data_version=dg.DataVersion(info.inputs),
+            try:
+                report = update_index(
+                    settings,
+                    describe_encoder(settings).space,
+                    functools.partial(load_settings_encoder, settings),
+                    progress=LogProgress(context.log),
+                )
+            except RefusedBuildError as refused:
+                yield from build_checks(refused.checks)
+                raise
+        if report.kept:
+            context.log.warning(f"the index stays as it is: {report.kept}")
+        yield dg.MaterializeResult(
+            metadata=_build_metadata(report),
+            data_version=dg.DataVersion(report.info.inputs),
+            check_results=list(build_checks(report.info.checks)),
         )
 
     @dg.asset(
@@ -197,11 +225,10 @@ def build_assets(
         kinds={"plotly", "scikitlearn"},
         code_version="1",
         metadata=MAP_COLUMNS,
+        check_specs=[MAP_IS_STEADY],
         automation_condition=ON_NEW_DATA,
     )
-    def latent_map(
-        context: dg.AssetExecutionContext, library: Library
-    ) -> dg.MaterializeResult[Any]:
+    def latent_map(context: dg.AssetExecutionContext, library: Library) -> Events:
         """The current build as a map: its principal components, clusters, picture and page."""
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
@@ -209,28 +236,10 @@ def build_assets(
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
             report = update_map(settings, build, progress=LogProgress(context.log))
-        version = dg.DataVersion(build.name)
-        if report.info is None:
-            return dg.MaterializeResult(metadata={"no_map": report.problem}, data_version=version)
-        info = report.info
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": info.items,
-                "build": info.build,
-                "explained_variance": round(sum(info.explained[:2]), 4),
-                "explained_by_axis": list(info.explained),
-                "drift": dg.MetadataValue.null() if info.drift is None else info.drift,
-                "clusters": dg.MetadataValue.table(
-                    [
-                        dg.TableRecord({"cluster": cluster.name, "images": cluster.images})
-                        for cluster in info.clusters
-                    ]
-                ),
-                "picture": map_preview(report.directory / "map.png"),
-                "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
-                "directory": dg.MetadataValue.path(str(report.directory)),
-            },
-            data_version=version,
+        yield dg.MaterializeResult(
+            metadata=_map_metadata(report),
+            data_version=dg.DataVersion(build.name),
+            check_results=[steady_map(settings, report.info)],
         )
 
     return [file_manifest, image_embeddings, retrieval_index, latent_map]
@@ -268,3 +277,46 @@ def _embedding_metadata(
     if report.quarantined:
         metadata["quarantine"] = quarantine_table(store, space, report.source)
     return metadata
+
+
+def _build_metadata(report: BuildReport) -> dict[str, Any]:
+    info = report.info
+    metadata = {
+        "dagster/row_count": info.items,
+        "files": info.locations,
+        "build": report.build.name,
+        "published": report.published,
+        "model": info.model,
+        "dimensions": info.dim,
+        "recall_at_10": info.recall_at_10,
+        "plan": str(info.calibration.plan),
+        "build_seconds": info.build_seconds,
+        "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
+        "directory": dg.MetadataValue.path(str(report.build)),
+        "files_by_source": dg.MetadataValue.json(info.sources),
+    }
+    if report.kept:
+        metadata["kept"] = report.kept
+    return metadata
+
+
+def _map_metadata(report: MapReport) -> dict[str, Any]:
+    info = report.info
+    if info is None:
+        return {"no_map": report.problem}
+    return {
+        "dagster/row_count": info.items,
+        "build": info.build,
+        "explained_variance": round(sum(info.explained[:2]), 4),
+        "explained_by_axis": list(info.explained),
+        "drift": dg.MetadataValue.null() if info.drift is None else info.drift,
+        "clusters": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"cluster": cluster.name, "images": cluster.images})
+                for cluster in info.clusters
+            ]
+        ),
+        "picture": map_preview(report.directory / "map.png"),
+        "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
+        "directory": dg.MetadataValue.path(str(report.directory)),
+    }

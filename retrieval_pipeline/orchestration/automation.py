@@ -24,7 +24,7 @@ def build_automation_sensor(settings: Settings) -> dg.AutomationConditionSensorD
     """Return the sensor that evaluates the conditions; it is on unless people stop it."""
     return dg.AutomationConditionSensorDefinition(
         "follow_new_data",
-        target="*",
+        target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         # Dagster's own default, or faster where directories are watched faster.
         minimum_interval_seconds=min(30, settings.schedule.watch_seconds),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_pipeline.paths import printable, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from retrieval_pipeline.duplicates import DuplicateGroup
@@ -131,11 +131,13 @@ def index_report(report: IndexReport) -> str:
             line += ". No file there has one of the extensions of the settings"
         lines.append(line)
     build = report.build
-    what = "published" if build.published else "is up to date:"
+    what = "published" if build.published else "stays:" if build.kept else "is up to date:"
     lines.append(
         f"index {build.build.name} {what} {_plural(build.info.items, 'image')} "
         f"({_plural(build.info.locations, 'file')}), model {build.info.model}"
     )
+    if build.kept:
+        lines.append(f"note: {build.kept}")
     if report.map.info is None:
         lines.append(f"no map: {report.map.problem}")
     else:
@@ -154,6 +156,20 @@ def map_text(info: MapInfo) -> str:
         lines.append(f"moved since the map before: {info.drift:.1%} of its size")
     width = max(len(cluster.name) for cluster in info.clusters)
     lines += [f"  {cluster.name:<{width}}  {cluster.images:>9,}" for cluster in info.clusters]
+    return "\n".join(lines)
+
+
+def builds_text(builds: Mapping[Path, BuildInfo | str], current: Path | None, held: bool) -> str:
+    """List builds, each with its facts or why it cannot be used; a star marks the current one."""
+    lines = []
+    for build, info in builds.items():
+        if isinstance(info, str):
+            about = f"cannot be used: {info}"
+        else:
+            images = _plural(info.items, "image")
+            about = f"{images}, model {info.model}, {_ago(info.created_at)}"
+        mark = "*" if build == current else " "
+        lines.append(f"{mark} {build.name}  {about}{', held' if held and build == current else ''}")
     return "\n".join(lines)
 
 
