@@ -131,7 +131,7 @@ def measure(nearest: Nearest, trial: Trial, plan: Plan) -> Measured:
     recalls, seconds = [], []
     for vector, least in zip(trial.vectors, trial.least, strict=True):
         started = time.perf_counter()
-        scores = nearest.vectors(nearest.candidates(vector, plan)) @ vector
+        scores = nearest.scores_of(vector, nearest.candidates(vector, plan))
         seconds.append(time.perf_counter() - started)
         # Rounding differs with the shape of a product.
         recalls.append(min(int((scores >= least - 1e-6).sum()), NEIGHBOURS) / NEIGHBOURS)

@@ -42,7 +42,8 @@ from retrieval_pipeline.nearest import (
     Numbers,
     Projection,
     principal_components,
-    spread_rows,
+    rows_of,
+    spread,
 )
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_background
@@ -55,8 +56,6 @@ METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.
 TREES = 64
 SEED = 20  # Any fixed number: the same vectors give the same file.
 RECALL = 0.99  # The target where the settings name no other.
-# Items whose scores stand for the scores of all: a median to within 3 %.
-SAMPLE_ITEMS = 2_000
 # How long a replaced build stays, so that whoever is about to open it still can.
 GRACE = timedelta(hours=1)
 
@@ -231,7 +230,7 @@ def build_index(
                 for entry in pc.value_counts(flat_sources).to_pylist()
             },
             calibration=calibration,
-            background=measure_background(spread_rows(matrices, SAMPLE_PICTURES), texts),
+            background=measure_background(_sample(matrices), texts),
             vocabulary=None if texts is None else _vocabulary_digest(),
             build_seconds=round(time.monotonic() - started, 3),
             files={
@@ -285,6 +284,10 @@ def _write_structures(
     calibration = choose_plan(nearest, trial, recall, projected)
     progress.finish()
     return trees, components, calibration
+
+
+def _sample(matrices: list[Vectors]) -> Vectors:
+    return rows_of(matrices, spread(sum(map(len, matrices)), SAMPLE_PICTURES))
 
 
 def _write_projection(directory: Path, matrices: list[Vectors]) -> None:
@@ -497,9 +500,14 @@ class Build:
         return self.nearest.vectors(numbers)
 
     @functools.cached_property
+    def sample_numbers(self) -> Numbers:
+        """Items spread evenly over the build, whose scores stand for the scores of all."""
+        return spread(len(self), SAMPLE_PICTURES)
+
+    @functools.cached_property
     def sample(self) -> Vectors:
-        """Vectors of items spread evenly over the build, float32 (n, dim), n <= SAMPLE_ITEMS."""
-        return spread_rows(self.nearest.matrices, SAMPLE_ITEMS)
+        """Vectors of `sample_numbers`, float32 (n, dim), n <= SAMPLE_PICTURES."""
+        return self.vectors(self.sample_numbers)
 
     @functools.cached_property
     def vocabulary(self) -> Vectors | None:

@@ -22,6 +22,9 @@ Numbers = npt.NDArray[np.int64]
 COMPONENTS = 128
 # Rows from which the components are computed: their directions settle well below it.
 COMPONENT_ROWS = 100_000
+# Rows are gathered so many bytes at a time: the allocator takes fresh pages from the system for
+# anything from 128 KiB on, and those cost more than the copy.
+GATHERED_BYTES = 96 * 1024
 
 
 class Plan(BaseModel):
@@ -89,9 +92,17 @@ class Nearest:
     def scores_of(self, vectors: Vectors, numbers: Numbers) -> Vectors:
         """Return the exact scores of these items: (n,) for (dim,), (n, m) for (m, dim)."""
         # Few rows are gathered; of many, copying would take longer than the product.
-        if 4 * len(numbers) < sum(map(len, self.matrices)):
-            return self.vectors(numbers) @ vectors.T
-        return self.scan(vectors)[numbers]
+        if 4 * len(numbers) >= sum(map(len, self.matrices)):
+            return self.scan(vectors)[numbers]
+        scores = np.empty((len(numbers), *vectors.shape[:-1]), np.float32)
+        chunk, row = np.divmod(numbers, BATCH_ROWS)
+        step = max(GATHERED_BYTES // (4 * vectors.shape[-1]), 1)
+        for number in np.unique(chunk):
+            here = np.flatnonzero(chunk == number)
+            for start in range(0, len(here), step):
+                some = here[start : start + step]
+                scores[some] = self.matrices[number][row[some]] @ vectors.T
+        return scores
 
     def best(self, vector: Vectors, count: int, plan: Plan) -> tuple[Numbers, Vectors]:
         """Return the `count` best items for `vector` (dim,) and their scores.
@@ -102,7 +113,7 @@ class Nearest:
         if plan.kind == "scan":
             return top(self.scan(vector), count)
         proposed = self.candidates(vector, plan)
-        order, scores = top(self.vectors(proposed) @ vector, count)
+        order, scores = top(self.scores_of(vector, proposed), count)
         numbers = proposed[order]
         if count > len(numbers):
             rest = self.scan(vector)
@@ -139,10 +150,9 @@ def rows_of(matrices: Sequence[Vectors], numbers: Numbers) -> Vectors:
     return result
 
 
-def spread_rows(matrices: Sequence[Vectors], count: int) -> Vectors:
-    """Return up to `count` rows, evenly spread over the matrices."""
-    rows = sum(map(len, matrices))
-    return rows_of(matrices, np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
+def spread(items: int, count: int) -> Numbers:
+    """Return up to `count` of so many items, evenly spread."""
+    return np.linspace(0, items - 1, min(items, count)).astype(np.int64)
 
 
 def top(scores: Vectors, count: int) -> tuple[Numbers, Vectors]:

@@ -1,5 +1,6 @@
 """Query -> hits: what the words and pictures of a query mean, and which items are nearest."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,14 @@ from retrieval_pipeline.items import Location as Location
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.query import Query as Query
-from retrieval_pipeline.relevance import BLOCK, Spread, relevance_of
+from retrieval_pipeline.relevance import (
+    BLOCK,
+    Judge,
+    Mixture,
+    Spread,
+    Values,
+    relevance_of,
+)
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, check_vectors, normalise
 
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 # Queries whose scores are computed as one product: 256 MB of scores for a million items.
 BATCH = 64
+# Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
+JUDGED_ROWS = 10 * BLOCK
 
 
 @dataclass(frozen=True)
@@ -96,22 +106,20 @@ class Meaning:
     """A query as vectors: towards `wanted` (dim,), away from each row of `unwanted` (n, dim).
 
     An item loses, for each unwanted thing, `weights` times that by which its cosine with the thing
-    exceeds `level`, the mean of unrelated pairs. A difference of vectors would also reward what is
+    exceeds that of unrelated pairs. A difference of vectors would also reward what is
     as unlike the thing as possible, whether it shows what is wanted or not.
 
     Attributes:
         wanted: The sum of the wanted parts, unit length.
         unwanted: One unit vector each.
         weights: Of the unwanted, float32 (n,).
-        level: Cosine from which on an unwanted thing counts as seen.
-        background: How unrelated pictures score.
+        mixture: What `wanted` was added up from.
     """
 
     wanted: Vectors
     unwanted: Vectors
     weights: Vectors
-    level: float
-    background: Spread
+    mixture: Mixture
 
     @property
     def vectors(self) -> Vectors:
@@ -120,7 +128,7 @@ class Meaning:
 
     def scores(self, cosines: Vectors) -> Vectors:
         """Return the scores of items, (m,), from their cosines with `vectors`, (m, 1 + n)."""
-        surplus = np.maximum(cosines[:, 1:] - np.float32(self.level), 0)
+        surplus = np.maximum(cosines[:, 1:] - np.float32(self.mixture.unrelated.mean), 0)
         scores: Vectors = cosines[:, 0] - surplus @ self.weights
         return scores
 
@@ -170,6 +178,10 @@ class Searcher:
 
             self._encoder = load_encoder_of(self.build.info.space, device=self.settings.device)
         return self._encoder
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        return Judge(self.build.sample, self.build.vocabulary, self.build.info.background)
 
     def warm_up(self) -> None:
         """Load what a query by text needs, so that the first one is as fast as the next.
@@ -225,13 +237,15 @@ class Searcher:
         for query, meaning, flags, ranking in zip(
             queries, meanings, allowed, rankings, strict=True
         ):
-            groups = self._groups(query, meaning, ranking)
-            while len(groups) < offset + k and ranking.is_partial and query.collapse:
-                # Folding took too many: look further down.
+            relevance = self._relevance(meaning, ranking, flags)
+            groups, more = self._groups(query, ranking, relevance)
+            while len(groups) < offset + k and more:
+                # Too many were irrelevant, or folded: look further down.
                 deeper = 2 * len(ranking.numbers)
                 ranking = self._rankings([query], [meaning], [flags], deeper)[0]
-                groups = self._groups(query, meaning, ranking)
-            hits.append(self._hits(query, meaning, ranking, groups[offset : offset + k]))
+                relevance = self._relevance(meaning, ranking, flags)
+                groups, more = self._groups(query, ranking, relevance)
+            hits.append(self._hits(query, ranking, relevance, groups[offset : offset + k]))
         clock.lap("read")
         return [
             Answer(query, found, info.model, self.build.path.name, clock.laps, str(ranking.plan))
@@ -272,37 +286,36 @@ class Searcher:
 
     def _meaning(self, query: Query, vectors: dict[str, Vectors]) -> Meaning:
         background = self.build.info.background
-        words = [(weight, vectors[text]) for weight, text in query.wanted]
-        pictures = [(1.0, vector) for vector in self._pictures(query)]
+        words = [vectors[text] for _, text in query.wanted]
+        pictures = self._pictures(query)
         if not words and not pictures:
             raise QueryError('the query is empty: say what to look for, such as "a dog on grass"')
-        word_spread = background.words or self._spread_of_words([vector for _, vector in words])
+        unrelated = background.words or self._spread_of_words(words)
+        asked = np.array([*(weight for weight, _ in query.wanted), *[1.0] * len(pictures)])
         # Pictures differ more in their cosines with a picture than in those with words: each part
         # is divided by its spread, to tell the pictures apart as much as its weight says.
-        parts = [(weight / word_spread.deviation, vector, word_spread) for weight, vector in words]
-        parts += [
-            (weight / background.pictures.deviation, vector, background.pictures)
-            for weight, vector in pictures
-        ]
-        total = np.sum([weight * vector for weight, vector, _ in parts], axis=0)
+        spreads = [unrelated] * len(words) + [background.pictures] * len(pictures)
+        weights = asked / np.array([spread.deviation for spread in spreads])
+        total = weights @ np.stack([*words, *pictures])
         try:
             wanted = normalise(total)[0]
         except VectorError:
             raise QueryError(f'"{query}" means nothing: its parts cancel each other out') from None
-        # Mean and deviation of a weighted sum of independent scores.
-        scale = float(np.linalg.norm(total))
-        mean = sum(weight * spread.mean for weight, _, spread in parts) / scale
-        variance = sum((weight * spread.deviation) ** 2 for weight, _, spread in parts)
-        spread = Spread(mean=mean, deviation=variance**0.5 / scale)
-        unwanted = query.unwanted
+        length = np.linalg.norm(total)
+        weights /= length
+        # In the units of what is wanted, as above.
+        unit = np.linalg.norm(asked) / length / unrelated.deviation
         return Meaning(
             wanted,
-            np.array([vectors[text] for _, text in unwanted], np.float32).reshape(-1, len(wanted)),
-            # In the units of what is wanted, as above.
-            np.array([weight for weight, _ in unwanted], np.float32)
-            * (spread.deviation / word_spread.deviation),
-            word_spread.mean,
-            spread,
+            np.array([vectors[text] for _, text in query.unwanted], np.float32).reshape(
+                -1, len(wanted)
+            ),
+            np.array([unit * weight for weight, _ in query.unwanted], np.float32),
+            Mixture(
+                tuple(weights[: len(words)].tolist()),
+                tuple(weights[len(words) :].tolist()),
+                unrelated,
+            ),
         )
 
     def _spread_of_words(self, vectors: list[Vectors]) -> Spread:
@@ -377,18 +390,41 @@ class Searcher:
             rankings.append(Ranking(numbers[kept][:count], scores[kept][:count], used, among))
         return rankings
 
-    def _groups(self, query: Query, meaning: Meaning, ranking: Ranking) -> list[list[int]]:
-        """Return the ranks of hits that are relevant enough; what looks the same is one hit."""
-        relevance = relevance_of(ranking.scores, meaning.background, ranking.among)
-        count = int((relevance >= query.min_relevance).sum())
-        if query.collapse:
-            return fold(self.build.vectors(ranking.numbers[:count]), NEAR_DUPLICATE)
-        return [[rank] for rank in range(count)]
+    def _groups(
+        self, query: Query, ranking: Ranking, relevance: Values
+    ) -> tuple[list[list[int]], bool]:
+        """Return the ranks of hits that are relevant enough; what looks the same is one hit.
+
+        Also whether there may be more below. The list ends where BLOCK hits on end are irrelevant.
+        """
+        relevant = relevance >= query.min_relevance
+        more = ranking.is_partial
+        for start in range(0, len(relevant), BLOCK):
+            if not relevant[start : start + BLOCK].any():
+                relevant[start:], more = False, False
+        ranks = np.flatnonzero(relevant).tolist()
+        if not query.collapse:
+            return [[rank] for rank in ranks], more
+        groups = fold(self.build.vectors(ranking.numbers[ranks]), NEAR_DUPLICATE)
+        return [[ranks[number] for number in group] for group in groups], more
+
+    def _relevance(self, meaning: Meaning, ranking: Ranking, flags: Flags | None) -> Values:
+        """Judge each hit of a ranking, float64 (n,), 0 to 1."""
+        build, mixture = self.build, meaning.mixture
+        scores = meaning.scores(build.sample @ meaning.vectors.T)
+        sample = self._judge.surplus_of_sample(scores, mixture)
+        if flags is not None:
+            sample = sample[flags[build.sample_numbers]]
+        surplus = [np.empty(0)]
+        for start in range(0, len(ranking.numbers), JUDGED_ROWS):
+            rows = slice(start, start + JUDGED_ROWS)
+            items = build.vectors(ranking.numbers[rows])
+            surplus.append(self._judge.surplus(ranking.scores[rows], items, mixture))
+        return relevance_of(np.concatenate(surplus), ranking.among, sample)
 
     def _hits(
-        self, query: Query, meaning: Meaning, ranking: Ranking, page: Sequence[Sequence[int]]
+        self, query: Query, ranking: Ranking, relevance: Values, page: Sequence[Sequence[int]]
     ) -> tuple[Hit, ...]:
-        relevance = relevance_of(ranking.scores, meaning.background, ranking.among)
         ranks = [group[0] for group in page]
         columns = ["content_id", "locations", "width", "height"]
         numbers = pa.array(ranking.numbers[ranks])

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrieval_pipeline import relevance, search
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError, QueryError
 from retrieval_pipeline.index import build_index, open_current
@@ -159,15 +160,25 @@ def test_more_hits_than_pictures_gives_every_picture_once(searcher: Searcher) ->
     assert len({hit.content_id for hit in hits}) == len(hits) == 220
 
 
-def test_relevance_falls_with_the_rank_and_cuts_off(searcher: Searcher) -> None:
+def test_relevance_cuts_off(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog"), k=220)
-    relevance = [hit.relevance for hit in hits]
-    assert relevance == sorted(relevance, reverse=True)
-    assert relevance[0] > 0.99
-    assert relevance[-1] < 0.01
+    assert hits[0].relevance > 0.99
+    assert hits[-1].relevance < 0.01
     kept = searcher.search(Query(text="dog", min_relevance=0.5), k=220)
     assert kept == [hit for hit in hits if hit.relevance >= 0.5]
     assert 4 <= len(kept) < 20
+
+
+def test_pages_of_relevant_hits_continue_each_other(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "BLOCK", 4)
+    monkeypatch.setattr(relevance, "BLOCK", 4)
+    query = Query(text="dog", min_relevance=0.5)
+    everything = searcher.search(query, 100)
+    assert 4 <= len(everything) < 20
+    pages = [searcher.search(query, 3, offset) for offset in range(0, 30, 3)]
+    assert [hit for page in pages for hit in page] == everything
 
 
 def test_what_is_not_wanted_sinks_and_nothing_else_moves(searcher: Searcher) -> None:
