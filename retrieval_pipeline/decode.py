@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,16 +24,18 @@ from typing import Any, Self
 
 import numpy as np
 
+from retrieval_pipeline.cores import available_cores
 from retrieval_pipeline.decode_worker import HEADER
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images import Decoded, ImageError, ImageTransform, Limits, Reason
+from retrieval_pipeline.stages import Stage
 
-# Jobs in flight or waiting for the consumer: two batches of an encoder, so that one is decoded
-# while the other is encoded. Some 10 to 30 MB.
-LOOK_AHEAD = 64
+# Jobs in flight or decoded and waiting for the consumer, for each worker: enough that none waits
+# for a slow picture before it. Some 150 to 350 kB each.
+LOOK_AHEAD = 16
 
-# Beyond this many workers, disks and encoders are the limit, and each takes some 50 MB.
-MOST_WORKERS = 16
+# Each worker takes some 50 MB, and this process some 0.3 ms for each image.
+MOST_WORKERS = 64
 
 # A machine that needs longer to start Python, or to end a killed process, is in trouble.
 START_SECONDS = 60.0
@@ -73,15 +75,12 @@ Outcome = Decoded | ImageError | Changed
 
 
 def default_workers() -> int:
-    """Return how many workers suit this machine.
+    """Return how many workers suit this machine: one for each core.
 
-    With few cores one for each: encoder and decoders take turns, and the look-ahead evens it out.
-    With many, a quarter is left to the encoder's threads, which wait for one another.
+    An encoder on the same cores takes turns with them: whichever is ahead waits for the other, so
+    that the cores go where the work is. None of its threads waits for another one.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return min(cores - cores // 4 if cores > 2 else cores, MOST_WORKERS)
+    return min(available_cores(), MOST_WORKERS)
 
 
 class DecodePool:
@@ -97,14 +96,16 @@ class DecodePool:
         transform: ImageTransform,
         limits: Limits,
         workers: int | None = None,
-        look_ahead: int = LOOK_AHEAD,
+        look_ahead: int | None = None,
     ) -> None:
-        self._transform, self._limits, self._look_ahead = transform, limits, look_ahead
-        count = workers or default_workers()
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        self._transform, self._limits = transform, limits
+        self._width = workers or default_workers()
+        self._look_ahead = look_ahead or self._width * LOOK_AHEAD
+        self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="decode")
         self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
-        for _ in range(count):
+        for _ in range(self._width):
             self._idle.put(None)
+        self._busy = self._computing = 0.0
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._closed = False
@@ -121,25 +122,41 @@ class DecodePool:
         with self._lock:
             return [worker.pid for worker in self._workers if not worker.ended]
 
+    @property
+    def work(self) -> Stage:
+        """What the workers have done so far."""
+        with self._lock:
+            return Stage(self._width, self._busy, self._computing)
+
     def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Yield each job with its outcome, in order, reading `jobs` only so far ahead.
+        """Begin at once; yield each job with its outcome, in order.
+
+        Args:
+            jobs: Read only so far ahead of the consumer.
 
         Raises:
             WorkerError: Workers cannot be started.
         """
         remaining = iter(jobs)
         pending: deque[tuple[Job, Future[Outcome]]] = deque()
-        try:
-            while True:
-                for job in islice(remaining, self._look_ahead - len(pending)):
-                    pending.append((job, self._threads.submit(self._decode, job)))
-                if not pending:
-                    return
-                job, future = pending.popleft()
-                yield job, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+
+        def fill() -> None:
+            for job in islice(remaining, self._look_ahead - len(pending)):
+                pending.append((job, self._threads.submit(self._decode, job)))
+
+        def outcomes() -> Iterator[tuple[Job, Outcome]]:
+            try:
+                while pending:
+                    job, future = pending.popleft()
+                    outcome = future.result()
+                    fill()
+                    yield job, outcome
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+        fill()
+        return outcomes()
 
     def close(self) -> None:
         """Kill the workers, whatever they do; they hold nothing that could be lost."""
@@ -167,7 +184,12 @@ class DecodePool:
         try:
             if worker is None:
                 worker = self._start()
-            return worker.decode(job, self._limits.seconds)
+            began = time.monotonic()
+            outcome, computing = worker.decode(job, self._limits.seconds)
+            with self._lock:
+                self._busy += time.monotonic() - began
+                self._computing += computing
+            return outcome
         except _Lost:
             worker = None
             raise
@@ -183,6 +205,15 @@ class DecodePool:
             self._workers.add(worker)
         worker.prepare(self._transform, self._limits)
         return worker
+
+
+def _outcome(facts: Mapping[str, Any], pixels: bytearray) -> Outcome:
+    if "reason" in facts:
+        return ImageError(Reason(facts["reason"]), facts["detail"])
+    if "changed" in facts:
+        return Changed()
+    array = np.frombuffer(pixels, np.uint8).reshape(facts["shape"])
+    return Decoded(array, facts["width"], facts["height"], facts["format"])
 
 
 class _Lost(Exception):  # noqa: N818
@@ -241,19 +272,14 @@ class _Worker:
                 f"a decode worker did not start ({lost.error.detail}): see what it printed"
             ) from None
 
-    def decode(self, job: Job, seconds: float) -> Outcome:
-        """Have the worker do a job.
+    def decode(self, job: Job, seconds: float) -> tuple[Outcome, float]:
+        """Have the worker do a job: return the outcome and the seconds of processor time.
 
         Raises:
             _Lost: It crashed, or hung and was killed.
         """
         facts, pixels = self._exchange((job.path, job.content_id), seconds)
-        if "reason" in facts:
-            return ImageError(Reason(facts["reason"]), facts["detail"])
-        if "changed" in facts:
-            return Changed()
-        array = np.frombuffer(pixels, np.uint8).reshape(facts["shape"])
-        return Decoded(array, facts["width"], facts["height"], facts["format"])
+        return _outcome(facts, pixels), facts["computing"]
 
     def kill(self) -> None:
         self._process.kill()

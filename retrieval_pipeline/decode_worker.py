@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,10 +45,12 @@ def main() -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
-        answer = _answer(path, expected, transform, limits)
+        began = time.process_time()
+        facts, pixels = _answer(path, expected, transform, limits)
+        facts["computing"] = time.process_time() - began
         # A parent that was suspended may take its time to read.
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, *answer)
+        _send(answers, facts, pixels)
 
 
 def _answer(

@@ -1,10 +1,9 @@
-"""Manifest -> embedding parts: decode ahead in worker processes, encode in batches, publish."""
+"""Manifest -> embedding parts: decode ahead in worker processes, encode in lanes, publish."""
 
 import importlib.metadata
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.decode import Changed, DecodePool, Job
+from retrieval_pipeline.cores import available_cores
+from retrieval_pipeline.decode import DecodePool, Job, WorkerError
 from retrieval_pipeline.encoders import Description, Encoder
-from retrieval_pipeline.errors import Stopped, VectorError
-from retrieval_pipeline.images import Decoded, ImageError, Limits, Reason
+from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.images import ImageError, Limits, Reason
+from retrieval_pipeline.lanes import Embedded, EncodeLanes
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.stages import Timings
 from retrieval_pipeline.store import (
     QUARANTINE,
     Store,
@@ -31,8 +33,6 @@ from retrieval_pipeline.store import (
 )
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 
-# Images of one call of the encoder: larger batches gain nothing on a CPU.
-BATCH = 32
 # A part is published at so many rows or after so many seconds: what a killed run loses.
 PART_ROWS = 2_048
 PART_SECONDS = 120.0
@@ -43,6 +43,8 @@ class EmbedReport:
     """What became of the images of one source; each content id is counted once.
 
     files = embedded + known + duplicates + quarantined + left
+
+    `timings` are there if something was decoded.
     """
 
     source: str
@@ -54,6 +56,7 @@ class EmbedReport:
     newly_quarantined: int
     left: int
     seconds: float
+    timings: Timings | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -68,6 +71,7 @@ def update_embeddings(
     load: Callable[[], Encoder],
     *,
     limits: Limits | None = None,
+    workers: int | None = None,
     retry_quarantined: bool = False,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
@@ -76,10 +80,12 @@ def update_embeddings(
 
     Parts are published as they fill, so that a run that ends early has lost little; images that
     cannot be used go to the quarantine table and are left alone until the software changes or
-    `retry_quarantined`. `load` is only called when there is something to embed.
+    `retry_quarantined`. `load` is only called when there is something to embed, and while the
+    first images are decoded.
 
     Raises:
-        EncoderError: The model cannot be loaded.
+        EncoderError: The model cannot be loaded, or its device failed; what it had made is kept.
+        WorkerError: Images cannot be decoded; likewise.
         StoreError: A table is damaged or cannot be written.
         Stopped: `stop` was set; the part in work was published.
     """
@@ -97,39 +103,50 @@ def update_embeddings(
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = _PartWriter(store, space, source.name)
     left = 0
+    timings: Timings | None = None
+
+    def publish() -> None:
+        writer.publish()
+        quarantine.publish()
+
     if todo:
-        with (
-            ThreadPoolExecutor(1) as loader,
-            DecodePool(description.transform, limits or Limits()) as pool,
-        ):
-            loading = loader.submit(load)
-            outcomes = zip(todo, (outcome for _, outcome in pool.map(jobs)), strict=True)
-            while batch := list(islice(outcomes, BATCH)):
-                good: list[tuple[str, Decoded]] = []
-                for content, outcome in batch:
-                    if isinstance(outcome, Decoded):
-                        good.append((content, outcome))
-                    elif isinstance(outcome, Changed):
-                        left += 1
-                    else:
-                        quarantine.add(content, paths[content], outcome)
-                        progress.note(f"{source.name}/{paths[content]}: {outcome}")
-                for content, decoded, result in _encode(loading.result(), good):
-                    if isinstance(result, ImageError):
-                        quarantine.add(content, paths[content], result)
-                    else:
-                        quarantine.discard(content)
-                        writer.add(content, decoded, result)
-                progress.advance(len(batch))
-                stopping = stop is not None and stop.is_set()
-                if writer.is_due() or stopping:
-                    writer.publish()
-                    quarantine.publish()
-                if stopping:
-                    raise Stopped(
-                        f"stopped while embedding {source.name}: {writer.published} images are kept"
-                    )
-    writer.publish()
+        with DecodePool(description.transform, limits or Limits(), workers) as pool:
+            outcomes = (outcome for _, outcome in pool.map(jobs))
+            lanes = EncodeLanes(load())
+            loaded, done_before = time.monotonic(), pool.work
+            contents = iter(todo)
+            try:
+                for batch in lanes.map(outcomes):
+                    for content, result in zip(islice(contents, len(batch)), batch, strict=True):
+                        if isinstance(result, Embedded):
+                            quarantine.discard(content)
+                            writer.add(content, result)
+                        elif isinstance(result, ImageError):
+                            quarantine.add(content, paths[content], result)
+                            progress.note(f"{source.name}/{paths[content]}: {result}")
+                        else:
+                            left += 1
+                    progress.advance(len(batch))
+                    if writer.is_due():
+                        publish()
+                    if stop is not None and stop.is_set():
+                        publish()
+                        raise Stopped(
+                            f"stopped while embedding {source.name}: {writer.count} images are kept"
+                        )
+            except (EncoderError, WorkerError):
+                publish()
+                raise
+            publish()
+            timings = Timings(
+                loading=loaded - started,
+                elapsed=time.monotonic() - loaded,
+                decode=pool.work - done_before,
+                encode=lanes.work,
+                writing=writer.seconds,
+                cores=available_cores(),
+                efficiency=lanes.efficiency,
+            )
     quarantine.publish()
     progress.finish()
     return EmbedReport(
@@ -137,11 +154,12 @@ def update_embeddings(
         files=len(manifest),
         duplicates=len(manifest) - len(paths),
         known=len(known),
-        embedded=writer.published,
+        embedded=writer.count,
         quarantined=len(quarantine),
         newly_quarantined=quarantine.added,
         left=left,
         seconds=time.monotonic() - started,
+        timings=timings,
     )
 
 
@@ -168,23 +186,6 @@ def _first_paths(manifest: pa.Table) -> dict[str, str]:
     return paths
 
 
-def _encode(
-    encoder: Encoder, images: list[tuple[str, Decoded]]
-) -> Iterator[tuple[str, Decoded, Vectors | ImageError]]:
-    """Encode a batch; if one image has no finite vector, find out which."""
-    try:
-        vectors = encoder.encode_pixels([decoded.pixels for _, decoded in images])
-    except VectorError as error:
-        if len(images) == 1:
-            yield *images[0], ImageError(Reason.UNSUPPORTED, f"it has no vector: {error}")
-            return
-        for image in images:
-            yield from _encode(encoder, [image])
-        return
-    for (content, decoded), vector in zip(images, vectors, strict=True):
-        yield content, decoded, vector
-
-
 class _PartWriter:
     """Collects rows and publishes them as immutable parts."""
 
@@ -192,10 +193,12 @@ class _PartWriter:
         self._store, self._space, self._source = store, space, source
         self._rows: list[tuple[str, Vectors, int, int, str]] = []
         self._last = time.monotonic()
-        self.published = 0
+        self.count = 0
+        self.seconds = 0.0
 
-    def add(self, content: str, decoded: Decoded, vector: Vectors) -> None:
-        self._rows.append((content, vector, decoded.width, decoded.height, decoded.format))
+    def add(self, content: str, embedded: Embedded) -> None:
+        image = embedded.image
+        self._rows.append((content, embedded.vector, image.width, image.height, image.format))
 
     def is_due(self) -> bool:
         return len(self._rows) >= PART_ROWS or (
@@ -203,6 +206,7 @@ class _PartWriter:
         )
 
     def publish(self) -> None:
+        began = time.monotonic()
         if self._rows:
             contents, vectors, widths, heights, formats = zip(*self._rows, strict=True)
             flat = pa.array(np.concatenate(vectors), pa.float32())
@@ -215,9 +219,10 @@ class _PartWriter:
             ]
             table = pa.table(columns, schema=embedding_schema(self._space.dim))
             write_table(self._store.next_part(self._space, self._source), table, self._space)
-            self.published += len(self._rows)
+            self.count += len(self._rows)
             self._rows.clear()
         self._last = time.monotonic()
+        self.seconds += self._last - began
 
 
 class _Quarantine:

@@ -13,14 +13,21 @@ R = TypeVar("R")
 AHEAD = 4
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+def ordered_map(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int,
+    enter: Callable[[], None] | None = None,
+) -> Iterator[R]:
     """Yield `function(item)` in the order of `items`; at most AHEAD x threads are in flight.
 
-    What `function` raises is raised here; then, or when the consumer stops, nothing more starts.
+    Each thread calls `enter` first. What `function` raises is raised here; then, or when the
+    consumer stops, nothing more starts.
     """
     remaining = iter(items)
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=enter) as pool:
         try:
             for item in islice(remaining, AHEAD * threads):
                 pending.append(pool.submit(function, item))

@@ -1,5 +1,6 @@
 """Tiny random checkpoints, made on the spot: the real file formats in a few hundred kilobytes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,26 @@ TOWER = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+SMALL_PICTURES = {"image_size": 32, "patch_size": 8}
 
 
 def make_clip(
-    directory: Path, *, seed: int = 0, tower: dict[str, int] = TOWER, dim: int = 24
+    directory: Path,
+    *,
+    seed: int = 0,
+    tower: dict[str, int] = TOWER,
+    vision: Mapping[str, Any] = SMALL_PICTURES,
+    dim: int = 24,
 ) -> Path:
-    """Save a CLIP of 32 x 32 pixels whose tokens are letters, at most 16 of them a text."""
+    """Save a CLIP whose tokens are letters, at most 16 of them a text.
+
+    Args:
+        directory: Where to.
+        seed: Of the random weights.
+        tower: Shape of both towers.
+        vision: What more there is to say of the image tower: sizes, or another shape.
+        dim: Of the vectors.
+    """
     vocabulary = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<start>", "<end>"]
     start, end = len(vocabulary) - 2, len(vocabulary) - 1
     text = {
@@ -33,7 +48,7 @@ def make_clip(
     }
     config = transformers.CLIPConfig(
         text_config=text,
-        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        vision_config={**tower, **vision},
         projection_dim=dim,
     )
     tokenizer = transformers.CLIPTokenizer(
@@ -45,7 +60,8 @@ def make_clip(
         pad_token="<end>",
         model_max_length=16,
     )
-    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    edge = vision["image_size"]
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size=edge)
     return _save(directory, seed, transformers.CLIPModel, config, tokenizer, processor)
 
 

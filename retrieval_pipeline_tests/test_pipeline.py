@@ -9,6 +9,7 @@ from PIL import Image
 
 from retrieval_pipeline import embed, pipeline
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders import offline
 from retrieval_pipeline.errors import BuildError, SettingsError, SourceError, Stopped, StoreError
 from retrieval_pipeline.pipeline import describe_encoder, index_sources
 from retrieval_pipeline.search import Query, Searcher
@@ -138,7 +139,7 @@ def test_a_quarantined_file_that_is_mended_or_removed_leaves_the_table(
 def test_a_stopped_run_keeps_its_work_and_the_next_goes_on(
     settings: Settings, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "BATCH", 1)
+    monkeypatch.setattr(offline, "BATCH", 1)
     stop = threading.Event()
     publish = embed._PartWriter.add
 

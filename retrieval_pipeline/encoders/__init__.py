@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import get_args
 
-from retrieval_pipeline.encoders.base import Description, Encoder, Precision
+from retrieval_pipeline.encoders.base import Description, Encoder
+from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 

@@ -2,21 +2,21 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.encoders.hardware import is_device_failure, is_out_of_memory
+from retrieval_pipeline.errors import EncoderError, VectorError
 from retrieval_pipeline.images import ImageTransform, Pixels, transform_image
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors, normalise
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["auto", "reference"]
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,31 @@ class Description:
     transform: ImageTransform
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """How an encoder is called for the most images in a second.
+
+    Attributes:
+        count: Threads that call `encode_pixels` at a time.
+        enter: What each of them calls first.
+    """
+
+    count: int
+    enter: Callable[[], None]
+
+
 class Encoder(Protocol):
     """Turns images and texts into vectors of one space; safe to call from several threads.
 
     Attributes:
         space: Where the vectors live.
         transform: How an image becomes the pixels that `encode_pixels` takes.
+        batch: Images that `encode_pixels` computes at once; more are cut into batches.
     """
 
     space: VectorSpace
     transform: ImageTransform
+    batch: int
 
     @property
     def name(self) -> str:
@@ -67,6 +82,20 @@ class Encoder(Protocol):
 
         Raises:
             VectorError: The model made something that is not a vector of the space.
+            EncoderError: The device failed, or has too little memory for a single image.
+        """
+
+    @abstractmethod
+    def in_lanes(self) -> AbstractContextManager[Lanes]:
+        """Tell how several threads encode images at a time, until the end of the context."""
+
+    @abstractmethod
+    def efficiency(self, images: int, seconds: float) -> float | None:
+        """Return the share of the fastest product that a lane achieved, None if that is unknown.
+
+        Args:
+            images: That were encoded.
+            seconds: Of processor time, of all lanes.
         """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -82,19 +111,58 @@ class Encoder(Protocol):
 
 
 class BaseEncoder(Encoder):
-    """What all models share: the checks on what they compute, and the empty case."""
+    """What all models share: batches that fit, the checks on what is computed, the empty case."""
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, *, batch: int) -> None:
         self.space = description.space
         self.transform = description.transform
+        self.batch = batch
 
     def encode_pixels(self, pixels: Sequence[Pixels]) -> Vectors:
         """See `Encoder.encode_pixels`."""
-        return self._checked(self._image_features(pixels), "image") if pixels else self._none()
+        features = list(self._in_batches(pixels))
+        return self._checked(np.concatenate(features), "image") if features else self._none()
+
+    def efficiency(self, images: int, seconds: float) -> float | None:
+        """See `Encoder.efficiency`."""
+        return None
+
+    def _in_batches(self, pixels: Sequence[Pixels]) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the features of all images; batches that do not fit into memory are halved."""
+        start = 0
+        while start < len(pixels):
+            size = min(self.batch, len(pixels) - start)
+            try:
+                features = self._image_features(pixels[start : start + size])
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    self._halve(size, error)
+                elif is_device_failure(error):
+                    raise EncoderError(
+                        f"{self.name}: the device failed ({str(error).splitlines()[0]}): run again "
+                        'to go on from here, with device = "cpu" if it stays away'
+                    ) from error
+                else:
+                    raise
+            else:
+                yield features
+                start += size
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """See `Encoder.encode_texts`."""
         return self._checked(self._text_features(texts), "text") if texts else self._none()
+
+    def _halve(self, size: int, error: RuntimeError) -> None:
+        """Never again compute `size` images at once: it failed for lack of memory."""
+        if size == 1:
+            raise EncoderError(
+                f"{self.name}: the device has too little memory for a single image: end what else "
+                'uses it, or set device = "cpu"'
+            ) from error
+        self.batch = min(self.batch, size // 2)
+        logger.warning(
+            "%d images at once need more memory than there is: %d from now on", size, self.batch
+        )
 
     @abstractmethod
     def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:

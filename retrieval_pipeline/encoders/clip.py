@@ -1,8 +1,11 @@
 """CLIP-family checkpoints through transformers: by hub id or directory, safetensors only."""
 
+import copy
 import inspect
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +15,24 @@ from retrieval_pipeline.encoders.base import (
     BaseEncoder,
     Description,
     Encoder,
-    Precision,
+    Lanes,
     warn_of_cut_texts,
 )
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, find_checkpoint
-from retrieval_pipeline.encoders.hardware import pick_device, pick_dtype, to_tensor
+from retrieval_pipeline.encoders.hardware import (
+    Precision,
+    lanes_of,
+    measured_peak,
+    one_core_each,
+    pick_devices,
+    pick_dtype,
+    to_tensor,
+)
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.encoders.preprocessing import Preprocessing, read_preprocessing
+from retrieval_pipeline.encoders.vision import fused_tower
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import Pixels
+from retrieval_pipeline.images import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:
@@ -47,6 +59,10 @@ PADDED_TO_LIMIT = {"siglip", "siglip2"}
 # Texts in one batch: bounds the memory for long lists of words.
 TEXT_BATCH = 64
 
+# Tokens of the images that are computed together. On one core of a processor more make nothing
+# faster, and fewer are sooner done; a GPU wants many, and fewer where its memory ends.
+BATCH_TOKENS = {"cpu": 800, "cuda": 16_384}
+
 
 def describe(model: str, revision: str | None, precision: Precision) -> Description:
     """See `encoders.describe`."""
@@ -55,7 +71,7 @@ def describe(model: str, revision: str | None, precision: Precision) -> Descript
 
 def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
     """See `encoders.load_encoder`."""
-    chosen = pick_device(device)
+    devices = pick_devices(device)
     checkpoint = find_checkpoint(model, revision, weights=True)
     description, preprocessing = _read(checkpoint, precision)
     with transformers_loading(checkpoint):
@@ -63,7 +79,7 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
 
         network, report = AutoModel.from_pretrained(
             checkpoint.directory,
-            dtype=pick_dtype(chosen, precision),
+            dtype=pick_dtype(devices[0], precision),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -78,7 +94,15 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
             f'model "{model}" has incomplete weights: {len(missing)} tensors are missing, '
             f"such as {missing[0]}"
         )
-    return ClipEncoder(description, network.to(chosen).eval(), tokenizer, preprocessing.processor)
+    network.eval()
+    networks = [copy.deepcopy(network).to(other) for other in devices[1:]]
+    return ClipEncoder(
+        description,
+        [network.to(devices[0]), *networks],
+        tokenizer,
+        preprocessing.processor,
+        fuse=precision == "auto" and devices[0].type == "cpu",
+    )
 
 
 def _read(checkpoint: Checkpoint, precision: Precision) -> tuple[Description, Preprocessing]:
@@ -114,15 +138,37 @@ def _read_dim(checkpoint: Checkpoint) -> int:
 
 
 class ClipEncoder(BaseEncoder):
-    """A two-tower model of transformers."""
+    """A two-tower model of transformers, on one device or copied to several."""
 
     def __init__(
-        self, description: Description, network: Any, tokenizer: Any, processor: Any = None
+        self,
+        description: Description,
+        networks: Sequence[Any],
+        tokenizer: Any,
+        processor: Any = None,
+        *,
+        fuse: bool = False,
     ) -> None:
-        """Wrap a model in evaluation mode on its device, its tokenizer and image processor."""
-        super().__init__(description)
+        """Wrap a model.
+
+        Args:
+            description: What it makes.
+            networks: The model in evaluation mode, once on each device.
+            tokenizer: Its tokenizer.
+            processor: What finishes the pixels, unless the transform says it all.
+            fuse: Rearrange the image towers for processors, if that can be done.
+        """
+        network = networks[0]
+        towers = [_Tower(each, description.transform, processor, fuse) for each in networks]
+        tokens = BATCH_TOKENS.get(network.device.type, BATCH_TOKENS["cpu"])
+        batch = max(tokens // _tokens_per_image(network.config.vision_config), 1)
+        super().__init__(description, batch=batch)
         self._network = network
-        self._processor = processor
+        self._fused = towers[0].fused
+        # A lane takes a tower, so that the lanes of all devices are busy.
+        self._towers: SimpleQueue[_Tower] = SimpleQueue()
+        for tower in lanes_of(network.device) * towers:
+            self._towers.put(tower)
         self._tokenizer = tokenizer
         self._limit = _token_limit(tokenizer, network.config.text_config)
         self._padding = "max_length" if network.config.model_type in PADDED_TO_LIMIT else True
@@ -130,22 +176,32 @@ class ClipEncoder(BaseEncoder):
         # A fast tokenizer cannot be set up for one call while it works on another.
         self._tokenizer_lock = threading.Lock()
 
-    def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        import torch
+    @contextmanager
+    def in_lanes(self) -> Iterator[Lanes]:
+        """See `Encoder.in_lanes`."""
+        with one_core_each(self._network.device) as enter:
+            yield Lanes(self._towers.qsize(), enter)
 
-        with torch.inference_mode():
-            if self._processor is None:
-                inputs = {"pixel_values": to_tensor(pixels, self.transform, self._network.device)}
-            else:
-                inputs = self._processor(list(pixels), return_tensors="pt")
-            return _features(self._network.get_image_features(**self._on_device(inputs)))
+    def efficiency(self, images: int, seconds: float) -> float | None:
+        """See `Encoder.efficiency`."""
+        if self._fused is None or not seconds:
+            return None
+        speed: float = self._fused.operations * images / seconds
+        return speed / measured_peak(self._network.dtype)
+
+    def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        tower = self._towers.get()
+        try:
+            return tower.features(pixels)
+        finally:
+            self._towers.put(tower)
 
     def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         import torch
 
         with torch.inference_mode():
             features = [
-                _features(self._network.get_text_features(**self._on_device(inputs)))
+                _features(self._network.get_text_features(**_placed(inputs, self._network)))
                 for inputs in self._tokenized(texts)
             ]
         return np.concatenate(features)
@@ -168,18 +224,66 @@ class ClipEncoder(BaseEncoder):
             {name: batch[name] for name in batch if name in self._text_inputs} for batch in batches
         ]
 
-    def _on_device(self, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-        """Move the inputs of the network to its device, the fractions among them in its format."""
-        device, dtype = self._network.device, self._network.dtype
-        return {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in inputs.items()
-        }
+
+class _Tower:
+    """The image tower of a model on one device.
+
+    Attributes:
+        fused: Its faster arrangement, if there is one.
+    """
+
+    def __init__(self, network: Any, transform: ImageTransform, processor: Any, fuse: bool) -> None:
+        self._network, self._transform, self._processor = network, transform, processor
+        self.fused = fused_tower(network) if fuse and processor is None else None
+        if self.fused is not None:
+            network.vision_model = None  # it has its own copy of the weights
+
+    def features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """Return (n, dim) features."""
+        import torch
+
+        device = self._network.device
+        with torch.inference_mode(), _own_stream(device):
+            if self._processor is None:
+                inputs = {"pixel_values": to_tensor(pixels, self._transform, device)}
+            else:
+                inputs = self._processor(list(pixels), return_tensors="pt")
+            placed = _placed(inputs, self._network)
+            if self.fused is not None:
+                return _on_cpu(self.fused(placed["pixel_values"]))
+            return _features(self._network.get_image_features(**placed))
+
+
+def _own_stream(device: "torch.device") -> AbstractContextManager[Any]:
+    """Let a thread's work on a GPU run beside that of the other threads."""
+    import torch
+
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
+def _placed(inputs: "Mapping[str, torch.Tensor]", network: Any) -> "dict[str, torch.Tensor]":
+    """Move the inputs of a network to its device, the fractions among them in its format."""
+    return {
+        name: tensor.to(network.device, network.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }
+
+
+def _tokens_per_image(config: Any) -> int:
+    """Return about how many tokens an image becomes; towers that are none have none to tell."""
+    edge, patch = getattr(config, "image_size", 224), getattr(config, "patch_size", 32)
+    return int((edge // patch) ** 2)
 
 
 def _features(output: Any) -> npt.NDArray[np.float32]:
-    features: npt.NDArray[np.float32] = output.pooler_output.float().cpu().numpy()
-    return features
+    return _on_cpu(output.pooler_output)
+
+
+def _on_cpu(features: "torch.Tensor") -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = features.float().cpu().numpy()
+    return array
 
 
 def _token_limit(tokenizer: Any, config: Any) -> int:

@@ -1,17 +1,47 @@
-"""Which device computes, in which number format, and how pixels get there."""
+"""Which devices compute, in which number format, how many threads, and how pixels get there."""
 
 import platform
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from retrieval_pipeline.encoders.base import Precision
+from retrieval_pipeline.cores import available_cores
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images import ImageTransform, Pixels
 
 if TYPE_CHECKING:
     import torch
+
+
+Precision = Literal["auto", "reference"]
+
+# Threads that feed one GPU: while one waits for its vectors, the other one's batch is on its way.
+LANES_OF_A_GPU = 2
+
+# What torch says when a GPU, its driver or its libraries fail; there is no type for all of them.
+DEVICE_FAILURE = re.compile(r"\b(CUDA|HIP|cuDNN|CUBLAS|MPS)", re.IGNORECASE)
+
+# A matrix product as large as those of an image tower, and how often it is timed.
+PEAK_SHAPE = (800, 768, 3072)
+PEAK_TIMES = 5
+
+
+def pick_devices(device: str) -> "list[torch.device]":
+    """Return the devices that encode images together: every GPU for "auto" and "cuda".
+
+    Raises:
+        EncoderError: There is no such device here.
+    """
+    import torch
+
+    first = pick_device(device)
+    if first.type != "cuda" or first.index is not None:
+        return [first]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
 
 
 def pick_device(device: str) -> "torch.device":
@@ -77,16 +107,73 @@ def _cpu_computes_in_bfloat16() -> bool:
     return not x86 or bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def lanes_of(device: "torch.device") -> int:
+    """Return how many threads at a time use `device` best."""
+    return {"cpu": available_cores(), "cuda": LANES_OF_A_GPU}.get(device.type, 1)
+
+
+@contextmanager
+def one_core_each(device: "torch.device") -> Iterator[Callable[[], None]]:
+    """Yield what a thread calls to compute on one core of a CPU; nothing on another device.
+
+    No core waits for another one then, whatever the decode workers do to either, and half the batch
+    keeps it busy. The threads must have ended when the context does.
+    """
+    import torch
+
+    if device.type != "cpu":
+        yield lambda: None
+        return
+    threads = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(1)
+    finally:
+        # Each thread has a number of its own, but new ones begin with the last that was set.
+        torch.set_num_threads(threads)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a lack of memory, of a GPU or of the machine, from other failures."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def is_device_failure(error: RuntimeError) -> bool:
+    """Tell a GPU that fails or is gone from a mistake in a program."""
+    return DEVICE_FAILURE.search(str(error)) is not None
+
+
+def measured_peak(dtype: "torch.dtype") -> float:
+    """Return the operations per second of processor time of one core, in a large product."""
+    import torch
+
+    from retrieval_pipeline.encoders.vision import Linear
+
+    rows, width, columns = PEAK_SHAPE
+    seconds = []
+    with torch.inference_mode():
+        states = torch.ones(rows, width, dtype=dtype)
+        product = Linear(torch.ones(columns, width, dtype=dtype), None)
+        for _ in range(PEAK_TIMES):
+            started = time.thread_time()
+            product(states)
+            seconds.append(time.thread_time() - started)
+    return 2 * rows * width * columns / min(seconds)
+
+
 def to_tensor(
     pixels: Sequence[Pixels], transform: ImageTransform, device: "torch.device"
 ) -> "torch.Tensor":
     """Return float32 (n, 3, height, width) on `device`: pixel / 255, less mean, over std."""
     import torch
 
+    batch = torch.from_numpy(np.stack(pixels))
+    if device.type == "cuda":
+        batch = batch.pin_memory()  # else the copy would wait for what the GPU does now
     # Bytes cross to the device, a quarter of what floats would be.
-    batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2)
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None]
-        for values in (transform.mean, transform.std)
-    )
-    return (batch / 255 - mean) / std
+    batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
+    offset, factor = (each.to(device, non_blocking=True) for each in (-mean / std, 1 / (255 * std)))
+    # (pixel / 255 - mean) / std, with one rounding less and in two passes.
+    return torch.addcmul(offset, batch.float(), factor)

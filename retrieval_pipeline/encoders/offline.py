@@ -6,7 +6,8 @@ probable classes, weighted by the probabilities. A text's vector is its sentence
 """
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -14,8 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Precision
-from retrieval_pipeline.encoders.hardware import pick_device, to_tensor
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Lanes
+from retrieval_pipeline.encoders.hardware import (
+    Precision,
+    lanes_of,
+    one_core_each,
+    pick_device,
+    to_tensor,
+)
 from retrieval_pipeline.encoders.minilm import MiniLM
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images import ImageTransform, Pixels
@@ -80,8 +87,16 @@ class OfflineEncoder(BaseEncoder):
     """ConSE. A query by text loads no classifier and no torch."""
 
     def __init__(self, description: Description, device: str) -> None:
-        super().__init__(description)
+        super().__init__(description, batch=BATCH)
         self._device = device
+
+    @contextmanager
+    def in_lanes(self) -> Iterator[Lanes]:
+        """See `Encoder.in_lanes`."""
+        _ = self._class_vectors  # computed once, not by each lane
+        device = next(self._classifier.parameters()).device
+        with one_core_each(device) as enter:
+            yield Lanes(lanes_of(device), enter)
 
     def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self._sentences.encode(texts)
@@ -91,11 +106,8 @@ class OfflineEncoder(BaseEncoder):
 
         device = next(self._classifier.parameters()).device
         with torch.inference_mode():
-            scores = [
-                self._classifier(to_tensor(pixels[start : start + BATCH], self.transform, device))
-                for start in range(0, len(pixels), BATCH)
-            ]
-            probabilities, classes = torch.cat(scores).softmax(dim=1).topk(CLASSES_PER_IMAGE)
+            scores = self._classifier(to_tensor(pixels, self.transform, device))
+            probabilities, classes = scores.softmax(dim=1).topk(CLASSES_PER_IMAGE)
         names = self._class_vectors[classes.cpu().numpy()]
         means: Vectors = np.einsum("nk,nkd->nd", probabilities.cpu().numpy(), names)
         return means

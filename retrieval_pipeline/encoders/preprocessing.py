@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval_pipeline.encoders.base import Precision
 from retrieval_pipeline.encoders.checkpoint import IMAGE_CONFIGS, Checkpoint
+from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images import ImageTransform

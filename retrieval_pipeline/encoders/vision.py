@@ -1,0 +1,201 @@
+"""The image towers of CLIP and SigLIP, rearranged for processors: the same numbers, sooner.
+
+Vision Transformer: Dosovitskiy et al., 2020, arXiv:2010.11929. Compared with transformers' own
+modules: queries, keys and values are one product; weights are packed for oneDNN, and activations
+and residuals are added within the product; attention goes image by image, so that its scores stay
+in the cache; of the last layer only what is read is computed.
+"""
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The model types whose image tower is CLIP's or SigLIP's.
+FUSED = {"chinese_clip", "clip", "siglip"}
+
+# What a configuration calls an activation: oneDNN's name and algorithm for it, and the factor on
+# its input that makes one the other (quick_gelu(x) = x sigmoid(1.702 x) = swish(1.702 x) / 1.702).
+ACTIVATIONS = {
+    "gelu": ("gelu", "none", 1.0),
+    "gelu_pytorch_tanh": ("gelu", "tanh", 1.0),
+    "quick_gelu": ("swish", "none", 1.702),
+}
+
+# Another arrangement of the same arithmetic rounds otherwise; a mistake does worse than this.
+LEAST_COSINE = 0.999
+
+
+def fused_tower(network: Any) -> "FusedTower | None":
+    """Rearrange the image tower of a transformers model; None where that cannot be done.
+
+    Another version of torch or transformers may mean something else by the names that are used
+    here, so the result must agree with the model itself on a picture of noise.
+    """
+    import torch
+
+    config = network.config
+    if config.model_type not in FUSED or config.vision_config.hidden_act not in ACTIVATIONS:
+        return None
+    edge = config.vision_config.image_size
+    noise = torch.randn(1, 3, edge, edge, generator=torch.Generator().manual_seed(0))
+    noise = noise.to(network.dtype)
+    with torch.inference_mode():
+        try:
+            tower = FusedTower(network)
+            found = tower(noise)
+        except (AttributeError, RuntimeError):
+            return None
+        expected = network.get_image_features(pixel_values=noise).pooler_output
+        cosine = torch.cosine_similarity(found.float(), expected.float()).item()
+    # Weights that are not finite are told by the vectors that they make.
+    return None if cosine < LEAST_COSINE else tower
+
+
+class FusedTower:
+    """The image tower of a transformers model of a `FUSED` type; its weights are copies.
+
+    Attributes:
+        tokens: That one image becomes.
+        operations: Additions and multiplications of one image, in matrix products.
+    """
+
+    def __init__(self, network: Any) -> None:
+        vision, config = network.vision_model, network.config.vision_config
+        embeddings = vision.embeddings
+        self._edge: int = config.patch_size
+        patch = embeddings.patch_embedding
+        self._patch = Linear(patch.weight.flatten(1), patch.bias)
+        self._positions = embeddings.position_embedding.weight
+        self._class = getattr(embeddings, "class_embedding", None)
+        self._first_norm = getattr(vision, "pre_layrnorm", None)
+        self._layers = [
+            _Layer(layer, config.num_attention_heads, config.hidden_act)
+            for layer in vision.encoder.layers
+        ]
+        self._last_norm = vision.post_layernorm
+        # CLIP reads its class token; SigLIP pools all tokens with a head of its own.
+        self._head = None if self._class is not None else vision.head
+        projection = getattr(network, "visual_projection", None)
+        self._projection = None if projection is None else Linear(projection.weight, None)
+        self.tokens = len(self._positions)
+        weights = sum(layer.weights for layer in self._layers)
+        scores = 2 * self.tokens * config.hidden_size * len(self._layers)
+        self.operations = 2 * self.tokens * (weights + scores)
+
+    def __call__(self, pixels: "Tensor") -> "Tensor":
+        """Return (n, dim) features of normalised pixels (n, 3, height, width)."""
+        import torch
+
+        n, channels, height, width = pixels.shape
+        edge = self._edge
+        rows, columns = height // edge, width // edge
+        # A convolution whose patches do not overlap is a product.
+        patches = pixels.view(n, channels, rows, edge, columns, edge).permute(0, 2, 4, 1, 3, 5)
+        states = self._patch(patches.reshape(n, rows * columns, -1))
+        if self._class is not None:
+            states = torch.cat([self._class.expand(n, 1, -1), states], dim=1)
+        states = states + self._positions
+        if self._first_norm is not None:
+            states = self._first_norm(states)
+        for layer in self._layers[:-1]:
+            states = layer(states)
+        if self._head is not None:
+            return self._projected(self._head(self._last_norm(self._layers[-1](states))))
+        states = self._layers[-1](states, reads=1)
+        return self._projected(self._last_norm(states[:, 0]))
+
+    def _projected(self, pooled: "Tensor") -> "Tensor":
+        return pooled if self._projection is None else self._projection(pooled)
+
+
+class _Layer:
+    def __init__(self, layer: Any, heads: int, activation: str) -> None:
+        import torch
+
+        attention, mlp = layer.self_attn, layer.mlp
+        roles = (attention.q_proj, attention.k_proj, attention.v_proj)
+        operation, algorithm, factor = ACTIVATIONS[activation]
+        self._heads = heads
+        self._norm1, self._norm2 = layer.layer_norm1, layer.layer_norm2
+        self._qkv = Linear(
+            torch.cat([role.weight for role in roles]), torch.cat([role.bias for role in roles])
+        )
+        self._out = Linear(attention.out_proj.weight, attention.out_proj.bias)
+        self._widen = Linear(mlp.fc1.weight * factor, mlp.fc1.bias * factor, operation, algorithm)
+        self._narrow = Linear(mlp.fc2.weight / factor, mlp.fc2.bias)
+        self.weights = 4 * attention.q_proj.weight.numel() + 2 * mlp.fc1.weight.numel()
+
+    def __call__(self, states: "Tensor", reads: int | None = None) -> "Tensor":
+        """Return the states (n, length, width) after this layer, of the first `reads` tokens."""
+        import torch
+
+        n, length, width = states.shape
+        qkv = self._qkv(self._norm1(states)).view(n, length, 3, self._heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, states = query[:, :, :reads] * query.shape[-1] ** -0.5, states[:, :reads]
+        mixed = torch.stack(
+            [
+                torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1), v).transpose(0, 1)
+                for q, k, v in zip(query, key, value, strict=True)
+            ]
+        )
+        states = self._out(mixed.reshape(n, -1, width), residual=states)
+        return self._narrow(self._widen(self._norm2(states)), residual=states)
+
+
+class Linear:
+    """A product with weights (out, in), a bias, and an activation or a residual after it."""
+
+    def __init__(
+        self,
+        weight: "Tensor",
+        bias: "Tensor | None",
+        operation: str = "none",
+        algorithm: str = "none",
+    ) -> None:
+        import torch
+
+        self._weight = weight.detach().contiguous()
+        self._bias = None if bias is None else bias.detach()
+        self._operation, self._algorithm = operation, algorithm
+        self._packed = _packs()
+        if self._packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
+
+    def __call__(self, states: "Tensor", residual: "Tensor | None" = None) -> "Tensor":
+        """Return what follows from states (..., in): (..., out)."""
+        import torch
+        from torch.nn import functional
+
+        if self._packed and residual is not None:
+            summed: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                states, residual, self._weight, self._bias, "add"
+            )
+            return summed
+        if self._packed:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(
+                states, self._weight, self._bias, self._operation, [], self._algorithm
+            )
+            return product
+        product = functional.linear(states, self._weight, self._bias)
+        if residual is not None:
+            return product + residual
+        if self._operation == "swish":
+            return functional.silu(product)
+        if self._operation == "gelu":
+            return functional.gelu(product, approximate=self._algorithm)
+        return product
+
+
+def _packs() -> bool:
+    """Tell whether this torch offers oneDNN's packed products; only x86 has been measured."""
+    import torch
+
+    return (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and platform.machine().lower() in {"x86_64", "amd64"}
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )

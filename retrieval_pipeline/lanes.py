@@ -1,0 +1,87 @@
+"""Encode decoded images on as many threads as suit the encoder, in order; count the time."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from retrieval_pipeline.decode import Changed, Outcome
+from retrieval_pipeline.encoders import Encoder
+from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.images import Decoded, ImageError, Reason
+from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.stages import Stage
+from retrieval_pipeline.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An image and its vector, float32 (dim,)."""
+
+    image: Decoded
+    vector: Vectors
+
+
+Result = Embedded | ImageError | Changed
+
+
+class EncodeLanes:
+    """The lanes of one encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._width = 1
+        self._busy = self._computing = 0.0
+        self._images = 0
+
+    @property
+    def work(self) -> Stage:
+        """What the lanes have done so far."""
+        with self._lock:
+            return Stage(self._width, self._busy, self._computing)
+
+    @property
+    def efficiency(self) -> float | None:
+        """Speed as a share of the fastest product, None if that is unknown."""
+        return self._encoder.efficiency(self._images, self._computing)
+
+    def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
+        """Yield the results of `outcomes` batch by batch, in order, reading only so far ahead.
+
+        Raises:
+            EncoderError: The device failed.
+        """
+        remaining = iter(outcomes)
+        batches = iter(lambda: list(islice(remaining, self._encoder.batch)), [])
+        with self._encoder.in_lanes() as lanes:
+            self._width = lanes.count
+            yield from ordered_map(self._results, batches, threads=lanes.count, enter=lanes.enter)
+
+    def _results(self, outcomes: Sequence[Outcome]) -> list[Result]:
+        began, began_computing = time.monotonic(), time.thread_time()
+        images = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
+        encoded = self._encoded(images)
+        results: list[Result] = [
+            next(encoded) if isinstance(outcome, Decoded) else outcome for outcome in outcomes
+        ]
+        with self._lock:
+            self._busy += time.monotonic() - began
+            self._computing += time.thread_time() - began_computing
+            self._images += len(images)
+        return results
+
+    def _encoded(self, images: Sequence[Decoded]) -> Iterator[Result]:
+        """Encode a batch; if an image in it has no finite vector, find out which."""
+        try:
+            vectors = self._encoder.encode_pixels([image.pixels for image in images])
+        except VectorError as error:
+            if len(images) == 1:
+                yield ImageError(Reason.UNSUPPORTED, f"it has no vector: {error}")
+                return
+            middle = len(images) // 2
+            yield from self._encoded(images[:middle])
+            yield from self._encoded(images[middle:])
+        else:
+            yield from map(Embedded, images, vectors)
