@@ -7,12 +7,13 @@ import re
 import tomllib
 import zoneinfo
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
+from retrieval_pipeline.remote import Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
@@ -46,13 +48,16 @@ def _check_name(name: str) -> str:
 # A partition of Dagster's and part of a file name.
 Name = Annotated[str, AfterValidator(_check_name)]
 
+# A directory, here or at a URL.
+Directory = Annotated[Place, BeforeValidator(parse_place)]
+
 
 class Source(_Model):
     """A named directory that the user wants indexed.
 
     Attributes:
         name: Stays with its images.
-        path: The directory.
+        path: The directory; may be a URL such as "s3://bucket/prefix".
         extensions: Of the files that are images.
         exclude: Globs on the path or the name of what is left out.
         follow_symlinks: Also look behind links.
@@ -60,7 +65,7 @@ class Source(_Model):
     """
 
     name: Name
-    path: Path
+    path: Directory
     extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
@@ -164,7 +169,7 @@ class Settings(_Model):
             if other := names.get(source.name.lower()):
                 raise ValueError(f'two sources are named "{other}": give each its own name')
             names[source.name.lower()] = source.name
-        roots = [(source.name, source.path.resolve()) for source in self.sources]
+        roots = [(source.name, _resolved(source.path)) for source in self.sources]
         for name, root in roots:
             for other, parent in roots:
                 if name != other and root.is_relative_to(parent):
@@ -195,6 +200,10 @@ class Settings(_Model):
                 return source
         known = ", ".join(self.source_names) or "none yet"
         raise SettingsError(f'there is no source "{name}" in the settings (sources: {known})')
+
+
+def _resolved(place: Place) -> PurePath:
+    return PurePosixPath(str(place)) if isinstance(place, Remote) else place.resolve()
 
 
 def find_settings_file(given: Path | None = None) -> Path:
@@ -234,6 +243,7 @@ def load_settings(given: Path | None = None) -> Settings:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     def absolute(path: object) -> object:
+        path = parse_place(path)
         return base / Path(path).expanduser() if isinstance(path, str) else path
 
     values = {**values, "home": absolute(values.get("home", str(Settings().home)))}

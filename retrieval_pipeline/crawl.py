@@ -17,6 +17,7 @@ from retrieval_pipeline.errors import SourceError, Stopped
 from retrieval_pipeline.lookahead import ordered_map
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.remote import Place, Remote, RemoteError
 from retrieval_pipeline.store import MANIFEST, Store, read_manifest, write_table
 
 # What systems and devices keep for themselves; nobody's pictures.
@@ -25,6 +26,8 @@ SYSTEM_FOLDERS = frozenset(
 )
 # Reading overlaps with waiting for the disk; more threads only fight for it.
 HASH_THREADS = min(8, 2 * (os.cpu_count() or 1))
+# A request to an object store is mostly waiting.
+REMOTE_THREADS = 32
 # Hashing a large disk takes hours: this much of it, in seconds, is lost at the most.
 CHECKPOINT_SECONDS = 60.0
 
@@ -87,7 +90,6 @@ def update_manifest(
         Stopped: `stop` was set.
     """
     progress = progress or Quiet()
-    root = os.fspath(source.path)
     before = {row.path: row for row in _rows(read_manifest(store, source.name))}
     progress.start(f"looking through {source.name}", None, "files")
     seen: list[FileRow] = []
@@ -107,7 +109,8 @@ def update_manifest(
     todo = [row for row in rows.values() if row.content_id is None and row.status is Status.OK]
     progress.start(f"hashing {source.name}", len(todo), "files")
     last_saved = time.monotonic()
-    for row in ordered_map(lambda row: _hashed(root, row), todo, threads=HASH_THREADS):
+    threads = REMOTE_THREADS if isinstance(source.path, Remote) else HASH_THREADS
+    for row in ordered_map(lambda row: _hashed(source.path, row), todo, threads=threads):
         rows[row.path] = row
         progress.advance()
         if row.error:
@@ -154,6 +157,9 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
     """
+    if isinstance(source.path, Remote):
+        yield from _walk_remote(source, source.path)
+        return
     root = os.fspath(source.path)
     exclude = compile_globs(source.exclude)
     forbidden = _identity(os.fspath(skip)) if skip else None
@@ -197,7 +203,24 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
         pending.extend(reversed(folders))
 
 
+def _walk_remote(source: Source, root: Remote) -> Iterator[FileRow]:
+    exclude = compile_globs(source.exclude)
+    try:
+        listing = root.files()
+    except RemoteError as error:
+        raise SourceError(_no_root(source, error)) from None
+    for info in listing:
+        folders = info.path.split("/")
+        if any(map(_is_private, folders)) or f".{info.extension}".lower() not in source.extensions:
+            continue
+        upwards = ("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))
+        if exclude is None or not any(glob_matches(exclude, path) for path in upwards):
+            yield FileRow(to_text(info.path), info.size, info.mtime_ns or 0)
+
+
 def _no_root(source: Source, error: OSError) -> str:
+    if isinstance(error, RemoteError):
+        return f'source "{source.name}": {error}. Nothing was deleted'
     if isinstance(error, FileNotFoundError):
         what = "does not exist. Is the disk mounted?"
     elif isinstance(error, NotADirectoryError):
@@ -259,21 +282,30 @@ def _known(row: FileRow, former: FileRow | None) -> FileRow:
     return former if same and former is not None else row
 
 
-def _hashed(root: str, row: FileRow) -> FileRow:
+def _hashed(root: Place, row: FileRow) -> FileRow:
     """Return the row with its content id, or with what went wrong."""
-    path = os.path.join(root, to_path(row.path))
+    path = root / to_path(row.path)
     for _ in range(2):
         try:
-            before = os.stat(path)
+            before = _version(path)
             content = content_id_of_file(path)
-            after = os.stat(path)
+            after = _version(path)
         except OSError as error:
             return replace(row, status=Status.UNREADABLE, error=_why(error))
-        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-            return FileRow(row.path, after.st_size, after.st_mtime_ns, content)
+        if before == after:
+            return FileRow(row.path, *after, content)
     return replace(
         row, status=Status.CHANGING, error="changes while it is read: left for the next run"
     )
+
+
+def _version(path: Place) -> tuple[int, int]:
+    """Return size and time of change, ns."""
+    if isinstance(path, Remote):
+        info = path.info()
+        return info.size or 0, info.mtime_ns or 0
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _finished(rows: dict[str, FileRow]) -> dict[str, FileRow]:

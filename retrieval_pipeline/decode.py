@@ -28,6 +28,7 @@ from retrieval_pipeline.cores import available_cores
 from retrieval_pipeline.decode_worker import HEADER
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images import Decoded, ImageError, ImageTransform, Limits, Reason
+from retrieval_pipeline.remote import Place
 from retrieval_pipeline.stages import Stage
 
 # Jobs in flight or decoded and waiting for the consumer, for each worker: enough that none waits
@@ -62,7 +63,7 @@ class Job:
         content_id: What its bytes must hash to, if that is known.
     """
 
-    path: str
+    path: str | Place
     content_id: str | None = None
 
 

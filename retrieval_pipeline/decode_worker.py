@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from retrieval_pipeline.content import content_id
 from retrieval_pipeline.images import ImageError, ImageTransform, Limits, decode, read_bytes
+from retrieval_pipeline.remote import Place, Remote
 
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def _answer(
-    path: str, expected: str | None, transform: ImageTransform, limits: Limits
+    path: str | Place, expected: str | None, transform: ImageTransform, limits: Limits
 ) -> tuple[dict[str, object], bytes]:
     try:
         data = read_bytes(path, limits)
@@ -65,9 +66,13 @@ def _answer(
         facts = {"width": decoded.width, "height": decoded.height, "format": decoded.format}
         return {"shape": (height, width, 3), **facts}, decoded.pixels.tobytes()
     except ImageError as error:
-        if expected is not None and not Path(path).exists():
+        if expected is not None and not _exists(path):
             return {"changed": True}, b""
         return {"reason": error.reason, "detail": error.detail}, b""
+
+
+def _exists(path: str | Place) -> bool:
+    return path.exists() if isinstance(path, Remote) else Path(path).exists()
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:

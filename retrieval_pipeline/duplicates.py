@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import Location
 from retrieval_pipeline.nearest import Numbers, Plan
+from retrieval_pipeline.remote import Place
 from retrieval_pipeline.vectors import Vectors
 
 # Cosine from which on two pictures look the same (docs/benchmarks.md, "Near-duplicates").
@@ -86,7 +86,7 @@ class Picture:
     width: int
     height: int
     places: tuple[Location, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class DuplicateGroup:
 
 
 def duplicate_groups(
-    build: Build, path_of: Callable[[Location], Path], threshold: float = NEAR_DUPLICATE
+    build: Build, path_of: Callable[[Location], Place], threshold: float = NEAR_DUPLICATE
 ) -> list[DuplicateGroup]:
     """Return what is in the collection more than once: files that are equal or look the same."""
     near = near_duplicates(build, threshold)

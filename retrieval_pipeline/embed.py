@@ -99,7 +99,7 @@ def update_embeddings(
     quarantine = _Quarantine.read(store, space, source.name, paths.keys() - known)
     skipped = set() if retry_quarantined else quarantine.settled()
     todo = [content for content in paths if content not in known and content not in skipped]
-    jobs = (Job(str(source.path / to_path(paths[content])), content) for content in todo)
+    jobs = (Job(source.path / to_path(paths[content]), content) for content in todo)
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = _PartWriter(store, space, source.name)
     left = 0

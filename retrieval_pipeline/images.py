@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.remote import Remote
 
 if TYPE_CHECKING:
     from retrieval_pipeline.config import ImageLimits
@@ -30,7 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 # The bytes of an image file, or its path.
-Source = bytes | str | os.PathLike[str]
+Source = bytes | str | os.PathLike[str] | Remote
 
 # Names the rules of this module that decide pixels (colours, alpha, orientation, shrinking). A
 # change of them takes a new name, which makes another vector space of the embeddings.
@@ -289,13 +290,15 @@ def thumbnail(
     return buffer.getvalue()
 
 
-def read_bytes(path: str | os.PathLike[str], limits: Limits) -> bytes:
+def read_bytes(path: str | os.PathLike[str] | Remote, limits: Limits) -> bytes:
     """Read an image file whole.
 
     Raises:
         ImageError: It is no regular file, cannot be read, or is too large.
     """
     try:
+        if isinstance(path, Remote):
+            return _download(path, limits)
         status = Path(path).stat()
         # Opening a pipe would wait for its writer, and a device may act on it.
         if not stat.S_ISREG(status.st_mode):
@@ -306,6 +309,14 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits) -> bytes:
         raise ImageError(Reason.UNREADABLE, error.strerror or str(error)) from None
     except MemoryError:
         raise _out_of_memory() from None
+
+
+def _download(file: Remote, limits: Limits) -> bytes:
+    info = file.info()
+    if not info.is_file:
+        raise ImageError(Reason.UNREADABLE, "no such file")
+    _check_bytes(info.size or 0, limits)
+    return file.read()
 
 
 def _load(

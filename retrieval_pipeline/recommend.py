@@ -6,7 +6,6 @@ Everything above `Session` works on arrays alone; `Session` joins it with a buil
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from retrieval_pipeline.judgements import (
     undo_judgement,
     votes_that_count,
 )
+from retrieval_pipeline.remote import Place
 from retrieval_pipeline.search import Location, Query, Searcher
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors
@@ -389,7 +389,7 @@ class Picture:
 
     number: int
     content_id: str
-    path: Path
+    path: Place
     location: Location
     locations: tuple[Location, ...]
     width: int

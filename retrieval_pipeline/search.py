@@ -23,6 +23,7 @@ from retrieval_pipeline.items import Location as Location
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.query import Query as Query
+<<<<<<< HEAD
 from retrieval_pipeline.relevance import (
     BLOCK,
     Judge,
@@ -31,6 +32,10 @@ from retrieval_pipeline.relevance import (
     Values,
     relevance_of,
 )
+=======
+from retrieval_pipeline.relevance import BLOCK, Spread, relevance_of
+from retrieval_pipeline.remote import Place
+>>>>>>> dc5d6cc (A source may be a bucket, or any file system of PyArrow or fsspec)
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, check_vectors, normalise
 
@@ -60,7 +65,7 @@ class Hit:
     """
 
     content_id: str
-    path: Path
+    path: Place
     location: Location
     score: float
     relevance: float
@@ -451,7 +456,7 @@ class Searcher:
             )
         return tuple(hits)
 
-    def path_of(self, location: Location) -> Path:
+    def path_of(self, location: Location) -> Place:
         """Return the absolute path of a location, under its source's present directory."""
         for source in self.settings.sources:
             if source.name == location.source:

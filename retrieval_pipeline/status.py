@@ -12,6 +12,7 @@ from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.embed import embedded_ids
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import BuildInfo, read_info
+from retrieval_pipeline.remote import Place
 from retrieval_pipeline.store import Store, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -34,7 +35,7 @@ class SourceStatus:
     """
 
     name: str
-    path: Path
+    path: Place
     reachable: bool
     files: int
     images: int

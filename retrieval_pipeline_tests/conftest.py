@@ -1,5 +1,7 @@
 """What several test modules share: the optional folder of real photos and odd files."""
 
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,30 @@ def sample_photos() -> dict[str, Path]:
         "flower": more / "flower.jpg",
         "temple": more / "china.jpg",
     }
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server on the loopback interface: moto's, which keeps what it is given in memory."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = server_module.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """A new bucket: from a prefix to the URL that a settings file would name."""
+    from pyarrow.fs import S3FileSystem
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    S3FileSystem(
+        endpoint_override=s3_server, scheme="http", region="us-east-1", allow_bucket_creation=True
+    ).create_dir(name)
+    options = f"endpoint_override={s3_server}&scheme=http&region=us-east-1"
+    return lambda prefix: f"s3://{name}/{prefix}?{options}"

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from retrieval_pipeline import images
 from retrieval_pipeline.paths import printable
+from retrieval_pipeline.remote import Place
 
 # An event log keeps every sheet for ever, and a browser gets all those of a run at once. As base64
 # this is just below 100 kB.
@@ -46,7 +46,7 @@ class _Tile:
 
 
 def contact_sheet(
-    paths: Sequence[Path], limits: images.Limits, captions: Sequence[str] = ()
+    paths: Sequence[Place], limits: images.Limits, captions: Sequence[str] = ()
 ) -> bytes:
     """Return a PNG of less than 74,000 bytes with the first 48 pictures in rows.
 
@@ -66,7 +66,7 @@ def contact_sheet(
     return png
 
 
-def _tile(path: Path, limits: images.Limits, caption: str) -> _Tile:
+def _tile(path: Place, limits: images.Limits, caption: str) -> _Tile:
     try:
         small = images.thumbnail(path, PICTURE, limits)
         return _Tile(images.open_upright(small, limits), "", printable(caption))

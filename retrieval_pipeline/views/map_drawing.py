@@ -23,6 +23,7 @@ from retrieval_pipeline.latent_map import LatentMap, make_map, previous_coordina
 from retrieval_pipeline.lookahead import ordered_map
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.remote import Place
 from retrieval_pipeline.search import Query, Searcher
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors
@@ -74,7 +75,7 @@ class Drawing:
     sources: tuple[str, ...]
     source_of: npt.NDArray[np.int32]
     paths: list[str]
-    roots: tuple[Path, ...]
+    roots: tuple[Place, ...]
     scores: Vectors | None
 
     @cached_property
@@ -102,7 +103,7 @@ class Drawing:
             for number, share in enumerate(self.latent.info.explained, 1)
         )
 
-    def file(self, row: int) -> Path:
+    def file(self, row: int) -> Place:
         """Return the absolute path of an image of the map."""
         return self.roots[int(self.source_of[row])] / to_path(self.paths[row])
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.clusters import sample
+from retrieval_pipeline.remote import Place, Remote
 from retrieval_pipeline.views.map_drawing import Drawing
 from retrieval_pipeline.views.templating import as_base64, policy_hash, read_texts, render
 
@@ -61,7 +62,7 @@ def _data(drawing: Drawing, thumbnails: Mapping[int, bytes], three: bool) -> dic
         "clusters": [{"name": group.name, "colour": group.colour} for group in drawing.clusters],
         "source": _base64(drawing.source_of[rows], "<u2"),
         "sources": [
-            {"name": group.name, "colour": group.colour, "uri": root.absolute().as_uri()}
+            {"name": group.name, "colour": group.colour, "uri": _uri(root)}
             for group, root in zip(drawing.source_groups, drawing.roots, strict=True)
         ],
         "score": None if drawing.scores is None else _base64(drawing.scores[rows], "<f4"),
@@ -73,6 +74,10 @@ def _data(drawing: Drawing, thumbnails: Mapping[int, bytes], three: bool) -> dic
         "colourBy": drawing.colour_by,
         "three": three,
     }
+
+
+def _uri(root: Place) -> str:
+    return str(root) if isinstance(root, Remote) else root.absolute().as_uri()
 
 
 def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:

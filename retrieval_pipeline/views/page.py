@@ -7,10 +7,10 @@ file, and its Content-Security-Policy allows none.
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from retrieval_pipeline import images
 from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.remote import Place, Remote
 from retrieval_pipeline.search import Location
 from retrieval_pipeline.views.templating import as_base64, policy_hash, read_texts, render
 
@@ -39,7 +39,7 @@ class Card:
         relevance: 0 to 1, shown as a bar.
     """
 
-    path: Path
+    path: Place
     source: str
     width: int
     height: int
@@ -51,7 +51,9 @@ class Card:
     @property
     def uri(self) -> str | None:
         """`file://` address of the file, its bytes percent-encoded."""
-        return self.path.as_uri() if self.path.is_absolute() else None
+        if isinstance(self.path, Remote) or not self.path.is_absolute():
+            return None
+        return self.path.as_uri()
 
     @property
     def shape(self) -> int:
@@ -74,7 +76,7 @@ class Section:
     heading: str
     cards: tuple[Card, ...]
     notes: tuple[str, ...] = ()
-    example: Path | None = None
+    example: Place | None = None
     empty: str = "no pictures"
 
 
@@ -113,13 +115,13 @@ def _style_sheet(shapes: Iterable[int]) -> str:
     return "\n".join([read_texts("tokens.css", "page.css"), *rules])
 
 
-def _thumbnails(paths: Iterable[Path], limits: images.Limits) -> dict[Path, _Thumbnail]:
+def _thumbnails(paths: Iterable[Place], limits: images.Limits) -> dict[Place, _Thumbnail]:
     unique = list(dict.fromkeys(paths))
     made = ordered_map(lambda path: _thumbnail(path, limits), unique, threads=THUMBNAIL_THREADS)
     return dict(zip(unique, made, strict=True))
 
 
-def _thumbnail(path: Path, limits: images.Limits) -> _Thumbnail:
+def _thumbnail(path: Place, limits: images.Limits) -> _Thumbnail:
     try:
         data = images.thumbnail(path, THUMBNAIL_PIXELS, limits)
     except images.ImageError as error:

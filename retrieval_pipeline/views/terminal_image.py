@@ -13,11 +13,11 @@ import termios
 import tty
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
 from retrieval_pipeline.images import Limits, open_upright, thumbnail
+from retrieval_pipeline.remote import Place
 
 # Longest edge in pixels: half of a common window, so that question and answer stay beside it.
 PIXELS = 480
@@ -33,7 +33,7 @@ ITERM_PROGRAMS = {"iTerm.app", "WezTerm", "mintty"}
 KITTY_PROGRAMS = {"ghostty"}
 
 
-def picture_sequence(path: Path, protocol: str, limits: Limits) -> str:
+def picture_sequence(path: Place, protocol: str, limits: Limits) -> str:
     """Return what to write to a terminal of this protocol (a key of PROTOCOLS) for a picture.
 
     Raises:
