@@ -23,7 +23,6 @@ from retrieval_pipeline.items import Location as Location
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.query import Query as Query
-<<<<<<< HEAD
 from retrieval_pipeline.relevance import (
     BLOCK,
     Judge,
@@ -32,10 +31,7 @@ from retrieval_pipeline.relevance import (
     Values,
     relevance_of,
 )
-=======
-from retrieval_pipeline.relevance import BLOCK, Spread, relevance_of
 from retrieval_pipeline.remote import Place
->>>>>>> dc5d6cc (A source may be a bucket, or any file system of PyArrow or fsspec)
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, check_vectors, normalise
 
