@@ -109,13 +109,49 @@ class Schedule(_Model):
 
     Attributes:
         reindex: Cron line of the run over all sources.
-        timezone: Of the cron line, an IANA name.
+        saved_queries: Cron line of asking the saved queries; new builds make them ask anyway.
+        timezone: Of the cron lines, an IANA name.
         watch_seconds: Time between two looks at the directories.
     """
 
     reindex: Cron = "0 2 * * *"
+    saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
     watch_seconds: Annotated[int, Field(ge=1)] = 60
+
+
+class SavedQuery(_Model):
+    """A query that is asked again and again.
+
+    Attributes:
+        name: Of the query.
+        text: Words.
+        images: Pictures to find similar ones of.
+        plus: More words; "2*snow" weighs twice.
+        minus: Words whose pictures are not wanted.
+        sources: Only images of these sources; empty means all.
+        paths: Only paths like these globs; empty means all.
+        k: The most hits.
+        min_relevance: Hits below it are left out.
+        notify: Command and arguments to run when there is something new, with JSON on its input.
+    """
+
+    name: Name
+    text: str = ""
+    images: tuple[Path, ...] = ()
+    plus: tuple[str, ...] = ()
+    minus: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    k: Annotated[int, Field(ge=1)] = 20
+    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
+    notify: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "SavedQuery":
+        if not (self.text.strip() or self.images or self.plus):
+            raise ValueError("asks for nothing: give it `text`, `images` or `plus`")
+        return self
 
 
 class Checks(_Model):
@@ -147,6 +183,7 @@ class Settings(_Model):
         schedule: When Dagster runs by itself.
         checks: What Dagster's checks accept.
         sources: The directories to index.
+        saved_queries: Queries that are asked whenever the index is new.
     """
 
     home: Path = Path("retrieval-home")
@@ -160,6 +197,21 @@ class Settings(_Model):
     schedule: Schedule = Schedule()
     checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
+    saved_queries: tuple[SavedQuery, ...] = ()
+
+    @model_validator(mode="after")
+    def _saved_queries_are_apart(self) -> "Settings":
+        names = [query.name.lower() for query in self.saved_queries]
+        for query in self.saved_queries:
+            if names.count(query.name.lower()) > 1:
+                raise ValueError(f'two saved queries are named "{query.name}"')
+            for source in query.sources:
+                if source not in self.source_names:
+                    raise ValueError(
+                        f'saved query "{query.name}": there is no source "{source}" '
+                        f"(sources: {', '.join(self.source_names) or 'none yet'})"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _sources_are_apart(self) -> "Settings":
@@ -200,6 +252,18 @@ class Settings(_Model):
                 return source
         known = ", ".join(self.source_names) or "none yet"
         raise SettingsError(f'there is no source "{name}" in the settings (sources: {known})')
+
+    def saved_query(self, name: str) -> SavedQuery:
+        """Return the saved query called `name`.
+
+        Raises:
+            SettingsError: There is none; the message lists those that exist.
+        """
+        for query in self.saved_queries:
+            if query.name == name:
+                return query
+        known = ", ".join(query.name for query in self.saved_queries) or "none yet"
+        raise SettingsError(f'there is no saved query "{name}" in the settings ({known})')
 
 
 def _resolved(place: Place) -> PurePath:
@@ -255,6 +319,13 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
             if isinstance(source, dict) and "path" in source
             else source
             for source in sources
+        ]
+    if isinstance(queries := values.get("saved_queries"), list):
+        values["saved_queries"] = [
+            {**query, "images": [absolute(image) for image in query["images"]]}
+            if isinstance(query, dict) and isinstance(query.get("images"), list)
+            else query
+            for query in queries
         ]
     return values
 
@@ -314,6 +385,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "checks": Checks,
     "images": ImageLimits,
     "index": IndexSettings,
+    "saved_queries": SavedQuery,
     "schedule": Schedule,
     "sources": Source,
 }

@@ -10,15 +10,23 @@ from retrieval_pipeline.orchestration.jobs import (
     build_crawl_job,
     build_nightly_schedule,
     build_reindex_job,
+    gc_job,
     query_job,
+    verify_job,
 )
 from retrieval_pipeline.orchestration.partitions import (
     load_definition_settings,
     partitions_by_recommender,
+    partitions_by_saved_query,
     partitions_by_source,
 )
 from retrieval_pipeline.orchestration.recommend import build_recommender_assets, recommend_job
 from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.saved import (
+    build_saved_queries_job,
+    build_saved_queries_schedule,
+    build_saved_query_asset,
+)
 from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 
 
@@ -30,13 +38,26 @@ def build_definitions(settings: Settings, library: Library | None = None) -> dg.
     by_source = partitions_by_source(settings)
     by_recommender = partitions_by_recommender(settings)
     assets = build_assets(settings, by_source)
+    saved_query = build_saved_query_asset(partitions_by_saved_query(settings))
     reindex_job = build_reindex_job(assets)
     crawl_job = build_crawl_job()
+    saved_queries_job = build_saved_queries_job()
     return dg.Definitions(
-        assets=[*assets, *build_recommender_assets(by_recommender)],
+        assets=[*assets, saved_query, *build_recommender_assets(by_recommender)],
         asset_checks=[is_fresh],
-        jobs=[reindex_job, crawl_job, query_job, recommend_job],
-        schedules=[build_nightly_schedule(settings, reindex_job)],
+        jobs=[
+            reindex_job,
+            crawl_job,
+            saved_queries_job,
+            query_job,
+            recommend_job,
+            verify_job,
+            gc_job,
+        ],
+        schedules=[
+            build_nightly_schedule(settings, reindex_job),
+            build_saved_queries_schedule(settings, saved_queries_job),
+        ],
         sensors=[
             build_watch_sensor(settings, by_source, by_recommender, crawl_job),
             build_automation_sensor(settings),

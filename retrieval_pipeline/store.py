@@ -205,6 +205,14 @@ class Store:
     def _judgements(self) -> Path:
         return self.home / "judgements"
 
+    def saved_query(self, name: str) -> Path:
+        """What one saved query of the settings has found so far."""
+        return self.home / "saved" / f"{name}.json"
+
+    def saved_queries(self) -> list[Path]:
+        """What every saved query has found, also those that left the settings."""
+        return _listed(self.home / "saved", "*.json")
+
     def map(self, build: str) -> Path:
         """Directory of the map of a build."""
         return self.home / "map" / build

@@ -19,6 +19,7 @@ from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import as_matrix
 from retrieval_pipeline.judgements import read_judgements
 from retrieval_pipeline.latent_map import read_coordinates, read_map_info
+from retrieval_pipeline.saved_queries import read_seen
 from retrieval_pipeline.store import (
     MANIFEST,
     QUARANTINE,
@@ -72,6 +73,8 @@ def _findings(store: Store) -> Iterator[Finding]:
     yield from check_builds(store.all_builds())
     for directory in store.maps():
         yield _finding(directory, _check_map)
+    for saved in store.saved_queries():
+        yield _finding(saved, _check_saved_query)
     if store.current_file.exists():
         yield _finding(store.current_file, lambda _: _check_current(store))
 
@@ -113,6 +116,10 @@ def _check_quarantine(path: Path) -> None:
     table = read_table(path, QUARANTINE)
     _check_content_ids(path, table["content_id"])
     _check_values(path, table["reason"], Reason)
+
+
+def _check_saved_query(path: Path) -> None:
+    read_seen(path)
 
 
 def _check_judgements(store: Store, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The Dagster definitions, run on a real ephemeral instance."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -31,7 +32,9 @@ def config(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Pa
             shutil.copy(sample_photos[name], directory / source)
     file = directory / "retrieval.toml"
     sources = [("animals", directory / "animals"), ("things", directory / "things")]
-    file.write_text(settings_text(sources, model="offline", home="home"))
+    saved = '[[saved_queries]]\nname = "launches"\ntext = "a rocket launch"\nk = 1\n'
+    text = settings_text(sources, model="offline", home="home")
+    file.write_text(f"{text}{saved}min_relevance = 0\n")
     return file
 
 
@@ -165,7 +168,12 @@ def test_a_query_job_shows_its_hits_with_thumbnails(
 
 @pytest.mark.parametrize(
     ("config_of_query", "message"),
-    [({"text": ""}, "the query is empty"), ({"text": "x", "sources": ["y"]}, "no source")],
+    [
+        ({"text": ""}, "the query is empty"),
+        ({"text": "x", "sources": ["y"]}, "no source"),
+        ({"text": "x", "k": 0}, "k is 0: ask for at least one hit"),
+        ({"image": "/nowhere.jpg"}, "/nowhere.jpg"),
+    ],
 )
 def test_a_query_job_that_cannot_answer_fails_with_one_line(
     reindexed: dg.ExecuteInProcessResult,
@@ -180,7 +188,100 @@ def test_a_query_job_that_cannot_answer_fails_with_one_line(
         raise_on_error=False,
     )
     failure = next(event for event in result.all_events if event.is_step_failure)
-    assert message in failure.step_failure_data.user_failure_data.description
+    description = failure.step_failure_data.user_failure_data.description
+    assert message in description
+    assert "\n" not in description
+
+
+@pytest.mark.parametrize(
+    ("job", "config_of_op", "message"),
+    [
+        ("query_job", {"query": {"txt": "a dog"}}, 'unexpected config entry "txt"'),
+        ("query_job", {"query": {"k": "many"}}, 'Value "many" of type'),
+        ("gc_job", {"gc": {"dry_run": 3}}, "not valid for expected type"),
+        ("recommend_job", {"recommend": {}}, 'Missing required config entry "name"'),
+    ],
+)
+def test_the_launchpad_refuses_a_configuration_that_cannot_be_in_one_line(
+    definitions: dg.Definitions, job: str, config_of_op: dict[str, object], message: str
+) -> None:
+    ops = {name: {"config": config} for name, config in config_of_op.items()}
+    with pytest.raises(dg.DagsterInvalidConfigError) as caught:
+        definitions.resolve_job_def(job).execute_in_process(run_config={**QUIET, "ops": ops})
+    lines = str(caught.value).strip().splitlines()
+    assert message in lines[1]
+
+
+def output_metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    output = next(event for event in result.all_events if event.is_successful_output)
+    return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
+def test_the_verify_job_passes_and_then_names_what_is_damaged(
+    reindexed: dg.ExecuteInProcessResult,
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+) -> None:
+    job = definitions.resolve_job_def("verify_job")
+    sound = job.execute_in_process(instance=instance, run_config=QUIET)
+    assert int(str(output_metadata(sound)["files"])) >= 6
+    manifest = Store(load_settings(config).home).manifest("animals")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-3])
+    try:
+        result = job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False)
+    finally:
+        manifest.write_bytes(whole)
+    failure = next(event for event in result.all_events if event.is_step_failure)
+    description = failure.step_failure_data.user_failure_data.description
+    assert str(manifest) in description
+    assert "retrieval verify --repair" in description
+
+
+def test_the_gc_job_says_what_would_go_and_then_removes_it(
+    reindexed: dg.ExecuteInProcessResult,
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+) -> None:
+    store = Store(load_settings(config).home)
+    former = store.manifest("former")
+    shutil.copy(store.manifest("animals"), former)
+    job = definitions.resolve_job_def("gc_job")
+    dry = {**QUIET, "ops": {"gc": {"config": {"dry_run": True}}}}
+    result = job.execute_in_process(instance=instance, run_config=dry)
+    assert former.exists()
+    assert output_metadata(result)["removed"] is False
+    result = job.execute_in_process(instance=instance, run_config=QUIET)
+    assert not former.exists()
+    assert "manifest/former.parquet" in str(output_metadata(result)["files"])
+
+
+def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
+    reindexed: dg.ExecuteInProcessResult,
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+) -> None:
+    def ask() -> dg.ExecuteInProcessResult:
+        return definitions.resolve_job_def("saved_queries_job").execute_in_process(
+            instance=instance, partition_key="launches", run_config=QUIET
+        )
+
+    first = ask()
+    shown = metadata(first, "saved_query", "launches")
+    assert shown["dagster/row_count"] == 1
+    assert "rocket.jpg" in str(shown["hits"])
+    assert first.get_asset_check_evaluations()[0].passed
+    seen = Store(load_settings(config).home).saved_query("launches")
+    text = json.loads(seen.read_text())
+    seen.write_text(json.dumps({**text, "hits": {}}))
+    second = ask()
+    assert metadata(second, "saved_query", "launches")["new"] == 1
+    (check,) = second.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("nothing_new", False)
+    assert check.severity is dg.AssetCheckSeverity.WARN
 
 
 def test_a_missing_source_fails_its_own_run_and_changes_nothing(

@@ -8,11 +8,15 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.gc import collect
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.orchestration.events import explained
-from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
+from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.pipeline import describe_encoder
 from retrieval_pipeline.search import Query, Searcher
+from retrieval_pipeline.verify import verify as verify_store
 
 if TYPE_CHECKING:
     # What define_asset_job returns has no public name.
@@ -28,7 +32,7 @@ class QueryConfig(dg.Config):
     image: str = Field(default="", description="Path of a picture to find similar ones of")
     plus: list[str] = Field(default=[], description="Move the meaning towards these words")
     minus: list[str] = Field(default=[], description="Move the meaning away from these words")
-    k: int = Field(default=8, ge=1, description="Number of hits")
+    k: int = Field(default=8, description="Number of hits, at least 1")
     sources: list[str] = Field(default=[], description="Only these sources; empty: all")
     path: list[str] = Field(default=[], description="Only paths like these globs; empty: all")
 
@@ -65,6 +69,67 @@ def query(context: dg.OpExecutionContext, config: QueryConfig, library: Library)
 def query_job() -> None:
     """Ask one question; the hits are in the output's metadata."""
     query()
+
+
+@dg.op
+def verify(context: dg.OpExecutionContext, library: Library) -> None:
+    """Read every stored file and check it against its contract."""
+    with explained(context):
+        findings = list(verify_store(library.store))
+        problems = [finding.problem for finding in findings if finding.problem]
+        for finding in findings:
+            if finding.note:
+                context.log.warning(finding.note)
+        if not findings:
+            raise StoreError(f"nothing is stored in {library.store.home} yet")
+        if problems:
+            raise StoreError(
+                "\n".join(problems) + "\n`retrieval verify --repair` rebuilds what it can"
+            )
+    context.add_output_metadata({"files": sum(not finding.note for finding in findings)})
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def verify_job() -> None:
+    """Check every stored file; the run fails with a line for each one that is off."""
+    verify()
+
+
+class GcConfig(dg.Config):
+    """What to remove."""
+
+    dry_run: bool = Field(default=False, description="Remove nothing; say what would go")
+    other_models: bool = Field(
+        default=False,
+        description="Also remove embeddings and builds of all models but that of the settings",
+    )
+
+
+@dg.op
+def gc(context: dg.OpExecutionContext, config: GcConfig, library: Library) -> None:
+    """Give back the disk space of what the settings no longer name."""
+    settings = library.settings
+    with explained(context):
+        freed = collect(
+            library.store,
+            settings.source_names,
+            only_space=describe_encoder(settings).space if config.other_models else None,
+            dry_run=config.dry_run,
+            wait=True,
+        )
+    context.add_output_metadata(
+        {
+            "megabytes": round(sum(each.bytes for each in freed) / 1e6, 1),
+            "removed": not config.dry_run,
+            "files": freed_table(freed, library.store),
+        }
+    )
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def gc_job() -> None:
+    """Remove tables of former sources, old builds and maps, and what killed runs left behind."""
+    gc()
 
 
 def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAssetJobDefinition":

@@ -1,4 +1,4 @@
-"""Partitions as they are when the definitions are loaded: a source each, a recommender each."""
+"""Partitions as they are when the definitions are loaded: one for each source, query, taste."""
 
 import os
 
@@ -24,6 +24,11 @@ def load_definition_settings() -> Settings:
 def partitions_by_source(settings: Settings) -> dg.StaticPartitionsDefinition:
     """Return the partitions, in the order of the settings."""
     return dg.StaticPartitionsDefinition(settings.source_names)
+
+
+def partitions_by_saved_query(settings: Settings) -> dg.StaticPartitionsDefinition:
+    """Return a partition for each saved query, in the order of the settings."""
+    return dg.StaticPartitionsDefinition([query.name for query in settings.saved_queries])
 
 
 def partitions_by_recommender(settings: Settings) -> dg.StaticPartitionsDefinition:

@@ -2,12 +2,14 @@
 
 import base64
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.crawl import Status
+from retrieval_pipeline.gc import Freed
 from retrieval_pipeline.images import ImageError, Limits, thumbnail
 from retrieval_pipeline.paths import printable, to_path, to_text
 from retrieval_pipeline.search import Answer
@@ -17,13 +19,18 @@ from retrieval_pipeline.views.contact_sheet import contact_sheet
 
 # Pictures on a contact sheet: enough to recognise a directory at a glance.
 SHEET_PICTURES = 12
+# Of a picture or a table with pictures, as base64: an event log keeps it for ever.
+PREVIEW_BYTES = 100_000
 # Width of the map's picture and quality of its compression: thumbnails can be told apart, and full
-# of them it takes 70 KB.
+# of them it takes 70 KB. What takes more is made smaller.
 MAP_PIXELS, MAP_QUALITY = 1000, 60
 # Rows of a table, and characters of an error: enough to see what is wrong.
 TABLE_ROWS, DETAIL = 50, 200
 # Named, so that a table without rows has them, too.
 UNREADABLE_COLUMNS = dg.TableSchema(columns=[dg.TableColumn("path"), dg.TableColumn("why")])
+FREED_COLUMNS = dg.TableSchema(
+    columns=[dg.TableColumn("path"), dg.TableColumn("bytes", "int"), dg.TableColumn("why")]
+)
 QUARANTINE_COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("reason"),
@@ -81,20 +88,38 @@ def quarantine_table(store: Store, space: VectorSpace, source: str) -> dg.TableM
     )
 
 
+def freed_table(freed: Sequence[Freed], store: Store) -> dg.TableMetadataValue:
+    """Return the first of what the garbage collection removed, and why."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "path": str(each.path.relative_to(store.home)),
+                    "bytes": each.bytes,
+                    "why": each.why,
+                }
+            )
+            for each in freed[:TABLE_ROWS]
+        ],
+        FREED_COLUMNS,
+    )
+
+
 def map_preview(png: Path) -> dg.MarkdownMetadataValue:
     """Return a map's picture, small enough for the event log.
 
     Raises:
         ImageError: The file is gone or damaged.
     """
-    # Our own file, which may be larger than what the settings allow for the user's pictures.
-    small = thumbnail(png, MAP_PIXELS, Limits(), "WEBP", MAP_QUALITY)
-    return picture(small, "image/webp")
+    pixels = MAP_PIXELS
+    while len(shown := _image(_webp(png, pixels), "image/webp")) > PREVIEW_BYTES:
+        pixels = pixels * 3 // 4
+    return dg.MetadataValue.md(shown)
 
 
 def picture(data: bytes, mime: str) -> dg.MarkdownMetadataValue:
     """Return an image that the UI shows."""
-    return dg.MetadataValue.md(f"![]({_data_uri(data, mime)})")
+    return dg.MetadataValue.md(_image(data, mime))
 
 
 def hits_table(answer: Answer) -> dg.TableMetadataValue:
@@ -119,16 +144,24 @@ def hits_table(answer: Answer) -> dg.TableMetadataValue:
 def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
     """Return the hits with thumbnails, as a Markdown table."""
     rows = ["| | rank | score | file |", "|---|---|---|---|"]
+    size = 0
     for rank, hit in enumerate(answer.hits[:HIT_PICTURES], 1):
         try:
-            thumb = thumbnail(hit.path, HIT_PIXELS, limits)
-            shown = f"![]({_data_uri(thumb, 'image/webp')})"
+            shown = _image(thumbnail(hit.path, HIT_PIXELS, limits), "image/webp")
         except ImageError as error:
             shown = str(error)
         name = printable(to_text(str(hit.path))).replace("|", "\\|")
-        rows.append(f"| {shown} | {rank} | {hit.score:.3f} | `{name}` |")
+        row = f"| {shown} | {rank} | {hit.score:.3f} | `{name}` |"
+        if (size := size + len(row)) > PREVIEW_BYTES:
+            break
+        rows.append(row)
     return dg.MetadataValue.md("\n".join(rows))
 
 
-def _data_uri(data: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+def _webp(png: Path, pixels: int) -> bytes:
+    # Our own file, which may be larger than what the settings allow for the user's pictures.
+    return thumbnail(png, pixels, Limits(), "WEBP", MAP_QUALITY)
+
+
+def _image(data: bytes, mime: str) -> str:
+    return f"![](data:{mime};base64,{base64.b64encode(data).decode()})"

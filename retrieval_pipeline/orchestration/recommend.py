@@ -76,7 +76,7 @@ class RecommendConfig(dg.Config):
     """Which recommender, and how many pictures."""
 
     name: str = Field(description="Name of the recommender, as given to `retrieval recommend`")
-    k: int = Field(default=24, ge=1, description="Number of pictures")
+    k: int = Field(default=24, description="Number of pictures, at least 1")
 
 
 @dg.op

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.index import BuildInfo
     from retrieval_pipeline.latent_map import MapInfo
     from retrieval_pipeline.pipeline import IndexReport
+    from retrieval_pipeline.saved_queries import SavedAnswer
     from retrieval_pipeline.search import Answer
     from retrieval_pipeline.status import LibraryStatus, SourceStatus
 
@@ -66,6 +67,14 @@ def answer_explanation(answer: Answer) -> str:
     """Say how the hits were found and how long each step took."""
     steps = ", ".join(f"{step} {taken:.1f} ms" for step, taken in answer.timings_ms.items())
     return f"{answer.plan}; {steps}; model {answer.model}, index {answer.build}"
+
+
+def saved_text(found: SavedAnswer, *, only_new: bool) -> str:
+    """Name a saved query, say how many of its hits are new, and list them, the new ones or all."""
+    answer = found.new if only_new else found.answer
+    hits = _plural(len(found.answer.hits), "hit")
+    heading = f"{printable(found.name)}: {hits}, {len(found.new.hits):,} new"
+    return f"{heading}\n{answer_text(answer, heading=False)}"
 
 
 def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
