@@ -177,6 +177,7 @@ class Settings(_Model):
         revision: Branch, tag or commit of a hub model.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" or "reference" (float32, every pixel decoded).
+        workers: Processes that decode images; by default one for each core.
         max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
         images: Bounds for one image.
         index: `recall` is the share of the true ten nearest images that a query must find.
@@ -191,6 +192,7 @@ class Settings(_Model):
     revision: str | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     precision: Literal["auto", "reference"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
     max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
     images: ImageLimits = ImageLimits()
     index: IndexSettings = IndexSettings()
@@ -418,6 +420,9 @@ model = {model}
 
 # "auto" takes a GPU if there is one; or "cpu", "cuda", "cuda:1", "mps".
 device = "auto"
+
+# Processes that decode images; default: one for each core. More help if the files come slowly.
+# workers = 8
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # Optional keys of a source, with their defaults:

@@ -115,7 +115,9 @@ def index_sources(
             if failures:
                 raise _joined(failures)
             wanted = list(settings.sources)
-        load = functools.cache(functools.partial(load_settings_encoder, settings))
+        load = functools.cache(
+            functools.partial(load_settings_encoder, settings, description.space)
+        )
         embeddings = [
             update_embeddings(
                 store,
@@ -123,6 +125,7 @@ def index_sources(
                 description,
                 load,
                 limits=Limits.of(settings.images),
+                workers=settings.workers,
                 retry_quarantined=retry_quarantined,
                 progress=progress,
                 stop=stop,
@@ -256,11 +259,19 @@ def describe_encoder(settings: Settings) -> Description:
     return describe(settings.model, revision=settings.revision, precision=settings.precision)
 
 
-def load_settings_encoder(settings: Settings) -> Encoder:
-    """Load the encoder of the settings."""
+def load_settings_encoder(settings: Settings, space: VectorSpace) -> Encoder:
+    """Load the encoder of the settings as it was described, whatever the hub has by now.
+
+    Args:
+        settings: Say which model, and on which device.
+        space: Of what `describe_encoder` told before.
+
+    Raises:
+        EncoderError: The model or the device cannot be had.
+    """
     return load_encoder(
         settings.model,
-        revision=settings.revision,
+        revision=space.revision,
         device=settings.device,
         precision=settings.precision,
     )

@@ -196,13 +196,14 @@ def _pointer_is_sound(store: Store) -> bool:
 
 def _rebuild(settings: Settings, store: Store, progress: Progress | None) -> Repaired:
     """Make index and map from the tables as they are now."""
+    space = describe_encoder(settings).space
     try:
         report = build_index(
             store,
-            describe_encoder(settings).space,
+            space,
             settings.source_names,
             recall=settings.index.recall,
-            encode_texts=lambda texts: load_settings_encoder(settings).encode_texts(texts),
+            encode_texts=lambda texts: load_settings_encoder(settings, space).encode_texts(texts),
             progress=progress,
         )
     except BuildError as error:

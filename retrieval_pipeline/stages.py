@@ -62,6 +62,19 @@ class Timings:
         return stage.computing / max(self.cores * self.elapsed, 1e-9)
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """Each figure by its name."""
+        return {
+            "loading": round(self.loading, 3),
+            "elapsed": round(self.elapsed, 3),
+            "decoding": round(self.decode.busy, 3),
+            "decoding_processor": round(self.decode.computing, 3),
+            "encoding": round(self.encode.busy, 3),
+            "encoding_processor": round(self.encode.computing, 3),
+            "writing": round(self.writing, 3),
+        }
+
+    @property
     def full(self) -> bool:
         """Whether the processors had no time left."""
         return self.load(self.decode) + self.load(self.encode) > FULL

@@ -61,7 +61,7 @@ def embedded(settings: Settings, space: VectorSpace, monkeypatch: pytest.MonkeyP
         return random_vectors(len(texts), space.dim, seed=9)
 
     monkeypatch.setattr(
-        assets, "load_settings_encoder", lambda _: SimpleNamespace(encode_texts=encode)
+        assets, "load_settings_encoder", lambda *_: SimpleNamespace(encode_texts=encode)
     )
     return store
 

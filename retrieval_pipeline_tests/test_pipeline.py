@@ -62,7 +62,7 @@ def test_a_second_run_loads_no_model_and_publishes_nothing(
 ) -> None:
     first = index_sources(settings)
 
-    def never(settings: Settings) -> None:
+    def never(*_: object) -> None:
         raise AssertionError("there is nothing to encode")
 
     monkeypatch.setattr(pipeline, "load_settings_encoder", never)

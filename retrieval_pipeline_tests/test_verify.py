@@ -74,7 +74,7 @@ def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         def encode_texts(self, texts: Sequence[str]) -> Vectors:
             return random_vectors(len(texts), 384)
 
-    monkeypatch.setattr(repair_module, "load_settings_encoder", lambda settings: Words())
+    monkeypatch.setattr(repair_module, "load_settings_encoder", lambda *_: Words())
     return settings_of(root / "home", pictures=root / "pictures", other=root / "other")
 
 

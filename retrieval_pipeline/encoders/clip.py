@@ -59,6 +59,9 @@ PADDED_TO_LIMIT = {"siglip", "siglip2"}
 # Texts in one batch: bounds the memory for long lists of words.
 TEXT_BATCH = 64
 
+# Seconds of encoding after which some tenths for measuring what the cores can do are well spent.
+WORTH_MEASURING = 10.0
+
 # Tokens of the images that are computed together. On one core of a processor more make nothing
 # faster, and fewer are sooner done; a GPU wants many, and fewer where its memory ends.
 BATCH_TOKENS = {"cpu": 800, "cuda": 16_384}
@@ -184,7 +187,7 @@ class ClipEncoder(BaseEncoder):
 
     def efficiency(self, images: int, seconds: float) -> float | None:
         """See `Encoder.efficiency`."""
-        if self._fused is None or not seconds:
+        if self._fused is None or seconds < WORTH_MEASURING:
             return None
         speed: float = self._fused.operations * images / seconds
         return speed / measured_peak(self._network.dtype)

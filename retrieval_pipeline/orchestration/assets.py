@@ -63,6 +63,7 @@ from retrieval_pipeline.pipeline import (
     update_index,
     update_map,
 )
+from retrieval_pipeline.stages import Timings
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -157,7 +158,9 @@ def build_assets(
         with explained(context), store.locked(wait=True):
             description = describe_encoder(settings)
             space = description.space
-            load = functools.cache(functools.partial(load_settings_encoder, settings))
+            load = functools.cache(
+                functools.partial(load_settings_encoder, settings, description.space)
+            )
             stored = 0
             for source in context.partition_keys:
                 before = set(store.parts(space, source))
@@ -167,6 +170,7 @@ def build_assets(
                     description,
                     load,
                     limits=Limits.of(settings.images),
+                    workers=settings.workers,
                     retry_quarantined=config.retry_quarantined,
                     progress=LogProgress(context.log),
                 )
@@ -201,11 +205,12 @@ def build_assets(
         """The current build: Annoy's trees and the items they point to, over all sources."""
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
+            space = describe_encoder(settings).space
             try:
                 report = update_index(
                     settings,
-                    describe_encoder(settings).space,
-                    functools.partial(load_settings_encoder, settings),
+                    space,
+                    functools.partial(load_settings_encoder, settings, space),
                     progress=LogProgress(context.log),
                 )
             except RefusedBuildError as refused:
@@ -271,12 +276,25 @@ def _embedding_metadata(
         "left_for_next_run": report.left,
         "images_per_second": round(report.images_per_second, 1),
         "model": space.model,
+        **_timings_metadata(report.timings),
         "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
         "pictures": source_sheet(store, settings, report.source),
     }
     if report.quarantined:
         metadata["quarantine"] = quarantine_table(store, space, report.source)
     return metadata
+
+
+def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
+    """Say what bounded the speed of embedding, if anything was embedded."""
+    if timings is None:
+        return {}
+    return {
+        "speed": timings.hint,
+        "decode_workers_busy": round(timings.busy(timings.decode), 3),
+        "encoder_busy": round(timings.busy(timings.encode), 3),
+        "timings": dg.MetadataValue.json(timings.seconds),
+    }
 
 
 def _build_metadata(report: BuildReport) -> dict[str, Any]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from retrieval_pipeline.status import LibraryStatus, SourceStatus
 
 
+# Seconds of embedding after which people want to know what it was that took so long.
+WORTH_A_HINT = 20.0
+
+
 def answer_text(answer: Answer, *, heading: bool) -> str:
     """Rank, score, relevance and path of each hit, with the other copies below."""
     lines = [printable(str(answer.query))] if heading else []
@@ -139,6 +143,8 @@ def index_report(report: IndexReport) -> str:
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
         lines.append(line)
+        if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
+            lines.append(f"  {embedded.timings.hint}")
     build = report.build
     what = "published" if build.published else "stays:" if build.kept else "is up to date:"
     lines.append(

@@ -1,0 +1,44 @@
+"""An encoder for tests: no model, but the rules of every encoder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval_pipeline.encoders import Description
+from retrieval_pipeline.encoders.base import BaseEncoder, Lanes
+from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.vectors import VectorSpace
+
+TRANSFORM = ImageTransform(
+    resize=8, crop=(8, 8), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+SPACE = VectorSpace("colours", "1", 3, TRANSFORM.fingerprint)
+DESCRIPTION = Description(SPACE, TRANSFORM)
+
+
+class MeanColour(BaseEncoder):
+    """A vector is the mean colour; black has none."""
+
+    def __init__(
+        self,
+        *,
+        batch: int = 4,
+        lanes: int = 2,
+        before: Callable[[Sequence[Pixels]], None] = lambda _: None,
+    ) -> None:
+        """Call `before` on each batch; it may raise what a device raises."""
+        super().__init__(DESCRIPTION, batch=batch)
+        self._lanes, self._before = lanes, before
+
+    @contextmanager
+    def in_lanes(self) -> Iterator[Lanes]:
+        yield Lanes(self._lanes, lambda: None)
+
+    def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        self._before(pixels)
+        return np.stack([image.mean(axis=(0, 1)) for image in pixels]).astype(np.float32)
+
+    def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        raise NotImplementedError
