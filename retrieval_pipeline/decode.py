@@ -27,7 +27,7 @@ import numpy as np
 from retrieval_pipeline.cores import available_cores
 from retrieval_pipeline.decode_worker import HEADER
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.images import Decoded, ImageError, ImageTransform, Limits, Reason
+from retrieval_pipeline.images import Decoded, Fit, ImageError, ImageTransform, Limits, Reason
 from retrieval_pipeline.remote import Place
 from retrieval_pipeline.stages import Stage
 
@@ -94,7 +94,7 @@ class DecodePool:
 
     def __init__(
         self,
-        transform: ImageTransform,
+        transform: ImageTransform | Fit,
         limits: Limits,
         workers: int | None = None,
         look_ahead: int | None = None,
@@ -129,6 +129,10 @@ class DecodePool:
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Decode one image, as soon as a worker is free; a WorkerError is the future's."""
+        return self._threads.submit(self._decode, job)
+
     def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Begin at once; yield each job with its outcome, in order.
 
@@ -143,7 +147,7 @@ class DecodePool:
 
         def fill() -> None:
             for job in islice(remaining, self._look_ahead - len(pending)):
-                pending.append((job, self._threads.submit(self._decode, job)))
+                pending.append((job, self.submit(job)))
 
         def outcomes() -> Iterator[tuple[Job, Outcome]]:
             try:
@@ -257,7 +261,7 @@ class _Worker:
     def ended(self) -> bool:
         return self._process.returncode is not None
 
-    def prepare(self, transform: ImageTransform, limits: Limits) -> None:
+    def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
         """Hand over what holds for all jobs, and wait until the worker is ready.
 
         Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval_pipeline.content import content_id
-from retrieval_pipeline.images import ImageError, ImageTransform, Limits, decode, read_bytes
+from retrieval_pipeline.images import Fit, ImageError, ImageTransform, Limits, decode, read_bytes
 from retrieval_pipeline.remote import Place, Remote
 
 # Lengths of the JSON object and of the pixels, bytes.
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _answer(
-    path: str | Place, expected: str | None, transform: ImageTransform, limits: Limits
+    path: str | Place, expected: str | None, transform: ImageTransform | Fit, limits: Limits
 ) -> tuple[dict[str, object], bytes]:
     try:
         data = read_bytes(path, limits)

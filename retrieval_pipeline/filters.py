@@ -48,6 +48,13 @@ def passing(build: Build, query: Query) -> Flags | None:
     return flags
 
 
+def both(flags: Flags | None, others: Flags | None) -> Flags | None:
+    """Return which items pass both filters; None stands for a filter that all pass."""
+    if flags is None or others is None:
+        return others if flags is None else flags
+    return flags & others
+
+
 def _chunks(build: Build, column: str) -> list[Any]:
     chunks: list[Any] = build.items.column(column).chunks
     return chunks

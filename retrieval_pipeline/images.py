@@ -90,6 +90,7 @@ BOX_MARGIN = 2
 
 # A thumbnail's source may be shrunk cheaply to this many times its size: the loss is not seen.
 THUMBNAIL_SHRINK = 2
+THUMBNAIL_QUALITY = 80
 
 # A picture that would be resized to more pixels than this, because it is very long, is only
 # resized where the crop keeps it. Pillow's box is float32, so this is exact within one level.
@@ -189,8 +190,20 @@ class ImageTransform:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged."""
+
+    size: int
+
+    def of(self, width: int, height: int, times: int = 1) -> Size:
+        """Return the (width, height) of a picture within `times` the size."""
+        scale = min(times * self.size / max(width, height), 1.0)
+        return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """One image as the encoder wants it.
+    """One image as the encoder, or whoever shows it, wants it.
 
     Attributes:
         pixels: uint8 (height, width, 3), RGB, after the transform.
@@ -224,7 +237,7 @@ class _Picture:
     format: str
 
 
-def decode(source: Source, transform: ImageTransform, limits: Limits) -> Decoded:
+def decode(source: Source, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
     Raises:
@@ -232,7 +245,10 @@ def decode(source: Source, transform: ImageTransform, limits: Limits) -> Decoded
     """
     picture = _load(source, limits, _shrinkable(transform))
     try:
-        pixels = _transformed(picture, transform)
+        if isinstance(transform, Fit):
+            pixels = np.asarray(_fitted(picture, transform))
+        else:
+            pixels = _transformed(picture, transform)
     except MemoryError:
         raise _out_of_memory() from None
     return Decoded(pixels, picture.width, picture.height, picture.format)
@@ -262,7 +278,7 @@ def thumbnail(
     size: int,
     limits: Limits,
     format: Literal["WEBP", "JPEG", "PNG"] = "WEBP",
-    quality: int = 80,
+    quality: int = THUMBNAIL_QUALITY,
 ) -> bytes:
     """Return an image file that shows `source` upright within `size` x `size` pixels.
 
@@ -276,17 +292,19 @@ def thumbnail(
     Raises:
         ImageError: The source cannot be used.
     """
+    fit = Fit(size)
+    return encoded(_fitted(_load(source, limits, _shrinkable(fit)), fit), format, quality)
 
-    def fitted(width: int, height: int, longest: int = size) -> Size:
-        scale = min(longest / max(width, height), 1.0)
-        return max(round(width * scale), 1), max(round(height * scale), 1)
 
-    picture = _load(source, limits, lambda w, h: fitted(w, h, THUMBNAIL_SHRINK * size))
-    small = picture.image.resize(
-        fitted(picture.width, picture.height), Image.Resampling.BICUBIC, box=picture.box
-    )
+def encoded(
+    image: Image.Image | Pixels,
+    format: Literal["WEBP", "JPEG", "PNG"] = "WEBP",
+    quality: int = THUMBNAIL_QUALITY,
+) -> bytes:
+    """Return an image file of RGB pixels, uint8 (height, width, 3) where they are an array."""
     buffer = BytesIO()
-    small.save(buffer, format, quality=quality)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(buffer, format, quality=quality)
     return buffer.getvalue()
 
 
@@ -510,8 +528,10 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     return transform if np.abs(moved).max() > SRGB_TOLERANCE else None
 
 
-def _shrinkable(transform: ImageTransform) -> Callable[[int, int], Size] | None:
+def _shrinkable(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
     """Return to which (width, height) a picture may be shrunk before `transform`; None: not."""
+    if isinstance(transform, Fit):
+        return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
     times = transform.shrink_on_load
     if not times:
         return None
@@ -532,6 +552,11 @@ def _resized(width: int, height: int, resize: int | Size) -> Size:
         return resize[1], resize[0]
     longer = int(resize * max(width, height) / min(width, height))
     return (resize, longer) if width <= height else (longer, resize)
+
+
+def _fitted(picture: _Picture, fit: Fit) -> Image.Image:
+    size = fit.of(picture.width, picture.height)
+    return picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
 
 
 def _transformed(picture: _Picture, transform: ImageTransform) -> Pixels:

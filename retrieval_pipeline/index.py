@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from annoy import AnnoyIndex
@@ -494,6 +495,20 @@ class Build:
     def __len__(self) -> int:
         """Return the number of items."""
         return self.info.items
+
+    def number_of(self, content_id: str) -> int | None:
+        """Return the item with this content id, or None."""
+        ids, order = self._sorted_ids
+        place = int(np.searchsorted(ids, np.bytes_(content_id.encode())))
+        found = place < len(ids) and ids[place] == content_id.encode()
+        return int(order[place]) if found else None
+
+    @functools.cached_property
+    def _sorted_ids(self) -> tuple[npt.NDArray[np.bytes_], Numbers]:
+        """The content ids in their order, and the item of each: 40 MB for a million."""
+        ids = np.array(self.items["content_id"].to_pylist(), np.bytes_)
+        order = np.argsort(ids)
+        return ids[order], order
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, float32 (len(numbers), dim)."""

@@ -459,6 +459,11 @@ class Session:
         number = next_item(pool, self.votes, self.model, self.strategy, rng)
         return None if number is None else self._pictures(np.array([number]))[0]
 
+    def picture(self, content_id: str) -> Picture | None:
+        """Return an indexed picture with its present score; None if the index has none such."""
+        number = self.build.number_of(content_id)
+        return None if number is None else self._pictures(np.array([number]))[0]
+
     def vote(self, picture: Picture, liked: bool) -> None:
         """Store a vote; raises StoreError, and changes nothing, if that cannot be done."""
         self._take(add_judgements(self._store, self.name, [(picture.content_id, liked)]))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from retrieval_pipeline import images
@@ -17,7 +16,7 @@ from retrieval_pipeline.blas import one_blas_thread
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.errors import QueryError, VectorError
-from retrieval_pipeline.filters import Flags, location_test, passing
+from retrieval_pipeline.filters import Flags, both, location_test, passing
 from retrieval_pipeline.index import Build, EncodeTexts, open_current
 from retrieval_pipeline.items import Location as Location
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
@@ -205,19 +204,32 @@ class Searcher:
         """Return the hits of each query; texts are encoded together; raises as `search` does."""
         return [list(answer.hits) for answer in self.answer_many(queries, k)]
 
-    def answer(self, query: Query, k: int = 8, offset: int = 0) -> Answer:
-        """Return the hits of `query` with timings; raises as `search` does."""
-        return self.answer_many([query], k, offset)[0]
+    def answer(
+        self,
+        query: Query,
+        k: int = 8,
+        offset: int = 0,
+        *,
+        meaning: Meaning | None = None,
+        among: Flags | None = None,
+    ) -> Answer:
+        """Return the hits of `query` with timings; raises as `search` does.
+
+        Args:
+            query: What to look for.
+            k: How many hits.
+            offset: Leave out so many of the best.
+            meaning: What `meanings` gave for this query, if somebody asked before.
+            among: Items to choose from besides the query's filters, bool (items,); default all.
+        """
+        meanings = None if meaning is None else [meaning]
+        return self._answer_batch([query], k, offset, meanings, among)[0]
 
     def answer_many(self, queries: Sequence[Query], k: int = 8, offset: int = 0) -> list[Answer]:
         """Return the hits of each query; raises as `search` does.
 
         The timings of a query that was answered with others are its share of theirs.
         """
-        if k < 1:
-            raise QueryError(f"k is {k}: ask for at least one hit")
-        if offset < 0:
-            raise QueryError(f"the offset is {offset}: it cannot be negative")
         return [
             answer
             for start in range(0, len(queries), BATCH)
@@ -225,11 +237,22 @@ class Searcher:
         ]
 
     @one_blas_thread()
-    def _answer_batch(self, queries: Sequence[Query], k: int, offset: int) -> list[Answer]:
+    def _answer_batch(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        offset: int,
+        meanings: list[Meaning] | None = None,
+        among: Flags | None = None,
+    ) -> list[Answer]:
+        if k < 1:
+            raise QueryError(f"k is {k}: ask for at least one hit")
+        if offset < 0:
+            raise QueryError(f"the offset is {offset}: it cannot be negative")
         clock = _Clock(len(queries))
-        allowed = [self.allowed(query) for query in queries]
+        allowed = [both(self.allowed(query), among) for query in queries]
         clock.lap("filter")
-        meanings = self.meanings(queries)
+        meanings = meanings or self.meanings(queries)
         clock.lap("encode")
         rankings = self._rankings(queries, meanings, allowed, BLOCK * (1 + (offset + k) // BLOCK))
         clock.lap("search")
@@ -345,8 +368,8 @@ class Searcher:
             raise QueryError(f"{path}: {error}") from error
 
     def _number_of(self, content_id: str) -> Numbers:
-        number = pc.index(self.build.items["content_id"], content_id).as_py()
-        if number < 0:
+        number = self.build.number_of(content_id)
+        if number is None:
             raise QueryError(
                 f'no indexed picture has the content id "{content_id}": '
                 "`retrieval query --json` shows those of the hits"

@@ -251,6 +251,29 @@ class Store:
         """Page of the last query that was opened without a file name."""
         return self.home / "gallery.html"
 
+    @property
+    def web(self) -> Path:
+        """What the web page keeps; it alone writes and sweeps there."""
+        return self.home / "web"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Directory of the thumbnails that the web page has made."""
+        return self.web / "thumbnails"
+
+    def thumbnail(self, content_id: str, size: str) -> Path:
+        """A thumbnail: a WebP file."""
+        return self.thumbnails / size / content_id[:2] / f"{content_id}.webp"
+
+    @property
+    def uploads(self) -> Path:
+        """Directory of the pictures that people searched by."""
+        return self.web / "uploads"
+
+    def upload(self, content_id: str) -> Path:
+        """A picture that somebody searched by: a WebP file."""
+        return self.uploads / f"{content_id}.webp"
+
     def publish(self, build: Path) -> None:
         """Make `build` the current one, atomically."""
         with replacing(self.current_file) as temporary:
@@ -288,12 +311,10 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """What killed runs left under temporary names; for the lock's holder, who has none."""
-        # Votes have a lock of their own, and may be on their way now.
-        found = [
-            path
-            for path in self.home.glob(f"**/{TEMPORARY_PREFIX}*")
-            if self._judgements not in path.parents
-        ]
+        # Votes and thumbnails have writers of their own, who may be at work now.
+        places = set(self.home.glob("*/")) - {self._judgements, self.web}
+        found = list(self.home.glob(f"{TEMPORARY_PREFIX}*"))
+        found += [path for place in places for path in place.glob(f"**/{TEMPORARY_PREFIX}*")]
         return sorted(path for path in found if not set(found) & set(path.parents))
 
     def sweep(self) -> None:

@@ -31,7 +31,15 @@ from retrieval_pipeline.decode import (
     WorkerError,
     default_workers,
 )
-from retrieval_pipeline.images import Decoded, ImageError, ImageTransform, Limits, Reason, decode
+from retrieval_pipeline.images import (
+    Decoded,
+    Fit,
+    ImageError,
+    ImageTransform,
+    Limits,
+    Reason,
+    decode,
+)
 
 TRANSFORM = ImageTransform(
     resize=32, crop=(32, 32), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -119,6 +127,16 @@ def test_outcomes_come_in_the_order_of_the_jobs_with_the_right_pixels(files: lis
         )
         np.testing.assert_array_equal(outcome.pixels, expected.pixels)
         assert outcome.pixels.flags.writeable
+
+
+def test_a_worker_makes_thumbnails_too(tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (400, 100), "teal").save(wide)
+    with DecodePool(Fit(80), LIMITS, workers=1) as pool:
+        outcome = pool.submit(Job(str(wide))).result()
+    assert isinstance(outcome, Decoded)
+    assert outcome.pixels.shape == (20, 80, 3)
+    assert (outcome.width, outcome.height) == (400, 100)
 
 
 def test_jobs_are_read_only_as_far_ahead_as_asked(files: list[str]) -> None:

@@ -45,6 +45,14 @@ def ids(store: Store) -> list[str]:
     return open_current(store).items["content_id"].to_pylist()
 
 
+def test_an_item_is_found_by_its_content_id(store: Store, built: Path) -> None:
+    build = open_current(store)
+    assert [build.number_of(each) for each in ids(store)] == list(range(COUNT))
+    assert build.number_of(content("elsewhere")) is None
+    assert build.number_of("") is None
+    assert build.number_of("\N{SNOWMAN}") is None
+
+
 def test_items_are_sorted_by_source_and_path_with_their_own_vectors(
     store: Store, built: Path, vectors: Vectors
 ) -> None:

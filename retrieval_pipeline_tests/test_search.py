@@ -92,6 +92,26 @@ def test_plus_and_minus_shift_the_meaning(searcher: Searcher) -> None:
     assert "dog+cat" not in names(searcher, Query(text="dog", minus=("cat",)), 3)
 
 
+def test_a_meaning_that_is_known_is_not_encoded_again_and_gives_the_same_hits(
+    searcher: Searcher,
+) -> None:
+    query = Query(text="dog", minus=("cat",), sources=("a",))
+    expected = searcher.search(query, 5)
+    meaning = searcher.meanings([query])[0]
+    calls = len(searcher.encoder.calls)  # type: ignore[attr-defined]
+    assert list(searcher.answer(query, 5, meaning=meaning).hits) == expected
+    assert len(searcher.encoder.calls) == calls  # type: ignore[attr-defined]
+
+
+def test_hits_can_be_confined_to_given_items_on_top_of_the_filters(searcher: Searcher) -> None:
+    among = np.zeros(len(searcher.build), np.bool_)
+    among[[searcher.build.number_of(content(name)) for name in ("dog+cat", "car+dog")]] = True
+    found = [hit.path.stem for hit in searcher.answer(Query(text="dog"), among=among).hits]
+    assert found == ["dog+cat", "car+dog"]
+    only_b = searcher.answer(Query(text="dog", sources=("b",)), among=among).hits
+    assert [hit.path.name for hit in only_b] == ["copy of dog.jpg"]
+
+
 def test_a_source_filter_shows_its_own_copy_first(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog", sources=("b",)), k=3)
     assert hits[0].path.name == "copy of dog.jpg"

@@ -127,6 +127,19 @@ def test_the_lock_of_a_dead_process_is_free_and_its_leftovers_go(tmp_path: Path)
         assert list(store.manifest("a").parent.iterdir()) == []
 
 
+def test_a_run_leaves_alone_what_voters_and_the_web_page_are_writing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with (
+        replacing(store.judgements("a")) as vote,
+        replacing(store.thumbnail("ab12", "small")) as thumbnail,
+    ):
+        vote.write_text("v")
+        thumbnail.write_text("t")
+        with store.locked():
+            assert vote.exists() and thumbnail.exists()
+    assert store.thumbnail("ab12", "small").read_text() == "t"
+
+
 @pytest.mark.parametrize("text", ["", "x", "../../etc", "a/b/c", "a/.."])
 def test_a_pointer_that_names_no_build_is_refused(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
