@@ -16,6 +16,7 @@ from retrieval_pipeline.commands.map import latent_map
 from retrieval_pipeline.commands.query import query
 from retrieval_pipeline.commands.recommend import recommend
 from retrieval_pipeline.commands.saved import saved
+from retrieval_pipeline.commands.serve import serve
 from retrieval_pipeline.commands.status import status
 from retrieval_pipeline.commands.use import use
 from retrieval_pipeline.commands.verify import verify
@@ -57,6 +58,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, index, query, recommend, duplicates, latent_map, saved, status, use, verify, gc,
+    demo, init, index, query, recommend, duplicates, latent_map, saved, serve, status, use,
+    verify, gc,
 ):  # fmt: skip
     cli.add_command(command)

@@ -1,5 +1,6 @@
 """Pictures that look the same: copies that were resized, re-encoded or slightly edited."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import Location
 from retrieval_pipeline.nearest import Numbers, Plan
@@ -29,16 +31,23 @@ class Group:
     cosines: Vectors
 
 
-def near_duplicates(build: Build, threshold: float) -> list[Group]:
+def near_duplicates(
+    build: Build, threshold: float, stop: threading.Event | None = None
+) -> list[Group]:
     """Group the items of a build: each later item goes to the first leader that is close enough.
 
     Compared with a leader and not with each other, a long row of pictures that change little from
     one to the next does not become one group. Among more than ALL_PAIRS items Annoy proposes the
     pairs, and may miss some.
+
+    Raises:
+        Stopped: `stop` was set.
     """
     taken = np.zeros(len(build), np.bool_)
     groups = []
     for leader, numbers, cosines in _close(build, threshold):
+        if stop is not None and stop.is_set():
+            raise Stopped("the search for duplicates was stopped")
         if taken[leader]:
             continue
         later = (numbers > leader) & ~taken[numbers]
@@ -97,10 +106,17 @@ class DuplicateGroup:
 
 
 def duplicate_groups(
-    build: Build, path_of: Callable[[Location], Place], threshold: float = NEAR_DUPLICATE
+    build: Build,
+    path_of: Callable[[Location], Place],
+    threshold: float = NEAR_DUPLICATE,
+    stop: threading.Event | None = None,
 ) -> list[DuplicateGroup]:
-    """Return what is in the collection more than once: files that are equal or look the same."""
-    near = near_duplicates(build, threshold)
+    """Return what is in the collection more than once: files that are equal or look the same.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    near = near_duplicates(build, threshold, stop)
     grouped = {int(number) for group in near for number in (group.leader, *group.others)}
     copies = pc.list_value_length(build.items["locations"]).to_numpy()
     alone = [number for number in np.flatnonzero(copies > 1).tolist() if number not in grouped]

@@ -112,18 +112,30 @@ class LatentMap:
         Over finer and finer grids, each cell of the first two coordinates that has no row yet adds
         the one nearest to the centre of its cluster: the best representative of that region.
         """
-        low = self.coordinates[:, :2].min(axis=0)
-        extent = np.maximum(self.coordinates[:, :2].max(axis=0) - low, 1e-9)
-        unit = (self.coordinates[:, :2] - low) / extent
         ranked = np.lexsort((self.numbers, self.distances))
-        chosen: Numbers = np.empty(0, np.int64)
-        for level in range(1, LEVELS + 1):
-            side = 2**level
-            cells = np.minimum((unit * side).astype(np.int64), side - 1) @ np.array([1, side])
-            found, first = np.unique(cells[ranked], return_index=True)
-            new = np.sort(first[~np.isin(found, cells[chosen])])
-            chosen = np.concatenate([chosen, ranked[new]])
-        return chosen
+        return from_coarse_to_fine(self.coordinates[:, :2], ranked)
+
+
+def from_coarse_to_fine(points: Vectors, ranked: Numbers) -> Numbers:
+    """Return rows so that any beginning of them covers the plane evenly, int64 (m,).
+
+    Over finer and finer grids, each cell that has no row yet adds its first one of `ranked`.
+
+    Args:
+        points: float32 (n, 2).
+        ranked: int64 (n,), all rows, the most representative first.
+    """
+    low = points.min(axis=0)
+    extent = np.maximum(points.max(axis=0) - low, 1e-9)
+    unit = (points - low) / extent
+    chosen: Numbers = np.empty(0, np.int64)
+    for level in range(1, LEVELS + 1):
+        side = 2**level
+        cells = np.minimum((unit * side).astype(np.int64), side - 1) @ np.array([1, side])
+        found, first = np.unique(cells[ranked], return_index=True)
+        new = np.sort(first[~np.isin(found, cells[chosen])])
+        chosen = np.concatenate([chosen, ranked[new]])
+    return chosen
 
 
 def make_map(

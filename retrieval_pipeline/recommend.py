@@ -487,6 +487,10 @@ class Session:
         number = self._numbers.get(judgement.content_id)
         return judgement, None if number is None else self._pictures(np.array([number]))[0]
 
+    def refresh(self) -> None:
+        """Take over votes that were stored by somebody else; raises StoreError."""
+        self._take(read_judgements(self._store, self.name))
+
     def set_aside(self, picture: Picture) -> None:
         """Do not show this picture in this session: its file has gone, for example."""
         self._allowed[picture.number] = False

@@ -166,6 +166,18 @@ class Searcher:
         """
         return cls(settings, open_current(Store(settings.home)))
 
+    def reopened(self, settings: Settings) -> "Searcher":
+        """Open the current build, with the encoder of this one if it is of the same space.
+
+        Raises:
+            BuildError: The build is damaged.
+            StoreError: The pointer to it is.
+        """
+        searcher = Searcher.open(settings)
+        if searcher.build.info.space == self.build.info.space:
+            searcher._encoder, searcher._text_encoder = self._encoder, self._text_encoder
+        return searcher
+
     @property
     def encoder(self) -> "Encoder":
         """The encoder of the build's vector space; texts alone may not need it.

@@ -431,6 +431,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Give a temporary path in a directory; what is written there goes at the end.
+
+    Raises:
+        StoreError: The file system refused.
+    """
+    temporary = _temporary(directory / "scratch")
+    try:
+        with _explained(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Give a temporary directory beside `path`; it gets that name when all its files are written.
 

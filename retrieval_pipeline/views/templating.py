@@ -13,7 +13,7 @@ from retrieval_pipeline.paths import printable, to_text
 
 def render(template: str, **values: Any) -> str:
     """Return a page; every value that is not marked as safe is escaped."""
-    return _environment().get_template(template).render(**values)
+    return environment("retrieval_pipeline.views").get_template(template).render(**values)
 
 
 def read_texts(*names: str) -> str:
@@ -33,9 +33,10 @@ def as_base64(data: bytes) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment(package: str) -> Environment:
+    """Return what loads the templates of a package: they escape all values, and may miss none."""
     environment = Environment(
-        loader=PackageLoader("retrieval_pipeline.views"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

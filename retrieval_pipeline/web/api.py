@@ -1,0 +1,651 @@
+"""The JSON API: everything that the pages show, for programs."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response
+
+from retrieval_pipeline.clusters import sample
+from retrieval_pipeline.duplicates import DuplicateGroup
+from retrieval_pipeline.index import BuildInfo
+from retrieval_pipeline.items import Location
+from retrieval_pipeline.judgements import recommender_names
+from retrieval_pipeline.latent_map import from_coarse_to_fine
+from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.search import Meaning
+from retrieval_pipeline.store import read_manifest, read_quarantine
+from retrieval_pipeline.views.map_drawing import colour_of
+from retrieval_pipeline.views.map_page import POINTS
+from retrieval_pipeline.views.templating import as_base64
+from retrieval_pipeline.views.text import status_json
+from retrieval_pipeline.web import reveal, voting
+from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.library import Library
+from retrieval_pipeline.web.operations import Nothing, Operation
+from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
+from retrieval_pipeline.web.pictures import Answer, Details, Place
+from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.security import Access, is_loopback
+from retrieval_pipeline.web.snapshot import Snapshot
+from retrieval_pipeline.web.thumbnails import Size
+
+# A picture never changes under its content id.
+IMMUTABLE = "private, max-age=31536000, immutable"
+# Thumbnails that a map may show: more than the finest zoom has room for.
+MAP_THUMBNAILS = 20_000
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OnePicture(_Model):
+    """A picture."""
+
+    content_id: ContentId = Field(description="Identity of the picture's bytes.")
+
+
+class Thumbnail(OnePicture):
+    """A picture, small or large."""
+
+    size: Size = Field(default="small", description="480 or 1600 pixels at most.")
+
+
+class SimilarTo(OnePicture, Page):
+    """Pictures like one."""
+
+
+class Upload(BaseModel):
+    """A picture that was received: search for `like` it if it is indexed, else for `upload`."""
+
+    content_id: str
+    indexed: bool
+
+
+class Token(BaseModel):
+    """What a request that changes something carries in the header X-Retrieval-Token."""
+
+    token: str
+
+
+class Recommenders(BaseModel):
+    """The recommenders that somebody voted in."""
+
+    names: list[str]
+
+
+class Failure(BaseModel):
+    """One file that could not be used.
+
+    Attributes:
+        source: Name of its source.
+        path: Relative to the source.
+        reason: Its kind.
+        detail: In words.
+        attempts: How often it was tried.
+        last_tried: When; None for a file that could not even be read.
+    """
+
+    source: str
+    path: str
+    reason: str
+    detail: str
+    attempts: int
+    last_tried: datetime | None
+
+
+class Failures(BaseModel):
+    """Files that could not be used, and how many for each reason."""
+
+    total: int
+    reasons: dict[str, int]
+    failures: list[Failure]
+
+
+class FailuresOf(Page):
+    """Which of them."""
+
+    source: str | None = Field(default=None, description="Only files of this source.")
+    reason: str | None = Field(default=None, description="Only files with this reason.")
+
+
+class Twin(BaseModel):
+    """A picture of a group; `cosine` is that with the group's first."""
+
+    content_id: str
+    cosine: float
+    width: int
+    height: int
+    locations: list[Place]
+
+    @property
+    def name(self) -> str:
+        """Name of its first file."""
+        return self.locations[0].path.rpartition("/")[2]
+
+
+class Duplicates(BaseModel):
+    """Pictures that are there more than once; without groups while they are compared."""
+
+    ready: bool
+    total: int
+    groups: list[list[Twin]]
+
+
+class SourceState(BaseModel):
+    """One source, as of its last crawl; see `retrieval status --json`."""
+
+    name: str
+    path: str
+    reachable: bool
+    files: int
+    images: int
+    bytes: int
+    embedded: int
+    pending: int
+    quarantined: dict[str, int]
+    unreadable: int
+    crawled_at: datetime | None
+
+
+class Run(BaseModel):
+    """One run that published an index."""
+
+    build: str
+    created_at: datetime
+    items: int
+    files: int
+    seconds: float
+    model: str
+    recall_at_10: float
+    current: bool
+
+
+class Status(BaseModel):
+    """What is indexed, by which model, how fresh, and what failed."""
+
+    home: str
+    model: str
+    build: str | None
+    serving: str | None
+    index: dict[str, Any] | None
+    recall_at_10: float | None
+    problem: str | None
+    sources: list[SourceState]
+    runs: list[Run]
+
+
+class Coloured(BaseModel):
+    """A cluster or source of the map."""
+
+    name: str
+    colour: str
+    images: int
+
+
+class MapData(BaseModel):
+    """The map; arrays are base64 of little-endian numbers, an entry a picture.
+
+    Attributes:
+        build: Name of the index.
+        axes: What x and y show.
+        ids: 16 bytes each, the content ids.
+        x: float32.
+        y: float32.
+        cluster: uint16, numbers of `clusters`.
+        clusters: The clusters.
+        source: uint16, numbers of `sources`.
+        sources: The sources.
+        score: float32, nearness to the query; None without one.
+        order: uint32, entries so that any beginning of them covers the map evenly.
+        images: Number of pictures in the index, of which these are a sample if they are fewer.
+    """
+
+    build: str
+    axes: tuple[str, str]
+    ids: str
+    x: str
+    y: str
+    cluster: str
+    clusters: list[Coloured]
+    source: str
+    sources: list[Coloured]
+    score: str | None
+    order: str
+    images: int
+
+
+def library_of(request: Request) -> Library:
+    """Return the state of the server."""
+    library: Library = request.app.state.library
+    return library
+
+
+def access_of(request: Request) -> Access:
+    """Return who may use the server."""
+    access: Access = request.app.state.access
+    return access
+
+
+async def search(request: Request, page: SearchPage) -> Answer:
+    """Search by words and pictures; without either, list everything, the newest first."""
+    return (await library_of(request).search(page))[1]
+
+
+async def similar(request: Request, asked: SimilarTo) -> Answer:
+    """Find the pictures that look most like an indexed one."""
+    page = SearchPage(like=[asked.content_id], k=asked.k, offset=asked.offset)
+    return (await library_of(request).search(page))[1]
+
+
+async def upload(request: Request, _: Nothing) -> Upload:
+    """Send a picture (the bytes of its file) to search by."""
+    library = library_of(request)
+    content_id = await library.uploads.receive(_chunks(request))
+    indexed = library.is_open and library.snapshot.build.number_of(content_id) is not None
+    return Upload(content_id=content_id, indexed=indexed)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise RequestError(HTTPStatus.BAD_REQUEST, "the picture was not sent whole") from None
+
+
+async def uploaded(request: Request, asked: OnePicture) -> Response:
+    """Show a picture that was uploaded; the last 200 are kept."""
+    library = library_of(request)
+    path = library.store.upload(asked.content_id)
+    if not await library.run(path.exists):
+        raise RequestError(HTTPStatus.NOT_FOUND, "that upload is not kept (any more)")
+    return _immutable(request, path, asked.content_id)
+
+
+async def picture(request: Request, asked: OnePicture) -> Details:
+    """Tell everything about one picture."""
+    library = library_of(request)
+    return await library.run(library.snapshot.details, asked.content_id)
+
+
+async def thumbnail(request: Request, asked: Thumbnail) -> Response:
+    """Show a picture, upright, as WebP."""
+    library = library_of(request)
+    locations = library.snapshot.locations(asked.content_id)
+    tag = f"{asked.content_id}-{asked.size}"
+    if _has(request, tag):
+        return _not_modified(tag)
+    path = await library.thumbnails.file(asked.content_id, asked.size, locations)
+    return _immutable(request, path, tag)
+
+
+async def file(request: Request, asked: OnePicture) -> Response:
+    """Download the file of a picture, as it is."""
+    library = library_of(request)
+    snapshot = library.snapshot
+    path, location = await library.run(_first_file, snapshot, asked.content_id)
+    name = Path(to_path(location.path)).name
+    encoded = quote(name.encode("utf-8", "surrogateescape"))
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        headers={
+            "content-disposition": f"attachment; filename*=UTF-8''{encoded}",
+            "content-security-policy": "sandbox; default-src 'none'",
+        },
+    )
+
+
+async def show_in_folder(request: Request, asked: OnePicture) -> Response:
+    """Open the folder of a picture in the file manager of the machine that serves."""
+    library = library_of(request)
+    if not may_reveal(request):
+        raise RequestError(
+            HTTPStatus.CONFLICT, "this works only in a browser on the machine that serves"
+        )
+    path, _ = await library.run(_first_file, library.snapshot, asked.content_id)
+    await library.run(reveal.reveal, path)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def may_reveal(request: Request) -> bool:
+    """Tell whether the client sits at this machine, which has a file manager."""
+    client = request.client
+    local = client is not None and is_loopback(client.host)
+    return local and access_of(request).token is None and reveal.opener() is not None
+
+
+def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Path, Location]:
+    """Return the first file of a picture that is there; raises GoneError."""
+    problem = GoneError("the picture has no file")
+    for location in snapshot.locations(content_id):
+        try:
+            return file_of(snapshot.settings, location), location
+        except GoneError as error:
+            problem = error
+    raise problem
+
+
+async def recommenders(request: Request, _: Nothing) -> Recommenders:
+    """List the recommenders that somebody voted in."""
+    library = library_of(request)
+    return Recommenders(names=await library.run(recommender_names, library.store))
+
+
+async def judgements(request: Request, asked: voting.Named) -> voting.Votes:
+    """Tell the votes of a recommender."""
+    library = library_of(request)
+    return await library.run(voting.votes, library.snapshot, asked.name)
+
+
+async def judge(request: Request, vote: voting.Vote) -> voting.Votes:
+    """Vote on a picture; of several votes on one the last counts."""
+    library = library_of(request)
+    return await library.run(voting.vote, library.snapshot, vote)
+
+
+async def undo(request: Request, asked: voting.Named) -> voting.Undone:
+    """Take the last vote of a recommender back."""
+    library = library_of(request)
+    return await library.run(voting.undo, library.snapshot, asked.name)
+
+
+async def next_picture(request: Request, asked: voting.Named) -> voting.Next:
+    """Tell the picture to vote on next."""
+    library = library_of(request)
+    return await library.run(voting.next_picture, library.snapshot, asked.name)
+
+
+async def ranking(request: Request, asked: voting.RankingOf) -> voting.Ranking:
+    """List the pictures that a recommender recommends, best first."""
+    library = library_of(request)
+    return await library.run(voting.ranking, library.snapshot, asked.name, asked.k)
+
+
+async def map_data(request: Request, asked: Search) -> MapData:
+    """Give the map of all pictures, with their nearness to a query if there is one."""
+    library = library_of(request)
+    snapshot = library.snapshot
+    meaning = None
+    if asked.asks:
+        meaning = await library.meaning(snapshot, SearchPage(**dict(asked)))
+    return await library.run(_map_data, snapshot, meaning)
+
+
+def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
+    at = snapshot.mapped()
+    rows = sample(len(snapshot.build), POINTS)
+    sources, source_of = snapshot.first_sources
+    points = np.stack([at.x[rows], at.y[rows]], axis=1)
+    ids = snapshot.build.items["content_id"].take(rows).to_pylist()
+    shares = at.info.explained
+    return MapData(
+        build=snapshot.name,
+        axes=(
+            f"component 1: {shares[0]:.1%} of the variance",
+            f"component 2: {shares[1]:.1%} of the variance",
+        ),
+        ids=as_base64(bytes.fromhex("".join(ids))),
+        x=_base64(at.x[rows], "<f4"),
+        y=_base64(at.y[rows], "<f4"),
+        cluster=_base64(at.clusters[rows], "<u2"),
+        clusters=[
+            Coloured(name=each.name, colour=colour_of(number), images=each.images)
+            for number, each in enumerate(at.names)
+        ],
+        source=_base64(source_of[rows], "<u2"),
+        sources=[
+            Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
+            for number, name in enumerate(sources)
+        ],
+        score=None if meaning is None else _base64(snapshot.scores(meaning)[rows], "<f4"),
+        order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
+        images=len(snapshot.build),
+    )
+
+
+def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
+    return as_base64(numbers.astype(dtype).tobytes())
+
+
+async def duplicates(request: Request, page: Page) -> Duplicates:
+    """List the pictures that are there more than once, a group of equal ones each."""
+    future = library_of(request).duplicates()
+    if not future.done():
+        return Duplicates(ready=False, total=0, groups=[])
+    groups = future.result()
+    shown = groups[page.offset : page.offset + page.k]
+    return Duplicates(ready=True, total=len(groups), groups=[_twins(group) for group in shown])
+
+
+def _twins(group: DuplicateGroup) -> list[Twin]:
+    return [
+        Twin(
+            content_id=each.content_id,
+            cosine=round(each.cosine, 6),
+            width=each.width,
+            height=each.height,
+            locations=[Place.of(place) for place in each.places],
+        )
+        for each in group.pictures
+    ]
+
+
+async def quarantine(request: Request, asked: FailuresOf) -> Failures:
+    """List the files that could not be used, and why."""
+    library = library_of(request)
+    return await library.run(_failures, library, asked)
+
+
+def _failures(library: Library, asked: FailuresOf) -> Failures:
+    space = library.space()
+    failures = []
+    for source in library.settings.source_names:
+        manifest = read_manifest(library.store, source)
+        present = set(manifest["content_id"].to_pylist())
+        failures += [
+            Failure(
+                source=source,
+                path=row["path"],
+                reason="unreadable",
+                detail=row["error"] or row["status"],
+                attempts=1,
+                last_tried=None,
+            )
+            for row in manifest.to_pylist()
+            if row["status"] != "ok"
+        ]
+        failures += [
+            Failure(source=source, **{name: row[name] for name in _QUARANTINE_FIELDS})
+            for row in read_quarantine(library.store, space, source).to_pylist()
+            if row["content_id"] in present
+        ]
+    if asked.source is not None:
+        failures = [each for each in failures if each.source == asked.source]
+    reasons: dict[str, int] = {}
+    for each in failures:
+        reasons[each.reason] = reasons.get(each.reason, 0) + 1
+    if asked.reason is not None:
+        failures = [each for each in failures if each.reason == asked.reason]
+    page = failures[asked.offset : asked.offset + asked.k]
+    return Failures(total=len(failures), reasons=reasons, failures=page)
+
+
+_QUARANTINE_FIELDS = ("path", "reason", "detail", "attempts", "last_tried")
+
+
+async def status(request: Request, _: Nothing) -> Status:
+    """Tell what is indexed, by which model, how fresh, and what failed."""
+    library = library_of(request)
+    state, runs = await library.status(), await library.run(library.runs)
+    serving = library.snapshot.name if library.is_open else None
+    return Status.model_validate(
+        status_json(state) | {"serving": serving, "runs": [_run(*each) for each in runs]}
+    )
+
+
+def _run(build: str, info: BuildInfo, current: bool) -> Run:
+    return Run(
+        build=build,
+        created_at=info.created_at,
+        items=info.items,
+        files=info.locations,
+        seconds=info.build_seconds,
+        model=info.model,
+        recall_at_10=info.recall_at_10,
+        current=current,
+    )
+
+
+async def token(request: Request, _: Nothing) -> Token:
+    """Give what requests that change something carry in the header X-Retrieval-Token."""
+    return Token(token=access_of(request).csrf_token)
+
+
+def _has(request: Request, tag: str) -> bool:
+    known = request.headers.get("if-none-match", "")
+    return f'"{tag}"' in (each.strip().removeprefix("W/") for each in known.split(","))
+
+
+def _not_modified(tag: str) -> Response:
+    headers = {"etag": f'"{tag}"', "cache-control": IMMUTABLE}
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+
+
+def _immutable(request: Request, path: Path, tag: str) -> Response:
+    if _has(request, tag):
+        return _not_modified(tag)
+    headers = {"etag": f'"{tag}"', "cache-control": IMMUTABLE}
+    return FileResponse(path, media_type="image/webp", headers=headers)
+
+
+_NO_INDEX = HTTPStatus.SERVICE_UNAVAILABLE
+_UNKNOWN = HTTPStatus.NOT_FOUND
+_FULL = HTTPStatus.INSUFFICIENT_STORAGE
+_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+_UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+OPERATIONS = (
+    Operation(
+        "GET", "/api/search", search, SearchPage, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+    ),
+    Operation(
+        "GET", "/api/similar", similar, SimilarTo, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+    ),
+    Operation(
+        "POST",
+        "/api/uploads",
+        upload,
+        returns=Upload,
+        takes="application/octet-stream",
+        problems=(
+            HTTPStatus.REQUEST_TIMEOUT,
+            _LARGE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            _FULL,
+        ),
+    ),
+    Operation(
+        "GET",
+        "/api/uploads/{content_id}",
+        uploaded,
+        OnePicture,
+        media="image/webp",
+        problems=(_UNKNOWN,),
+    ),
+    Operation(
+        "GET",
+        "/api/pictures/{content_id}",
+        picture,
+        OnePicture,
+        returns=Details,
+        problems=(_UNKNOWN, _NO_INDEX),
+    ),
+    Operation(
+        "GET",
+        "/api/pictures/{content_id}/thumbnail",
+        thumbnail,
+        Thumbnail,
+        media="image/webp",
+        problems=(_UNKNOWN, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "GET",
+        "/api/pictures/{content_id}/file",
+        file,
+        OnePicture,
+        media="application/octet-stream",
+        problems=(_UNKNOWN, _NO_INDEX),
+    ),
+    Operation(
+        "POST",
+        "/api/pictures/{content_id}/show-in-folder",
+        show_in_folder,
+        OnePicture,
+        problems=(_UNKNOWN, HTTPStatus.CONFLICT, _NO_INDEX),
+    ),
+    Operation("GET", "/api/recommenders", recommenders, returns=Recommenders),
+    Operation(
+        "GET",
+        "/api/judgements",
+        judgements,
+        voting.Named,
+        returns=voting.Votes,
+        problems=(_NO_INDEX,),
+    ),
+    Operation(
+        "POST",
+        "/api/judgements",
+        judge,
+        body=voting.Vote,
+        returns=voting.Votes,
+        problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "DELETE",
+        "/api/judgements",
+        undo,
+        voting.Named,
+        returns=voting.Undone,
+        problems=(_NO_INDEX, _FULL),
+    ),
+    Operation(
+        "GET",
+        "/api/recommenders/{name}/next",
+        next_picture,
+        voting.Named,
+        returns=voting.Next,
+        problems=(_NO_INDEX,),
+    ),
+    Operation(
+        "GET",
+        "/api/recommenders/{name}/ranking",
+        ranking,
+        voting.RankingOf,
+        returns=voting.Ranking,
+        problems=(_NO_INDEX,),
+    ),
+    Operation("GET", "/api/map", map_data, Search, returns=MapData, problems=(_UNKNOWN, _NO_INDEX)),
+    Operation(
+        "GET", "/api/duplicates", duplicates, Page, returns=Duplicates, problems=(_NO_INDEX,)
+    ),
+    Operation(
+        "GET",
+        "/api/quarantine",
+        quarantine,
+        FailuresOf,
+        returns=Failures,
+        problems=(_NO_INDEX,),
+    ),
+    Operation("GET", "/api/status", status, returns=Status, problems=(_NO_INDEX,)),
+    Operation("GET", "/api/token", token, returns=Token),
+)

@@ -1,0 +1,93 @@
+"""The ASGI application: routes, what guards them, and how errors are shown."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.web import api, pages
+from retrieval_pipeline.web.library import Library
+from retrieval_pipeline.web.operations import problem_response
+from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.security import Access, Guard
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    load_settings: Callable[[], Settings],
+    access: Access | None = None,
+    *,
+    dagster_url: str | None = None,
+) -> Starlette:
+    """Return the application.
+
+    Args:
+        load_settings: Called at the start, and again when there is a new build.
+        access: Who may use it; by default anybody on this machine.
+        dagster_url: Where Dagster's own pages are, for a link.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with Library(load_settings) as library:
+            app.state.library = library
+            yield
+
+    access = access or Access()
+    app = Starlette(
+        routes=[*(operation.route() for operation in api.OPERATIONS), *pages.ROUTES],
+        middleware=[Middleware(Guard, access=access), Middleware(Refusals)],
+        exception_handlers={HTTPException: _on_http_error, RequestError: _on_request_error},
+        lifespan=lifespan,
+    )
+    app.state.access = access
+    app.state.dagster_url = dagster_url
+    return app
+
+
+class Refusals:
+    """ASGI middleware that answers what the guard refused, with all headers of an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a refused request; hand on the others."""
+        if (refused := scope.get("refused")) is not None:
+            response = _shown(Request(scope), refused)
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.NOT_FOUND:
+        detail = f"there is no {request.url.path} here"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not used here"
+    else:
+        detail = error.detail
+    return _shown(request, RequestError(status, detail, headers=dict(error.headers or {})))
+
+
+async def _on_request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _shown(request, error)
+
+
+def _shown(request: Request, error: RequestError) -> Response:
+    """Return an error as problem details for programs, as a page for people."""
+    if request.url.path.startswith("/api/"):
+        return problem_response(error)
+    return pages.problem_page(error)

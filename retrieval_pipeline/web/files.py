@@ -1,0 +1,34 @@
+"""The files that the index names, and whether they may be handed out."""
+
+from pathlib import Path
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.items import Location
+from retrieval_pipeline.paths import to_path
+
+
+class GoneError(Exception):
+    """No file of a picture can be handed out; the message says why."""
+
+
+def file_of(settings: Settings, location: Location) -> Path:
+    """Return the file of a location, resolved, if it lies inside its source.
+
+    What lies behind a link inside a source that follows links belongs to that source.
+
+    Raises:
+        GoneError: It does not, or is no longer there.
+    """
+    source = next((each for each in settings.sources if each.name == location.source), None)
+    if source is None:
+        raise GoneError(f'the source "{location.source}" is not in the settings any more')
+    try:
+        root = source.path.resolve(strict=True)
+        path = (source.path / to_path(location.path)).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        raise GoneError("the file is not there any more") from None
+    if not path.is_relative_to(root) and not source.follow_symlinks:
+        raise GoneError("the file lies outside of its source")
+    if not path.is_file():
+        raise GoneError("it is not a regular file")
+    return path

@@ -1,0 +1,230 @@
+"""The state of the server: the current snapshot, the threads that work, and what they share."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Self, TypeVar
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.duplicates import DuplicateGroup, duplicate_groups
+from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
+from retrieval_pipeline.index import BuildInfo, read_info
+from retrieval_pipeline.pipeline import describe_encoder
+from retrieval_pipeline.search import Meaning, Searcher
+from retrieval_pipeline.status import LibraryStatus, read_status
+from retrieval_pipeline.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.web.parameters import SearchPage
+from retrieval_pipeline.web.pictures import Answer
+from retrieval_pipeline.web.snapshot import Snapshot, check_sources
+from retrieval_pipeline.web.thumbnails import Thumbnails
+from retrieval_pipeline.web.uploads import Uploads
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds between two looks at the pointer to the current build.
+LOOK_SECONDS = 1.0
+# Threads that search, read tables and train: NumPy and Arrow leave the interpreter lock.
+THREADS = 4
+# Runs that the status shows.
+RUNS = 10
+
+
+class Library:
+    """What the requests are answered from; an asynchronous context manager.
+
+    There is one thread that encodes, so that one model answers one query at a time and typing
+    people do not wait for each other's searches; a new build is opened beside the old one, which
+    lives on in the requests that have it.
+    """
+
+    def __init__(self, load_settings: Callable[[], Settings]) -> None:
+        self._load_settings = load_settings
+        self.settings = load_settings()
+        self.store = Store(self.settings.home)
+        self.thumbnails = Thumbnails(self.settings, self.run)
+        self.uploads = Uploads(self.settings, self.run)
+        self._snapshot: Snapshot | None = None
+        self._problem: RetrievalError = BuildError("the index is being opened")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._working = ThreadPoolExecutor(THREADS, thread_name_prefix="work")
+        self._comparing = ThreadPoolExecutor(1, thread_name_prefix="compare")
+        self._stop = threading.Event()
+        self._duplicates: tuple[Snapshot, asyncio.Future[list[DuplicateGroup]]] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.look()
+        self._watch = asyncio.create_task(self._keep_looking())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._stop.set()
+        self.thumbnails.close()
+        self.uploads.close()
+        for threads in (self._encoding, self._working, self._comparing):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function on a worker thread."""
+        return await asyncio.wrap_future(self._working.submit(function, *args, **kwargs))
+
+    # The current build
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The current build.
+
+        Raises:
+            BuildError: Nothing is indexed yet, or the build is damaged.
+            StoreError: The pointer to it is.
+        """
+        if self._snapshot is None:
+            raise self._problem
+        return self._snapshot
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an index to answer from."""
+        return self._snapshot is not None
+
+    async def look(self) -> None:
+        """Open the current build if it is another one than before."""
+        try:
+            opened = await self.run(self._open_other)
+        except RetrievalError as error:
+            # The former build goes on answering.
+            self._problem = error
+            return
+        if opened is not None:
+            former, self._snapshot = self._snapshot, opened
+            self.settings = opened.settings
+            self.thumbnails.settings = opened.settings
+            if former is None or former.build.info.space != opened.build.info.space:
+                self._encoding.submit(self._warm_up, opened)
+            await self.run(self.thumbnails.sweep, opened.build)
+        elif self._snapshot is not None and self._snapshot.coordinates is None:
+            await self.run(self._snapshot.look_for_map)
+
+    def _open_other(self) -> Snapshot | None:
+        former = self._snapshot
+        path = self.store.current_build()
+        if former is not None and path in (None, former.build.path):
+            return None
+        settings = self._current_settings()
+        opened = Snapshot(former.searcher.reopened(settings) if former else Searcher.open(settings))
+        opened.warm_up()
+        return opened
+
+    def _current_settings(self) -> Settings:
+        """Read the settings anew, for a source that was added; a broken file changes nothing."""
+        try:
+            settings = self._load_settings()
+        except RetrievalError as error:
+            logger.warning("%s", error)
+            return self.settings
+        return settings.model_copy(update={"home": self.settings.home})
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    @staticmethod
+    def _warm_up(snapshot: Snapshot) -> None:
+        try:
+            snapshot.searcher.warm_up()
+        except EncoderError as error:
+            logger.warning("%s", error)
+
+    # Questions
+
+    async def search(self, page: SearchPage) -> tuple[Snapshot, Answer]:
+        """Answer a search, or show everything, newest first, if it asks for nothing.
+
+        Raises:
+            RetrievalError: As the core raises it.
+            RequestError: A parameter names something that is not there.
+        """
+        snapshot = self.snapshot
+        check_sources(snapshot, page.source)
+        if not page.asks and not page.minus:
+            return snapshot, await self.run(snapshot.browse, page)
+        query = await self.run(snapshot.query, page)
+        meaning, milliseconds = await self._meaning(snapshot, page)
+        answer = await self.run(snapshot.answer, page, query, meaning)
+        timings = answer.timings_ms | {"encode": milliseconds}
+        return snapshot, answer.model_copy(update={"timings_ms": timings})
+
+    async def meaning(self, snapshot: Snapshot, page: SearchPage) -> Meaning:
+        """Return what a search means; raises as `search` does."""
+        return (await self._meaning(snapshot, page))[0]
+
+    async def _meaning(self, snapshot: Snapshot, page: SearchPage) -> tuple[Meaning, float]:
+        query = await self.run(snapshot.query, page)
+        if (meaning := snapshot.known_meaning(query)) is not None:
+            return meaning, 0.0
+        return await asyncio.wrap_future(self._encoding.submit(snapshot.encode, query))
+
+    async def status(self) -> LibraryStatus:
+        """Return the state of sources and build; raises StoreError if a table is damaged."""
+        return await self.run(self._status)
+
+    def _status(self) -> LibraryStatus:
+        return read_status(self.settings, self.space())
+
+    def space(self) -> VectorSpace:
+        """Return the vector space of the settings, or of the build if that model cannot be had.
+
+        Raises:
+            EncoderError: Neither is known.
+        """
+        try:
+            return describe_encoder(self.settings).space
+        except EncoderError:
+            if self._snapshot is None:
+                raise
+            return self._snapshot.build.info.space
+
+    def runs(self) -> list[tuple[str, BuildInfo, bool]]:
+        """Return name and facts of the last builds, newest first, and which one is current.
+
+        Raises:
+            StoreError: The pointer to the current one is damaged.
+        """
+        current = self.store.current_build()
+        runs = []
+        for path in self.store.all_builds():
+            try:
+                runs.append((path.name, read_info(path), path == current))
+            except BuildError:
+                # Damaged or of another version: `retrieval verify` tells.
+                continue
+        return sorted(runs, key=lambda run: run[1].created_at, reverse=True)[:RUNS]
+
+    def duplicates(self) -> "asyncio.Future[list[DuplicateGroup]]":
+        """Return what is there more than once, when it is known: comparing takes its time.
+
+        Raises:
+            BuildError: There is no index.
+        """
+        snapshot = self.snapshot
+        if self._duplicates is None or self._duplicates[0] is not snapshot:
+            job = self._comparing.submit(
+                duplicate_groups, snapshot.build, snapshot.searcher.path_of, stop=self._stop
+            )
+            self._duplicates = snapshot, asyncio.wrap_future(job)
+            self._duplicates[1].add_done_callback(_ignore_stop)
+        return self._duplicates[1]
+
+
+def _ignore_stop(future: "asyncio.Future[list[DuplicateGroup]]") -> None:
+    if not future.cancelled() and isinstance(future.exception(), Stopped):
+        logger.debug("the search for duplicates was stopped")

@@ -1,0 +1,456 @@
+"""The HTML pages, and the fragments of them that the scripts ask for."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from retrieval_pipeline.content import content_id
+from retrieval_pipeline.errors import BuildError, RetrievalError
+from retrieval_pipeline.judgements import recommender_names
+from retrieval_pipeline.views.templating import environment, read_texts
+from retrieval_pipeline.web import api, voting
+from retrieval_pipeline.web.api import access_of, library_of, may_reveal
+from retrieval_pipeline.web.files import GoneError
+from retrieval_pipeline.web.openapi import openapi
+from retrieval_pipeline.web.operations import Nothing, as_request_error
+from retrieval_pipeline.web.parameters import (
+    ContentId,
+    Page,
+    RecommenderName,
+    Search,
+    SearchPage,
+    parse,
+)
+from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, Answer
+from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.security import MAP_POLICY
+
+PACKAGE = "retrieval_pipeline.web"
+STATIC = files(PACKAGE) / "static"
+# Names of clusters that are suggested to whoever has not asked anything yet.
+SUGGESTIONS = 12
+# Pictures like one that are shown beside it.
+SIMILAR = 12
+# Groups of duplicates, and failed files, on a page.
+ON_A_PAGE = 60
+
+M = TypeVar("M", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class SearchAddress(SearchPage):
+    """What the address of the search page may hold besides the search.
+
+    Attributes:
+        view: The picture that is shown large.
+        refine: What was typed to add: "snow" or "+ snow", or "- people".
+    """
+
+    view: ContentId | None = None
+    refine: str | None = Field(default=None, max_length=1_000)
+
+
+class VoteAddress(BaseModel, extra="forbid", frozen=True):
+    """Which recommender, and which picture to vote on.
+
+    Attributes:
+        name: Of the recommender.
+        show: The picture to vote on, if not the next one.
+        gone: One that is not to be shown, because its file is gone.
+    """
+
+    name: RecommenderName = voting.DEFAULT_NAME
+    show: ContentId | None = None
+    gone: ContentId | None = None
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A part of a search, and the address of the search without it.
+
+    Attributes:
+        text: What it says.
+        kind: Name of its parameter.
+        value: Of that.
+        without: The address.
+        picture: Address of its thumbnail.
+    """
+
+    text: str
+    kind: str
+    value: str
+    without: str
+    picture: str | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A search and its first pictures, or why there are none.
+
+    Attributes:
+        search: What was asked.
+        answer: The pictures.
+        problem: Why there are none.
+        chips: The parts of the search.
+        filters: How many filters are set.
+        suggestions: Words to look for.
+        count: Pictures in the index.
+        sources: Names of the sources in the index.
+        without_cut: Address of the search without its least relevance.
+    """
+
+    search: SearchPage
+    answer: Answer | None
+    problem: RequestError | None
+    chips: Sequence[Chip]
+    filters: int
+    suggestions: Sequence[str]
+    count: int
+    sources: Sequence[str]
+    without_cut: str
+
+
+def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
+    """Return the address of a search, without one of its parts or with more of them."""
+    pairs = [*(pair for pair in search.pairs() if pair != drop), *more]
+    return f"/?{urlencode(pairs)}" if pairs else "/"
+
+
+def _chips(search: Search) -> list[Chip]:
+    kinds = {
+        "plus": "+ {}",
+        "minus": "− {}",
+        "source": "in {}",
+        "path": "path {}",
+        "after": "since {}",
+        "before": "before {}",
+        "min_width": "at least {} wide",
+        "min_height": "at least {} high",
+        "format": "{} files",
+        "min_relevance": "relevance {} or more",
+        "collapse": "twins once",
+        "region": "a region of the map",
+        "like": "like this picture",
+        "upload": "like your picture",
+    }
+    pictures = {"like": "/api/pictures/{}/thumbnail", "upload": "/api/uploads/{}"}
+    return [
+        Chip(
+            text=kinds[name].format(value),
+            kind=name,
+            value=value,
+            without=address(search, drop=(name, value)),
+            picture=pictures[name].format(value) if name in pictures else None,
+        )
+        for name, value in search.pairs()
+        if name in kinds
+    ]
+
+
+# Those that do not say what to look for.
+_FILTERS = {
+    *("source", "path", "after", "before", "min_width", "min_height", "format"),
+    *("min_relevance", "collapse", "region"),
+}
+
+
+async def _results(request: Request, page: SearchPage) -> Results:
+    library = library_of(request)
+    snapshot = library.snapshot
+    answer, problem = None, None
+    try:
+        snapshot, answer = await library.search(page)
+    except (RequestError, RetrievalError, GoneError) as error:
+        problem = as_request_error(error)
+    chips = _chips(page)
+    at = snapshot.coordinates
+    names = [cluster.name for cluster in at.names] if at and snapshot.build.info.vocabulary else []
+    return Results(
+        search=page,
+        answer=answer,
+        problem=problem,
+        chips=chips,
+        filters=sum(chip.kind in _FILTERS for chip in chips),
+        suggestions=names[:SUGGESTIONS],
+        count=len(snapshot.build),
+        sources=list(snapshot.build.info.sources),
+        without_cut=address(page.model_copy(update={"min_relevance": 0})),
+    )
+
+
+async def search_page(request: Request) -> Response:
+    """Show the search page with the first results."""
+    asked = _parsed(request, SearchAddress)
+    if asked.refine is not None:
+        return RedirectResponse(_refined(asked, asked.refine), HTTPStatus.SEE_OTHER)
+    results = await _results(request, asked)
+    status = results.problem.status if results.problem else HTTPStatus.OK
+    return _page(request, "search", status, results=results, view=asked.view)
+
+
+def _refined(search: Search, typed: str) -> str:
+    """Return the address of a search with what was typed to add or take away."""
+    typed = typed.strip()
+    kind = "minus" if typed[:1] in ("-", "−") else "plus"
+    words = typed.lstrip("+-− ").strip()
+    return address(search, (kind, words)) if words else address(search)
+
+
+async def search_fragment(request: Request) -> Response:
+    """Show what changes on the search page when another search is made."""
+    results = await _results(request, _parsed(request, SearchAddress))
+    return _fragment(request, "_results", results=results)
+
+
+async def cards_fragment(request: Request) -> Response:
+    """Show further pictures of a search."""
+    _, answer = await library_of(request).search(_parsed(request, SearchPage))
+    return _fragment(request, "_cards", pictures=answer.hits, more=answer.more)
+
+
+async def picture_page(request: Request) -> Response:
+    """Show one picture."""
+    return _page(request, "picture", **await _picture(request))
+
+
+async def picture_fragment(request: Request) -> Response:
+    """Show one picture inside of another page."""
+    return _fragment(request, "_picture", **await _picture(request))
+
+
+async def _picture(request: Request) -> dict[str, Any]:
+    asked = _parsed(request, api.OnePicture)
+    library = library_of(request)
+    details = await library.run(library.snapshot.details, asked.content_id)
+    page = SearchPage(like=[asked.content_id], k=SIMILAR)
+    _, answer = await library.search(page)
+    return {"details": details, "similar": answer.hits, "may_reveal": may_reveal(request)}
+
+
+async def vote_page(request: Request) -> Response:
+    """Show pictures to vote on, one after the other."""
+    library = library_of(request)
+    names = await library.run(recommender_names, library.store)
+    return _page(request, "vote", names=names, **await _vote(request))
+
+
+async def vote_fragment(request: Request) -> Response:
+    """Show the next picture to vote on."""
+    return _fragment(request, "_vote", **await _vote(request))
+
+
+async def _vote(request: Request) -> dict[str, Any]:
+    asked = _parsed(request, VoteAddress)
+    library = library_of(request)
+    snapshot = library.snapshot
+    if asked.gone is not None:
+        await library.run(voting.set_aside, snapshot, asked.name, asked.gone)
+    following = await library.run(voting.next_picture, snapshot, asked.name, asked.show)
+    ranking = await library.run(voting.ranking, snapshot, asked.name, SIMILAR)
+    return {"following": following, "ranking": ranking.hits}
+
+
+async def map_page(request: Request) -> Response:
+    """Show the map."""
+    asked = _parsed(request, Search)
+    snapshot = library_of(request).snapshot
+    snapshot.mapped()
+    return _page(
+        request,
+        "map",
+        headers={"content-security-policy": MAP_POLICY},
+        search=asked,
+        count=len(snapshot.build),
+    )
+
+
+async def duplicates_page(request: Request) -> Response:
+    """Show what is there more than once."""
+    asked = _parsed(request, Page)
+    asked = asked.model_copy(update={"k": min(asked.k, ON_A_PAGE)})
+    found = await api.duplicates(request, asked)
+    return _page(request, "duplicates", found=found, page=asked)
+
+
+async def quarantine_page(request: Request) -> Response:
+    """Show the files that could not be used."""
+    asked = _parsed(request, api.FailuresOf)
+    found = await api.quarantine(request, asked)
+    return _page(request, "quarantine", found=found, asked=asked)
+
+
+async def status_page(request: Request) -> Response:
+    """Show what is indexed, and how fresh it is."""
+    state = await api.status(request, Nothing())
+    return _page(request, "status", state=state, dagster_url=request.app.state.dagster_url)
+
+
+async def api_page(request: Request) -> Response:
+    """Show the documentation of the API."""
+    return _page(request, "api", document=openapi(api.OPERATIONS))
+
+
+async def api_document(request: Request) -> Response:
+    """Give the OpenAPI document."""
+    return JSONResponse(openapi(api.OPERATIONS))
+
+
+def problem_page(error: RequestError) -> Response:
+    """Show what went wrong, to people."""
+    html = (
+        environment(PACKAGE).get_template("problem.html.jinja").render(**_frame(None), error=error)
+    )
+    return HTMLResponse(html, error.status, headers=error.headers)
+
+
+def _page(
+    request: Request,
+    name: str,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: dict[str, str] | None = None,
+    **values: Any,
+) -> Response:
+    template = environment(PACKAGE).get_template(f"{name}.html.jinja")
+    html = template.render(**_frame(request), **values, here=name)
+    return HTMLResponse(html, status, headers=headers)
+
+
+def _fragment(request: Request, name: str, **values: Any) -> Response:
+    template = environment(PACKAGE).get_template(f"{name}.html.jinja")
+    return HTMLResponse(template.render(address=address, ago=_ago, **values))
+
+
+def _frame(request: Request | None) -> dict[str, Any]:
+    """Return what every page shows around its own."""
+    snapshot = None
+    if request is not None and library_of(request).is_open:
+        snapshot = library_of(request).snapshot
+    return {
+        "address": address,
+        "ago": _ago,
+        "csrf_token": "" if request is None else access_of(request).csrf_token,
+        "model": snapshot.model if snapshot else None,
+        "build": snapshot.name if snapshot else None,
+        "version": _version(),
+        "has_map": snapshot is not None and snapshot.coordinates is not None,
+    }
+
+
+def _parsed(request: Request, model: type[M]) -> M:
+    return parse(model, request.query_params.multi_items(), request.path_params)
+
+
+def _ago(moment: datetime | None) -> str:
+    """Say how long ago something was."""
+    if moment is None:
+        return "never"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for length, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' * (count != 1)} ago"
+    return "just now"
+
+
+def shown(
+    page: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Turn what people can cause into a page that says so."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await page(request)
+        except BuildError as error:
+            if library_of(request).is_open:
+                return problem_page(as_request_error(error))
+            settings = library_of(request).settings
+            return _page(
+                request,
+                "empty",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                problem=str(error),
+                sources=settings.sources,
+            )
+        except (RequestError, RetrievalError, GoneError) as error:
+            return problem_page(as_request_error(error))
+
+    return endpoint
+
+
+@cache
+def style_sheet() -> str:
+    """Return the style sheet: the tokens that all pages of the project share, and its own.
+
+    The policy forbids style attributes, so that each shape of a card has a class.
+    """
+    shapes = range(round(100 * NARROWEST), round(100 * WIDEST) + 1)
+    rules = [f".s{shape}{{--r:{shape / 100:g}}}" for shape in shapes]
+    return "\n".join([read_texts("tokens.css"), (STATIC / "style.css").read_text("utf-8"), *rules])
+
+
+@cache
+def _version() -> str:
+    """Return what makes the addresses of scripts and styles new when one of them changes."""
+    texts = [style_sheet(), *(file.read_text("utf-8") for file in sorted_static())]
+    return content_id("\n".join(texts).encode())[:12]
+
+
+def sorted_static() -> list[Path]:
+    """Return the files that are served as they are."""
+    return sorted(Path(str(STATIC)).glob("*.[js]*"))
+
+
+async def style(request: Request) -> Response:
+    """Give the style sheet."""
+    return Response(style_sheet(), media_type="text/css", headers={"cache-control": _CACHED})
+
+
+async def plotly(request: Request) -> Response:
+    """Give plotly's own script, as its package has it."""
+    script = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
+    return FileResponse(script, media_type="text/javascript", headers={"cache-control": _CACHED})
+
+
+_CACHED = "public, max-age=31536000, immutable"
+
+
+class CachedFiles(StaticFiles):
+    """Scripts and icons: their addresses change with them."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Answer with a file."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = _CACHED
+        return response
+
+
+ROUTES = [
+    Route("/", shown(search_page)),
+    Route("/fragments/search", shown(search_fragment)),
+    Route("/fragments/cards", shown(cards_fragment)),
+    Route("/picture/{content_id}", shown(picture_page)),
+    Route("/fragments/picture/{content_id}", shown(picture_fragment)),
+    Route("/vote", shown(vote_page)),
+    Route("/fragments/vote", shown(vote_fragment)),
+    Route("/map", shown(map_page)),
+    Route("/duplicates", shown(duplicates_page)),
+    Route("/quarantine", shown(quarantine_page)),
+    Route("/status", shown(status_page)),
+    Route("/api", api_page),
+    Route("/api/openapi.json", api_document),
+    Route("/static/style.css", style),
+    Route("/static/plotly.js", plotly),
+    Mount("/static", CachedFiles(packages=[(PACKAGE, "static")])),
+]

@@ -1,0 +1,187 @@
+"""What a client may ask for, as pydantic models: pages and API share them."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from typing import Annotated, Any, Self, TypeVar, get_origin
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import ValidationError as ValidationError
+
+from retrieval_pipeline.config import SOURCE_NAME
+from retrieval_pipeline.query import Query
+from retrieval_pipeline.web.problems import wrong_parameters
+
+# Characters of one text: several times what any text encoder reads.
+LONGEST_TEXT = 1_000
+# Words, pictures or filters of one kind in a query.
+MOST_PARTS = 20
+# Pictures in one answer.
+MOST_PICTURES = 600
+# Corners of a region of the map.
+MOST_CORNERS = 100
+
+P = TypeVar("P", bound=BaseModel)
+
+ContentId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+RecommenderName = Annotated[str, StringConstraints(pattern=f"^{SOURCE_NAME.pattern}$")]
+Pixels = Annotated[int, Field(ge=0, le=1_000_000)]
+Relevance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Texts = Annotated[list[Text], Field(max_length=MOST_PARTS)]
+ContentIds = Annotated[list[ContentId], Field(max_length=MOST_PARTS)]
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Region(_Parameters):
+    """A polygon on the map.
+
+    Attributes:
+        corners: x and y of each, in the map's coordinates.
+    """
+
+    corners: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """Read "x,y;x,y;...".
+
+        Raises:
+            ValueError: It is something else.
+        """
+        if text is None or isinstance(text, cls):
+            return text
+        try:
+            corners = [tuple(map(float, pair.split(","))) for pair in str(text).split(";")]
+        except ValueError:
+            corners = []
+        fine = (
+            3 <= len(corners) <= MOST_CORNERS
+            and all(len(corner) == 2 for corner in corners)
+            and np.isfinite(np.array(corners)).all()
+        )
+        if not fine:
+            raise ValueError(f"3 to {MOST_CORNERS} corners are needed, like 0,0;1,0;1,1")
+        return cls(corners=tuple((x, y) for x, y in corners))
+
+    def __str__(self) -> str:
+        return ";".join(f"{x:g},{y:g}" for x, y in self.corners)
+
+    def contains(
+        self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.bool_]:
+        """Tell of each point, (n,), whether it lies inside, by the even-odd rule."""
+        inside = np.zeros(len(x), np.bool_)
+        for (x1, y1), (x2, y2) in zip(
+            self.corners, (*self.corners[1:], self.corners[0]), strict=True
+        ):
+            if y1 != y2:
+                crosses = (y1 > y) != (y2 > y)
+                inside ^= crosses & (x < (x2 - x1) * ((y - y1) / (y2 - y1)) + x1)
+        return inside
+
+
+class Search(_Parameters):
+    """A search: words and pictures, and filters. Without words and pictures: all, newest first."""
+
+    text: Text = Field(default="", description="Words to look for.")
+    plus: Texts = Field(default=[], description='More words; "2*snow" counts twice.')
+    minus: Texts = Field(default=[], description="Words whose pictures are not wanted.")
+    like: ContentIds = Field(default=[], description="Find pictures like these indexed ones.")
+    upload: ContentIds = Field(default=[], description="Find pictures like these uploaded ones.")
+    source: Texts = Field(default=[], description="Only pictures of these sources.")
+    path: Texts = Field(default=[], description="Only paths that one of these globs matches.")
+    after: date | None = Field(default=None, description="Only files changed on this day or later.")
+    before: date | None = Field(default=None, description="Only files changed before this day.")
+    min_width: Pixels = Field(default=0, description="Only pictures at least so wide, in pixels.")
+    min_height: Pixels = Field(default=0, description="Only pictures at least so high, in pixels.")
+    format: Texts = Field(default=[], description="Only these formats, such as jpg or png.")
+    min_relevance: Relevance = Field(default=0, description="Only hits so relevant.")
+    collapse: bool = Field(default=False, description="Show pictures that look the same once.")
+    region: Annotated[
+        Region | None,
+        BeforeValidator(Region.parse, json_schema_input_type=str),
+        Field(description="Only pictures within this polygon of the map: x,y;x,y;..."),
+    ] = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to look for, and not only to filter by."""
+        words = (self.text, *self.plus)
+        return any(word.strip() for word in words) or bool(self.like or self.upload)
+
+    def query(self) -> Query:
+        """Return the query without its uploads and region, which only the server knows."""
+        return Query(
+            text=self.text,
+            plus=tuple(self.plus),
+            minus=tuple(self.minus),
+            like=tuple(self.like),
+            sources=tuple(self.source),
+            paths=tuple(self.path),
+            after=_midnight(self.after),
+            before=_midnight(self.before),
+            min_width=self.min_width,
+            min_height=self.min_height,
+            formats=tuple(self.format),
+            min_relevance=self.min_relevance,
+            collapse=self.collapse,
+        )
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return what differs from the defaults, as the pairs of a query string."""
+        pairs: list[tuple[str, str]] = []
+        for name, field in Search.model_fields.items():
+            value = getattr(self, name)
+            if value == field.default:
+                continue
+            if isinstance(value, list):
+                pairs += [(name, part) for part in value]
+            else:
+                pairs.append((name, f"{value:g}" if isinstance(value, float) else _plain(value)))
+        return pairs
+
+
+class Page(_Parameters):
+    """Which part of an answer."""
+
+    k: int = Field(default=60, ge=1, le=MOST_PICTURES, description="How many.")
+    offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
+
+
+class SearchPage(Search, Page):
+    """A search and which part of its answer."""
+
+
+def _plain(value: object) -> str:
+    return "true" if value is True else str(value)
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time())
+
+
+def parse(model: type[P], pairs: Iterable[tuple[str, str]], path: Mapping[str, Any]) -> P:
+    """Read the parameters of a request from its query string and its path.
+
+    Raises:
+        RequestError: Names each parameter that is wrong; 400.
+    """
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if not value:
+            # A form sends fields that were left empty.
+            continue
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is list:
+            values.setdefault(name, []).append(value)
+        else:
+            values[name] = value
+    try:
+        return model.model_validate(values | dict(path))
+    except ValidationError as error:
+        raise wrong_parameters(error) from None

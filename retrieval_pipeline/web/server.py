@@ -1,0 +1,90 @@
+"""Run the application: a socket of its own, uvicorn, and an end without noise."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from retrieval_pipeline.errors import RetrievalError
+
+# Seconds that requests in flight have left when the server is asked to stop.
+GRACE_SECONDS = 3
+# Ports that are tried after one that is taken.
+NEXT_PORTS = 20
+
+
+class ServeError(RetrievalError):
+    """The server cannot listen where it was told to."""
+
+
+class PortTakenError(ServeError):
+    """Another program listens on the port; `free` is the next one that is not taken, if any."""
+
+    def __init__(self, port: int, free: int | None) -> None:
+        hint = f"port {free} is free: add --port {free}" if free else "choose another with --port"
+        super().__init__(f"port {port} is in use by another program: {hint}")
+        self.free = free
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 lets the system choose.
+
+    Raises:
+        PortTakenError: The port is taken.
+        ServeError: The address cannot be listened on.
+    """
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ServeError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+    for other in range(port + 1, min(port + 1 + NEXT_PORTS, 65_536)):
+        with contextlib.suppress(OSError), _bound(host, other):
+            raise PortTakenError(port, other)
+    raise PortTakenError(port, None)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port whose last server has just ended is not taken.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until a signal ends it; `ready` is called when it answers."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Headers that name another client or scheme could come from anybody.
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        lifespan="on",
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+
+    async def run() -> None:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.02)
+        if server.started:
+            ready()
+        await serving
+
+    # uvicorn raises the signal again when it has ended in order.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run())

@@ -1,0 +1,421 @@
+"""One open build and everything the pages derive from it; thread-safe, and never another build."""
+
+import contextlib
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import EncoderError, MapError, StoreError
+from retrieval_pipeline.filters import Flags, both, location_test
+from retrieval_pipeline.items import Location
+from retrieval_pipeline.latent_map import ClusterInfo, MapInfo, read_coordinates, read_map_info
+from retrieval_pipeline.nearest import Numbers
+from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.query import Query
+from retrieval_pipeline.recommend import Session
+from retrieval_pipeline.search import Hit, Meaning, Searcher
+from retrieval_pipeline.store import Store
+from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.parameters import Search, SearchPage
+from retrieval_pipeline.web.pictures import Answer, Details, File, Picture, Place
+from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
+
+# Queries whose meaning is remembered, some KB each: all pages of an answer need one encoding.
+MEANINGS = 1_000
+# Recommenders that are kept trained.
+SESSIONS = 16
+# Seconds before a model that could not be loaded is tried again.
+ENCODER_PAUSE = 15.0
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where the items of a build lie on its map.
+
+    Attributes:
+        info: The facts about the map.
+        x: float32 (items,).
+        y: Likewise.
+        clusters: int32 (items,), the cluster of each.
+    """
+
+    info: MapInfo
+    x: Vectors
+    y: Vectors
+    clusters: npt.NDArray[np.int32]
+
+    @property
+    def names(self) -> tuple[ClusterInfo, ...]:
+        """The clusters."""
+        return self.info.clusters
+
+
+class Snapshot:
+    """A searcher, and what is computed once from its build.
+
+    Attributes:
+        coordinates: Where the items lie on the map; None as long as there is none.
+    """
+
+    coordinates: Coordinates | None = None
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+        self.build = searcher.build
+        self.name = searcher.build.path.name
+        self.store = Store(searcher.settings.home)
+        self._meanings: OrderedDict[Query, Meaning] = OrderedDict()
+        self._votings: OrderedDict[str, Voting] = OrderedDict()
+        self._lock = threading.Lock()
+        self._no_encoder: tuple[float, EncoderError] | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings under which the build was opened."""
+        return self.searcher.settings
+
+    @property
+    def model(self) -> str:
+        """The model of the build."""
+        return self.build.info.model
+
+    def warm_up(self) -> None:
+        """Compute what the first request would wait for, but for the encoder."""
+        self.build.number_of("")
+        _ = self.newest
+        self.look_for_map()
+
+    # Queries
+
+    def query(self, search: Search) -> Query:
+        """Return what a search asks, its uploads as the files that were kept of them.
+
+        Raises:
+            RequestError: An upload is not there any more, or a picture is not in the index; 404.
+        """
+        for content_id in search.like:
+            self._number(content_id)
+        uploads = [self.store.upload(content_id) for content_id in search.upload]
+        if not all(path.exists() for path in uploads):
+            detail = "the picture that was uploaded is not kept any more: drop it again"
+            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+        return replace(search.query(), images=tuple(uploads))
+
+    def known_meaning(self, query: Query) -> Meaning | None:
+        """Return the meaning of a query that was asked before."""
+        key = _without_filters(query)
+        with self._lock:
+            if key in self._meanings:
+                self._meanings.move_to_end(key)
+            return self._meanings.get(key)
+
+    def encode(self, query: Query) -> tuple[Meaning, float]:
+        """Return the meaning of a query and the milliseconds that it took to encode.
+
+        Only the thread that encodes may call this.
+
+        Raises:
+            EncoderError: The model cannot be had; it is not tried again at once.
+            QueryError: The query is empty of meaning.
+        """
+        if (known := self.known_meaning(query)) is not None:
+            return known, 0.0
+        if self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
+            raise self._no_encoder[1]
+        started = time.perf_counter()
+        try:
+            meaning = self.searcher.meanings([query])[0]
+        except EncoderError as error:
+            self._no_encoder = time.monotonic() + ENCODER_PAUSE, error
+            raise
+        with self._lock:
+            self._meanings[_without_filters(query)] = meaning
+            if len(self._meanings) > MEANINGS:
+                self._meanings.popitem(last=False)
+        return meaning, round(1000 * (time.perf_counter() - started), 3)
+
+    # Answers
+
+    def answer(self, page: SearchPage, query: Query, meaning: Meaning) -> Answer:
+        """Return the hits of a query whose meaning is known.
+
+        Raises:
+            QueryError: A filter names a source that is not in the index.
+            MapError: A region is asked for, and there is no map.
+        """
+        found = self.searcher.answer(
+            query, page.k, page.offset, meaning=meaning, among=self.within(page)
+        )
+        return Answer(
+            query=str(search_text(page)),
+            model=found.model,
+            build=found.build,
+            hits=[self._hit(hit) for hit in found.hits],
+            more=len(found.hits) == page.k,
+            timings_ms=found.timings_ms,
+        )
+
+    def browse(self, page: SearchPage) -> Answer:
+        """Return the pictures that pass the filters, the newest first; raises as `answer`."""
+        started = time.perf_counter()
+        query = page.query()
+        flags = both(self.searcher.allowed(query), self.within(page))
+        order = self.newest if flags is None else self.newest[flags[self.newest]]
+        passes = location_test(query)
+        pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
+        return Answer(
+            query="",
+            model=self.model,
+            build=self.name,
+            hits=pictures,
+            more=page.offset + page.k < len(order),
+            timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
+        )
+
+    def within(self, search: Search) -> Flags | None:
+        """Return which items lie in the region of a search, bool (items,); None without one.
+
+        Raises:
+            MapError: There is no map.
+        """
+        if search.region is None:
+            return None
+        at = self.mapped()
+        return search.region.contains(at.x, at.y)
+
+    def scores(self, meaning: Meaning) -> Vectors:
+        """Return the score of every item, float32 (items,)."""
+        return meaning.scores(self.build.scan(meaning.vectors))
+
+    # Pictures
+
+    def pictures(
+        self, numbers: Numbers, passes: Callable[[dict[str, Any]], bool] | None = None
+    ) -> list[Picture]:
+        """Return what is told of these items; the first file that `passes` is the one shown."""
+        columns = ["content_id", "locations", "width", "height"]
+        rows = self.build.items.select(columns).take(pa.array(numbers)).to_pylist()
+        pictures = []
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            places = row["locations"]
+            shown = next(filter(passes, places)) if passes else places[0]
+            pictures.append(
+                Picture(
+                    content_id=row["content_id"],
+                    source=shown["source"],
+                    path=shown["path"],
+                    width=row["width"],
+                    height=row["height"],
+                    cluster=self.cluster_of(number),
+                    locations=[
+                        Place(source=place["source"], path=place["path"]) for place in places
+                    ],
+                )
+            )
+        return pictures
+
+    def _hit(self, hit: Hit) -> Picture:
+        number = self.build.number_of(hit.content_id)
+        return Picture(
+            content_id=hit.content_id,
+            source=hit.source,
+            path=hit.location.path,
+            score=round(hit.score, 6),
+            relevance=round(hit.relevance, 6),
+            width=hit.width,
+            height=hit.height,
+            alike=hit.alike,
+            cluster=None if number is None else self.cluster_of(number),
+            locations=[Place.of(location) for location in hit.locations],
+        )
+
+    def details(self, content_id: str) -> Details:
+        """Return everything about a picture; it looks at the picture's files.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        number = self._number(content_id)
+        row = self.build.items.slice(number, 1).drop_columns(["embedding"]).to_pylist()[0]
+        return Details(
+            content_id=content_id,
+            width=row["width"],
+            height=row["height"],
+            format=row["format"],
+            cluster=self.cluster_of(number),
+            model=self.model,
+            build=self.name,
+            files=[self._file(place) for place in row["locations"]],
+        )
+
+    def _file(self, place: dict[str, Any]) -> File:
+        location = Location(place["source"], place["path"])
+        try:
+            file_of(self.settings, location)
+            problem = None
+        except GoneError as error:
+            problem = str(error)
+        return File(
+            source=location.source,
+            path=location.path,
+            absolute=printable(to_text(str(self.searcher.path_of(location)))),
+            size=place["size"],
+            modified=datetime.fromtimestamp(place["mtime_ns"] / 1e9, UTC),
+            problem=problem,
+        )
+
+    def locations(self, content_id: str) -> list[Location]:
+        """Return every file that holds a picture.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        places = self.build.items["locations"][self._number(content_id)].as_py()
+        return [Location(place["source"], place["path"]) for place in places]
+
+    def _number(self, content_id: str) -> int:
+        number = self.build.number_of(content_id)
+        if number is None:
+            detail = f"no indexed picture has the content id {content_id}"
+            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+        return number
+
+    @functools.cached_property
+    def newest(self) -> Numbers:
+        """All items, int64 (items,): the one with the newest file first."""
+        times = []
+        for chunk in self.build.items["locations"].chunks:
+            starts = chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()
+            changed = chunk.flatten().field("mtime_ns").to_numpy()
+            times.append(np.maximum.reduceat(changed, starts))
+        return np.argsort(-np.concatenate(times), kind="stable")
+
+    @functools.cached_property
+    def first_sources(self) -> tuple[list[str], npt.NDArray[np.int32]]:
+        """The sources of the items' first files: their names, and the number of each item's."""
+        firsts = [
+            pc.list_element(chunk, 0).field("source")
+            for chunk in self.build.items["locations"].chunks
+        ]
+        encoded = pa.concat_arrays(firsts).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+
+    # The map
+
+    def look_for_map(self) -> None:
+        """Read the map of this build, which is drawn after the build was published."""
+        directory = self.store.map(self.name)
+        if self.coordinates is not None or not directory.is_dir():
+            return
+        try:
+            info, table = read_map_info(directory), read_coordinates(directory)
+        except (MapError, StoreError):
+            return
+        if table["content_id"].equals(self.build.items["content_id"]):
+            x, y, clusters = (table[name].to_numpy() for name in ("x", "y", "cluster"))
+            self.coordinates = Coordinates(info, x, y, clusters)
+
+    def mapped(self) -> Coordinates:
+        """Return `coordinates`.
+
+        Raises:
+            MapError: There are none.
+        """
+        if self.coordinates is None:
+            raise MapError("this index has no map: `retrieval index` draws it")
+        return self.coordinates
+
+    def cluster_of(self, number: int) -> str | None:
+        """Return the name of an item's cluster, if there is a map."""
+        at = self.coordinates
+        return None if at is None else at.names[int(at.clusters[number])].name
+
+    # Votes
+
+    @contextlib.contextmanager
+    def voting(self, name: str) -> Iterator[Session]:
+        """Give the session of a recommender to one thread at a time.
+
+        Raises:
+            StoreError: Its votes are damaged.
+        """
+        with self._lock:
+            voting = self._votings.setdefault(name, Voting(self.searcher, name))
+            self._votings.move_to_end(name)
+            if len(self._votings) > SESSIONS:
+                self._votings.popitem(last=False)
+        with voting.session() as session:
+            yield session
+
+
+class Voting:
+    """The session of a recommender, which is not thread-safe, and its votes' last change."""
+
+    def __init__(self, searcher: Searcher, name: str) -> None:
+        self._searcher = searcher
+        self._name = name
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._changed = 0
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give the session, with the votes that others stored; raises StoreError."""
+        with self._lock:
+            if self._session is None:
+                self._session = Session(self._searcher, self._name)
+            elif self._last_change() != self._changed:
+                self._session.refresh()
+            try:
+                yield self._session
+            finally:
+                self._changed = self._last_change()
+
+    def _last_change(self) -> int:
+        path = Store(self._searcher.settings.home).judgements(self._name)
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def search_text(search: Search) -> str:
+    """Return what a search asks, in one line."""
+    parts = [search.text.strip()]
+    parts += ["like a picture"] * len([*search.like, *search.upload])
+    parts += [f"+ {text}" for text in search.plus] + [f"- {text}" for text in search.minus]
+    return " ".join(part for part in parts if part)
+
+
+def check_sources(snapshot: Snapshot, sources: Sequence[str]) -> None:
+    """Refuse a filter by a source that is not in the index, naming the parameter.
+
+    Raises:
+        RequestError: 400.
+    """
+    known = snapshot.build.info.sources
+    for source in sources:
+        if source not in known:
+            message = f'there is no source "{source}" in the index (sources: {", ".join(known)})'
+            raise wrong([FieldProblem(field="source", message=message)])
+
+
+def _without_filters(query: Query) -> Query:
+    """Return what decides a query's meaning."""
+    return Query(
+        text=query.text,
+        images=query.images,
+        like=query.like,
+        plus=query.plus,
+        minus=query.minus,
+    )

@@ -1,0 +1,3 @@
+// Looks again until what is being computed is there.
+
+setTimeout(() => location.reload(), 2000);

@@ -1,0 +1,129 @@
+"""Thumbnails by content id: made once, in the workers that decode for the index, kept as WebP."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar, get_args
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.decode import Changed, DecodePool, Job, Outcome
+from retrieval_pipeline.images import Decoded, Fit, ImageError, Limits, encoded
+from retrieval_pipeline.index import Build
+from retrieval_pipeline.items import Location
+from retrieval_pipeline.store import TEMPORARY_PREFIX, Store, replacing
+from retrieval_pipeline.web.files import GoneError, file_of
+
+Size = Literal["small", "large"]
+SIZES = get_args(Size)
+# Longest edges in pixels: sharp on a card, and on most of a screen.
+PIXELS: dict[Size, int] = {"small": 480, "large": 1600}
+QUALITY = 80
+# One worker decodes for whoever looks at a single picture, so that he does not wait for a grid.
+WORKERS: dict[Size, int | None] = {"small": None, "large": 1}
+
+# Seconds for which a picture that could not be shown is not tried again, and how many of them.
+PAUSE = 30.0
+MOST_FAILURES = 10_000
+# Seconds after which a temporary file has lost its writer.
+ABANDONED = 3_600.0
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Calls a function on a worker thread."""
+
+    def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]:
+        """Call it."""
+
+
+class Thumbnails:
+    """The cache of thumbnails, and the pools of workers that fill it."""
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        self.settings = settings
+        self._store = Store(settings.home)
+        self._run = run
+        limits = Limits.of(settings.images)
+        self._pools = {
+            size: DecodePool(Fit(PIXELS[size]), limits, workers=WORKERS[size]) for size in PIXELS
+        }
+        self._making: dict[Path, asyncio.Task[None]] = {}
+        self._failures: OrderedDict[Path, tuple[float, GoneError]] = OrderedDict()
+
+    async def file(self, content_id: str, size: Size, locations: Sequence[Location]) -> Path:
+        """Return the thumbnail of a picture; whoever asks meanwhile waits for the same making.
+
+        Raises:
+            GoneError: No file holds the picture any more, or it cannot be decoded.
+            StoreError: The thumbnail cannot be written.
+            WorkerError: There are no workers.
+        """
+        path = self._store.thumbnail(content_id, size)
+        if await self._run(path.exists):
+            return path
+        if (failure := self._failures.get(path)) and time.monotonic() < failure[0]:
+            raise failure[1]
+        task = self._making.get(path)
+        if task is None:
+            task = asyncio.create_task(self._make(path, content_id, size, locations))
+            self._making[path] = task
+            task.add_done_callback(lambda _: self._making.pop(path, None))
+        # One of those who wait may go away; the others still want it.
+        await asyncio.shield(task)
+        return path
+
+    async def _make(
+        self, path: Path, content_id: str, size: Size, locations: Sequence[Location]
+    ) -> None:
+        problem = GoneError("the file is not there any more")
+        for location in locations:
+            try:
+                file = await self._run(file_of, self.settings, location)
+            except GoneError as error:
+                problem = error
+                continue
+            outcome = await self._decode(Job(str(file), content_id), size)
+            if isinstance(outcome, Decoded):
+                await self._run(_write, path, outcome)
+                return
+            if isinstance(outcome, Changed):
+                problem = GoneError("the file holds another picture by now")
+            else:
+                problem = GoneError(str(outcome))
+        self._failures[path] = time.monotonic() + PAUSE, problem
+        if len(self._failures) > MOST_FAILURES:
+            self._failures.popitem(last=False)
+        raise problem
+
+    async def _decode(self, job: Job, size: Size) -> Decoded | ImageError | Changed:
+        outcome: Outcome = await asyncio.wrap_future(self._pools[size].submit(job))
+        return outcome
+
+    def sweep(self, build: Build) -> None:
+        """Remove the thumbnails of pictures that are not in the build any more."""
+        remove_abandoned(self._store.thumbnails)
+        for path in self._store.thumbnails.glob("*/*/*.webp"):
+            # A temporary file that is left has a writer.
+            finished = not path.name.startswith(TEMPORARY_PREFIX)
+            if finished and build.number_of(path.stem) is None:
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End the workers."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _write(path: Path, decoded: Decoded) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded(decoded.pixels, quality=QUALITY))
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove temporary files that lost their writer."""
+    for path in directory.glob(f"**/{TEMPORARY_PREFIX}*"):
+        if time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink(missing_ok=True)
