@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_pipeline_tests.web import WebLibrary, make_library
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -61,3 +63,17 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     ).create_dir(name)
     options = f"endpoint_override={s3_server}&scheme=http&region=us-east-1"
     return lambda prefix: f"s3://{name}/{prefix}?{options}"
+
+
+@pytest.fixture(scope="session")
+def indexed_library(
+    tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Path]
+) -> WebLibrary:
+    """An indexed library that all tests share; nobody may change it."""
+    return make_library(tmp_path_factory.mktemp("web") / "library", sample_photos)
+
+
+@pytest.fixture
+def library(indexed_library: WebLibrary, tmp_path: Path) -> WebLibrary:
+    """A copy of the indexed library for one test."""
+    return indexed_library.copied(tmp_path / "library")

@@ -31,14 +31,14 @@ def map_html(drawing: Drawing, thumbnails: Mapping[int, bytes], *, three: bool =
 
     # The parser of HTML ends a script at this sequence, wherever it stands.
     plotly = get_plotlyjs().replace("</script", "<\\/script")
-    scripts = [plotly, read_texts("map.js")]
+    scripts = [plotly, read_texts("latent_map.js", "map.js")]
     data = _data(drawing, thumbnails, three)
     return render(
         "map.html.jinja",
         drawing=drawing,
         data=data,
         shown=len(data["names"]),
-        style=read_texts("tokens.css", "map.css"),
+        style=read_texts("tokens.css", "latent_map.css", "map.css"),
         scripts=scripts,
         hashes=[policy_hash(script) for script in scripts],
     )

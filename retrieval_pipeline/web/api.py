@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.clusters import sample
 from retrieval_pipeline.duplicates import DuplicateGroup
@@ -20,6 +20,7 @@ from retrieval_pipeline.items import Location
 from retrieval_pipeline.judgements import recommender_names
 from retrieval_pipeline.latent_map import from_coarse_to_fine
 from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.remote import Place, Remote
 from retrieval_pipeline.search import Meaning
 from retrieval_pipeline.store import read_manifest, read_quarantine
 from retrieval_pipeline.views.map_drawing import colour_of
@@ -295,14 +296,14 @@ async def file(request: Request, asked: OnePicture) -> Response:
     path, location = await library.run(_first_file, snapshot, asked.content_id)
     name = Path(to_path(location.path)).name
     encoded = quote(name.encode("utf-8", "surrogateescape"))
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        headers={
-            "content-disposition": f"attachment; filename*=UTF-8''{encoded}",
-            "content-security-policy": "sandbox; default-src 'none'",
-        },
-    )
+    headers = {
+        "content-disposition": f"attachment; filename*=UTF-8''{encoded}",
+        "content-security-policy": "sandbox; default-src 'none'",
+    }
+    media = "application/octet-stream"
+    if isinstance(path, Remote):
+        return StreamingResponse(path.chunks(), media_type=media, headers=headers)
+    return FileResponse(path, media_type=media, headers=headers)
 
 
 async def show_in_folder(request: Request, asked: OnePicture) -> Response:
@@ -313,6 +314,8 @@ async def show_in_folder(request: Request, asked: OnePicture) -> Response:
             HTTPStatus.CONFLICT, "this works only in a browser on the machine that serves"
         )
     path, _ = await library.run(_first_file, library.snapshot, asked.content_id)
+    if isinstance(path, Remote):
+        raise RequestError(HTTPStatus.CONFLICT, "the picture is not on this machine")
     await library.run(reveal.reveal, path)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -324,7 +327,7 @@ def may_reveal(request: Request) -> bool:
     return local and access_of(request).token is None and reveal.opener() is not None
 
 
-def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Path, Location]:
+def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Place, Location]:
     """Return the first file of a picture that is there; raises GoneError."""
     problem = GoneError("the picture has no file")
     for location in snapshot.locations(content_id):

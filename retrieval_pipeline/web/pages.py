@@ -397,13 +397,15 @@ def style_sheet() -> str:
     """
     shapes = range(round(100 * NARROWEST), round(100 * WIDEST) + 1)
     rules = [f".s{shape}{{--r:{shape / 100:g}}}" for shape in shapes]
-    return "\n".join([read_texts("tokens.css"), (STATIC / "style.css").read_text("utf-8"), *rules])
+    shared = read_texts("tokens.css", "latent_map.css")
+    return "\n".join([shared, (STATIC / "style.css").read_text("utf-8"), *rules])
 
 
 @cache
 def _version() -> str:
-    """Return what makes the addresses of scripts and styles new when one of them changes."""
-    texts = [style_sheet(), *(file.read_text("utf-8") for file in sorted_static())]
+    """Return the folder that scripts and styles are served from: a new one for each change."""
+    texts = [style_sheet(), read_texts("latent_map.js")]
+    texts += [file.read_text("utf-8") for file in sorted_static()]
     return content_id("\n".join(texts).encode())[:12]
 
 
@@ -417,6 +419,12 @@ async def style(request: Request) -> Response:
     return Response(style_sheet(), media_type="text/css", headers={"cache-control": _CACHED})
 
 
+async def latent_map(request: Request) -> Response:
+    """Give the script that draws maps, here and in the pages that stand alone."""
+    script = read_texts("latent_map.js")
+    return Response(script, media_type="text/javascript", headers={"cache-control": _CACHED})
+
+
 async def plotly(request: Request) -> Response:
     """Give plotly's own script, as its package has it."""
     script = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
@@ -427,7 +435,7 @@ _CACHED = "public, max-age=31536000, immutable"
 
 
 class CachedFiles(StaticFiles):
-    """Scripts and icons: their addresses change with them."""
+    """Scripts and icons: the version in their addresses changes with them."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """Answer with a file."""
@@ -450,7 +458,8 @@ ROUTES = [
     Route("/status", shown(status_page)),
     Route("/api", api_page),
     Route("/api/openapi.json", api_document),
-    Route("/static/style.css", style),
-    Route("/static/plotly.js", plotly),
-    Mount("/static", CachedFiles(packages=[(PACKAGE, "static")])),
+    Route("/static/{version}/style.css", style),
+    Route("/static/{version}/plotly.js", plotly),
+    Route("/static/{version}/latent_map.js", latent_map),
+    Mount("/static/{version}", CachedFiles(packages=[(PACKAGE, "static")])),
 ]

@@ -133,7 +133,9 @@ class Snapshot:
         """
         if (known := self.known_meaning(query)) is not None:
             return known, 0.0
-        if self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
+        # Pictures of the index have their vectors.
+        needed = query.wanted or query.unwanted or query.images
+        if needed and self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
             raise self._no_encoder[1]
         started = time.perf_counter()
         try:

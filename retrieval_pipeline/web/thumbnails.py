@@ -85,7 +85,7 @@ class Thumbnails:
             except GoneError as error:
                 problem = error
                 continue
-            outcome = await self._decode(Job(str(file), content_id), size)
+            outcome = await self._decode(Job(file, content_id), size)
             if isinstance(outcome, Decoded):
                 await self._run(_write, path, outcome)
                 return

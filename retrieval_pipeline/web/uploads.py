@@ -64,7 +64,7 @@ class Uploads:
             if await self._run(path.exists):
                 await self._run(path.touch)
                 return content_id
-            outcome = await asyncio.wrap_future(self._pool.submit(Job(str(received))))
+            outcome = await asyncio.wrap_future(self._pool.submit(Job(received)))
         if isinstance(outcome, ImageError):
             raise outcome
         # Only jobs with a content id can have changed.

@@ -135,8 +135,7 @@ document.addEventListener("click", (event) => {
   const picture = event.target.closest('a[href^="/picture/"]');
   if (link) {
     event.preventDefault();
-    let search = parameters(link.href);
-    // "More like this" goes on from the words that are there.
+    const search = parameters(link.href);
     if (viewer.isOpen) viewer.close();
     fill(search);
     go(search);
