@@ -32,7 +32,7 @@ from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import Nothing, Operation
 from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, Place
+from retrieval_pipeline.web.pictures import Answer, Details, FileLocation
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline.web.snapshot import Snapshot
@@ -125,7 +125,7 @@ class Twin(BaseModel):
     cosine: float
     width: int
     height: int
-    locations: list[Place]
+    locations: list[FileLocation]
 
     @property
     def name(self) -> str:
@@ -437,7 +437,7 @@ def _twins(group: DuplicateGroup) -> list[Twin]:
             cosine=round(each.cosine, 6),
             width=each.width,
             height=each.height,
-            locations=[Place.of(place) for place in each.places],
+            locations=[FileLocation.of(place) for place in each.places],
         )
         for each in group.pictures
     ]

@@ -16,7 +16,7 @@ class _Told(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Place(_Told):
+class FileLocation(_Told):
     """One file that holds a picture."""
 
     source: str
@@ -53,7 +53,7 @@ class Picture(_Told):
     height: int
     alike: int = 0
     cluster: str | None = None
-    locations: list[Place]
+    locations: list[FileLocation]
 
     @property
     def name(self) -> str:
@@ -71,9 +71,9 @@ class Picture(_Told):
         return round(100 * min(max(self.width / self.height, NARROWEST), WIDEST))
 
     @property
-    def others(self) -> list[Place]:
+    def others(self) -> list[FileLocation]:
         """The other files that hold it."""
-        shown = Place(source=self.source, path=self.path)
+        shown = FileLocation(source=self.source, path=self.path)
         return [place for place in self.locations if place != shown]
 
 

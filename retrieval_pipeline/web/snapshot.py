@@ -30,7 +30,7 @@ from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, File, Picture, Place
+from retrieval_pipeline.web.pictures import Answer, Details, File, FileLocation, Picture
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
 # Queries whose meaning is remembered, some KB each: all pages of an answer need one encoding.
@@ -223,7 +223,7 @@ class Snapshot:
                     height=row["height"],
                     cluster=self.cluster_of(number),
                     locations=[
-                        Place(source=place["source"], path=place["path"]) for place in places
+                        FileLocation(source=place["source"], path=place["path"]) for place in places
                     ],
                 )
             )
@@ -241,7 +241,7 @@ class Snapshot:
             height=hit.height,
             alike=hit.alike,
             cluster=None if number is None else self.cluster_of(number),
-            locations=[Place.of(location) for location in hit.locations],
+            locations=[FileLocation.of(location) for location in hit.locations],
         )
 
     def details(self, content_id: str) -> Details:

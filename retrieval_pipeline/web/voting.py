@@ -9,7 +9,7 @@ from retrieval_pipeline.judgements import read_judgements, votes_that_count
 from retrieval_pipeline.recommend import Picture as VotedPicture
 from retrieval_pipeline.recommend import Session
 from retrieval_pipeline.web.parameters import ContentId, RecommenderName
-from retrieval_pipeline.web.pictures import Picture, Place
+from retrieval_pipeline.web.pictures import FileLocation, Picture
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.snapshot import Snapshot
 
@@ -188,5 +188,5 @@ def _told(snapshot: Snapshot, picture: VotedPicture) -> Picture:
         width=picture.width,
         height=picture.height,
         cluster=snapshot.cluster_of(picture.number),
-        locations=[Place.of(location) for location in picture.locations],
+        locations=[FileLocation.of(location) for location in picture.locations],
     )
