@@ -29,6 +29,10 @@ from retrieval_pipeline.orchestration.saved import (
 )
 from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 
+# Each run has a process of its own, and the lock on the tables lets one write at a time: processes
+# for the steps would only import everything again (docs/benchmarks.md, "Executors of Dagster").
+EXECUTOR = dg.in_process_executor
+
 
 def build_definitions(settings: Settings, library: Library | None = None) -> dg.Definitions:
     """Return the definitions for these settings' sources.
@@ -62,6 +66,7 @@ def build_definitions(settings: Settings, library: Library | None = None) -> dg.
             build_watch_sensor(settings, by_source, by_recommender, crawl_job),
             build_automation_sensor(settings),
         ],
+        executor=EXECUTOR,
         resources={"library": library or Library()},
     )
 

@@ -166,6 +166,16 @@ def test_a_query_job_shows_its_hits_with_thumbnails(
     assert str(shown["pictures"].value).count("data:image/") == 2
 
 
+def test_a_query_without_hits_is_no_failure(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    nothing = {"text": "a rocket", "path": ["*.tiff"]}
+    result = definitions.resolve_job_def("query_job").execute_in_process(
+        instance=instance, run_config={**QUIET, "ops": {"query": {"config": nothing}}}
+    )
+    assert output_metadata(result)["hits"] == []
+
+
 @pytest.mark.parametrize(
     ("config_of_query", "message"),
     [

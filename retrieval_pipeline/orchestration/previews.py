@@ -31,6 +31,16 @@ UNREADABLE_COLUMNS = dg.TableSchema(columns=[dg.TableColumn("path"), dg.TableCol
 FREED_COLUMNS = dg.TableSchema(
     columns=[dg.TableColumn("path"), dg.TableColumn("bytes", "int"), dg.TableColumn("why")]
 )
+HIT_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("rank", "int"),
+        dg.TableColumn("score", "float"),
+        dg.TableColumn("relevance", "float"),
+        dg.TableColumn("source"),
+        dg.TableColumn("path"),
+        dg.TableColumn("copies", "int"),
+    ]
+)
 QUARANTINE_COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("reason"),
@@ -137,7 +147,8 @@ def hits_table(answer: Answer) -> dg.TableMetadataValue:
                 }
             )
             for rank, hit in enumerate(answer.hits, 1)
-        ]
+        ],
+        HIT_COLUMNS,
     )
 
 

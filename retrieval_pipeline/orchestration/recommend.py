@@ -23,6 +23,16 @@ from retrieval_pipeline.views.contact_sheet import contact_sheet
 # Pictures on the sheet of the best: more would be too small to judge the taste by.
 SHEET_PICTURES = 24
 
+# Named, so that a table without rows has them, too.
+RANKING_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("rank", "int"),
+        dg.TableColumn("score", "float"),
+        dg.TableColumn("source"),
+        dg.TableColumn("path"),
+    ]
+)
+
 
 def build_recommender_assets(
     by_name: dg.PartitionsDefinition[str],
@@ -138,7 +148,8 @@ def _table(ranking: Sequence[Picture]) -> dg.TableMetadataValue:
                 }
             )
             for rank, picture in enumerate(ranking, 1)
-        ]
+        ],
+        RANKING_COLUMNS,
     )
 
 

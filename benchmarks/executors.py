@@ -1,0 +1,84 @@
+"""How long a run of the whole flow takes with each of Dagster's executors.
+
+    python benchmarks/executors.py DIRECTORY [--rounds 2]
+
+A run is `reindex_job` over a directory of pictures with the offline model, from an empty home, in a
+process of its own as the daemon starts it. The rounds alternate between the executors.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from retrieval_pipeline import definitions
+from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.orchestration.resources import Library
+
+PRELOAD = {"forkserver": {"preload_modules": ["torch", "retrieval_pipeline.definitions"]}}
+EXECUTORS = {
+    "in process": dg.in_process_executor,
+    "multiprocess, spawn": dg.multiprocess_executor.configured({"start_method": {"spawn": {}}}),
+    "multiprocess, forkserver": dg.multiprocess_executor.configured({"start_method": PRELOAD}),
+}
+
+
+def job() -> dg.JobDefinition:
+    """The job as a step's process loads it again."""
+    definitions.EXECUTOR = EXECUTORS[os.environ["BENCHMARK_EXECUTOR"]]
+    config = Path(os.environ["RETRIEVAL_CONFIG"])
+    built = definitions.build_definitions(load_settings(config), Library(config_file=str(config)))
+    return built.resolve_job_def("reindex_job")
+
+
+def run() -> None:
+    with dg.DagsterInstance.local_temp() as instance:
+        done = dg.execute_job(
+            dg.reconstructable(job),
+            instance,
+            tags={"dagster/partition": "pictures"},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        sys.exit(0 if done.success else 1)
+
+
+def measure(pictures: Path, executor: str) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "retrieval.toml"
+        text = settings_text([("pictures", pictures)], model="offline", home="home")
+        file.write_text(text)
+        environment = {"BENCHMARK_EXECUTOR": executor, "RETRIEVAL_CONFIG": str(file)}
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, __file__, "--run"], env={**os.environ, **environment}, check=True
+        )
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in EXECUTORS}
+    for _ in range(arguments.rounds):
+        for name in EXECUTORS:
+            seconds[name].append(measure(arguments.directory.absolute(), name))
+    least = min(statistics.median(each) for each in seconds.values())
+    print("| executor | seconds (median) | ratio |\n|---|--:|--:|")
+    for name, each in seconds.items():
+        median = statistics.median(each)
+        print(f"| {name} | {median:.1f} | {median / least:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
