@@ -173,7 +173,8 @@ def test_a_query_without_hits_is_no_failure(
     result = definitions.resolve_job_def("query_job").execute_in_process(
         instance=instance, run_config={**QUIET, "ops": {"query": {"config": nothing}}}
     )
-    assert output_metadata(result)["hits"] == []
+    output = next(event for event in result.all_events if event.is_successful_output)
+    assert output.step_output_data.metadata["hits"].records == []
 
 
 @pytest.mark.parametrize(
