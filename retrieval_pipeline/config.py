@@ -168,6 +168,23 @@ class Checks(_Model):
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 
 
+class RaySettings(_Model):
+    """Embedding on a Ray cluster.
+
+    Attributes:
+        address: "local" starts one on this machine for the run; "auto" or "host:6379" joins one
+            that runs, "ray://host:10001" from outside of it.
+        decoders: Most actors that decode, a processor each.
+        encoders: Most actors that hold the model.
+        num_gpus: GPUs of each of them, also a fraction; with 0 they compute on processors.
+    """
+
+    address: Annotated[str, Field(min_length=1)] = "local"
+    decoders: Annotated[int, Field(ge=1)] = 4
+    encoders: Annotated[int, Field(ge=1)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Settings(_Model):
     """Everything that retrieval.toml may say.
 
@@ -182,6 +199,7 @@ class Settings(_Model):
         images: Bounds for one image.
         index: `recall` is the share of the true ten nearest images that a query must find.
         schedule: When Dagster runs by itself.
+        ray: Where images are embedded; None is this process.
         checks: What Dagster's checks accept.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever the index is new.
@@ -197,6 +215,7 @@ class Settings(_Model):
     images: ImageLimits = ImageLimits()
     index: IndexSettings = IndexSettings()
     schedule: Schedule = Schedule()
+    ray: RaySettings | None = None
     checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
@@ -242,6 +261,11 @@ class Settings(_Model):
         """Return these settings with another model; a relative path is that of the caller."""
         values = {"model": _model_path(model, Path.cwd()), "revision": None}
         return self.model_copy(update=values)
+
+    def with_ray(self, address: str) -> "Settings":
+        """Return these settings with another Ray cluster, and what they say about its use."""
+        ray = (self.ray or RaySettings()).model_copy(update={"address": address})
+        return self.model_copy(update={"ray": ray})
 
     def source(self, name: str) -> Source:
         """Return the source called `name`.
@@ -387,6 +411,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "checks": Checks,
     "images": ImageLimits,
     "index": IndexSettings,
+    "ray": RaySettings,
     "saved_queries": SavedQuery,
     "schedule": Schedule,
     "sources": Source,
@@ -424,8 +449,14 @@ device = "auto"
 # Processes that decode images; default: one for each core. More help if the files come slowly.
 # workers = 8
 
+# A table [ray] embeds on Ray, with the extra "ray"; its keys and their defaults:
+#   address = "local"      or "auto", "host:6379", "ray://host:10001"
+#   decoders = 4           most actors that decode, a processor each
+#   encoders = 1           most actors that hold the model
+#   num_gpus = 0           of each encoder
+
 # One table for each directory to index. The name stays with the images; the path may change.
-# Optional keys of a source, with their defaults:
+# A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
 #   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"]
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false

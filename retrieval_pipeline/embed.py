@@ -1,9 +1,10 @@
 """Manifest -> embedding parts: decode ahead in worker processes, encode in lanes, publish."""
 
+import contextlib
 import importlib.metadata
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,7 +19,7 @@ from retrieval_pipeline.decode import DecodePool, Job, WorkerError
 from retrieval_pipeline.encoders import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images import ImageError, Limits, Reason
-from retrieval_pipeline.lanes import Embedded, EncodeLanes
+from retrieval_pipeline.lanes import Embedded, EncodeLanes, Result
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.stages import Timings
@@ -36,6 +37,9 @@ from retrieval_pipeline.vectors import Vectors, VectorSpace
 # A part is published at so many rows or after so many seconds: what a killed run loses.
 PART_ROWS = 2_048
 PART_SECONDS = 120.0
+
+# From jobs to their results, batch by batch and in order.
+Elsewhere = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,14 @@ def update_embeddings(
     retry_quarantined: bool = False,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
     Parts are published as they fill, so that a run that ends early has lost little; images that
     cannot be used go to the quarantine table and are left alone until the software changes or
     `retry_quarantined`. `load` is only called when there is something to embed, and while the
-    first images are decoded.
+    first images are decoded. `elsewhere` decodes and encodes instead of this process.
 
     Raises:
         EncoderError: The model cannot be loaded, or its device failed; what it had made is kept.
@@ -109,35 +114,44 @@ def update_embeddings(
         writer.publish()
         quarantine.publish()
 
-    if todo:
+    def store_results(batches: Iterable[list[Result]]) -> int:
+        """Write what comes, and return how many images were left for the next run."""
+        left = 0
+        contents = iter(todo)
+        try:
+            for batch in batches:
+                for content, result in zip(islice(contents, len(batch)), batch, strict=True):
+                    if isinstance(result, Embedded):
+                        quarantine.discard(content)
+                        writer.add(content, result)
+                    elif isinstance(result, ImageError):
+                        quarantine.add(content, paths[content], result)
+                        progress.note(f"{source.name}/{paths[content]}: {result}")
+                    else:
+                        left += 1
+                progress.advance(len(batch))
+                if writer.is_due():
+                    publish()
+                if stop is not None and stop.is_set():
+                    publish()
+                    raise Stopped(
+                        f"stopped while embedding {source.name}: {writer.count} images are kept"
+                    )
+        except (EncoderError, WorkerError):
+            publish()
+            raise
+        publish()
+        return left
+
+    if todo and elsewhere is not None:
+        with contextlib.closing(elsewhere(list(jobs))) as results:
+            left = store_results(results)
+    elif todo:
         with DecodePool(description.transform, limits or Limits(), workers) as pool:
             outcomes = (outcome for _, outcome in pool.map(jobs))
             lanes = EncodeLanes(load())
             loaded, done_before = time.monotonic(), pool.work
-            contents = iter(todo)
-            try:
-                for batch in lanes.map(outcomes):
-                    for content, result in zip(islice(contents, len(batch)), batch, strict=True):
-                        if isinstance(result, Embedded):
-                            quarantine.discard(content)
-                            writer.add(content, result)
-                        elif isinstance(result, ImageError):
-                            quarantine.add(content, paths[content], result)
-                            progress.note(f"{source.name}/{paths[content]}: {result}")
-                        else:
-                            left += 1
-                    progress.advance(len(batch))
-                    if writer.is_due():
-                        publish()
-                    if stop is not None and stop.is_set():
-                        publish()
-                        raise Stopped(
-                            f"stopped while embedding {source.name}: {writer.count} images are kept"
-                        )
-            except (EncoderError, WorkerError):
-                publish()
-                raise
-            publish()
+            left = store_results(lanes.map(outcomes))
             timings = Timings(
                 loading=loaded - started,
                 elapsed=time.monotonic() - loaded,
@@ -197,8 +211,8 @@ class _PartWriter:
         self.seconds = 0.0
 
     def add(self, content: str, embedded: Embedded) -> None:
-        image = embedded.image
-        self._rows.append((content, embedded.vector, image.width, image.height, image.format))
+        facts = embedded.width, embedded.height, embedded.format
+        self._rows.append((content, embedded.vector, *facts))
 
     def is_due(self) -> bool:
         return len(self._rows) >= PART_ROWS or (

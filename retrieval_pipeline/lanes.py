@@ -17,10 +17,12 @@ from retrieval_pipeline.vectors import Vectors
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image and its vector, float32 (dim,)."""
+    """The vector of an image, float32 (dim,), and the facts about its file as in `Decoded`."""
 
-    image: Decoded
     vector: Vectors
+    width: int
+    height: int
+    format: str
 
 
 Result = Embedded | ImageError | Changed
@@ -84,4 +86,5 @@ class EncodeLanes:
             yield from self._encoded(images[:middle])
             yield from self._encoded(images[middle:])
         else:
-            yield from map(Embedded, images, vectors)
+            for image, vector in zip(images, vectors, strict=True):
+                yield Embedded(vector, image.width, image.height, image.format)

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval_pipeline.acceptance import Coverage, check_build, read_coverage
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
-from retrieval_pipeline.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.embed import Elsewhere, EmbedReport, update_embeddings
 from retrieval_pipeline.encoders import Description, Encoder, describe, load_encoder
 from retrieval_pipeline.errors import BuildError, MapError, SettingsError, SourceError
 from retrieval_pipeline.images import Limits
@@ -118,6 +118,7 @@ def index_sources(
         load = functools.cache(
             functools.partial(load_settings_encoder, settings, description.space)
         )
+        elsewhere = embedding_elsewhere(settings, description)
         embeddings = [
             update_embeddings(
                 store,
@@ -129,6 +130,7 @@ def index_sources(
                 retry_quarantined=retry_quarantined,
                 progress=progress,
                 stop=stop,
+                elsewhere=elsewhere,
             )
             for source in wanted
         ]
@@ -252,6 +254,21 @@ def update_map(settings: Settings, build: Path, *, progress: Progress | None = N
     for former in orphaned_maps(store, store.all_builds()):
         discard(former)
     return MapReport(directory, latent.info)
+
+
+def embedding_elsewhere(settings: Settings, description: Description) -> Elsewhere | None:
+    """Return how to embed on the Ray cluster of the settings; None to embed in this process."""
+    if settings.ray is None:
+        return None
+    from retrieval_pipeline.ray_embed import embedded_by_ray
+
+    return functools.partial(
+        embedded_by_ray,
+        description=description,
+        load=functools.partial(load_settings_encoder, settings, description.space),
+        limits=Limits.of(settings.images),
+        settings=settings.ray,
+    )
 
 
 def describe_encoder(settings: Settings) -> Description:

@@ -21,6 +21,15 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
     help="Embed with this model and change to it, whatever the settings name. The index before "
     "answers until the new one is whole.",
 )
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help='Embed on this Ray cluster: "auto", "host:6379", "ray://host:10001"; without an address '
+    "on Ray on this machine. [ray] in the settings says how much of it to use.",
+)
 @config_option
 def index(
     only: tuple[str, ...],
@@ -28,6 +37,7 @@ def index(
     rehash: bool,
     retry_quarantined: bool,
     model: str | None,
+    address: str | None,
     config: Path | None,
 ) -> None:
     """Bring the tables and the index up to date with the directories.
@@ -37,6 +47,7 @@ def index(
     """
     named = load_settings(config)
     settings = named.with_model(model) if model else named
+    settings = settings.with_ray(address) if address else settings
     from retrieval_pipeline.console import console_progress
     from retrieval_pipeline.pipeline import index_sources
     from retrieval_pipeline.views.text import index_report

@@ -59,6 +59,7 @@ from retrieval_pipeline.orchestration.versions import embeddings_version, manife
 from retrieval_pipeline.pipeline import (
     MapReport,
     describe_encoder,
+    embedding_elsewhere,
     load_settings_encoder,
     update_index,
     update_map,
@@ -173,6 +174,7 @@ def build_assets(
                     workers=settings.workers,
                     retry_quarantined=config.retry_quarantined,
                     progress=LogProgress(context.log),
+                    elsewhere=embedding_elsewhere(settings, description),
                 )
                 new = [part for part in store.parts(space, source) if part not in before]
                 try:
