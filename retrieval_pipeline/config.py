@@ -83,9 +83,9 @@ class Source(_Model):
 class ImageLimits(_Model):
     """Bounds for one image; what exceeds them is quarantined as too large or timed out."""
 
-    max_megapixels: Annotated[float, Field(gt=0)] = 300.0
-    max_megabytes: Annotated[float, Field(gt=0)] = 1000.0
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_megapixels: Annotated[float, Field(gt=0, le=1e6)] = 300.0
+    max_megabytes: Annotated[float, Field(gt=0, le=1e6)] = 1000.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
 class IndexSettings(_Model):
@@ -323,6 +323,8 @@ def load_settings(given: Path | None = None) -> Settings:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{file}: not valid TOML: brackets within brackets") from None
     base = file.absolute().parent
     try:
         return Settings.model_validate(_with_absolute_paths(values, base))
@@ -334,7 +336,7 @@ def load_settings(given: Path | None = None) -> Settings:
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     def absolute(path: object) -> object:
         path = parse_place(path)
-        return base / Path(path).expanduser() if isinstance(path, str) else path
+        return base / _expanded(path) if isinstance(path, str) else path
 
     values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
     if isinstance(model := values.get("model"), str):
@@ -356,10 +358,18 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     return values
 
 
+def _expanded(path: str) -> Path:
+    """Return a path with a home directory for its "~"; one of nobody is a name like any other."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def _model_path(model: str, base: Path) -> str:
     """Return a model's name; one that is written as a path, as an absolute path."""
     if model.startswith(("./", "../", "~", "/")):
-        return os.path.normpath(base / Path(model).expanduser())
+        return os.path.normpath(base / _expanded(model))
     return model
 
 

@@ -86,8 +86,9 @@ def collect(
             _leftovers(store, dry_run),
             _former_manifests(store, sources, dry_run),
             _former_spaces(store, only_space, dry_run),
-            _embeddings(store, sources, only_space, needed, dry_run),
             _builds_and_maps(store, only_space, grace, dry_run),
+            # Last: it writes, for which the others make room.
+            _embeddings(store, sources, only_space, needed, dry_run),
         )
         return list(steps)
 

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from annoy import AnnoyIndex
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from retrieval_pipeline.calibrate import (
     SMALL,
@@ -387,7 +388,7 @@ def read_info(build: Path) -> BuildInfo:
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     try:
-        found = json.loads(data)
+        found = from_json(data)
         if (found.get("format"), found.get("metric")) != (FORMAT, METRIC):
             raise BuildError(f"{build}: made by another version: run `retrieval index`")
         return BuildInfo.model_validate(found)
@@ -434,7 +435,7 @@ def _identity(file: Path, facts: FileFacts) -> list[int | str]:
 def _read_stamp(build: Path) -> dict[str, object]:
     """Return the identities of the files that were hashed before; {} if that is not known."""
     try:
-        stamp = json.loads((build / CHECKED).read_bytes())
+        stamp = from_json((build / CHECKED).read_bytes())
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}

@@ -3,6 +3,7 @@
 Nothing is deleted: what is damaged moves to `damaged/` under home, until `retrieval gc`.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,14 @@ import pyarrow.compute as pc
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.index import Build, build_index
+from retrieval_pipeline.index import Build, current_or_none
 from retrieval_pipeline.items import as_matrix
-from retrieval_pipeline.pipeline import describe_encoder, load_settings_encoder, update_map
+from retrieval_pipeline.pipeline import (
+    describe_encoder,
+    load_settings_encoder,
+    update_index,
+    update_map,
+)
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.store import (
     MANIFEST,
@@ -58,7 +64,7 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
         repaired = [
             *_repair_manifests(store, bad, sound),
             *_repair_parts(store, bad, sound),
-            *_set_quarantines_aside(store, bad),
+            *_set_aside(store, [*store.embedding_tables()[1], *store.saved_queries()], bad),
             *_set_builds_aside(store, bad, sound),
         ]
         for directory in store.maps():
@@ -88,7 +94,7 @@ def _repair_manifests(
 
 def _newest_first(store: Store, builds: Sequence[Path]) -> list[Path]:
     """Return the builds by age; the current one first, which alone is known to be of use."""
-    current = store.current_build() if _pointer_is_sound(store) else None
+    current = current_or_none(store)
     by_age = sorted(builds, key=lambda build: build.name, reverse=True)
     return sorted(by_age, key=lambda build: build != current)
 
@@ -161,18 +167,18 @@ def _rows_of(path: Path) -> tuple[pa.Table, VectorSpace]:
     return build.items.select(schema.names).cast(schema), build.info.space
 
 
-def _set_quarantines_aside(store: Store, bad: Sequence[Path]) -> Iterator[Repaired]:
-    for quarantine in store.embedding_tables()[1]:
-        if quarantine in bad:
-            store.set_aside(quarantine)
-            yield Repaired(quarantine, "set aside; its images will be tried again")
+def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iterator[Repaired]:
+    for file in files:
+        if file in bad:
+            store.set_aside(file)
+            yield Repaired(file, "set aside, to begin anew")
 
 
 def _set_builds_aside(
     store: Store, bad: Sequence[Path], sound: Sequence[Path]
 ) -> Iterator[Repaired]:
     """Take damaged builds away, and have CURRENT name the newest sound one."""
-    current = store.current_build() if _pointer_is_sound(store) else None
+    current = current_or_none(store)
     for build in store.all_builds():
         if build in bad:
             store.set_aside(build)
@@ -187,25 +193,12 @@ def _set_builds_aside(
             yield Repaired(store.current_file, "set aside: there is no sound build")
 
 
-def _pointer_is_sound(store: Store) -> bool:
-    try:
-        return store.current_build() is not None
-    except StoreError:
-        return False
-
-
 def _rebuild(settings: Settings, store: Store, progress: Progress | None) -> Repaired:
     """Make index and map from the tables as they are now."""
     space = describe_encoder(settings).space
+    load = functools.cache(functools.partial(load_settings_encoder, settings, space))
     try:
-        report = build_index(
-            store,
-            space,
-            settings.source_names,
-            recall=settings.index.recall,
-            encode_texts=lambda texts: load_settings_encoder(settings, space).encode_texts(texts),
-            progress=progress,
-        )
+        report = update_index(settings, space, load, progress=progress)
     except BuildError as error:
         return Repaired(store.current_file, str(error))
     update_map(settings, report.build, progress=progress)

@@ -10,6 +10,7 @@ the first is tried. Prints JSON.
 import contextlib
 import functools
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -33,11 +34,13 @@ from retrieval_pipeline import verify as verify_module
 from retrieval_pipeline.cli import cli
 from retrieval_pipeline.config import Settings, load_settings
 from retrieval_pipeline.console import console_progress
+from retrieval_pipeline.encoders import Encoder
 from retrieval_pipeline.gc import collect
-from retrieval_pipeline.index import open_current
+from retrieval_pipeline.index import current_or_none, open_current
 from retrieval_pipeline.judgements import add_judgements, read_judgements
 from retrieval_pipeline.latent_map import read_coordinates
 from retrieval_pipeline.store import Store
+from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import latent_map as map_views
 from retrieval_pipeline_tests.checkpoints import make_clip
 
@@ -123,6 +126,22 @@ def state(home: Path) -> str:
     return digest.hexdigest()
 
 
+def remains(home: Path) -> tuple[Any, ...]:
+    """Tell what decides how the next run goes on, and differs not with the time of the run."""
+    store = Store(home)
+    current = current_or_none(store)
+    tables = {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (
+            *store.manifests(),
+            *store.embedding_tables()[0],
+            *store.all_judgements(),
+        )
+    }
+    names = [re.sub(r"\d{8}T[\d.]+Z", "", str(path)) for path in sorted(home.rglob("*"))]
+    return tuple(names), tuple(tables.items()), current == max(store.all_builds(), default=None)
+
+
 def traced(run: Callable[[], None], home: Path) -> list[tuple[str, str]]:
     """Run to the end; return (label, state of the files) of every point."""
     points: list[tuple[str, str]] = []
@@ -184,8 +203,16 @@ def run_index(home: Path) -> Callable[[], None]:
     """`retrieval index`, with parts of two rows and a small map."""
 
     def run() -> None:
-        embed.PART_ROWS, embed.BATCH = 2, 2
         decode.default_workers = lambda: 1
+        embed.PART_ROWS = 2
+        load = pipeline.load_settings_encoder
+
+        def load_one_by_one(settings: Settings, space: VectorSpace) -> Encoder:
+            encoder = load(settings, space)
+            encoder.batch = 1  # whatever was done before, the sums are the same
+            return encoder
+
+        pipeline.load_settings_encoder = load_one_by_one
         pipeline.write_views = functools.partial(map_views.write_views, size=(256, 256))
         cli.main(["index", "--config", str(home.with_suffix(".toml"))], standalone_mode=False)
 
@@ -308,15 +335,15 @@ def each_point(
     log, home = root / "log", root / "run"
     write_settings(root, home)
     points = done(lambda: traced(runner(copy(base, home)), home), log)
-    left: str | None = None
-    swept: set[str] = set()
+    left = ""
+    finished: set[tuple[Any, ...]] = set()
     tried = []
 
-    def look() -> str:
+    def look() -> tuple[Any, ...]:
         check(home)
         with Store(home).locked(), Store(home).voting():
             assert not list(home.rglob(".tmp-*"))
-        return state(home)
+        return remains(home)
 
     for number, (label, files) in enumerate(points):
         if files == left:
@@ -327,19 +354,22 @@ def each_point(
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (label, status)
         tried.append(label)
         try:
-            remains = done(look, log)
-            if remains not in swept:
-                swept.add(remains)
+            found = done(look, log)
+            if found not in finished:
+                finished.add(found)
                 done(lambda: finish(home), log)
         except AssertionError as error:
             raise AssertionError(f"killed {label}: {error}") from None
-    return {"points": [label for label, _ in points], "tried": tried, "finished": len(swept)}
+    return {"points": [label for label, _ in points], "tried": tried, "finished": len(finished)}
 
 
 def main() -> None:
     root, scenario = Path(sys.argv[1]).resolve(), sys.argv[2]
     log = root / "log"
-    done(lambda: make_library(root), log)
+    # What runs import on the way, imported once for all of them.
+    for name in done(lambda: make_library(root) or list(sys.modules), log):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
     base = root / "base"
     write_settings(root, root / "whole")
     old = done(lambda: contents(base), log)
