@@ -126,6 +126,20 @@ def test_another_model_in_the_settings_embeds_every_source(daemon: Daemon, confi
     assert daemon.tick() == {"image_embeddings/a", "image_embeddings/b"}
 
 
+def test_freshness_is_looked_at_every_six_hours(config: Path, instance: dg.DagsterInstance) -> None:
+    defs = definitions(config)
+    selection = defs.get_sensor_def("follow_new_data").asset_selection
+    moments = [datetime(2026, 1, 1, hour, minute) for hour, minute in ((5, 59), (6, 1), (6, 2))]
+    cursor, requested = None, []
+    for moment in moments:
+        result = dg.evaluate_automation_conditions(
+            defs, instance, selection, cursor=cursor, evaluation_time=moment
+        )
+        cursor = result.cursor
+        requested.append(result.total_requested)
+    assert requested == [0, 1, 0]
+
+
 def look(
     defs: dg.Definitions, config: Path, instance: dg.DagsterInstance, cursor: str | None
 ) -> tuple[list[str | None], dg.SensorResult]:

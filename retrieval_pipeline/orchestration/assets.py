@@ -13,6 +13,8 @@ from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.index import BuildReport, RefusedBuildError
+from retrieval_pipeline.items import items_schema
+from retrieval_pipeline.latent_map import COORDINATES
 from retrieval_pipeline.orchestration.automation import (
     ON_NEW_DATA,
     ON_NEW_DATA_OF_ANY,
@@ -33,10 +35,11 @@ from retrieval_pipeline.orchestration.checks import (
     whole_sources,
 )
 from retrieval_pipeline.orchestration.columns import (
-    EMBEDDING_COLUMNS,
-    ITEM_COLUMNS,
-    MANIFEST_COLUMNS,
-    MAP_COLUMNS,
+    ANY_DIMENSION,
+    EMBEDDING_LINEAGE,
+    ITEM_LINEAGE,
+    MAP_LINEAGE,
+    columns,
 )
 from retrieval_pipeline.orchestration.events import (
     Events,
@@ -65,7 +68,7 @@ from retrieval_pipeline.pipeline import (
     update_map,
 )
 from retrieval_pipeline.stages import Timings
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.store import MANIFEST, Store, embedding_schema
 from retrieval_pipeline.vectors import VectorSpace
 
 GROUP = "retrieval"
@@ -100,7 +103,7 @@ def build_assets(
         group_name=GROUP,
         kinds={"parquet"},
         code_version="1",
-        metadata=MANIFEST_COLUMNS,
+        metadata=columns(MANIFEST),
         check_specs=[SOURCE_IS_WHOLE],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -144,7 +147,7 @@ def build_assets(
         pool="gpu",
         # A change of model is a change of code: everything is embedded anew.
         code_version=f"1 {settings.model} {settings.revision or ''} {settings.precision}",
-        metadata=EMBEDDING_COLUMNS,
+        metadata=columns(embedding_schema(ANY_DIMENSION)),
         check_specs=[VECTORS_ARE_UNIT, FEW_ARE_QUARANTINED],
         automation_condition=ON_NEW_DATA_OR_MODEL,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -199,7 +202,7 @@ def build_assets(
         group_name=GROUP,
         kinds={"arrow"},
         code_version="1",
-        metadata=ITEM_COLUMNS,
+        metadata=columns(items_schema(ANY_DIMENSION)),
         check_specs=[ROWS_AGREE, RECALL_IS_ENOUGH],
         automation_condition=ON_NEW_DATA_OF_ANY,
     )
@@ -231,7 +234,7 @@ def build_assets(
         group_name=GROUP,
         kinds={"plotly", "scikitlearn"},
         code_version="1",
-        metadata=MAP_COLUMNS,
+        metadata=columns(COORDINATES),
         check_specs=[MAP_IS_STEADY],
         automation_condition=ON_NEW_DATA,
     )
@@ -272,6 +275,7 @@ def _embedding_metadata(
 ) -> dict[str, Any]:
     metadata = {
         "dagster/row_count": report.known + report.embedded,
+        **EMBEDDING_LINEAGE,
         "embedded": report.embedded,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
@@ -303,6 +307,7 @@ def _build_metadata(report: BuildReport) -> dict[str, Any]:
     info = report.info
     metadata = {
         "dagster/row_count": info.items,
+        **ITEM_LINEAGE,
         "files": info.locations,
         "build": report.build.name,
         "published": report.published,
@@ -326,6 +331,7 @@ def _map_metadata(report: MapReport) -> dict[str, Any]:
         return {"no_map": report.problem}
     return {
         "dagster/row_count": info.items,
+        **MAP_LINEAGE,
         "build": info.build,
         "explained_variance": round(sum(info.explained[:2]), 4),
         "explained_by_axis": list(info.explained),

@@ -11,13 +11,22 @@ _NEW_DATA = C.any_deps_match(C.data_version_changed() | C.will_be_requested()).w
     "any_deps_have_new_data"
 )
 
-ON_NEW_DATA = C.eager().replace("any_deps_updated", _NEW_DATA)
+ON_NEW_DATA = C.eager().replace("any_deps_updated", _NEW_DATA).with_label("on_new_data")
 
 # Another model in the settings is another code version.
-ON_NEW_DATA_OR_MODEL = C.eager().replace("any_deps_updated", _NEW_DATA | C.code_version_changed())
+ON_NEW_DATA_OR_MODEL = (
+    C.eager()
+    .replace("any_deps_updated", _NEW_DATA | C.code_version_changed())
+    .with_label("on_new_data_or_model")
+)
 
 # A source that was never indexed does not keep the others from being found.
-ON_NEW_DATA_OF_ANY = C.eager().without(~C.any_deps_missing()).replace("any_deps_updated", _NEW_DATA)
+ON_NEW_DATA_OF_ANY = (
+    C.eager()
+    .without(~C.any_deps_missing())
+    .replace("any_deps_updated", _NEW_DATA)
+    .with_label("on_new_data_of_any_source")
+)
 
 
 def build_automation_sensor(settings: Settings) -> dg.AutomationConditionSensorDefinition:

@@ -3,13 +3,11 @@
 import dagster as dg
 import pyarrow as pa
 
-from retrieval_pipeline.items import items_schema
-from retrieval_pipeline.latent_map import COORDINATES
-from retrieval_pipeline.store import MANIFEST, embedding_schema
+# The dimension depends on the model; the columns do not.
+ANY_DIMENSION = 1
 
-# Dimensions depend on the model; the columns do not.
-_ANY_DIMENSION = 1
-
+# Where Arrow's own name is long.
+_TYPES = {"embedding": "list<float>", "locations": "list<struct>"}
 _DESCRIPTIONS = {
     "path": "Relative to the source; bytes that are not UTF-8 as \\xNN",
     "size": "Bytes",
@@ -29,65 +27,60 @@ _DESCRIPTIONS = {
 }
 
 
-def _columns(schema: pa.Schema) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                "list<float>" if column.name == "embedding" else str(column.type),
-                _DESCRIPTIONS[column.name],
-                dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in schema
-        ]
-    )
-
-
-def _lineage(**columns: tuple[str, ...]) -> dg.TableColumnLineage:
-    """Say of each column which "asset.column" it is made from."""
-    return dg.TableColumnLineage(
-        deps_by_column={
-            name: [
-                dg.TableColumnDep(asset_key=dg.AssetKey(asset), column_name=column)
-                for asset, _, column in (origin.partition(".") for origin in origins)
+def columns(schema: pa.Schema) -> dict[str, dg.TableSchema]:
+    """Return the metadata of an asset's definition that tells the columns of its table."""
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    column.name,
+                    _TYPES.get(column.name, str(column.type)),
+                    _DESCRIPTIONS[column.name],
+                    dg.TableColumnConstraints(nullable=column.nullable),
+                )
+                for column in schema
             ]
-            for name, origins in columns.items()
-        }
-    )
+        )
+    }
+
+
+def _lineage(**origins: tuple[str, ...]) -> dict[str, dg.TableColumnLineage]:
+    """Return the metadata that says from which "asset.column" each column is made."""
+    return {
+        "dagster/column_lineage": dg.TableColumnLineage(
+            deps_by_column={
+                name: [
+                    dg.TableColumnDep(asset_key=dg.AssetKey(asset), column_name=column)
+                    for asset, _, column in (origin.partition(".") for origin in each)
+                ]
+                for name, each in origins.items()
+            }
+        )
+    }
 
 
 _FROM_PICTURE = ("file_manifest.content_id",)
 _FROM_VECTOR = ("retrieval_index.embedding",)
 
-MANIFEST_COLUMNS = {"dagster/column_schema": _columns(MANIFEST)}
-EMBEDDING_COLUMNS = {
-    "dagster/column_schema": _columns(embedding_schema(_ANY_DIMENSION)),
-    "dagster/column_lineage": _lineage(
-        content_id=_FROM_PICTURE,
-        embedding=_FROM_PICTURE,
-        width=_FROM_PICTURE,
-        height=_FROM_PICTURE,
-        format=_FROM_PICTURE,
-    ),
-}
-ITEM_COLUMNS = {
-    "dagster/column_schema": _columns(items_schema(_ANY_DIMENSION)),
-    "dagster/column_lineage": _lineage(
-        content_id=("file_manifest.content_id", "image_embeddings.content_id"),
-        locations=("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
-        embedding=("image_embeddings.embedding",),
-        width=("image_embeddings.width",),
-        height=("image_embeddings.height",),
-        format=("image_embeddings.format",),
-    ),
-}
-MAP_COLUMNS = {
-    "dagster/column_schema": _columns(COORDINATES),
-    "dagster/column_lineage": _lineage(
-        content_id=("retrieval_index.content_id",),
-        x=_FROM_VECTOR,
-        y=_FROM_VECTOR,
-        z=_FROM_VECTOR,
-        cluster=_FROM_VECTOR,
-    ),
-}
+EMBEDDING_LINEAGE = _lineage(
+    content_id=_FROM_PICTURE,
+    embedding=_FROM_PICTURE,
+    width=_FROM_PICTURE,
+    height=_FROM_PICTURE,
+    format=_FROM_PICTURE,
+)
+ITEM_LINEAGE = _lineage(
+    content_id=("image_embeddings.content_id",),
+    locations=("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
+    embedding=("image_embeddings.embedding",),
+    width=("image_embeddings.width",),
+    height=("image_embeddings.height",),
+    format=("image_embeddings.format",),
+)
+MAP_LINEAGE = _lineage(
+    content_id=("retrieval_index.content_id",),
+    x=_FROM_VECTOR,
+    y=_FROM_VECTOR,
+    z=_FROM_VECTOR,
+    cluster=_FROM_VECTOR,
+)
