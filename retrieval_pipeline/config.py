@@ -189,7 +189,7 @@ class Settings(_Model):
     """Everything that retrieval.toml may say.
 
     Attributes:
-        home: Directory of all tables, builds and maps.
+        home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
         model: "offline", a hub id, or the directory of a checkpoint.
         revision: Branch, tag or commit of a hub model.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -205,7 +205,7 @@ class Settings(_Model):
         saved_queries: Queries that are asked whenever the index is new.
     """
 
-    home: Path = Path("retrieval-home")
+    home: Directory = Path("retrieval-home")
     model: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
     revision: str | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -445,7 +445,8 @@ def _quoted(text: str) -> str:
 _TEMPLATE = """\
 # Settings of `retrieval`. Relative paths are relative to this file.
 
-# Where tables, index and map live. Nothing is ever written into the sources.
+# Where tables, index and map live; may be a URL, such as "s3://bucket/prefix". Nothing is ever
+# written into the sources.
 home = {home}
 
 # "offline" (small, needs no download), a model of the Hugging Face hub such as

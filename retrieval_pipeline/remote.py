@@ -68,16 +68,17 @@ class Remote:
         """Last part of the path without its extension."""
         return PurePosixPath(self.name).stem
 
-    def files(self) -> list["FileInfo"]:
+    def files(self, *, missing_ok: bool = False) -> list["FileInfo"]:
         """Return every file below, `path` being relative to here, in the order of their paths.
 
         Raises:
-            RemoteError: There is no such directory, or it cannot be listed.
+            RemoteError: There is no such directory, and not `missing_ok`; or it cannot be listed.
         """
         from pyarrow.fs import FileSelector, FileType
 
         with self._opened() as (system, path):
-            found = system.get_file_info(FileSelector(path, recursive=True))
+            selector = FileSelector(path, recursive=True, allow_not_found=missing_ok)
+            found = system.get_file_info(selector)
             base = f"{path.rstrip('/')}/"
             return sorted(
                 (_relative(info, base) for info in found if info.type == FileType.File),

@@ -55,7 +55,7 @@ class SourceStatus:
 class LibraryStatus:
     """Everything `retrieval status` shows."""
 
-    home: Path
+    home: Place
     model: str
     sources: tuple[SourceStatus, ...]
     build: Path | None

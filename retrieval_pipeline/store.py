@@ -6,6 +6,7 @@ Nothing else builds a path under `home`.
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.mirror import ANSWERS, TABLES, VOTES, Mirror, copy_of
+from retrieval_pipeline.remote import Place, Remote
 from retrieval_pipeline.vectors import VectorSpace
 
 SCHEMA_VERSION = b"1"
@@ -79,9 +82,22 @@ def space_metadata(space: VectorSpace) -> dict[bytes, bytes]:
 
 @dataclass(frozen=True)
 class Store:
-    """The directory `home` and everything in it."""
+    """The directory `home` and everything in it.
 
-    home: Path
+    Attributes:
+        place: Where it is; of a remote home, this machine has a copy.
+    """
+
+    place: Place
+
+    @functools.cached_property
+    def home(self) -> Path:
+        """The directory that all paths here begin with."""
+        return copy_of(self.place) if isinstance(self.place, Remote) else self.place
+
+    @functools.cached_property
+    def _mirror(self) -> Mirror | None:
+        return Mirror(self.place, self.home) if isinstance(self.place, Remote) else None
 
     @property
     def lock_file(self) -> Path:
@@ -162,8 +178,10 @@ class Store:
         """Directory of the current build, or None before the first one.
 
         Raises:
-            StoreError: The pointer is damaged.
+            StoreError: The pointer is damaged, or the remote home out of reach.
         """
+        if self._mirror is not None:
+            self._mirror.refresh({ANSWERS: self.lock_file, VOTES: self._judgements / "lock"})
         try:
             text = self.current_file.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -305,9 +323,18 @@ class Store:
             with _explained(self.lock_file):
                 os.ftruncate(handle.fileno(), 0)
                 os.write(handle.fileno(), str(os.getpid()).encode())
-            if sweep:
-                self.sweep()
-            yield
+            with self._shared((*TABLES, *ANSWERS), wait=wait):
+                if sweep:
+                    self.sweep()
+                yield
+
+    def _shared(
+        self, folders: Sequence[str], *, wait: bool
+    ) -> contextlib.AbstractContextManager[None]:
+        """Hold the right to write also among machines, if the home is remote."""
+        if self._mirror is None:
+            return contextlib.nullcontext()
+        return self._mirror.writing(folders, wait=wait)
 
     def leftovers(self) -> list[Path]:
         """What killed runs left under temporary names; for the lock's holder, who has none."""
@@ -335,8 +362,9 @@ class Store:
             handle = (self._judgements / "lock").open("a", encoding="utf-8")
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            _sweep(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
-            yield
+            with self._shared(VOTES, wait=True):
+                _sweep(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
+                yield
 
 
 def part_numbers(part: Path) -> tuple[int, int]:

@@ -29,10 +29,11 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
     from retrieval_pipeline.store import Store
     from retrieval_pipeline.views.text import gc_text
 
+    store = Store(settings.home)
     freed = collect(
-        Store(settings.home),
+        store,
         settings.source_names,
         only_space=describe_encoder(settings).space if other_models else None,
         dry_run=dry_run,
     )
-    click.echo(gc_text(freed, settings.home, dry_run=dry_run))
+    click.echo(gc_text(freed, store.home, dry_run=dry_run))
