@@ -19,6 +19,9 @@ Flags = npt.NDArray[np.bool_]
 # What people call a format by the ends of its files' names.
 FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
 
+# Years whose nanoseconds since 1970 are 64 bits.
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+
 
 def passing(build: Build, query: Query) -> Flags | None:
     """Return which items pass, bool (items,), or None if the query has no filters.
@@ -105,5 +108,8 @@ def _numpy(array: pa.BooleanArray) -> Flags:
 
 
 def _nanoseconds(moment: datetime) -> int:
+    # The times of files are 64 bits; what lies before or after all of them is as good as the end.
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        return -(2**63) if moment.year < FIRST_YEAR else 2**63 - 1
     # A float of a time holds microseconds, not nanoseconds.
     return round(moment.timestamp() * 1_000_000) * 1_000

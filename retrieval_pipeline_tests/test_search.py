@@ -118,6 +118,19 @@ def test_a_source_filter_shows_its_own_copy_first(searcher: Searcher) -> None:
     assert all(hit.source == "b" for hit in hits)
 
 
+@pytest.mark.parametrize("year", [1, 1467, 1677, 2262, 9999])
+def test_a_year_that_no_file_can_have_is_before_or_after_all_of_them(
+    searcher: Searcher, year: int
+) -> None:
+    day = datetime(year, 1, 1)
+    later, earlier = (
+        searcher.search(Query(text="dog", after=day)),
+        searcher.search(Query(text="dog", before=day)),
+    )
+    assert (later == []) == (year > 2000)
+    assert (earlier == []) == (year < 2000)
+
+
 def test_a_path_filter_is_exact_on_what_it_lets_through(searcher: Searcher) -> None:
     assert names(searcher, Query(text="dog", paths=("show/snow*",)), 50) == [
         "snow+dog",
