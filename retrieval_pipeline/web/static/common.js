@@ -93,7 +93,8 @@ document.addEventListener(
   (event) => event.target instanceof HTMLImageElement && markGone(event.target),
   true,
 );
-for (const image of document.images) if (image.complete && !image.naturalWidth && image.loading !== "lazy") markGone(image);
+// Those that failed before this script ran.
+for (const image of document.images) if (image.complete && image.currentSrc && !image.naturalWidth) markGone(image);
 
 // Buttons of the view of one picture.
 document.addEventListener("click", async (event) => {
