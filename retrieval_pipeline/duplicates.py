@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.index import Build
 from retrieval_pipeline.items import Location
+from retrieval_pipeline.looks import Looks
 from retrieval_pipeline.nearest import Numbers, Plan
 from retrieval_pipeline.remote import Place
 from retrieval_pipeline.vectors import Vectors
 
-# Cosine from which on two pictures look the same (docs/benchmarks.md, "Near-duplicates").
-NEAR_DUPLICATE = 0.98
+# Cosine from which on two pictures may look the same (docs/benchmarks.md, "Near-duplicates").
+NEAR_DUPLICATE = 0.95
 # Up to here all pairs are compared: at 768 dimensions that takes six seconds on one core.
 ALL_PAIRS = 20_000
 BLOCK = 1_024
@@ -32,9 +33,9 @@ class Group:
 
 
 def near_duplicates(
-    build: Build, threshold: float, stop: threading.Event | None = None
+    build: Build, threshold: float, looks: Looks, stop: threading.Event | None = None
 ) -> list[Group]:
-    """Group the items of a build: each later item goes to the first leader that is close enough.
+    """Group the items of a build: each later item goes to the first leader that it looks like.
 
     Compared with a leader and not with each other, a long row of pictures that change little from
     one to the next does not become one group. Among more than ALL_PAIRS items Annoy proposes the
@@ -51,6 +52,7 @@ def near_duplicates(
         if taken[leader]:
             continue
         later = (numbers > leader) & ~taken[numbers]
+        later[later] = [looks.same(leader, number) for number in numbers[later].tolist()]
         numbers, cosines = numbers[later], cosines[later]
         taken[numbers] = True
         if len(numbers):
@@ -108,6 +110,7 @@ class DuplicateGroup:
 def duplicate_groups(
     build: Build,
     path_of: Callable[[Location], Place],
+    looks: Looks,
     threshold: float = NEAR_DUPLICATE,
     stop: threading.Event | None = None,
 ) -> list[DuplicateGroup]:
@@ -116,7 +119,7 @@ def duplicate_groups(
     Raises:
         Stopped: `stop` was set.
     """
-    near = near_duplicates(build, threshold, stop)
+    near = near_duplicates(build, threshold, looks, stop)
     grouped = {int(number) for group in near for number in (group.leader, *group.others)}
     copies = pc.list_value_length(build.items["locations"]).to_numpy()
     alone = [number for number in np.flatnonzero(copies > 1).tolist() if number not in grouped]
@@ -143,14 +146,18 @@ def duplicate_groups(
     return result
 
 
-def fold(vectors: Vectors, threshold: float) -> list[list[int]]:
-    """Group ranked vectors, float32 (n, dim): each goes to the first better one close enough."""
+def fold(vectors: Vectors, threshold: float, same: Callable[[int, int], bool]) -> list[list[int]]:
+    """Group ranked vectors, float32 (n, dim): each goes to the first better one that is the same.
+
+    `same` is asked about ranks whose cosine reaches the threshold.
+    """
     groups: list[list[int]] = []
     leaders = np.empty_like(vectors)
     for rank, vector in enumerate(vectors):
         close = np.flatnonzero(leaders[: len(groups)] @ vector >= threshold)
-        if len(close):
-            groups[close[0]].append(rank)
+        group = next((groups[each] for each in close if same(groups[each][0], rank)), None)
+        if group is not None:
+            group.append(rank)
         else:
             leaders[len(groups)] = vector
             groups.append([rank])

@@ -19,6 +19,7 @@ from retrieval_pipeline.errors import QueryError, VectorError
 from retrieval_pipeline.filters import Flags, both, location_test, passing
 from retrieval_pipeline.index import Build, EncodeTexts, open_current
 from retrieval_pipeline.items import Location as Location
+from retrieval_pipeline.looks import Looks
 from retrieval_pipeline.nearest import SCAN, Numbers, Plan, top
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.query import Query as Query
@@ -190,6 +191,11 @@ class Searcher:
 
             self._encoder = load_encoder_of(self.build.info.space, device=self.settings.device)
         return self._encoder
+
+    @functools.cached_property
+    def looks(self) -> Looks:
+        """Tells which items look the same."""
+        return Looks(self.build, self.path_of, images.Limits.of(self.settings.images))
 
     @functools.cached_property
     def _judge(self) -> Judge:
@@ -441,7 +447,12 @@ class Searcher:
         ranks = np.flatnonzero(relevant).tolist()
         if not query.collapse:
             return [[rank] for rank in ranks], more
-        groups = fold(self.build.vectors(ranking.numbers[ranks]), NEAR_DUPLICATE)
+        numbers = ranking.numbers[ranks]
+        groups = fold(
+            self.build.vectors(numbers),
+            NEAR_DUPLICATE,
+            lambda one, other: self.looks.same(int(numbers[one]), int(numbers[other])),
+        )
         return [[ranks[number] for number in group] for group in groups], more
 
     def _relevance(self, meaning: Meaning, ranking: Ranking, flags: Flags | None) -> Values:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from retrieval_pipeline import relevance, search
 from retrieval_pipeline.config import Settings
@@ -331,13 +332,21 @@ def test_filters_let_through_exactly_what_they_say(
     assert found == {content(number) for number in expected}
 
 
-def test_pictures_that_look_the_same_are_folded_into_the_best(searcher: Searcher) -> None:
+def test_pictures_that_look_the_same_are_folded_into_the_best(
+    searcher: Searcher, tmp_path: Path
+) -> None:
     twins = normalise(meaning("dog") + 1e-3 * random_vectors(3, DIM, seed=8))
     store = Store(searcher.settings.home)
     write_manifest(store, "c", {f"twin{number}.jpg": f"twin{number}" for number in range(3)})
     write_part(store, SPACE, "c", [f"twin{number}" for number in range(3)], twins)
     build_index(store, SPACE, ["a", "b", "c"])
-    fresh = Searcher(searcher.settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    settings = settings_of(store.home, c=tmp_path)
+    fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    # Of files that cannot be opened nobody knows what they look like.
+    assert [hit.alike for hit in fresh.search(Query(text="dog", collapse=True), 3)] == [0, 0, 0]
+    fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    for number in range(3):
+        Image.radial_gradient("L").resize((90 + number, 80)).save(tmp_path / f"twin{number}.jpg")
     plain = fresh.search(Query(text="dog"), 4)
     folded = fresh.search(Query(text="dog", collapse=True), 2)
     assert all(hit.path.stem.startswith("twin") for hit in plain[:3])

@@ -13,7 +13,7 @@ from retrieval_pipeline.config import load_settings
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Cosine from which on two pictures look the same. Default: 0.98.",
+    help="Cosine from which on the looks of two pictures are compared. Default: 0.95.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--gallery", type=click.Path(path_type=Path), help="Write the groups as a HTML page.")
@@ -31,7 +31,9 @@ def duplicates(
     from retrieval_pipeline.views.text import duplicates_json, duplicates_text
 
     searcher = Searcher.open(settings)
-    groups = duplicate_groups(searcher.build, searcher.path_of, threshold or NEAR_DUPLICATE)
+    groups = duplicate_groups(
+        searcher.build, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
+    )
     click.echo(
         json.dumps(duplicates_json(groups), indent=2) if as_json else duplicates_text(groups)
     )

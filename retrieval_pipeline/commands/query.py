@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 # Relevance below which the prompt rather says that nothing is there (relevance.py tells what it
 # means; measured in docs/benchmarks.md, "Relevance").
-CUT = 0.5
+CUT = 0.75
 
 
 @click.command()

@@ -218,7 +218,11 @@ class Library:
         snapshot = self.snapshot
         if self._duplicates is None or self._duplicates[0] is not snapshot:
             job = self._comparing.submit(
-                duplicate_groups, snapshot.build, snapshot.searcher.path_of, stop=self._stop
+                duplicate_groups,
+                snapshot.build,
+                snapshot.searcher.path_of,
+                snapshot.searcher.looks,
+                stop=self._stop,
             )
             self._duplicates = snapshot, asyncio.wrap_future(job)
             self._duplicates[1].add_done_callback(_ignore_stop)
