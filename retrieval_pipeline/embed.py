@@ -150,8 +150,9 @@ def update_embeddings(
         with DecodePool(description.transform, limits or Limits(), workers) as pool:
             outcomes = (outcome for _, outcome in pool.map(jobs))
             lanes = EncodeLanes(load())
+            batches = lanes.map(outcomes)
             loaded, done_before = time.monotonic(), pool.work
-            left = store_results(lanes.map(outcomes))
+            left = store_results(batches)
             timings = Timings(
                 loading=loaded - started,
                 elapsed=time.monotonic() - loaded,

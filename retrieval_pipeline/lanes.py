@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
@@ -50,16 +51,27 @@ class EncodeLanes:
         return self._encoder.efficiency(self._images, self._computing)
 
     def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
-        """Yield the results of `outcomes` batch by batch, in order, reading only so far ahead.
+        """Prepare the lanes; yield the results of `outcomes` batch by batch, in order.
+
+        Args:
+            outcomes: Read only so far ahead of the consumer.
 
         Raises:
             EncoderError: The device failed.
         """
         remaining = iter(outcomes)
         batches = iter(lambda: list(islice(remaining, self._encoder.batch)), [])
-        with self._encoder.in_lanes() as lanes:
-            self._width = lanes.count
-            yield from ordered_map(self._results, batches, threads=lanes.count, enter=lanes.enter)
+        stack = ExitStack()
+        lanes = stack.enter_context(self._encoder.in_lanes())
+        self._width = lanes.count
+
+        def results() -> Iterator[list[Result]]:
+            with stack:
+                yield from ordered_map(
+                    self._results, batches, threads=lanes.count, enter=lanes.enter
+                )
+
+        return results()
 
     def _results(self, outcomes: Sequence[Outcome]) -> list[Result]:
         began, began_computing = time.monotonic(), time.thread_time()
