@@ -132,7 +132,8 @@ class Files:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - self.edge) // 2, (height - self.edge) // 2
         image = image.crop((left, top, left + self.edge, top + self.edge)).convert("RGB")
-        mean, std = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
+        mean = (0.48145466, 0.4578275, 0.40821073)
+        std = (0.26862954, 0.26130258, 0.27577711)
         pixels = (np.asarray(image, np.float32) / 255 - mean) / std
         return pixels.transpose(2, 0, 1).astype(np.float32)
 
