@@ -28,6 +28,7 @@ FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
 DEFAULT_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
+    ".heic", ".heif", ".jxl",
 )  # fmt: skip
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -468,7 +469,8 @@ device = "auto"
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
-#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"]
+#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
+#                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
 #   watch = true                                  Dagster looks for changes every minute

@@ -162,8 +162,7 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
         return
     root = os.fspath(source.path)
     exclude = compile_globs(source.exclude)
-    forbidden = _identity(os.fspath(skip)) if skip else None
-    entered = {_identity(root)}
+    entered = {_identity(root), _identity(os.fspath(skip)) if skip else None}
     pending = [""]
     while pending:
         relative = pending.pop()
@@ -188,7 +187,8 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
                 if entry.is_dir():
                     # The same directory can be reached twice through links; loops end here.
                     identity = _identity(entry.path)
-                    if identity not in entered and identity != forbidden:
+                    # Where that is not known, listing it will tell why.
+                    if identity is None or identity not in entered:
                         entered.add(identity)
                         folders.append(f"{path}/")
                     continue
@@ -305,6 +305,9 @@ def _version(path: Place) -> tuple[int, int]:
         info = path.info()
         return info.size or 0, info.mtime_ns or 0
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        # It was replaced since it was listed; opening a pipe would wait for its writer.
+        raise OSError("it is not a regular file")
     return status.st_size, status.st_mtime_ns
 
 

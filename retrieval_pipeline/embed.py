@@ -295,6 +295,9 @@ class _Quarantine:
 
 
 def software() -> str:
-    """Name the versions that decide whether an image can be decoded."""
-    versions = (importlib.metadata.version(name) for name in ("retrieval-pipeline", "pillow"))
-    return "retrieval-pipeline {}, pillow {}".format(*versions)
+    """Name the versions that decide whether an image can be decoded; plugins may be missing."""
+    found = []
+    for name in ("retrieval-pipeline", "pillow", "pillow-heif", "pillow-jxl-plugin"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_pipeline import crawl
 from retrieval_pipeline.config import Source
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.crawl import Status, update_manifest, walk
@@ -120,6 +121,70 @@ def test_names_that_are_not_unicode_and_odd_characters_are_kept(root: Path, stor
     report = update_manifest(store, source_of(root))
     assert report.files == 4
     assert report.unreadable == 0
+
+
+def test_twins_of_two_normal_forms_and_names_like_globs_are_files_like_any_other(
+    root: Path, store: Store
+) -> None:
+    names = [
+        "caf\u00e9.jpg",
+        "cafe\u0301.jpg",
+        "[a]*?.jpg",
+        "{b,c}.jpg",
+        "~.jpg",
+        "-rf.jpg",
+        " .jpg",
+    ]
+    for name in names:
+        put(root / name, name.encode())
+    assert update_manifest(store, source_of(root)).files == len(names)
+    assert sorted(paths(store)) == sorted(names)
+    assert update_manifest(store, source_of(root)).unchanged == len(names)
+
+
+def test_a_tree_deeper_than_any_path_may_be_long_is_told_and_the_rest_is_read(
+    root: Path, store: Store
+) -> None:
+    put(root / "a.jpg")
+    put(root / "z.jpg")
+    descriptor = os.open(root, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=descriptor)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("deep.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    report = update_manifest(store, source_of(root))
+    assert (report.files, report.unreadable) == (2, 1)
+    errors = [row["error"] for row in read_manifest(store, "pictures").to_pylist() if row["error"]]
+    assert errors == ["file name too long"]
+
+
+def test_hard_links_are_copies_of_one_content(root: Path, store: Store) -> None:
+    file = put(root / "a.jpg", b"one")
+    (root / "b.jpg").hardlink_to(file)
+    update_manifest(store, source_of(root))
+    assert len(set(read_manifest(store, "pictures")["content_id"].to_pylist())) == 1
+    assert paths(store) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("pipe", "it is not a regular file"), ("nothing", "no such file or directory")],
+)
+def test_what_takes_the_place_of_a_listed_file_is_never_opened(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch, what: str, error: str
+) -> None:
+    file = put(root / "a.jpg")
+    listed = list(walk(source_of(root)))
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    monkeypatch.setattr(crawl, "walk", lambda *_, **__: iter(listed))
+    assert update_manifest(store, source_of(root)).unreadable == 1
+    row = read_manifest(store, "pictures").to_pylist()[0]
+    assert (row["status"], row["error"]) == ("unreadable", error)
 
 
 def test_only_new_and_changed_files_are_read_again(root: Path, store: Store) -> None:
@@ -279,7 +344,6 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
     root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = put(root / "a.jpg", b"one")
-    from retrieval_pipeline import crawl
 
     def growing(path: str) -> str:
         digest = content_id_of_file(path)

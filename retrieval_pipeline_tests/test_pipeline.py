@@ -57,6 +57,28 @@ def test_a_picture_finds_itself(settings: Settings, pictures: Path) -> None:
     assert hit.score == pytest.approx(1, abs=1e-3)
 
 
+def test_pictures_of_any_name_are_found_and_can_be_opened(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    names = [
+        "caf\u00e9",
+        "cafe\u0301",
+        "[a]*?",
+        "new\nline",
+        "back\\slash",
+        "x" * 251,
+        "\udcff\udcfe",
+    ]
+    for number, name in enumerate(names):
+        Image.new("RGB", (30 + number, 20), (number * 30, 99, 0)).save(str(root / f"{name}.png"))
+    settings = settings_of(tmp_path / "home", pictures=root)
+    assert index_sources(settings).embeddings[0].embedded == len(names)
+    hits = Searcher.open(settings).search(Query(text="a colour"), k=20)
+    assert {hit.path.stem for hit in hits} == set(names)
+    assert all(Image.open(str(hit.path)).height == 20 for hit in hits)
+    assert not any(finding.problem for finding in verify(Store(settings.home)))
+
+
 def test_a_second_run_loads_no_model_and_publishes_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
