@@ -290,7 +290,9 @@ def _memory(pid: int) -> float:
     return 0.0
 
 
-def speeds(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: int) -> None:
+def speeds(
+    folder: Path, shapes: Sequence[str], sets: Sequence[str], ways: Sequence[str], rounds: int
+) -> None:
     for shape in shapes:
         model = make_model(folder, shape)
         print(f"\n### {shape}, images per second (ratio to the original's loop)\n")
@@ -300,16 +302,18 @@ def speeds(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: int
             size, suffix, counts = FILES[name]
             if shape in counts:
                 directory = make_files(folder, size, suffix, counts[shape])
-                compare(name, model, directory, counts[shape], rounds)
+                compare(name, model, directory, counts[shape], ways, rounds)
 
 
-def compare(name: str, model: Path, directory: Path, count: int, rounds: int) -> None:
+def compare(
+    name: str, model: Path, directory: Path, count: int, ways: Sequence[str], rounds: int
+) -> None:
     seconds: dict[str, list[float]] = {}
     computing: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     vectors: dict[str, Any] = {}
     for _ in range(rounds):
-        for way in WAYS:
+        for way in ways:
             if (found := measure(way, model, directory)) is None:
                 continue
             values, peak = found
@@ -498,6 +502,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for models and files; kept if given")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--sets", nargs="+", default=list(FILES), choices=list(FILES))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--counts", nargs="+", type=int, default=[1_000, 10_000, 60_000])
     for hidden in ("--way", "--model", "--files", "--result"):
@@ -511,7 +516,7 @@ def main() -> None:
         parts = options.parts or list(PARTS)
         print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         if "speeds" in parts:
-            speeds(folder, options.shapes, options.sets, options.rounds)
+            speeds(folder, options.shapes, options.sets, options.ways, options.rounds)
         if "overlap" in parts:
             overlaps(folder, options.shapes, options.sets, options.rounds)
         if "memory" in parts:

@@ -35,7 +35,7 @@ from retrieval_pipeline.stages import Stage
 # for a slow picture before it. Some 150 to 350 kB each.
 LOOK_AHEAD = 16
 
-# Each worker takes some 50 MB, and this process some 0.3 ms for each image.
+# Each worker takes some 50 MB, and this process some 0.15 ms for each image.
 MOST_WORKERS = 64
 
 # A machine that needs longer to start Python, or to end a killed process, is in trouble.

@@ -16,6 +16,10 @@ from retrieval_pipeline.stages import Stage
 from retrieval_pipeline.vectors import Vectors
 
 
+# Batches for each lane: one that it works on and one that it takes next. A GPU's are large.
+AHEAD = 2
+
+
 @dataclass(frozen=True)
 class Embedded:
     """The vector of an image, float32 (dim,), and the facts about its file as in `Decoded`."""
@@ -68,7 +72,7 @@ class EncodeLanes:
         def results() -> Iterator[list[Result]]:
             with stack:
                 yield from ordered_map(
-                    self._results, batches, threads=lanes.count, enter=lanes.enter
+                    self._results, batches, threads=lanes.count, ahead=AHEAD, enter=lanes.enter
                 )
 
         return results()

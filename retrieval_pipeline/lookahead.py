@@ -18,9 +18,10 @@ def ordered_map(
     items: Iterable[T],
     *,
     threads: int,
+    ahead: int = AHEAD,
     enter: Callable[[], None] | None = None,
 ) -> Iterator[R]:
-    """Yield `function(item)` in the order of `items`; at most AHEAD x threads are in flight.
+    """Yield `function(item)` in the order of `items`; at most `ahead` x threads are in flight.
 
     Each thread calls `enter` first. What `function` raises is raised here; then, or when the
     consumer stops, nothing more starts.
@@ -29,7 +30,7 @@ def ordered_map(
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads, initializer=enter) as pool:
         try:
-            for item in islice(remaining, AHEAD * threads):
+            for item in islice(remaining, ahead * threads):
                 pending.append(pool.submit(function, item))
             while pending:
                 result = pending.popleft().result()

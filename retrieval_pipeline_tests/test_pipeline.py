@@ -10,12 +10,20 @@ from PIL import Image
 from retrieval_pipeline import embed, pipeline
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders import offline
-from retrieval_pipeline.errors import BuildError, SettingsError, SourceError, Stopped, StoreError
-from retrieval_pipeline.pipeline import describe_encoder, index_sources
+from retrieval_pipeline.errors import (
+    BuildError,
+    EncoderError,
+    SettingsError,
+    SourceError,
+    Stopped,
+    StoreError,
+)
+from retrieval_pipeline.pipeline import describe_encoder, index_sources, load_settings_encoder
 from retrieval_pipeline.search import Query, Searcher
 from retrieval_pipeline.status import read_status
 from retrieval_pipeline.store import Store, read_manifest, read_quarantine
 from retrieval_pipeline.verify import verify
+from retrieval_pipeline_tests.checkpoints import make_clip
 from retrieval_pipeline_tests.library import settings_of
 
 
@@ -93,6 +101,16 @@ def test_a_second_run_loads_no_model_and_publishes_nothing(
     assert second.embeddings[0].embedded == 0
     assert second.build.build == first.build.build
     assert not second.build.published
+
+
+def test_a_model_that_changes_while_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    model = make_clip(tmp_path / "clip")
+    settings = Settings(home=tmp_path / "home", model=str(model), device="cpu")
+    space = describe_encoder(settings).space
+    assert load_settings_encoder(settings, space).space == space
+    make_clip(model, seed=1)
+    with pytest.raises(EncoderError, match=f"not {space.revision}"):
+        load_settings_encoder(settings, space)
 
 
 def test_only_new_content_is_encoded(settings: Settings, pictures: Path) -> None:
