@@ -15,7 +15,6 @@ from retrieval_pipeline.lookahead import ordered_map
 from retrieval_pipeline.stages import Stage
 from retrieval_pipeline.vectors import Vectors
 
-
 # Batches for each lane: one that it works on and one that it takes next. A GPU's are large.
 AHEAD = 2
 
