@@ -88,12 +88,13 @@ class LineProgress:
     def __init__(self) -> None:
         self._stage, self._unit = "", ""
         self._total: int | None = None
-        self._done = 0
+        self._done = self._told = 0
         self._started = self._last = time.monotonic()
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """Remember the stage."""
-        self._stage, self._total, self._unit, self._done = stage, total, unit, 0
+        self._stage, self._total, self._unit = stage, total, unit
+        self._done = self._told = 0
         self._started = self._last = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
@@ -103,8 +104,8 @@ class LineProgress:
             self._print()
 
     def finish(self) -> None:
-        """Print how the stage ended, if it did anything."""
-        if self._done:
+        """Print how the stage ended, if it did anything that was not told yet."""
+        if self._done != self._told:
             self._print()
 
     def note(self, line: str) -> None:
@@ -112,7 +113,7 @@ class LineProgress:
         print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
 
     def _print(self) -> None:
-        self._last = time.monotonic()
+        self._last, self._told = time.monotonic(), self._done
         of = f" of {self._total:,}" if self._total else ""
         rate = self._done / max(self._last - self._started, 1e-3)
         self.note(f"{self._stage}: {self._done:,}{of} {self._unit} ({rate:,.0f}/s)")

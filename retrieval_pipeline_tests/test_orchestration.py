@@ -14,9 +14,12 @@ import pytest
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
+from retrieval_pipeline.encoders import Encoder
+from retrieval_pipeline.index import open_current
+from retrieval_pipeline.orchestration import assets
 from retrieval_pipeline.orchestration.jobs import all_sources
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.pipeline import describe_encoder, index_sources
+from retrieval_pipeline.pipeline import describe_encoder, index_sources, load_settings_encoder
 from retrieval_pipeline.store import Store
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
@@ -50,9 +53,31 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(scope="module")
+def loads() -> list[Settings]:
+    """Filled with the settings of each model that `reindexed` loads."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def reindexed(
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    loads: list[Settings],
+) -> dg.ExecuteInProcessResult:
+    def load(settings: Settings, *more: int) -> Encoder:
+        loads.append(settings)
+        return load_settings_encoder(settings, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets, "load_settings_encoder", load)
+        return reindex(config, definitions, instance)
+
+
+def reindex(
     config: Path, definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> dg.ExecuteInProcessResult:
+    """Run the job over all sources at once."""
     return definitions.resolve_job_def("reindex_job").execute_in_process(
         instance=instance, tags=all_sources(load_settings(config)), run_config=QUIET
     )
@@ -123,6 +148,29 @@ def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessRe
     index = metadata(reindexed, "retrieval_index")
     assert index["dagster/row_count"] == 3
     assert index["model"] == "offline"
+
+
+def test_a_run_over_all_sources_loads_the_model_once(
+    reindexed: dg.ExecuteInProcessResult, loads: list[Settings]
+) -> None:
+    assert metadata(reindexed, "image_embeddings", "animals")["embedded"] == 1
+    assert metadata(reindexed, "image_embeddings", "things")["embedded"] == 2
+    # And once more for the words that a first index is measured with.
+    assert len(loads) == 2
+
+
+def test_no_event_is_large(reindexed: dg.ExecuteInProcessResult) -> None:
+    sizes = [len(dg.serialize_value(event)) for event in reindexed.all_events]
+    assert max(sizes) < 100_000
+
+
+def test_only_the_step_with_the_model_waits_for_the_gpu(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    pools = {
+        key.to_user_string(): definitions.resolve_assets_def(key).op.pool
+        for key in graph.materializable_asset_keys
+    }
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {"image_embeddings"}
 
 
 def test_dagster_and_the_command_line_write_the_same_tables(
@@ -313,3 +361,25 @@ def test_a_missing_source_fails_its_own_run_and_changes_nothing(
         animals.with_name("unplugged").rename(animals)
     assert not result.success
     assert Store(settings.home).manifest("animals").read_bytes() == before
+
+
+def test_a_source_that_left_the_settings_leaves_the_index_and_comes_back_as_it_was(
+    reindexed: dg.ExecuteInProcessResult,
+    config: Path,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+) -> None:
+    before = open_current(Store(load_settings(config).home))
+    text = config.read_text()
+    animals = f'[[sources]]\nname = "animals"\npath = "{config.parent / "animals"}"\n'
+    assert animals in text
+    config.write_text(text.replace(animals, ""))
+    try:
+        fewer = build_definitions(load_settings(config), Library(config_file=str(config)))
+        assert reindex(config, fewer, instance).success
+        assert list(open_current(Store(load_settings(config).home)).info.sources) == ["things"]
+    finally:
+        config.write_text(text)
+    back = reindex(config, definitions, instance)
+    assert metadata(back, "image_embeddings", "animals")["embedded"] == 0
+    assert open_current(Store(load_settings(config).home)).path == before.path

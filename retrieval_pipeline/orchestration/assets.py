@@ -49,6 +49,7 @@ from retrieval_pipeline.orchestration.events import (
     is_transient,
     materialised,
     partitions_made,
+    result,
 )
 from retrieval_pipeline.orchestration.previews import (
     map_preview,
@@ -223,11 +224,8 @@ def build_assets(
                 raise
         if report.kept:
             context.log.warning(f"the index stays as it is: {report.kept}")
-        yield dg.MaterializeResult(
-            metadata=_build_metadata(report),
-            data_version=dg.DataVersion(report.info.inputs),
-            check_results=list(build_checks(report.info.checks)),
-        )
+        made = Made(report.info.inputs, _build_metadata(report))
+        yield result(context, made, list(build_checks(report.info.checks)))
 
     @dg.asset(
         deps=[retrieval_index],
@@ -246,11 +244,8 @@ def build_assets(
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
             report = update_map(settings, build, progress=LogProgress(context.log))
-        yield dg.MaterializeResult(
-            metadata=_map_metadata(report),
-            data_version=dg.DataVersion(build.name),
-            check_results=[steady_map(settings, report.info)],
-        )
+        made = Made(build.name, _map_metadata(report))
+        yield result(context, made, [steady_map(settings, report.info)])
 
     return [file_manifest, image_embeddings, retrieval_index, latent_map]
 

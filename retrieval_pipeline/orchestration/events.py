@@ -61,14 +61,26 @@ def materialised(
     """
     if len(made) == 1:
         (one,) = made.values()
-        yield dg.MaterializeResult(
-            metadata=one.metadata,
-            data_version=dg.DataVersion(one.version),
-            check_results=checks,
-        )
+        yield result(context, one, checks)
         return
     yield dg.MaterializeResult(check_results=checks)
     yield from partitions_made(context, made)
+
+
+def result(
+    context: dg.AssetExecutionContext, made: Made, checks: Sequence[dg.AssetCheckResult] = ()
+) -> dg.MaterializeResult[Any]:
+    """Return the result of a run over one partition, or of an asset without partitions.
+
+    Metadata of a result is stored twice, with the step's output too; what is added to the context
+    is stored once.
+    """
+    # A run over a partition may also make assets that have none.
+    partition = context.partition_key if context.assets_def.partitions_def else None
+    context.add_asset_metadata(made.metadata, partition_key=partition)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(made.version), check_results=list(checks)
+    )
 
 
 def partitions_made(

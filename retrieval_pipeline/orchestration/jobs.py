@@ -11,6 +11,7 @@ from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.gc import collect
 from retrieval_pipeline.images import Limits
+from retrieval_pipeline.orchestration.checks import is_fresh
 from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (
         UnresolvedAssetJobDefinition,
     )
+
+# It looks at all sources, and has a time of its own.
+FRESHNESS = dg.AssetSelection.checks(is_fresh)
 
 
 class QueryConfig(dg.Config):
@@ -136,7 +140,7 @@ def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAsset
     """Return the job that brings manifests, embeddings, index and map up to date."""
     return dg.define_asset_job(
         "reindex_job",
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(*assets) - FRESHNESS,
         description="Bring a source, the index and the map up to date.",
     )
 
@@ -145,7 +149,7 @@ def build_crawl_job() -> "UnresolvedAssetJobDefinition":
     """Return the job that looks at a directory; what is new there makes the rest follow."""
     return dg.define_asset_job(
         "crawl_job",
-        selection=dg.AssetSelection.assets("file_manifest"),
+        selection=dg.AssetSelection.assets("file_manifest") - FRESHNESS,
         description="Look at a directory; embeddings, index and map follow if it has changed.",
     )
 

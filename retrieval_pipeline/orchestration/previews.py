@@ -20,7 +20,7 @@ from retrieval_pipeline.views.contact_sheet import contact_sheet
 # Pictures on a contact sheet: enough to recognise a directory at a glance.
 SHEET_PICTURES = 12
 # Of a picture or a table with pictures, as base64: an event log keeps it for ever.
-PREVIEW_BYTES = 100_000
+PREVIEW_BYTES = 95_000
 # Width of the map's picture and quality of its compression: thumbnails can be told apart, and full
 # of them it takes 70 KB. What takes more is made smaller.
 MAP_PIXELS, MAP_QUALITY = 1000, 60

@@ -13,8 +13,8 @@ from retrieval_pipeline.paths import printable
 from retrieval_pipeline.remote import Place
 
 # An event log keeps every sheet for ever, and a browser gets all those of a run at once. As base64
-# this is just below 100 kB.
-MAX_BYTES = 74_000
+# this leaves some kB of 100 for the rest of an event.
+MAX_BYTES = 70_000
 # More could not be told apart within that size.
 MAX_PICTURES = 48
 # In pixels: widest sheet, longest edge of a picture on it, space around each, caption's line.
@@ -48,7 +48,7 @@ class _Tile:
 def contact_sheet(
     paths: Sequence[Place], limits: images.Limits, captions: Sequence[str] = ()
 ) -> bytes:
-    """Return a PNG of less than 74,000 bytes with the first 48 pictures in rows.
+    """Return a PNG of less than 70,000 bytes with the first 48 pictures in rows.
 
     Args:
         paths: Image files; one that cannot be used becomes a grey tile that names the reason.
