@@ -162,14 +162,12 @@ def main():
                 print(f"| {name} | {statistics.median(values):.1f} | {quantiles[98]:.1f} |")
             print(f"\n| {CLIENTS} clients for {SECONDS} s | requests/s | p50 | p99 | errors |")
             print("|---|--:|--:|--:|--:|")
+            cards = [path.replace("api/search", "fragments/cards") for path in asked]
             thumbnails = [f"/api/pictures/{each}/thumbnail" for each in contents]
             for name, paths in (
                 ("search, new queries", fresh_ones),
                 ("search, queries asked before", asked),
-                (
-                    "further cards, as HTML",
-                    [p.replace("api/search", "fragments/cards") for p in asked],
-                ),
+                ("cards, as HTML", cards),
                 ("filtered search", [f"{path}&path=n00*" for path in asked]),
                 ("newest pictures", ["/api/search?offset=600"]),
                 ("thumbnails", thumbnails),

@@ -535,6 +535,18 @@ def test_a_new_build_is_picked_up_with_its_sources_and_the_old_one_lives_on(
         assert client.get(f"/api/pictures/{content}/thumbnail").status_code == 200
 
 
+def test_a_source_that_moved_is_found_where_the_settings_say(library: WebLibrary) -> None:
+    rocket = library.content("rocket.jpg")
+    with client_of(library) as client:
+        (library.root / "photos").rename(library.root / "moved")
+        assert client.get(f"/api/pictures/{rocket}/thumbnail").status_code == 404
+        text = library.settings_file.read_text()
+        library.settings_file.write_text("broken")
+        time.sleep(1.2)
+        library.settings_file.write_text(text.replace('path = "photos"', 'path = "moved"'))
+        eventually(lambda: client.get(f"/api/pictures/{rocket}/file").status_code == 200)
+
+
 def test_a_damaged_new_build_leaves_the_old_one_answering(library: WebLibrary) -> None:
     store = Store(library.root / "home")
     with client_of(library) as client:

@@ -380,7 +380,7 @@ async def map_data(request: Request, asked: Search) -> MapData:
     snapshot = library.snapshot
     meaning = None
     if asked.asks:
-        meaning = await library.meaning(snapshot, SearchPage(**dict(asked)))
+        meaning = await library.meaning(snapshot, asked)
     return await library.run(_map_data, snapshot, meaning)
 
 

@@ -12,11 +12,11 @@ from retrieval_pipeline.duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
 from retrieval_pipeline.index import BuildInfo, read_info
 from retrieval_pipeline.pipeline import describe_encoder
-from retrieval_pipeline.search import Meaning, Searcher
+from retrieval_pipeline.search import Meaning, Query, Searcher
 from retrieval_pipeline.status import LibraryStatus, read_status
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.web.parameters import SearchPage
+from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import Answer
 from retrieval_pipeline.web.snapshot import Snapshot, check_sources
 from retrieval_pipeline.web.thumbnails import Thumbnails
@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 # Seconds between two looks at the pointer to the current build.
 LOOK_SECONDS = 1.0
+# And after a build that could not be opened.
+FAILED_SECONDS = 15.0
 # Threads that search, read tables and train: NumPy and Arrow leave the interpreter lock.
 THREADS = 4
 # Runs that the status shows.
@@ -51,6 +53,7 @@ class Library:
         self.uploads = Uploads(self.settings, self.run)
         self._snapshot: Snapshot | None = None
         self._problem: RetrievalError = BuildError("the index is being opened")
+        self._settings_problem = ""
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._working = ThreadPoolExecutor(THREADS, thread_name_prefix="work")
         self._comparing = ThreadPoolExecutor(1, thread_name_prefix="compare")
@@ -59,8 +62,8 @@ class Library:
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self.look()
-        self._watch = asyncio.create_task(self._keep_looking())
+        await self.run(self.uploads.sweep)
+        self._watch = asyncio.create_task(self._keep_looking(await self.look()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,14 +98,19 @@ class Library:
         """Whether there is an index to answer from."""
         return self._snapshot is not None
 
-    async def look(self) -> None:
-        """Open the current build if it is another one than before."""
+    async def look(self) -> float:
+        """Open the current build if it or the settings changed; return when to look again.
+
+        Returns:
+            Seconds.
+        """
         try:
             opened = await self.run(self._open_other)
         except RetrievalError as error:
             # The former build goes on answering.
             self._problem = error
-            return
+            # A damaged build is read whole before it is refused: not every second.
+            return FAILED_SECONDS if self.store.current_file.exists() else LOOK_SECONDS
         if opened is not None:
             former, self._snapshot = self._snapshot, opened
             self.settings = opened.settings
@@ -112,13 +120,14 @@ class Library:
             await self.run(self.thumbnails.sweep, opened.build)
         elif self._snapshot is not None and self._snapshot.coordinates is None:
             await self.run(self._snapshot.look_for_map)
+        return LOOK_SECONDS
 
     def _open_other(self) -> Snapshot | None:
-        former = self._snapshot
+        former, settings = self._snapshot, self._current_settings()
         path = self.store.current_build()
-        if former is not None and path in (None, former.build.path):
+        same_build = former is not None and path in (None, former.build.path)
+        if former is not None and same_build and settings == former.settings:
             return None
-        settings = self._current_settings()
         opened = Snapshot(former.searcher.reopened(settings) if former else Searcher.open(settings))
         opened.warm_up()
         return opened
@@ -128,14 +137,17 @@ class Library:
         try:
             settings = self._load_settings()
         except RetrievalError as error:
-            logger.warning("%s", error)
+            if str(error) != self._settings_problem:
+                self._settings_problem = str(error)
+                logger.warning("%s", error)
             return self.settings
+        self._settings_problem = ""
         return settings.model_copy(update={"home": self.settings.home})
 
-    async def _keep_looking(self) -> None:
+    async def _keep_looking(self, seconds: float) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
+            await asyncio.sleep(seconds)
+            seconds = await self.look()
 
     @staticmethod
     def _warm_up(snapshot: Snapshot) -> None:
@@ -157,18 +169,17 @@ class Library:
         check_sources(snapshot, page.source)
         if not page.asks and not page.minus:
             return snapshot, await self.run(snapshot.browse, page)
-        query = await self.run(snapshot.query, page)
-        meaning, milliseconds = await self._meaning(snapshot, page)
+        query = snapshot.query(page)
+        meaning, milliseconds = await self._meaning(snapshot, query)
         answer = await self.run(snapshot.answer, page, query, meaning)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def meaning(self, snapshot: Snapshot, page: SearchPage) -> Meaning:
+    async def meaning(self, snapshot: Snapshot, search: Search) -> Meaning:
         """Return what a search means; raises as `search` does."""
-        return (await self._meaning(snapshot, page))[0]
+        return (await self._meaning(snapshot, snapshot.query(search)))[0]
 
-    async def _meaning(self, snapshot: Snapshot, page: SearchPage) -> tuple[Meaning, float]:
-        query = await self.run(snapshot.query, page)
+    async def _meaning(self, snapshot: Snapshot, query: Query) -> tuple[Meaning, float]:
         if (meaning := snapshot.known_meaning(query)) is not None:
             return meaning, 0.0
         return await asyncio.wrap_future(self._encoding.submit(snapshot.encode, query))

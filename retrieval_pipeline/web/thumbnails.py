@@ -1,6 +1,7 @@
 """Thumbnails by content id: made once, in the workers that decode for the index, kept as WebP."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -109,7 +110,8 @@ class Thumbnails:
             # A temporary file that is left has a writer.
             finished = not path.name.startswith(TEMPORARY_PREFIX)
             if finished and build.number_of(path.stem) is None:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def close(self) -> None:
         """End the workers."""
@@ -125,5 +127,7 @@ def _write(path: Path, decoded: Decoded) -> None:
 def remove_abandoned(directory: Path) -> None:
     """Remove temporary files that lost their writer."""
     for path in directory.glob(f"**/{TEMPORARY_PREFIX}*"):
-        if time.time() - path.stat().st_mtime > ABANDONED:
-            path.unlink(missing_ok=True)
+        # Another server may be quicker.
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
