@@ -132,7 +132,7 @@ def test_nothing_to_index_is_said(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["items.arrow", "vectors.annoy", "build.json"])
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty", "swapped"])
 def test_a_damaged_build_is_refused_before_it_is_loaded_and_is_replaced_by_the_next(
     store: Store, built: Path, name: str, damage: str
 ) -> None:
@@ -146,6 +146,9 @@ def test_a_damaged_build_is_refused_before_it_is_loaded_and_is_replaced_by_the_n
         file.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
     elif damage == "empty":
         file.write_bytes(b"")
+    elif damage == "swapped":
+        other = "items.arrow" if name == "vectors.annoy" else "vectors.annoy"
+        file.write_bytes((built / other).read_bytes())
     with pytest.raises(BuildError, match="run `retrieval index`"):
         Build.open(built)
     assert any(finding.problem for finding in verify(store))

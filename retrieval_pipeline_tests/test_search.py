@@ -9,7 +9,7 @@ from PIL import Image
 
 from retrieval_pipeline import relevance, search
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.errors import BuildError, QueryError
+from retrieval_pipeline.errors import BuildError, QueryError, VectorError
 from retrieval_pipeline.index import build_index, open_current
 from retrieval_pipeline.nearest import Plan
 from retrieval_pipeline.query import weighted
@@ -370,6 +370,23 @@ def test_a_query_that_cannot_be_answered_says_why(
 ) -> None:
     with pytest.raises(QueryError, match=message):
         searcher.search(query)
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        (np.full(DIM, np.nan), "query 0 has length nan, not 1"),
+        (np.zeros(DIM), "query 0 has length 0, not 1"),
+        (np.full(DIM, np.inf), "query 0 has length inf, not 1"),
+        (normalise(np.ones(DIM + 1))[0], rf"expected the shape \(n, {DIM}\)"),
+    ],
+)
+def test_a_vector_that_cannot_be_a_query_is_refused(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch, vector: Vectors, message: str
+) -> None:
+    monkeypatch.setattr(searcher.encoder, "encode_texts", lambda texts: np.array([vector]))
+    with pytest.raises(VectorError, match=message):
+        searcher.search(Query(text="dog"))
 
 
 def test_a_negative_offset_is_an_error(searcher: Searcher) -> None:
