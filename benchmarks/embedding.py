@@ -61,7 +61,7 @@ FILES = {
     "2 MP PNG": ((1600, 1200), ".png", {"B/32": 32}),
 }
 BATCH = 32
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5
 
 
 # The ways

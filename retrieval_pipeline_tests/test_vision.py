@@ -138,5 +138,17 @@ def test_lanes_leave_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_the_peak_is_that_of_a_processor() -> None:
+def test_an_encoder_knows_how_near_it_came_to_the_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert 1e9 < hardware.measured_peak(torch.float32) < 1e13
+    directory = str(make_clip(tmp_path))
+    encoder = load_encoder(directory, device="cpu")
+    # Two layers of 32 x 32 and 32 x 64 weights, 17 tokens: products, then attention.
+    operations = 2 * 2 * 17 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 17 * 32)
+    monkeypatch.setattr(clip_module, "measured_peak", lambda _: 1000.0 * operations)
+    assert encoder.efficiency(images=10_000, seconds=20.0) == pytest.approx(0.5)
+    # Too short to be worth measuring the peak; a tower that nobody has counted.
+    assert encoder.efficiency(images=10, seconds=0.1) is None
+    exact = load_encoder(directory, device="cpu", precision="reference")
+    assert exact.efficiency(images=10_000, seconds=20.0) is None
