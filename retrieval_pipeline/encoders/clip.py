@@ -169,9 +169,10 @@ class ClipEncoder(BaseEncoder):
         self._network = network
         self._fused = towers[0].fused
         # A lane takes a tower, so that the lanes of all devices are busy.
+        self._lanes = lanes_of(network.device) * len(towers)
         self._towers: SimpleQueue[_Tower] = SimpleQueue()
-        for tower in lanes_of(network.device) * towers:
-            self._towers.put(tower)
+        for lane in range(self._lanes):
+            self._towers.put(towers[lane % len(towers)])
         self._tokenizer = tokenizer
         self._limit = _token_limit(tokenizer, network.config.text_config)
         self._padding = "max_length" if network.config.model_type in PADDED_TO_LIMIT else True
@@ -183,7 +184,7 @@ class ClipEncoder(BaseEncoder):
     def in_lanes(self) -> Iterator[Lanes]:
         """See `Encoder.in_lanes`."""
         with one_core_each(self._network.device) as enter:
-            yield Lanes(self._towers.qsize(), enter)
+            yield Lanes(self._lanes, enter)
 
     def efficiency(self, images: int, seconds: float) -> float | None:
         """See `Encoder.efficiency`."""
