@@ -102,6 +102,11 @@ def test_the_assets_and_their_checks_are_there_and_what_runs_by_itself_is_on(
     }
 
 
+def test_one_step_at_a_time_uses_the_model(dev: DagsterDev) -> None:
+    pools = dev.ask("{instance {poolConfig {poolGranularity defaultPoolLimit}}}")
+    assert pools["instance"]["poolConfig"] == {"poolGranularity": "op", "defaultPoolLimit": 1}
+
+
 def test_a_new_file_is_found_without_anyone_doing_anything(
     dev: DagsterDev, config: Path, sample_photos: dict[str, Path]
 ) -> None:

@@ -2,17 +2,16 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.crawl import ManifestReport, update_manifest
+from retrieval_pipeline.crawl import update_manifest
 from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
 from retrieval_pipeline.images import Limits
-from retrieval_pipeline.index import BuildReport, RefusedBuildError
+from retrieval_pipeline.index import RefusedBuildError
 from retrieval_pipeline.items import items_schema
 from retrieval_pipeline.latent_map import COORDINATES
 from retrieval_pipeline.orchestration.automation import (
@@ -34,13 +33,7 @@ from retrieval_pipeline.orchestration.checks import (
     unit_vectors,
     whole_sources,
 )
-from retrieval_pipeline.orchestration.columns import (
-    ANY_DIMENSION,
-    EMBEDDING_LINEAGE,
-    ITEM_LINEAGE,
-    MAP_LINEAGE,
-    columns,
-)
+from retrieval_pipeline.orchestration.columns import ANY_DIMENSION, columns
 from retrieval_pipeline.orchestration.events import (
     Events,
     Made,
@@ -51,26 +44,23 @@ from retrieval_pipeline.orchestration.events import (
     partitions_made,
     result,
 )
-from retrieval_pipeline.orchestration.previews import (
-    map_preview,
-    quarantine_table,
-    source_sheet,
-    unreadable_table,
+from retrieval_pipeline.orchestration.metadata import (
+    build_metadata,
+    embedding_metadata,
+    manifest_metadata,
+    map_metadata,
 )
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
 from retrieval_pipeline.pipeline import (
-    MapReport,
     describe_encoder,
     embedding_elsewhere,
     load_settings_encoder,
     update_index,
     update_map,
 )
-from retrieval_pipeline.stages import Timings
-from retrieval_pipeline.store import MANIFEST, Store, embedding_schema
-from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.store import MANIFEST, embedding_schema
 
 GROUP = "retrieval"
 
@@ -130,7 +120,7 @@ def build_assets(
                     failed[source] = error
                 else:
                     made[source] = Made(
-                        manifest_version(store, source), _manifest_metadata(store, report)
+                        manifest_version(store, source), manifest_metadata(store, report)
                     )
             if failed:
                 yield whole_sources(list(made), failed)
@@ -189,7 +179,7 @@ def build_assets(
                 reports.append(report)
                 made[source] = Made(
                     embeddings_version(store, space, source),
-                    _embedding_metadata(store, settings, space, report),
+                    embedding_metadata(store, settings, space, report),
                     inputs={"file_manifest": manifest_version(store, source)},
                 )
         checks = [
@@ -224,7 +214,7 @@ def build_assets(
                 raise
         if report.kept:
             context.log.warning(f"the index stays as it is: {report.kept}")
-        made = Made(report.info.inputs, _build_metadata(report))
+        made = Made(report.info.inputs, build_metadata(report))
         yield result(context, made, list(build_checks(report.info.checks)))
 
     @dg.asset(
@@ -244,100 +234,7 @@ def build_assets(
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
             report = update_map(settings, build, progress=LogProgress(context.log))
-        made = Made(build.name, _map_metadata(report))
+        made = Made(build.name, map_metadata(report))
         yield result(context, made, [steady_map(settings, report.info)])
 
     return [file_manifest, image_embeddings, retrieval_index, latent_map]
-
-
-def _manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
-    metadata = {
-        "dagster/row_count": report.files,
-        "new": report.new,
-        "changed": report.changed,
-        "removed": report.removed,
-        "unreadable": report.unreadable,
-        "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
-        "table": dg.MetadataValue.path(str(store.manifest(report.source))),
-    }
-    if report.unreadable:
-        metadata["unreadable_files"] = unreadable_table(store, report.source)
-    return metadata
-
-
-def _embedding_metadata(
-    store: Store, settings: Settings, space: VectorSpace, report: EmbedReport
-) -> dict[str, Any]:
-    metadata = {
-        "dagster/row_count": report.known + report.embedded,
-        **EMBEDDING_LINEAGE,
-        "embedded": report.embedded,
-        "duplicates": report.duplicates,
-        "quarantined": report.quarantined,
-        "left_for_next_run": report.left,
-        "images_per_second": round(report.images_per_second, 1),
-        "model": space.model,
-        **_timings_metadata(report.timings),
-        "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
-        "pictures": source_sheet(store, settings, report.source),
-    }
-    if report.quarantined:
-        metadata["quarantine"] = quarantine_table(store, space, report.source)
-    return metadata
-
-
-def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
-    """Say what bounded the speed of embedding, if anything was embedded."""
-    if timings is None:
-        return {}
-    return {
-        "speed": timings.hint,
-        "decode_workers_busy": round(timings.busy(timings.decode), 3),
-        "encoder_busy": round(timings.busy(timings.encode), 3),
-        "timings": dg.MetadataValue.json(timings.seconds),
-    }
-
-
-def _build_metadata(report: BuildReport) -> dict[str, Any]:
-    info = report.info
-    metadata = {
-        "dagster/row_count": info.items,
-        **ITEM_LINEAGE,
-        "files": info.locations,
-        "build": report.build.name,
-        "published": report.published,
-        "model": info.model,
-        "dimensions": info.dim,
-        "recall_at_10": info.recall_at_10,
-        "plan": str(info.calibration.plan),
-        "build_seconds": info.build_seconds,
-        "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
-        "directory": dg.MetadataValue.path(str(report.build)),
-        "files_by_source": dg.MetadataValue.json(info.sources),
-    }
-    if report.kept:
-        metadata["kept"] = report.kept
-    return metadata
-
-
-def _map_metadata(report: MapReport) -> dict[str, Any]:
-    info = report.info
-    if info is None:
-        return {"no_map": report.problem}
-    return {
-        "dagster/row_count": info.items,
-        **MAP_LINEAGE,
-        "build": info.build,
-        "explained_variance": round(sum(info.explained[:2]), 4),
-        "explained_by_axis": list(info.explained),
-        "drift": dg.MetadataValue.null() if info.drift is None else info.drift,
-        "clusters": dg.MetadataValue.table(
-            [
-                dg.TableRecord({"cluster": cluster.name, "images": cluster.images})
-                for cluster in info.clusters
-            ]
-        ),
-        "picture": map_preview(report.directory / "map.png"),
-        "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
-        "directory": dg.MetadataValue.path(str(report.directory)),
-    }

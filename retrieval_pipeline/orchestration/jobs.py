@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 from pydantic import Field
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (
         UnresolvedAssetJobDefinition,
     )
+
+    AssetJob: TypeAlias = UnresolvedAssetJobDefinition
 
 # It looks at all sources, and has a time of its own.
 FRESHNESS = dg.AssetSelection.checks(is_fresh)
@@ -136,7 +138,7 @@ def gc_job() -> None:
     gc()
 
 
-def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAssetJobDefinition":
+def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "AssetJob":
     """Return the job that brings manifests, embeddings, index and map up to date."""
     return dg.define_asset_job(
         "reindex_job",
@@ -145,7 +147,7 @@ def build_reindex_job(assets: Sequence[dg.AssetsDefinition]) -> "UnresolvedAsset
     )
 
 
-def build_crawl_job() -> "UnresolvedAssetJobDefinition":
+def build_crawl_job() -> "AssetJob":
     """Return the job that looks at a directory; what is new there makes the rest follow."""
     return dg.define_asset_job(
         "crawl_job",
@@ -154,9 +156,7 @@ def build_crawl_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def build_nightly_schedule(
-    settings: Settings, job: "UnresolvedAssetJobDefinition"
-) -> dg.ScheduleDefinition:
+def build_nightly_schedule(settings: Settings, job: "AssetJob") -> dg.ScheduleDefinition:
     """Return the schedule that makes up for whatever sensors missed or failed at."""
 
     @dg.schedule(

@@ -16,10 +16,7 @@ from retrieval_pipeline.saved_queries import SavedAnswer, run_saved_query
 from retrieval_pipeline.search import Searcher
 
 if TYPE_CHECKING:
-    # What define_asset_job returns has no public name.
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
+    from retrieval_pipeline.orchestration.jobs import AssetJob
 
 NOTHING_NEW = dg.AssetCheckSpec(
     "nothing_new",
@@ -85,7 +82,7 @@ def _metadata(settings: Settings, found: SavedAnswer) -> dict[str, Any]:
     return metadata
 
 
-def build_saved_queries_job() -> "UnresolvedAssetJobDefinition":
+def build_saved_queries_job() -> "AssetJob":
     """Return the job that asks saved queries."""
     return dg.define_asset_job(
         "saved_queries_job",
@@ -94,9 +91,7 @@ def build_saved_queries_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def build_saved_queries_schedule(
-    settings: Settings, job: "UnresolvedAssetJobDefinition"
-) -> dg.ScheduleDefinition:
+def build_saved_queries_schedule(settings: Settings, job: "AssetJob") -> dg.ScheduleDefinition:
     """Return the schedule that asks all saved queries; off, since a new index makes them ask."""
 
     @dg.schedule(

@@ -17,10 +17,7 @@ from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.store import Store
 
 if TYPE_CHECKING:
-    # What define_asset_job returns has no public name.
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
+    from retrieval_pipeline.orchestration.jobs import AssetJob
 
 # Dagster gives a sensor 60 seconds: no listing begins after the first, nor takes longer than the
 # second. What was not looked at is looked at first next time.
@@ -123,7 +120,7 @@ def build_watch_sensor(
     settings: Settings,
     by_source: dg.PartitionsDefinition[str],
     by_recommender: dg.PartitionsDefinition[str],
-    job: "UnresolvedAssetJobDefinition",
+    job: "AssetJob",
 ) -> dg.SensorDefinition:
     """Return the sensor that starts `job` for each directory that has changed."""
 

@@ -1,0 +1,118 @@
+"""What each run of the flow tells people of what it made, and what Dagster plots over time."""
+
+from typing import Any
+
+import dagster as dg
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.crawl import ManifestReport
+from retrieval_pipeline.embed import EmbedReport
+from retrieval_pipeline.index import BuildReport
+from retrieval_pipeline.orchestration.columns import EMBEDDING_LINEAGE, ITEM_LINEAGE, MAP_LINEAGE
+from retrieval_pipeline.orchestration.previews import (
+    map_preview,
+    quarantine_table,
+    source_sheet,
+    unreadable_table,
+)
+from retrieval_pipeline.pipeline import MapReport
+from retrieval_pipeline.stages import Timings
+from retrieval_pipeline.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+
+
+def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
+    """Tell what a crawl found."""
+    metadata = {
+        "dagster/row_count": report.files,
+        "new": report.new,
+        "changed": report.changed,
+        "removed": report.removed,
+        "unreadable": report.unreadable,
+        "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
+        "table": dg.MetadataValue.path(str(store.manifest(report.source))),
+    }
+    if report.unreadable:
+        metadata["unreadable_files"] = unreadable_table(store, report.source)
+    return metadata
+
+
+def embedding_metadata(
+    store: Store, settings: Settings, space: VectorSpace, report: EmbedReport
+) -> dict[str, Any]:
+    """Tell what became of the images of a source, with some of them to look at."""
+    metadata = {
+        "dagster/row_count": report.known + report.embedded,
+        **EMBEDDING_LINEAGE,
+        "embedded": report.embedded,
+        "duplicates": report.duplicates,
+        "quarantined": report.quarantined,
+        "left_for_next_run": report.left,
+        "images_per_second": round(report.images_per_second, 1),
+        "model": space.model,
+        **_timings_metadata(report.timings),
+        "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
+        "pictures": source_sheet(store, settings, report.source),
+    }
+    if report.quarantined:
+        metadata["quarantine"] = quarantine_table(store, space, report.source)
+    return metadata
+
+
+def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
+    """Say what bounded the speed of embedding, if anything was embedded."""
+    if timings is None:
+        return {}
+    return {
+        "speed": timings.hint,
+        "decode_workers_busy": round(timings.busy(timings.decode), 3),
+        "encoder_busy": round(timings.busy(timings.encode), 3),
+        "timings": dg.MetadataValue.json(timings.seconds),
+    }
+
+
+def build_metadata(report: BuildReport) -> dict[str, Any]:
+    """Tell what the current build is, and why it stayed the current one if it did."""
+    info = report.info
+    metadata = {
+        "dagster/row_count": info.items,
+        **ITEM_LINEAGE,
+        "files": info.locations,
+        "build": report.build.name,
+        "published": report.published,
+        "model": info.model,
+        "dimensions": info.dim,
+        "recall_at_10": info.recall_at_10,
+        "plan": str(info.calibration.plan),
+        "build_seconds": info.build_seconds,
+        "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
+        "directory": dg.MetadataValue.path(str(report.build)),
+        "files_by_source": dg.MetadataValue.json(info.sources),
+    }
+    if report.kept:
+        metadata["kept"] = report.kept
+    return metadata
+
+
+def map_metadata(report: MapReport) -> dict[str, Any]:
+    """Tell what a map shows, with its picture, or why there is none."""
+    info = report.info
+    if info is None:
+        return {"no_map": report.problem}
+    return {
+        "dagster/row_count": info.items,
+        **MAP_LINEAGE,
+        "build": info.build,
+        "explained_variance": round(sum(info.explained[:2]), 4),
+        "explained_by_axis": list(info.explained),
+        "drift": dg.MetadataValue.null() if info.drift is None else info.drift,
+        "clusters": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"cluster": cluster.name, "images": cluster.images})
+                for cluster in info.clusters
+            ]
+        ),
+        "picture": map_preview(report.directory / "map.png"),
+        "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
+        "directory": dg.MetadataValue.path(str(report.directory)),
+    }
