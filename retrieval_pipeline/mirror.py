@@ -143,9 +143,12 @@ class Mirror:
         missing.sort(key=lambda path: path == CURRENT)
         plain = [path for path in missing if path != CURRENT]
         with ThreadPoolExecutor(THREADS) as pool:
-            fetched = dict(zip(plain, pool.map(self._fetch, plain), strict=True))
+            list(pool.map(self._fetch, plain))
         for path in missing[len(plain) :]:
-            fetched[path] = self._fetch(path)
+            self._fetch(path)
+        # Manifests tell the last look by their time, and maps their order by that of the directory.
+        missing.sort(key=lambda path: there[path][1])
+        fetched = {path: self._date(path, there[path][1]) for path in missing}
         for path in here.keys() - there.keys():
             (self.home / path).unlink(missing_ok=True)
             for parent in (self.home / path).parents:
@@ -155,7 +158,14 @@ class Mirror:
         here |= fetched
         self._write_record(folder, {path: (there[path], here[path]) for path in there})
 
-    def _fetch(self, path: str) -> Stamp:
+    def _date(self, path: str, mtime_ns: int) -> Stamp:
+        """Give a file and its directory the time of change that they have there."""
+        target = self.home / path
+        os.utime(target, ns=(mtime_ns, mtime_ns))
+        os.utime(target.parent, ns=(mtime_ns, mtime_ns))
+        return _stamp(target)
+
+    def _fetch(self, path: str) -> None:
         target = self.home / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
@@ -164,7 +174,6 @@ class Mirror:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        return _stamp(target)
 
     def _keep_up(self, folders: Sequence[str], claim: "_Claim", ended: threading.Event) -> None:
         while not ended.wait(PUSH_SECONDS):

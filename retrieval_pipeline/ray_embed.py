@@ -27,10 +27,10 @@ from retrieval_pipeline.lanes import Embedded, EncodeLanes, Result
 from retrieval_pipeline.remote import Place, Remote
 from retrieval_pipeline.vectors import VectorSpace
 
-# Images in one call of a decoder: some 10 to 40 MB of pixels.
-DECODE_ROWS = 128
-# In one call of an encoder; it cuts them into its own batches.
-ENCODE_ROWS = 512
+# Images in one call of an actor, which an encoder cuts into its own batches: enough to make the
+# call worth it, few enough that a run on processors hears of results now and then.
+CPU_ROWS = 64
+GPU_ROWS = 512
 
 JOBS = pa.schema(
     [
@@ -120,14 +120,13 @@ def embedded_by_ray(
 
     with _connected(ray, settings.address):
         table = _table_of(jobs)
+        rows = GPU_ROWS if settings.num_gpus else CPU_ROWS
         data = (
-            ray.data.from_arrow(
-                [table.slice(start, ENCODE_ROWS) for start in range(0, len(table), ENCODE_ROWS)]
-            )
+            ray.data.from_arrow([table.slice(start, rows) for start in range(0, len(table), rows)])
             .map_batches(
                 Decoder,
                 fn_constructor_args=(description.transform, limits),
-                batch_size=DECODE_ROWS,
+                batch_size=CPU_ROWS,
                 batch_format="pyarrow",
                 num_cpus=1,
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=settings.decoders),
@@ -135,7 +134,7 @@ def embedded_by_ray(
             .map_batches(
                 ImageEncoder,
                 fn_constructor_args=(load, description.space),
-                batch_size=ENCODE_ROWS,
+                batch_size=rows,
                 batch_format="pyarrow",
                 num_cpus=1,
                 num_gpus=settings.num_gpus,

@@ -71,8 +71,7 @@ def settings(pictures: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_embed, "DECODE_ROWS", 1)
-    monkeypatch.setattr(ray_embed, "ENCODE_ROWS", 2)
+    monkeypatch.setattr(ray_embed, "CPU_ROWS", 2)
     monkeypatch.setattr(embed, "PART_ROWS", 2)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -201,7 +202,7 @@ def status_text(status: LibraryStatus) -> str:
     if status.problem:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
-        lines += ["", *_source_lines(source)]
+        lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
     return "\n".join(lines)
 
 
@@ -257,12 +258,15 @@ def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:
     return "\n".join([*lines, f"{total:>9}  {what}"])
 
 
-def _source_lines(source: SourceStatus) -> list[str]:
+def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     where = f"{source.name}  {printable(str(source.path))}"
     if not source.reachable:
         where += "  (not reachable now)"
     if source.crawled_at is None:
-        return [where, "  not looked at yet"]
+        missing = (
+            "no tables on this machine: ask one that indexes" if remote else "not looked at yet"
+        )
+        return [where, f"  {missing}"]
     lines = [
         where,
         f"  {_plural(source.files, 'file')}, {_plural(source.images, 'image')}, "
