@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from retrieval_pipeline.web import reveal
+from retrieval_pipeline.web import api, reveal
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline_tests.web import NASTY, WebLibrary, client_of
 
@@ -173,6 +173,21 @@ def test_other_methods_are_refused(client: TestClient, method: str) -> None:
 def test_a_method_that_a_path_does_not_know_is_a_problem_too(client: TestClient) -> None:
     answer = client.post("/api/search")
     assert (answer.status_code, answer.json()["title"]) == (405, "Method Not Allowed")
+
+
+def test_a_bug_is_a_problem_without_details_and_with_all_headers(
+    indexed_library: WebLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(api, "recommender_names", broken)
+    with client_of(indexed_library, raise_server_exceptions=False) as client:
+        answer = client.get("/api/recommenders")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "secret" not in answer.text
 
 
 # Other machines

@@ -81,6 +81,6 @@ def client_of(
     """Give a client of a running application."""
     access = access or Access()
     app = create_app(lambda: load_settings(library.settings_file), access)
-    with TestClient(app, base_url=BASE, raise_server_exceptions=True, **options) as client:
+    with TestClient(app, base_url=BASE, **options) as client:
         client.headers["x-retrieval-token"] = access.csrf_token
         yield client

@@ -9,12 +9,15 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.clusters import sample
+from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.duplicates import DuplicateGroup
+from retrieval_pipeline.images import Reason
 from retrieval_pipeline.index import BuildInfo
 from retrieval_pipeline.items import Location
 from retrieval_pipeline.judgements import recommender_names
@@ -170,7 +173,7 @@ class Run(BaseModel):
     current: bool
 
 
-class Status(BaseModel):
+class LibraryState(BaseModel):
     """What is indexed, by which model, how fresh, and what failed."""
 
     home: str
@@ -454,23 +457,23 @@ def _failures(library: Library, asked: FailuresOf) -> Failures:
     failures = []
     for source in library.settings.source_names:
         manifest = read_manifest(library.store, source)
-        present = set(manifest["content_id"].to_pylist())
+        unread = manifest.filter(pc.not_equal(manifest["status"], Status.OK.value))
         failures += [
             Failure(
                 source=source,
                 path=row["path"],
-                reason="unreadable",
+                reason=Reason.UNREADABLE,
                 detail=row["error"] or row["status"],
                 attempts=1,
                 last_tried=None,
             )
-            for row in manifest.to_pylist()
-            if row["status"] != "ok"
+            for row in unread.to_pylist()
         ]
+        kept = read_quarantine(library.store, space, source)
+        present = pc.is_in(kept["content_id"], manifest["content_id"].combine_chunks())
         failures += [
             Failure(source=source, **{name: row[name] for name in _QUARANTINE_FIELDS})
-            for row in read_quarantine(library.store, space, source).to_pylist()
-            if row["content_id"] in present
+            for row in kept.filter(present).to_pylist()
         ]
     if asked.source is not None:
         failures = [each for each in failures if each.source == asked.source]
@@ -486,12 +489,12 @@ def _failures(library: Library, asked: FailuresOf) -> Failures:
 _QUARANTINE_FIELDS = ("path", "reason", "detail", "attempts", "last_tried")
 
 
-async def status(request: Request, _: Nothing) -> Status:
+async def status(request: Request, _: Nothing) -> LibraryState:
     """Tell what is indexed, by which model, how fresh, and what failed."""
     library = library_of(request)
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
-    return Status.model_validate(
+    return LibraryState.model_validate(
         status_json(state) | {"serving": serving, "runs": [_run(*each) for each in runs]}
     )
 
@@ -649,6 +652,6 @@ OPERATIONS = (
         returns=Failures,
         problems=(_NO_INDEX,),
     ),
-    Operation("GET", "/api/status", status, returns=Status, problems=(_NO_INDEX,)),
+    Operation("GET", "/api/status", status, returns=LibraryState, problems=(_NO_INDEX,)),
     Operation("GET", "/api/token", token, returns=Token),
 )

@@ -1,7 +1,6 @@
 """The ASGI application: routes, what guards them, and how errors are shown."""
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
@@ -17,9 +16,7 @@ from retrieval_pipeline.web import api, pages
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import problem_response
 from retrieval_pipeline.web.problems import RequestError
-from retrieval_pipeline.web.security import Access, Guard
-
-logger = logging.getLogger(__name__)
+from retrieval_pipeline.web.security import HEADERS, Access, Guard
 
 
 def create_app(
@@ -46,7 +43,11 @@ def create_app(
     app = Starlette(
         routes=[*(operation.route() for operation in api.OPERATIONS), *pages.ROUTES],
         middleware=[Middleware(Guard, access=access), Middleware(Refusals)],
-        exception_handlers={HTTPException: _on_http_error, RequestError: _on_request_error},
+        exception_handlers={
+            HTTPException: _on_http_error,
+            RequestError: _on_request_error,
+            Exception: _on_bug,
+        },
         lifespan=lifespan,
     )
     app.state.access = access
@@ -84,6 +85,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 async def _on_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return _shown(request, error)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; the server logs it. The guard does not see this answer."""
+    detail = "this is a bug: the terminal that runs the server shows where"
+    response = _shown(request, RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+    response.headers.update(HEADERS)
+    return response
 
 
 def _shown(request: Request, error: RequestError) -> Response:

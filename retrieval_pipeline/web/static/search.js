@@ -82,6 +82,9 @@ function arrive() {
   const list = state.querySelector(".cards");
   const summary = document.getElementById("summary")?.textContent;
   document.title = here.size ? `${summary} · retrieval` : "retrieval";
+  // The map can be coloured by what was asked.
+  const text = here.get("text");
+  document.querySelector('nav a[href^="/map"]').href = text ? `/map?${new URLSearchParams({ text })}` : "/map";
   grid = null;
   if (list) {
     const search = new URLSearchParams(here);
