@@ -215,5 +215,7 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
 def as_matrix(column: pa.Array | pa.ChunkedArray, dim: int) -> Vectors:
     """View a fixed-size-list column as float32 (n, dim), without a copy of a single chunk."""
     array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
-    flat: Vectors = array.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, dim)
+    flat = array.flatten()
+    # `to_numpy` would import pandas where it is installed, which takes as long as all the rest.
+    values = np.frombuffer(flat.buffers()[1], np.float32, len(flat), flat.offset * 4)
+    return values.reshape(-1, dim)

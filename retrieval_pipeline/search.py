@@ -474,8 +474,10 @@ class Searcher:
     ) -> tuple[Hit, ...]:
         ranks = [group[0] for group in page]
         columns = ["content_id", "locations", "width", "height"]
-        numbers = pa.array(ranking.numbers[ranks])
-        rows = self.build.items.select(columns).take(numbers).to_pylist()
+        numbers = np.ascontiguousarray(ranking.numbers[ranks], np.int64)
+        # `pa.array` would import pandas where it is installed, as `to_numpy` would.
+        chosen = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+        rows = self.build.items.select(columns).take(chosen).to_pylist()
         passes = location_test(query)
         hits = []
         for row, rank, group in zip(rows, ranks, page, strict=True):
