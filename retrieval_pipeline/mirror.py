@@ -41,7 +41,8 @@ THREADS = 16
 TEMPORARY_PREFIX = ".tmp-"
 
 # What only matters to its machine: locks, and which files were hashed there.
-LOCAL = ("lock", "checked.json")
+CHECKED = "checked.json"
+LOCAL = ("lock", CHECKED)
 
 # Size in bytes and time of change in ns.
 Stamp = tuple[int, int]
@@ -138,7 +139,14 @@ class Mirror:
             if not _is_temporary(info.path)
         }
         record, here = self._read_record(folder), self._files(folder)
-        missing = [path for path in there if record.get(path) != (there[path], here.get(path))]
+        # The times of object stores are whole seconds. What can change twice in one, and is small,
+        # is fetched always.
+        doubtful = there.keys() if folder in VOTES else {CURRENT}
+        missing = [
+            path
+            for path in there
+            if path in doubtful or record.get(path) != (there[path], here.get(path))
+        ]
         # The pointer last: a build that it names is complete.
         missing.sort(key=lambda path: path == CURRENT)
         plain = [path for path in missing if path != CURRENT]
@@ -151,12 +159,15 @@ class Mirror:
         fetched = {path: self._date(path, there[path][1]) for path in missing}
         for path in here.keys() - there.keys():
             (self.home / path).unlink(missing_ok=True)
-            for parent in (self.home / path).parents:
-                if parent == self.home or any(parent.iterdir()):
-                    break
-                parent.rmdir()
+            self._remove_empty((self.home / path).parent)
         here |= fetched
         self._write_record(folder, {path: (there[path], here[path]) for path in there})
+
+    def _remove_empty(self, directory: Path) -> None:
+        while directory != self.home and {each.name for each in directory.iterdir()} <= {CHECKED}:
+            (directory / CHECKED).unlink(missing_ok=True)
+            directory.rmdir()
+            directory = directory.parent
 
     def _date(self, path: str, mtime_ns: int) -> Stamp:
         """Give a file and its directory the time of change that they have there."""

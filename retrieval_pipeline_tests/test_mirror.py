@@ -17,7 +17,7 @@ from retrieval_pipeline.judgements import add_judgements, read_judgements
 from retrieval_pipeline.pipeline import index_sources
 from retrieval_pipeline.remote import Remote
 from retrieval_pipeline.search import Query, Searcher
-from retrieval_pipeline.store import Store, discard, read_manifest
+from retrieval_pipeline.store import Store, discard, new_directory, read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.verify import verify
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
@@ -101,6 +101,29 @@ def test_machines_take_turns_and_see_what_the_other_did(home: Remote, machine: M
             "part-000002.parquet",
         ]
         assert not first.manifest("here").exists()
+
+
+def test_a_build_that_was_removed_goes_from_every_copy(machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    with first.locked(), new_directory(first.new_build(SPACE, "old")) as build:
+        (build / "build.json").write_text("{}")
+    with second.locked():
+        (old,) = second.all_builds()
+        assert (old / "build.json").read_text() == "{}"
+        (old / "checked.json").write_text("what this machine hashed")
+    with first.locked():
+        discard(first.all_builds()[0])
+    with second.locked():
+        assert not second.all_builds()
+
+
+def test_copies_have_the_times_of_the_bucket(home: Remote, machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    with first.locked():
+        write_manifest(first, "here", {"a.jpg": "a"})
+    with second.locked():
+        info = (home / "manifest/here.parquet").info()
+        assert second.manifest("here").stat().st_mtime_ns == info.mtime_ns
 
 
 def test_two_machines_never_write_at_a_time(machine: Machine) -> None:
