@@ -8,9 +8,8 @@ Queries like pictures come from the same distribution; queries like texts from a
     python benchmarks/search.py --dim 768 --rows 10000 100000 1000000
 
 Every step runs in a process of its own, with one thread; latencies are its processor time, which
-other programs disturb less. hnswlib and faiss are optional peers:
-pip install hnswlib faiss-cpu. Their search parameter, and only theirs, is chosen on the queries
-that it is then measured with.
+other programs disturb less. hnswlib and faiss are optional peers, which the extra `bench` installs;
+their search parameter, and only theirs, is chosen on the queries that it is then measured with.
 """
 
 import argparse
