@@ -11,6 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
@@ -157,6 +159,19 @@ def test_a_run_over_all_sources_loads_the_model_once(
     assert metadata(reindexed, "image_embeddings", "things")["embedded"] == 2
     # And once more for the words that a first index is measured with.
     assert len(loads) == 2
+
+
+def test_after_a_run_over_all_sources_nothing_is_stale(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    graph = definitions.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    for asset in ("file_manifest", "image_embeddings"):
+        for source in ("animals", "things"):
+            status = resolver.get_status(dg.AssetKey(asset), source)
+            assert status is StaleStatus.FRESH, (asset, source)
+    for asset in ("retrieval_index", "latent_map"):
+        assert resolver.get_status(dg.AssetKey(asset)) is StaleStatus.FRESH
 
 
 def test_no_event_is_large(reindexed: dg.ExecuteInProcessResult) -> None:

@@ -156,6 +156,29 @@ def test_an_index_that_fails_its_check_is_not_published_and_nothing_follows(
     assert open_current(embedded).path == before
 
 
+def test_a_new_model_takes_over_in_dagster_when_it_has_embedded_everything(
+    config: Path, embedded: Store, space: VectorSpace, instance: dg.DagsterInstance
+) -> None:
+    former = VectorSpace("former", "r1", 16, "p")
+    write_part(embedded, former, "a", NAMES, random_vectors(len(NAMES), former.dim))
+    index.build_index(embedded, former, ["a"])
+    (part,) = embedded.parts(space)
+    away = part.rename(embedded.home / "away")
+
+    def build() -> dict[str, object]:
+        result = run(config, instance, "retrieval_index")
+        (event,) = result.asset_materializations_for_node("retrieval_index")
+        return {name: value.value for name, value in event.metadata.items()}
+
+    waiting = build()
+    assert waiting["model"] == "former"
+    assert waiting["published"] is False
+    assert waiting["kept"] == ("before offline can take over, it has images to embed: 12 of a")
+    away.rename(part)
+    assert build()["published"] is True
+    assert open_current(embedded).info.model == "offline"
+
+
 def is_fresh(config: Path, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
     library = Library(config_file=str(config))
     defs = build_definitions(load_settings(config), library)

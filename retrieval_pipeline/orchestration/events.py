@@ -86,19 +86,35 @@ def result(
 def partitions_made(
     context: dg.AssetExecutionContext, made: Mapping[str, Made]
 ) -> Iterator[dg.AssetMaterialization]:
-    """Yield an event for each partition; alone, they record what was done before a failure."""
+    """Yield an event for each partition; alone, they record what was done before a failure.
+
+    The tags are those that Dagster itself writes for one partition; they decide what is stale.
+    """
     code_version = context.assets_def.code_versions_by_key[context.asset_key]
     for partition, each in made.items():
         tags = {
             "dagster/data_version": each.version,
             "dagster/data_version_is_user_provided": "true",
-            **{f"dagster/input_data_version/{key}": each.inputs[key] for key in each.inputs},
         }
         if code_version:
             tags["dagster/code_version"] = code_version
+        for asset, version in each.inputs.items():
+            tags[f"dagster/input_data_version/{asset}"] = version
+            event = _latest_event(context.instance, dg.AssetKey(asset), partition)
+            tags[f"dagster/input_event_pointer/{asset}"] = str(event or "NULL")
         yield dg.AssetMaterialization(
             context.asset_key, partition=partition, metadata=each.metadata, tags=tags
         )
+
+
+def _latest_event(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> int | None:
+    """Return the number of the last event of an input: of that partition, if it has any."""
+    for fetch in (instance.fetch_materializations, instance.fetch_observations):
+        for partitions in ([partition], None):
+            wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
+            if records := fetch(wanted, limit=1).records:
+                return records[0].storage_id
+    return None
 
 
 @contextlib.contextmanager
