@@ -53,6 +53,26 @@ class Query:
         return " ".join(part for part in parts if part)
 
     @property
+    def filters(self) -> "Query":
+        """The filters alone: what decides which items may be hits."""
+        return Query(
+            sources=self.sources,
+            paths=self.paths,
+            after=self.after,
+            before=self.before,
+            min_width=self.min_width,
+            min_height=self.min_height,
+            formats=self.formats,
+        )
+
+    @property
+    def meaning(self) -> "Query":
+        """The words and pictures alone: what decides its vectors."""
+        return Query(
+            text=self.text, images=self.images, like=self.like, plus=self.plus, minus=self.minus
+        )
+
+    @property
     def wanted(self) -> list[tuple[float, str]]:
         """Weight and words of `text` and `plus`.
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # Queries whose scores are computed as one product: 256 MB of scores for a million items.
 BATCH = 64
+# Filters whose items are remembered: a megabyte each for a million items.
+FILTERS = 16
 # Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
 JUDGED_ROWS = 10 * BLOCK
 
@@ -157,6 +159,7 @@ class Searcher:
         self.build = build
         self._encoder = encoder
         self._text_encoder: EncodeTexts | None = None
+        self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
 
     @classmethod
     def open(cls, settings: Settings) -> "Searcher":
@@ -297,10 +300,12 @@ class Searcher:
     def allowed(self, query: Query) -> Flags | None:
         """Return which items pass the filters, bool (items,), or None without filters.
 
+        They are remembered: all pages of an answer have the same. Do not change them.
+
         Raises:
             QueryError: A filter names a source that is not in the index.
         """
-        return passing(self.build, query)
+        return self._passing(query.filters)
 
     def meanings(self, queries: Sequence[Query]) -> list[Meaning]:
         """Return what each query means; all their texts are encoded together.

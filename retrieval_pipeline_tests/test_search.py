@@ -104,6 +104,18 @@ def test_a_meaning_that_is_known_is_not_encoded_again_and_gives_the_same_hits(
     assert len(searcher.encoder.calls) == calls  # type: ignore[attr-defined]
 
 
+def test_a_filter_is_evaluated_once_for_all_pages_and_queries(
+    searcher: Searcher,
+) -> None:
+    query = Query(text="dog", paths=("show/*",))
+    flags = searcher.allowed(query)
+    assert searcher.allowed(Query(text="cat", paths=("show/*",))) is flags
+    assert searcher.allowed(Query(text="dog", paths=("*cat*",))) is not flags
+    pages = [searcher.search(query, 5, offset) for offset in (0, 5)]
+    assert len({hit.content_id for page in pages for hit in page}) == 10
+    assert searcher.allowed(Query(text="dog")) is None
+
+
 def test_hits_can_be_confined_to_given_items_on_top_of_the_filters(searcher: Searcher) -> None:
     among = np.zeros(len(searcher.build), np.bool_)
     among[[searcher.build.number_of(content(name)) for name in ("dog+cat", "car+dog")]] = True

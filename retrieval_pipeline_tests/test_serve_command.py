@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -81,6 +83,35 @@ def test_a_port_in_use_is_one_line_and_names_a_free_one(library: WebLibrary) -> 
     assert len(ended.stderr.splitlines()) == 1
     assert f"port {port} is in use" in ended.stderr
     assert "is free: add --port" in ended.stderr
+
+
+def test_at_a_terminal_the_next_free_port_is_offered(library: WebLibrary) -> None:
+    keyboard, terminal = pty.openpty()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "retrieval_pipeline", "serve", "--port", str(port)],
+            stdin=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=library.root,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        os.write(keyboard, b"y\n")
+        assert process.stderr is not None
+        try:
+            said = process.stderr.readline() + process.stderr.readline()
+            assert f"port {port} is in use" in said
+            offered = re.search(r"Use (\d+) instead\?", said)
+            assert offered and f"http://127.0.0.1:{offered[1]}/" in said
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+            os.close(keyboard)
+            os.close(terminal)
 
 
 def test_other_machines_need_a_token_and_it_says_so(library: WebLibrary) -> None:

@@ -116,7 +116,7 @@ class Snapshot:
 
     def known_meaning(self, query: Query) -> Meaning | None:
         """Return the meaning of a query that was asked before."""
-        key = _without_filters(query)
+        key = query.meaning
         with self._lock:
             if key in self._meanings:
                 self._meanings.move_to_end(key)
@@ -144,7 +144,7 @@ class Snapshot:
             self._no_encoder = time.monotonic() + ENCODER_PAUSE, error
             raise
         with self._lock:
-            self._meanings[_without_filters(query)] = meaning
+            self._meanings[query.meaning] = meaning
             if len(self._meanings) > MEANINGS:
                 self._meanings.popitem(last=False)
         return meaning, round(1000 * (time.perf_counter() - started), 3)
@@ -410,14 +410,3 @@ def check_sources(snapshot: Snapshot, sources: Sequence[str]) -> None:
         if source not in known:
             message = f'there is no source "{source}" in the index (sources: {", ".join(known)})'
             raise wrong([FieldProblem(field="source", message=message)])
-
-
-def _without_filters(query: Query) -> Query:
-    """Return what decides a query's meaning."""
-    return Query(
-        text=query.text,
-        images=query.images,
-        like=query.like,
-        plus=query.plus,
-        minus=query.minus,
-    )
