@@ -144,6 +144,10 @@ class BuildReport:
     kept: str = ""
 
 
+class OtherVersionError(BuildError):
+    """A build that another version of this program wrote; it may be whole."""
+
+
 class RefusedBuildError(BuildError):
     """A new build did not pass its checks; the one before it goes on answering."""
 
@@ -390,7 +394,7 @@ def read_info(build: Path) -> BuildInfo:
     try:
         found = from_json(data)
         if (found.get("format"), found.get("metric")) != (FORMAT, METRIC):
-            raise BuildError(f"{build}: made by another version: run `retrieval index`")
+            raise OtherVersionError(f"{build}: made by another version: run `retrieval index`")
         return BuildInfo.model_validate(found)
     except (ValueError, AttributeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"

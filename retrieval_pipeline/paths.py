@@ -14,6 +14,8 @@ _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2})")
 def to_text(path: str | bytes) -> str:
     r"""Return a file system path as valid Unicode: a bad byte becomes `\xNN`, a backslash `\\`."""
     name = os.fsdecode(path).replace("\\", "\\\\")
+    if name.isascii():
+        return name
     return "".join(
         f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in name
     )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.crawl import Status
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
 from retrieval_pipeline.images import Reason
-from retrieval_pipeline.index import Build
+from retrieval_pipeline.index import Build, OtherVersionError, read_info
 from retrieval_pipeline.items import as_matrix
 from retrieval_pipeline.judgements import read_judgements
 from retrieval_pipeline.latent_map import read_coordinates, read_map_info
@@ -82,6 +82,8 @@ def _findings(store: Store) -> Iterator[Finding]:
 def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
     try:
         check(path)
+    except OtherVersionError as error:
+        return Finding(path, None, str(error))
     except RetrievalError as error:
         return Finding(path, str(error))
     return Finding(path, None)
@@ -184,7 +186,7 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
         ) as child:
             assert child.stdout
             for line in child.stdout:
-                yield Finding(remaining.pop(0), json.loads(line))
+                yield Finding(remaining.pop(0), *json.loads(line))
         if remaining:
             build = remaining.pop(0)
             yield Finding(build, f"{build}: reading it ended with {child.returncode}")
@@ -204,12 +206,17 @@ def _check_current(store: Store) -> None:
     build = store.current_build()
     if build is None or not build.is_dir():
         raise StoreError(f"{store.current_file}: names a build that is not there: {build}")
+    try:
+        read_info(build)
+    except OtherVersionError as error:
+        raise StoreError(f"{store.current_file}: {error}") from None
 
 
 def main() -> None:
     """Check the builds that the command line names; answer each with a line of JSON."""
     for path in map(Path, sys.argv[1:]):
-        sys.stdout.write(json.dumps(_finding(path, _read_whole_build).problem) + "\n")
+        finding = _finding(path, _read_whole_build)
+        sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")
         sys.stdout.flush()
 
 

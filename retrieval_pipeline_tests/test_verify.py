@@ -288,6 +288,16 @@ def test_a_build_that_crashes_its_reader_is_found_and_the_others_are_checked(
     assert findings[1:] == [Finding(builds[1], None)]
 
 
+def test_a_build_of_another_version_is_noted_unless_it_is_to_answer(store: Store) -> None:
+    builds = store.all_builds()
+    for build in builds:
+        info = build / "build.json"
+        info.write_text(info.read_text().replace('"format": ', '"format": 1'))
+    findings = list(verify(store))
+    assert [each.file for each in findings if "another version" in str(each.note)] == builds
+    assert list(problems(store)) == [store.current_file]
+
+
 def test_what_a_run_replaces_meanwhile_is_no_finding(store: Store, space: VectorSpace) -> None:
     findings = verify(store)
     next(findings)

@@ -1,0 +1,254 @@
+"""Does anything get lost? Random edits, kills, full disks, two runs at once, queries throughout.
+
+    python benchmarks/soak.py [--rounds 30] [--seed 1] [--model offline]
+
+Each round edits the pictures, also while they are indexed, and lets `retrieval index` meet a fate:
+it may finish, be killed, be asked to stop, run out of disk space (which takes root, for a file
+system of its own), or meet a second run. Meanwhile this process opens the current build again and
+again, asks for the nearest items of a random one and compares them with an exact scan. At the end,
+everything is compared with a fresh index of the same files.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index import open_current
+from retrieval_pipeline.store import MANIFEST, QUARANTINE, Store, read_table
+from retrieval_pipeline.verify import verify
+
+PICTURES = 60
+# A killed run has got anywhere between its start and its end.
+LONGEST_LIFE = 12.0
+
+
+class Soak:
+    """The library, its chaos, and what was counted."""
+
+    def __init__(self, root: Path, home: Path, seed: int, model: str) -> None:
+        self.root, self.home, self.model = root, home, model
+        self.pictures = root / "pictures"
+        self.pictures.mkdir()
+        self.chance = random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.made = 0
+        self.settings = self.write_settings("soak", home)
+        for _ in range(PICTURES):
+            self.add()
+
+    def write_settings(self, name: str, home: Path) -> Path:
+        file = self.root / f"{name}.toml"
+        file.write_text(
+            f'home = "{home}"\nmodel = "{self.model}"\ndevice = "cpu"\nmax_shrink = 0.9\n'
+            f'[[sources]]\nname = "pictures"\npath = "{self.pictures}"\n'
+        )
+        return file
+
+    # Edits
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.pictures.rglob("*") if path.is_file())
+
+    def add(self) -> None:
+        self.made += 1
+        folder = self.pictures / str(self.chance.randrange(5))
+        folder.mkdir(exist_ok=True)
+        self.paint(folder / f"{self.made}.png")
+
+    def paint(self, path: Path) -> None:
+        noise = np.frombuffer(self.chance.randbytes(8 * 8 * 3), np.uint8).reshape(8, 8, 3)
+        size = self.chance.randrange(30, 90)
+        Image.fromarray(noise).resize((size, 50)).save(path)
+
+    def edit(self) -> None:
+        """Add, change, remove, move, copy or break a file."""
+        files = self.files()
+        path = self.chance.choice(files)
+        target = path.with_name(f"moved {self.made}-{path.name[-60:]}")
+        what = self.chance.choice(["add", "add", "change", "remove", "move", "copy", "break"])
+        match what:
+            case "add":
+                self.add()
+            case "change":
+                self.paint(path)
+            case "remove" if len(files) > PICTURES // 2:
+                path.unlink()
+            case "move":
+                path.rename(target)
+            case "copy":
+                shutil.copy(path, target)
+            case "break":
+                data = path.read_bytes()
+                path.write_bytes(data[: self.chance.randrange(len(data) + 1)])
+        self.counts["edits"] += 1
+
+    # Runs
+
+    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "retrieval_pipeline", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def index(self, settings: Path | None = None) -> "subprocess.Popen[bytes]":
+        return self.start("index", "--config", str(settings or self.settings))
+
+    def play_round(self, full_disk: bool) -> None:
+        """Edit, run to one of the fates, and look at what is left."""
+        for _ in range(self.chance.randrange(1, 10)):
+            self.edit()
+        fates = ["finish", "kill", "kill", "kill", "stop", "twice"] + ["fill"] * full_disk
+        fate = self.chance.choice(fates)
+        life = self.chance.uniform(0.2, LONGEST_LIFE)
+        with self.filled_disk() if fate == "fill" else contextlib.nullcontext():
+            run = self.index()
+            other = self.index() if fate == "twice" else None
+            ends = time.monotonic() + life
+            while run.poll() is None:
+                self.query()
+                if self.chance.random() < 0.02:
+                    self.edit()
+                if fate in ("kill", "stop") and time.monotonic() > ends:
+                    run.send_signal(signal.SIGKILL if fate == "kill" else signal.SIGTERM)
+                    fate = {"kill": "killed", "stop": "stopped"}[fate]
+            if other is not None:
+                other.wait()
+        self.counts[fate if fate in ("killed", "stopped", "fill", "twice") else "finished"] += 1
+        if self.chance.random() < 0.2:
+            self.counts["gc"] += 1
+            self.start("gc", "--config", str(self.settings)).wait()
+        for finding in verify(Store(self.home)):
+            if finding.problem:
+                self.counts["problems"] += 1
+                print(f"verify: {finding.problem}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def filled_disk(self) -> Iterator[None]:
+        film = self.home.parent / "film"
+        with film.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        # From nothing to what a whole run takes.
+        with film.open("r+b") as file:
+            file.truncate(max(0, film.stat().st_size - self.chance.randrange(1 << 20)))
+        yield
+        film.unlink()
+
+    def query(self) -> None:
+        """Ask the current build for the neighbours of one of its items."""
+        try:
+            build = open_current(Store(self.home))
+        except BuildError as error:
+            if "nothing is indexed yet" not in str(error):
+                raise
+            time.sleep(0.05)
+            return
+        vector = build.vectors([self.chance.randrange(len(build))])[0]
+        numbers, scores = build.best(vector, 5)
+        exact = np.sort(build.scan(vector))[::-1][: len(numbers)]
+        self.counts["queries"] += 1
+        self.counts["wrong answers"] += not np.allclose(scores, exact, atol=1e-5)
+        time.sleep(0.01)
+
+    # The end
+
+    def compare(self) -> None:
+        """Count the rows that a fresh index of the same files has and this one has not."""
+        fresh = self.root / "fresh"
+        for settings in (self.settings, self.write_settings("fresh", fresh)):
+            if self.index(settings).wait():
+                raise SystemExit("the last run failed")
+        mine, other = self.rows(self.home), self.rows(fresh)
+        for kind in mine:
+            self.counts["rows lost"] += len(other[kind] - mine[kind])
+            self.counts["rows too many"] += len(mine[kind] - other[kind])
+
+    def rows(self, home: Path) -> dict[str, set[object]]:
+        store = Store(home)
+        build = open_current(store)
+        vectors = build.vectors(np.arange(len(build)))
+        return {
+            "files": {
+                (row["path"], row["size"], row["mtime_ns"], row["content_id"])
+                for row in read_table(store.manifest("pictures"), MANIFEST).to_pylist()
+            },
+            "images": {
+                (row["content_id"], tuple(np.round(vector[:8], 2)), str(row["locations"]))
+                for row, vector in zip(
+                    build.items.drop(["embedding"]).to_pylist(), vectors, strict=True
+                )
+            },
+            "quarantine": {
+                (row["content_id"], row["reason"])
+                for path in store.embedding_tables()[1]
+                for row in read_table(path, QUARANTINE).to_pylist()
+            },
+        }
+
+
+@contextlib.contextmanager
+def own_disk(directory: Path) -> Iterator[bool]:
+    """Make `directory` a small file system, if that is possible."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(directory)]
+    mounted = not os.geteuid() and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--model", default="offline")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory, own_disk(Path(directory) / "disk") as limited:
+        home = Path(directory) / "disk" / "home"
+        soak = Soak(Path(directory), home, options.seed, options.model)
+        for number in range(options.rounds):
+            soak.play_round(limited)
+            print(f"round {number + 1}: {dict(soak.counts)}", file=sys.stderr)
+        soak.compare()
+    counts = soak.counts
+    rows = {
+        "rounds": options.rounds,
+        "edits": counts["edits"],
+        "runs killed": counts["killed"],
+        "runs asked to stop": counts["stopped"],
+        "runs on a full disk": counts["fill"],
+        "two runs at once": counts["twice"],
+        "runs of gc": counts["gc"],
+        "queries answered meanwhile": counts["queries"],
+        "wrong answers": counts["wrong answers"],
+        "findings of verify": counts["problems"],
+        "rows lost": counts["rows lost"],
+        "rows too many": counts["rows too many"],
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
+    print("| what | count |\n|---|--:|")
+    for name, count in rows.items():
+        print(f"| {name} | {count:,} |")
+    sys.exit(any(rows[name] for name in ("wrong answers", "findings of verify", "rows lost")))
+
+
+if __name__ == "__main__":
+    main()
