@@ -25,6 +25,7 @@ from retrieval_pipeline.vectors import VectorSpace
 
 SCHEMA_VERSION = b"1"
 TEMPORARY_PREFIX = ".tmp-"
+REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
 PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 
 MANIFEST = pa.schema(
@@ -541,7 +542,7 @@ def read_table(
     schema: pa.Schema,
     columns: list[str] | None = None,
     *,
-    remedy: str = "move it away and run `retrieval index`",
+    remedy: str = REMEDY,
 ) -> pa.Table:
     """Read a Parquet table and check that it has the columns of `schema`.
 
@@ -578,10 +579,12 @@ def read_space(path: Path) -> VectorSpace:
             dim=int(metadata[b"dim"]),
             preprocessing=metadata[b"preprocessing"].decode(),
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise StoreError(
-            f"{path}: does not say which model made it ({_first_line(error)})"
+            f"{path}: damaged or unreadable ({_first_line(error)}): {REMEDY}"
         ) from None
+    except (KeyError, ValueError):
+        raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
 
 
 def read_manifest(store: Store, source: str) -> pa.Table:
