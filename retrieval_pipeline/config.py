@@ -169,18 +169,27 @@ class Checks(_Model):
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 
 
+def _check_address(address: str) -> str:
+    if address.startswith("ray://"):
+        raise ValueError(
+            "Ray Data does not run through Ray's client: run on a machine of the cluster, "
+            'with "auto" or "host:6379"'
+        )
+    return address
+
+
 class RaySettings(_Model):
     """Embedding on a Ray cluster.
 
     Attributes:
         address: "local" starts one on this machine for the run; "auto" or "host:6379" joins one
-            that runs, "ray://host:10001" from outside of it.
+            that this machine belongs to.
         decoders: Most actors that decode, a processor each.
         encoders: Most actors that hold the model.
         num_gpus: GPUs of each of them, also a fraction; with 0 they compute on processors.
     """
 
-    address: Annotated[str, Field(min_length=1)] = "local"
+    address: Annotated[str, Field(min_length=1), AfterValidator(_check_address)] = "local"
     decoders: Annotated[int, Field(ge=1)] = 4
     encoders: Annotated[int, Field(ge=1)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -244,6 +253,14 @@ class Settings(_Model):
                 raise ValueError(f'two sources are named "{other}": give each its own name')
             names[source.name.lower()] = source.name
         roots = [(source.name, _resolved(source.path)) for source in self.sources]
+        home = _resolved(self.home)
+        for name, root in roots:
+            # A local home is left out by the crawl.
+            if isinstance(self.home, Remote) and home.is_relative_to(root):
+                raise ValueError(
+                    f'home ({self.home}) lies inside source "{name}", whose pictures it would '
+                    "become: give it a prefix or bucket of its own"
+                )
         for name, root in roots:
             for other, parent in roots:
                 if name != other and root.is_relative_to(parent):
@@ -264,8 +281,17 @@ class Settings(_Model):
         return self.model_copy(update=values)
 
     def with_ray(self, address: str) -> "Settings":
-        """Return these settings with another Ray cluster, and what they say about its use."""
-        ray = (self.ray or RaySettings()).model_copy(update={"address": address})
+        """Return these settings with another Ray cluster, and what they say about its use.
+
+        Raises:
+            SettingsError: There can be no cluster at that address.
+        """
+        values = {**(self.ray or RaySettings()).model_dump(), "address": address}
+        try:
+            ray = RaySettings.model_validate(values)
+        except ValidationError as error:
+            lines = [_explain(problem, values) for problem in error.errors()]
+            raise SettingsError("\n".join(lines)) from None
         return self.model_copy(update={"ray": ray})
 
     def source(self, name: str) -> Source:
@@ -462,7 +488,7 @@ device = "auto"
 # workers = 8
 
 # A table [ray] embeds on Ray, with the extra "ray"; its keys and their defaults:
-#   address = "local"      or "auto", "host:6379", "ray://host:10001"
+#   address = "local"      or "auto", "host:6379"
 #   decoders = 4           most actors that decode, a processor each
 #   encoders = 1           most actors that hold the model
 #   num_gpus = 0           of each encoder

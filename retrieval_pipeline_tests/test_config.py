@@ -4,6 +4,7 @@ import pytest
 
 from retrieval_pipeline.config import (
     DEFAULT_MODEL,
+    RaySettings,
     Settings,
     load_settings,
     names_for,
@@ -114,3 +115,18 @@ def test_directories_of_one_name_get_names_of_their_own() -> None:
 )
 def test_a_schedule_that_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in problem(tmp_path, f"[schedule]\n{text}\n")
+
+
+def test_a_ray_client_and_a_home_within_a_source_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "retrieval.toml"
+    file.write_text('[ray]\naddress = "ray://head:10001"\n')
+    with pytest.raises(SettingsError, match=r"ray\.address: .* run on a machine of the cluster"):
+        load_settings(file)
+    with pytest.raises(SettingsError, match=r"address: .* run on a machine of the cluster"):
+        Settings().with_ray("ray://head:10001")
+    assert Settings().with_ray("auto").ray == RaySettings(address="auto")
+    file.write_text(
+        'home = "s3://bucket/x/home"\n[[sources]]\nname = "a"\npath = "s3://bucket/x"\n'
+    )
+    with pytest.raises(SettingsError, match=r'home .* lies inside source "a"'):
+        load_settings(file)

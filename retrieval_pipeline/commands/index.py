@@ -27,8 +27,8 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
     is_flag=False,
     flag_value="local",
     metavar="[ADDRESS]",
-    help='Embed on this Ray cluster: "auto", "host:6379", "ray://host:10001"; without an address '
-    "on Ray on this machine. [ray] in the settings says how much of it to use.",
+    help='Embed on this Ray cluster: "auto" or "host:6379"; without an address on Ray on this '
+    "machine. [ray] in the settings says how much of it to use.",
 )
 @config_option
 def index(
