@@ -134,6 +134,44 @@ def test_a_recommender_is_stale_when_votes_or_index_change_and_only_then(
     assert stale(config, instance, "pets") is StaleStatus.STALE
 
 
+def test_new_votes_make_their_recommender_follow_and_no_other(
+    config: Path, instance: dg.DagsterInstance
+) -> None:
+    defs = definitions(config)
+    remembered: str | None = None
+    cursor = None
+
+    def watch() -> list[str | None]:
+        """Look at the votes as the sensor does; return whose have changed."""
+        nonlocal remembered
+        context = dg.build_sensor_context(
+            instance, remembered, resources={"library": Library(config_file=str(config))}
+        )
+        result = defs.get_sensor_def("watch")(context)
+        assert isinstance(result, dg.SensorResult)
+        remembered = result.cursor
+        for event in result.asset_events:
+            instance.report_runless_asset_event(event)
+        return [event.partition for event in result.asset_events]
+
+    def follow() -> set[str]:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        cursor = result.cursor
+        return {str(name) for name in result.get_requested_partitions(dg.AssetKey("recommender"))}
+
+    assert watch() == ["few", "pets"]
+    instance.report_runless_asset_event(dg.AssetMaterialization("retrieval_index"))
+    for name in ("few", "pets"):
+        instance.report_runless_asset_event(dg.AssetMaterialization("recommender", partition=name))
+    follow()
+    assert watch() == []
+    assert follow() == set()
+    add_judgements(Store(config.parent / "home"), "few", [(content("image9"), True)])
+    assert watch() == ["few"]
+    assert follow() == {"few"}
+
+
 def test_partitions_are_the_recommenders_that_have_votes(config: Path) -> None:
     partitions = definitions(config).get_assets_def("recommender").partitions_def
     assert partitions is not None
