@@ -210,6 +210,8 @@ def _check_current(store: Store) -> None:
         read_info(build)
     except OtherVersionError as error:
         raise StoreError(f"{store.current_file}: {error}") from None
+    except BuildError:
+        return  # The build has a finding of its own.
 
 
 def main() -> None:
