@@ -76,7 +76,8 @@ class Mirror:
         Raises:
             StoreError: Another run holds it, and not `wait`; or the file system cannot be reached.
         """
-        with _explained(), _Claim.held(self.remote / f"claims/{folders[0]}", wait=wait) as claim:
+        claims = self.remote / f"claims/{folders[0]}"
+        with _explained(), _Claim.held(claims, self._machine(), wait=wait) as claim:
             with self._alone():
                 if not self._is_there():
                     (self.remote / MARKER).write(b"The home of an index; see its settings.\n")
@@ -252,6 +253,14 @@ class Mirror:
         temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self._records / f"{folder}.json")
 
+    def _machine(self) -> str:
+        """Return what names this copy, and no other one anywhere, also if it was cloned."""
+        with self._alone():
+            file = self._records / "machine"
+            if not file.exists():
+                file.write_text(uuid.uuid4().hex, encoding="ascii")
+            return f"{os.uname().nodename} {file.read_text(encoding='ascii')}"
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one process of this machine fetch at a time."""
@@ -266,25 +275,26 @@ class _Claim:
 
     Who wants it writes a claim and then lists them all: of two that do, at least one sees the
     other's, and gives way. That needs a listing that shows what was written before, as those of
-    object stores do by now. Ages are told by the clock of the file system.
+    object stores do by now. Ages are told by the clock of the file system. Of a machine only the
+    holder of its lock claims: what else it left is of the dead.
     """
 
-    def __init__(self, folder: Remote) -> None:
-        self._folder = folder
+    def __init__(self, folder: Remote, machine: str) -> None:
+        self._folder, self._machine = folder, machine
         self._home = Remote(folder.root)
         self._name = uuid.uuid4().hex
         self._owner = f"{os.uname().nodename}, process {os.getpid()}"
 
     @classmethod
     @contextlib.contextmanager
-    def held(cls, folder: Remote, *, wait: bool) -> Iterator["_Claim"]:
+    def held(cls, folder: Remote, machine: str, *, wait: bool) -> Iterator["_Claim"]:
         """Hold a claim.
 
         Raises:
             StoreError: Another run holds it, and not `wait`.
         """
         while True:
-            claim = cls(folder)
+            claim = cls(folder, machine)
             claim.renew()
             try:
                 other = claim._other()
@@ -310,7 +320,7 @@ class _Claim:
         return self._folder / self._name
 
     def renew(self) -> None:
-        self._file.write(self._owner.encode())
+        self._file.write(f"{self._owner}\n{self._machine}".encode())
 
     def check(self) -> None:
         """See that nobody took this run for dead.
@@ -330,13 +340,13 @@ class _Claim:
         now = claims.pop(self._name, 0)
         for name, renewed in claims.items():
             claim = self._folder / name
-            if now - renewed > STALE_SECONDS * 1e9:
-                claim.delete()
-            else:
-                try:
-                    return str(claim.read(), errors="replace")
-                except RemoteError:
-                    return "which has just ended"
+            try:
+                owner, _, machine = str(claim.read(), errors="replace").partition("\n")
+            except RemoteError:
+                return "which has just ended"
+            if machine != self._machine and now - renewed < STALE_SECONDS * 1e9:
+                return owner
+            claim.delete()
         return None
 
 
