@@ -215,8 +215,8 @@ WAYS: dict[str, Callable[[str, Sequence[Path]], tuple[Any, Any]]] = {
 }
 
 
-def run_way(way: str, model: str, directory: str, result: str) -> None:
-    """Run one way in this process and save seconds, processor seconds and vectors."""
+def run_way(way: str, model: str, directory: str, result: str, bare: bool) -> None:
+    """Run one way in this process; save seconds, processor seconds and, unless `bare`, vectors."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -227,8 +227,12 @@ def run_way(way: str, model: str, directory: str, result: str) -> None:
     rows = run()
     seconds = time.monotonic() - began
     computing = processor_seconds() - before
-    rows = vectors() if vectors else rows
-    np.savez(result, seconds=seconds, computing=computing, vectors=rows)
+    if bare:
+        rows = None
+    elif vectors:
+        rows = vectors()
+    found = {} if rows is None else {"vectors": rows}
+    np.savez(result, seconds=seconds, computing=computing, **found)
 
 
 def processor_seconds() -> float:
@@ -240,12 +244,14 @@ def processor_seconds() -> float:
 # Running them
 
 
-def measure(way: str, model: Path, directory: Path) -> tuple[dict[str, Any], float] | None:
+def measure(
+    way: str, model: Path, directory: Path, *options: str
+) -> tuple[dict[str, Any], float] | None:
     """Run a way in a process of its own: what it saved, and the peak of its memory, MB."""
     with tempfile.NamedTemporaryFile(suffix=".npz") as result:
         arguments = ["--way", way, "--model", str(model), "--files", str(directory)]
         process = subprocess.Popen(
-            [sys.executable, __file__, *arguments, "--result", result.name],
+            [sys.executable, __file__, *arguments, "--result", result.name, *options],
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
         )
         with peak_memory(process.pid) as peak:
@@ -386,7 +392,7 @@ def memory_of_counts(folder: Path, counts: Sequence[int]) -> None:
     print("| files | images/s | peak, MB |\n|--:|--:|--:|")
     for count in counts:
         directory = make_small_files(folder, count)
-        found = measure("this pipeline", model, directory)
+        found = measure("this pipeline", model, directory, "--bare")
         assert found is not None
         print(f"| {count:,} | {count / found[0]['seconds']:.0f} | {found[1]:.0f} |")
 
@@ -507,9 +513,10 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[1_000, 10_000, 60_000])
     for hidden in ("--way", "--model", "--files", "--result"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        run_way(options.way, options.model, options.files, options.result)
+        run_way(options.way, options.model, options.files, options.result, options.bare)
         return
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
