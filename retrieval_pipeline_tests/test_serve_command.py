@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_pipeline.web.server import listen
 from retrieval_pipeline_tests.web import WebLibrary
 
 
@@ -83,6 +84,13 @@ def test_a_port_in_use_is_one_line_and_names_a_free_one(library: WebLibrary) -> 
     assert len(ended.stderr.splitlines()) == 1
     assert f"port {port} is in use" in ended.stderr
     assert "is free: add --port" in ended.stderr
+
+
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_at_a_terminal_the_next_free_port_is_offered(library: WebLibrary) -> None:
