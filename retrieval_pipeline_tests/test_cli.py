@@ -254,7 +254,7 @@ def test_the_status_names_what_failed(library: Path) -> None:
     assert state["index"]["items"] == 7
 
 
-def test_verify_passes_and_then_finds_damage(library: Path, tmp_path: Path) -> None:
+def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -266,6 +266,12 @@ def test_verify_passes_and_then_finds_damage(library: Path, tmp_path: Path) -> N
     assert done.returncode == 1
     assert "part-000001.parquet" in done.stdout
     assert "Traceback" not in done.stderr
+    done = run(copy, "verify", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert "part-000001.parquet: 7 embeddings kept" in done.stdout
+    assert "set aside by a repair" in run(copy, "gc", "--dry-run").stdout
+    assert "given back" in run(copy, "gc").stdout
+    assert run(copy, "gc").stdout == "there is nothing to give back\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
