@@ -20,7 +20,7 @@ from retrieval_pipeline_tests.web import NASTY, WebLibrary
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
-PATIENCE = 30_000
+PATIENCE = 60_000
 
 Open = Callable[..., Page]
 
