@@ -5,10 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from retrieval_pipeline_tests.web import WebLibrary, make_library
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pillows_limit() -> Iterator[None]:
+    """What may be opened is a global of Pillow: what one module allows must not bind the next."""
+    limit = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session")

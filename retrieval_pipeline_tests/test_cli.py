@@ -280,7 +280,7 @@ def test_a_signal_keeps_the_work_and_says_how_to_go_on(
 ) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for index in range(128):
+    for index in range(64):
         Image.new("RGB", (300, 200), (index, 99, 99)).save(pictures / f"{index:04d}.png")
     run(tmp_path, "init", "pictures", "--model", "offline")
     process = subprocess.Popen(

@@ -33,8 +33,14 @@ def server(library: WebLibrary, *options: str) -> Iterator[tuple[subprocess.Pope
     )
     assert process.stderr is not None
     try:
-        line = process.stderr.readline()
-        assert line.startswith("http://"), line + process.stderr.read()
+        # That a model cannot be had may be told first.
+        told = []
+        for line in process.stderr:
+            if line.startswith("http://"):
+                break
+            told.append(line)
+        else:
+            raise AssertionError("it ended: " + "".join(told))
         yield process, line.split()[0]
     finally:
         process.kill()

@@ -366,6 +366,8 @@ def test_an_index_that_is_made_while_a_page_waits_is_shown(
         expect(page.get_by_role("heading", name="Nothing to search yet")).to_be_visible()
         store.current_file.write_text(pointer)
         expect(page.locator("h1")).to_contain_text("20 pictures")
+        # It must not miss the server that ends now.
+        page.close()
 
 
 def test_a_page_that_is_open_goes_on_through_a_new_index_and_a_killed_server(
@@ -502,6 +504,8 @@ def test_axe_finds_nothing_serious_on_any_page(
 
 
 def test_everything_is_reached_by_keyboard_with_the_focus_in_sight(search: Page) -> None:
+    # In the box, which has the focus at first, a slash is a slash.
+    search.evaluate("document.activeElement.blur()")
     search.keyboard.press("/")
     expect(search.get_by_role("searchbox")).to_be_focused()
     search.evaluate("document.querySelector('.card a').focus()")
