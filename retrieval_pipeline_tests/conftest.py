@@ -3,11 +3,15 @@
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
 from retrieval_pipeline_tests.web import WebLibrary, make_library
+
+if TYPE_CHECKING:
+    import dagster
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -45,6 +49,15 @@ def sample_photos() -> dict[str, Path]:
         "flower": more / "flower.jpg",
         "temple": more / "china.jpg",
     }
+
+
+@pytest.fixture
+def instance() -> Iterator["dagster.DagsterInstance"]:
+    """A Dagster of one test's own."""
+    import dagster
+
+    with dagster.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,22 @@ from retrieval_pipeline.config import Settings
 from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 
+# Formats that Pillow both writes and reads, each by a decoder of its own.
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+
 
 def content(name: str) -> str:
     """A content id for tests: the same name gives the same id."""

@@ -40,6 +40,7 @@ from retrieval_pipeline.images import (
     Reason,
     decode,
 )
+from retrieval_pipeline_tests.library import FORMATS
 
 TRANSFORM = ImageTransform(
     resize=32, crop=(32, 32), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -469,22 +470,6 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
             case _:
                 changed[at:at] = changed[at : at + chance.randint(1, 30)]
     return bytes(changed[: len(changed) // 2] if chance.random() < 0.1 else changed)
-
-
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
 
 
 def test_damaged_files_end_as_typed_outcomes(

@@ -25,24 +25,16 @@ from retrieval_pipeline.index import Build, build_index, read_info
 from retrieval_pipeline.judgements import add_judgements, read_judgements, read_votes_file
 from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, read_space, read_table
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
+from retrieval_pipeline_tests.library import (
+    FORMATS,
+    content,
+    random_vectors,
+    write_manifest,
+    write_part,
+)
 
 SPACE = VectorSpace("test/model", "r1", 8, "p")
 NAMES = "abcdef"
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
 TRANSFORM = ImageTransform(16, (16, 16), "bicubic", (0.5,) * 3, (0.5,) * 3)
 
 fuzzed = settings(

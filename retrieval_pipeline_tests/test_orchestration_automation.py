@@ -4,7 +4,6 @@ import builtins
 import io
 import os
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,12 +29,6 @@ def config(tmp_path: Path) -> Path:
     pairs = [(name, tmp_path / name) for name in BOTH]
     file.write_text(settings_text(pairs, model="offline", home="home"))
     return file
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def definitions(config: Path) -> dg.Definitions:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,12 +63,6 @@ def embedded(settings: Settings, space: VectorSpace, monkeypatch: pytest.MonkeyP
         assets, "load_settings_encoder", lambda *_: SimpleNamespace(encode_texts=encode)
     )
     return store
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def run(

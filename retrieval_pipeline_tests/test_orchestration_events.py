@@ -1,7 +1,6 @@
 """What runs tell Dagster: a version for each partition, one line for an error, what is retried."""
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -28,12 +27,6 @@ def config(tmp_path: Path) -> Path:
     pairs = [(name, tmp_path / name) for name in "abc"]
     file.write_text(settings_text(pairs, model="offline", home="home"))
     return file
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def crawl(

@@ -1,6 +1,5 @@
 """Recommenders as Dagster runs them, on a real ephemeral instance."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -47,12 +46,6 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "retrieval.toml"
     file.write_text(settings_text([("pictures", pictures)], model="offline", home="home"))
     return file
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def definitions(config: Path) -> dg.Definitions:

@@ -13,6 +13,7 @@ from retrieval_pipeline.gc import collect
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.orchestration.checks import is_fresh
 from retrieval_pipeline.orchestration.events import explained
+from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.pipeline import describe_encoder
@@ -168,11 +169,7 @@ def build_nightly_schedule(settings: Settings, job: "AssetJob") -> dg.ScheduleDe
         description="A run for each source, so that a disk that is away fails alone.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> Sequence[dg.RunRequest]:
-        night = context.scheduled_execution_time.isoformat()
-        return [
-            dg.RunRequest(run_key=f"{name} {night}", partition_key=name)
-            for name in settings.source_names
-        ]
+        return one_run_each(context, settings.source_names)
 
     return nightly
 

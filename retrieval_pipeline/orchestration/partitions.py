@@ -1,6 +1,7 @@
 """Partitions as they are when the definitions are loaded: one for each source, query, taste."""
 
 import os
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -38,3 +39,11 @@ def partitions_by_recommender(settings: Settings) -> dg.StaticPartitionsDefiniti
     Dagster about a recommender that the command line starts. A new one shows after a reload.
     """
     return dg.StaticPartitionsDefinition(recommender_names(Store(settings.home)))
+
+
+def one_run_each(
+    context: dg.ScheduleEvaluationContext, partitions: Sequence[str]
+) -> list[dg.RunRequest]:
+    """Return a run for each partition, once for each time that the schedule is due."""
+    moment = context.scheduled_execution_time.isoformat()
+    return [dg.RunRequest(run_key=f"{key} {moment}", partition_key=key) for key in partitions]

@@ -10,6 +10,7 @@ from retrieval_pipeline.config import Settings
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
+from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.saved_queries import SavedAnswer, run_saved_query
@@ -102,10 +103,6 @@ def build_saved_queries_schedule(settings: Settings, job: "AssetJob") -> dg.Sche
         description="Asks every saved query, also when the index has not changed.",
     )
     def saved_queries(context: dg.ScheduleEvaluationContext) -> Sequence[dg.RunRequest]:
-        moment = context.scheduled_execution_time.isoformat()
-        return [
-            dg.RunRequest(run_key=f"{query.name} {moment}", partition_key=query.name)
-            for query in settings.saved_queries
-        ]
+        return one_run_each(context, [query.name for query in settings.saved_queries])
 
     return saved_queries
