@@ -497,11 +497,14 @@ class Build:
         items = _map_items(path / ITEMS)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise _not_as_said(path / ITEMS)
+        projection = _map_projection(path, len(items)) if PROJECTED in info.files else None
+        # Annoy would take another length of vectors for another file, or crash.
+        if info.tree_components not in (info.dim, projection and projection.basis.shape[1]):
+            raise _not_as_said(path / ANNOY)
         annoy = AnnoyIndex(info.tree_components, METRIC)
         annoy.load(str(path / ANNOY))
         if annoy.get_n_items() != info.items or annoy.get_n_trees() != info.trees:
             raise _not_as_said(path / ANNOY)
-        projection = _map_projection(path, len(items)) if PROJECTED in info.files else None
         nearest = Nearest(
             _matrices(items, info.dim), projection, annoy, info.tree_components < info.dim
         )

@@ -258,6 +258,22 @@ def test_a_build_description_with_other_values_is_refused(
         info.write_bytes(sound)
 
 
+@pytest.mark.parametrize("components", [True, 0, -1, 5, 10**9])
+def test_a_description_with_another_length_of_vectors_is_refused_before_annoy_sees_it(
+    store: Store, components: int
+) -> None:
+    build = store.current_build()
+    assert build is not None
+    info = build / "build.json"
+    sound = info.read_bytes()
+    info.write_text(json.dumps(json.loads(sound) | {"tree_components": components}))
+    try:
+        with pytest.raises(BuildError, match="run `retrieval index`"):
+            Build.open(build)
+    finally:
+        info.write_bytes(sound)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "NaN", "1e999", "9" * 9_999])
 def test_a_description_that_strains_a_parser_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "build.json").write_text(text)
