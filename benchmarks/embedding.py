@@ -28,6 +28,13 @@ from retrieval_pipeline.crawl import update_manifest
 from retrieval_pipeline.decode import DecodePool, Job
 from retrieval_pipeline.embed import update_embeddings
 from retrieval_pipeline.encoders import load_encoder
+from retrieval_pipeline.encoders.hardware import (
+    PEAK_SHAPE,
+    PEAK_TIMES,
+    lanes_of,
+    measured_peak,
+    pick_dtype,
+)
 from retrieval_pipeline.images import Limits
 from retrieval_pipeline.lanes import EncodeLanes
 from retrieval_pipeline.pipeline import describe_encoder
@@ -55,12 +62,14 @@ DIMS = {"B/32": 512, "L/14@336": 768}
 
 # Name: size, suffix, and how many for each shape.
 FILES = {
-    "12 MP JPEG": ((4000, 3000), ".jpg", {"B/32": 32, "L/14@336": 6}),
-    "2 MP JPEG": ((1600, 1200), ".jpg", {"B/32": 48}),
-    "500x375 JPEG": ((500, 375), ".jpg", {"B/32": 96, "L/14@336": 6}),
-    "2 MP PNG": ((1600, 1200), ".png", {"B/32": 32}),
+    "12 MP JPEG": ((4000, 3000), ".jpg", {"B/32": 128, "L/14@336": 12}),
+    "2 MP JPEG": ((1600, 1200), ".jpg", {"B/32": 192}),
+    "500x375 JPEG": ((500, 375), ".jpg", {"B/32": 384, "L/14@336": 12}),
+    "2 MP PNG": ((1600, 1200), ".png", {"B/32": 128}),
 }
 BATCH = 32
+# Stages are compared at work, not while they start: each set is gone through so often.
+REPEATS = 4
 SAMPLE_SECONDS = 0.5
 
 
@@ -296,6 +305,27 @@ def _memory(pid: int) -> float:
     return 0.0
 
 
+def peaks() -> None:
+    """What a product can reach here: as PyTorch comes, and in the pipeline's format and packing."""
+    import torch
+
+    device = torch.device("cpu")
+    rows, width, columns = (2 * side for side in PEAK_SHAPE)
+    states, weights = torch.ones(rows, width), torch.ones(columns, width)
+    product = torch.nn.functional.linear
+    product(states, weights)
+    began = time.monotonic()
+    for _ in range(PEAK_TIMES):
+        product(states, weights)
+    plain = PEAK_TIMES * 2 * rows * width * columns / (time.monotonic() - began)
+    dtype = pick_dtype(device, "auto")
+    packed = lanes_of(device) * measured_peak(dtype)
+    print(
+        f"\nA large product: {plain / 1e9:.0f} GFLOP/s as PyTorch comes (float32), "
+        f"{packed / 1e9:.0f} in the pipeline ({str(dtype).removeprefix('torch.')})"
+    )
+
+
 def speeds(
     folder: Path, shapes: Sequence[str], sets: Sequence[str], ways: Sequence[str], rounds: int
 ) -> None:
@@ -358,7 +388,7 @@ def overlaps(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: i
             if shape not in counts:
                 continue
             files = sorted(make_files(folder, size, suffix, counts[shape]).iterdir())
-            jobs = [Job(str(path)) for path in files]
+            jobs = [Job(str(path)) for path in files] * REPEATS
             decode, encode, together = [], [], []
             for _ in range(rounds):
                 with DecodePool(encoder.transform, Limits()) as pool:
@@ -366,13 +396,12 @@ def overlaps(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: i
                     began = time.monotonic()
                     outcomes = [outcome for _, outcome in pool.map(jobs)]
                     decode.append(len(jobs) / (time.monotonic() - began))
-                    with EncodeLanes(encoder) as lanes:
-                        began = time.monotonic()
-                        list(lanes.map(outcomes))
-                        encode.append(len(jobs) / (time.monotonic() - began))
-                        began = time.monotonic()
-                        list(lanes.map(outcome for _, outcome in pool.map(jobs)))
-                        together.append(len(jobs) / (time.monotonic() - began))
+                    began = time.monotonic()
+                    list(EncodeLanes(encoder).map(outcomes))
+                    encode.append(len(jobs) / (time.monotonic() - began))
+                    began = time.monotonic()
+                    list(EncodeLanes(encoder).map(outcome for _, outcome in pool.map(jobs)))
+                    together.append(len(jobs) / (time.monotonic() - began))
             a, b, c = map(statistics.median, (decode, encode, together))
             best = 1 / (1 / a + 1 / b)
             print(
@@ -495,6 +524,7 @@ def _photographs() -> list[Image.Image]:
 
 
 PARTS: dict[str, str] = {
+    "peaks": "of a large matrix product",
     "speeds": "next to other ways",
     "overlap": "stages alone and together",
     "memory": "by the number of files",
@@ -522,6 +552,8 @@ def main() -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         parts = options.parts or list(PARTS)
         print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        if "peaks" in parts:
+            peaks()
         if "speeds" in parts:
             speeds(folder, options.shapes, options.sets, options.ways, options.rounds)
         if "overlap" in parts:

@@ -204,6 +204,15 @@ def choose_plan(
     )
 
 
+def measure_again(nearest: Nearest, texts: Vectors | None, former: Calibration) -> Calibration:
+    """Keep the plan of another calibration, with the recall that it has by now."""
+    if former.plan.kind == "scan":
+        return former
+    now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
+    measured = tuple(now if each.plan == now.plan else each for each in former.measured)
+    return former.model_copy(update={"recall_at_10": now.recall, "measured": measured})
+
+
 @one_blas_thread()
 def _measure_scan(nearest: Nearest, trial: Trial) -> Measured:
     seconds = []

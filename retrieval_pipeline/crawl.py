@@ -4,7 +4,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,8 +24,11 @@ from retrieval_pipeline.store import MANIFEST, Store, read_manifest, write_table
 SYSTEM_FOLDERS = frozenset(
     {"$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found", "__macosx"}
 )
-# Reading overlaps with waiting for the disk; more threads only fight for it.
-HASH_THREADS = min(8, 2 * (os.cpu_count() or 1))
+# Reading overlaps with hashing; more threads only fight for the disk and the interpreter.
+HASH_THREADS = min(8, os.cpu_count() or 1)
+# Files that one thread takes at once: handing over a small one takes longer than reading it.
+BATCH_FILES = 64
+BATCH_BYTES = 1 << 20
 # A request to an object store is mostly waiting.
 REMOTE_THREADS = 32
 # Hashing a large disk takes hours: this much of it, in seconds, is lost at the most.
@@ -40,7 +43,7 @@ class Status(StrEnum):
     CHANGING = "changing"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRow:
     """One row of a manifest; `path` is relative to the source, as text of `paths.to_text`."""
 
@@ -109,12 +112,12 @@ def update_manifest(
     todo = [row for row in rows.values() if row.content_id is None and row.status is Status.OK]
     progress.start(f"hashing {source.name}", len(todo), "files")
     last_saved = time.monotonic()
-    threads = REMOTE_THREADS if isinstance(source.path, Remote) else HASH_THREADS
-    for row in ordered_map(lambda row: _hashed(source.path, row), todo, threads=threads):
-        rows[row.path] = row
-        progress.advance()
-        if row.error:
-            progress.note(f"{source.name}/{row.path}: {row.error}")
+    for batch in _all_hashed(source.path, todo):
+        for row in batch:
+            rows[row.path] = row
+            progress.advance()
+            if row.error:
+                progress.note(f"{source.name}/{row.path}: {row.error}")
         stopping = stop is not None and stop.is_set()
         if stopping or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
             _save(store, source.name, {**before, **_finished(rows)})
@@ -282,6 +285,30 @@ def _known(row: FileRow, former: FileRow | None) -> FileRow:
     return former if same and former is not None else row
 
 
+def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]:
+    """Yield all rows, as `_hashed` returns them, in their order."""
+    remote = isinstance(root, Remote)
+    yield from ordered_map(
+        lambda batch: [_hashed(root, row) for row in batch],
+        _batches(rows, 1 if remote else BATCH_FILES),
+        threads=REMOTE_THREADS if remote else HASH_THREADS,
+    )
+
+
+def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
+    """Cut rows into batches of at most so many; large files are alone."""
+    batch: list[FileRow] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row.size
+        if len(batch) == most or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def _hashed(root: Place, row: FileRow) -> FileRow:
     """Return the row with its content id, or with what went wrong."""
     path = root / to_path(row.path)
@@ -322,19 +349,9 @@ def _rows(table: pa.Table) -> Iterator[FileRow]:
 
 
 def _save(store: Store, source: str, rows: dict[str, FileRow]) -> None:
-    columns = zip(
-        *(
-            (row.path, row.size, row.mtime_ns, row.content_id, row.status.value, row.error)
-            for row in rows.values()
-        ),
-        strict=True,
-    )
-    arrays = list(columns) or [()] * len(MANIFEST)
-    table = pa.table(
-        [
-            pa.array(list(values), field.type)
-            for values, field in zip(arrays, MANIFEST, strict=True)
-        ],
-        schema=MANIFEST,
-    )
+    columns = [
+        pa.array([getattr(row, field.name) for row in rows.values()], field.type)
+        for field in MANIFEST
+    ]
+    table = pa.table(columns, schema=MANIFEST)
     write_table(store.manifest(source), table)

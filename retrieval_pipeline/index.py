@@ -1,10 +1,10 @@
 """Embeddings -> build: write an immutable index, check it, open it, retire old ones.
 
 A build is one directory: `items.arrow` (what each item is, with its full vector), `vectors.annoy`
-(the search trees), `build.json` (what all files must be, and how the build is best searched) and,
-where they pay, `basis.npy` and `projected.f32` (the items along their principal components) and
-`vocabulary.npy` (the vectors of common words). Annoy crashes the process on a file that is not what
-it expects, so nothing is loaded before it agrees with build.json.
+(the search trees), `build.json` (what all files must be, and how the build is best searched),
+`vocabulary.npy` (the vectors of common words) and what else `structures.py` writes. Annoy crashes
+the process on a file that is not what it expects, so nothing is loaded before it agrees with
+build.json.
 """
 
 import contextlib
@@ -16,55 +16,44 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from annoy import AnnoyIndex
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from retrieval_pipeline.calibrate import (
-    SMALL,
-    Calibration,
-    choose_plan,
-    measure_projected,
-    prepare_trial,
-)
+from retrieval_pipeline.calibrate import Calibration
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.items import as_matrix, items_schema, join, write_items
-from retrieval_pipeline.nearest import (
-    COMPONENTS,
-    SCAN,
-    Nearest,
-    Numbers,
-    Projection,
-    principal_components,
-    rows_of,
-    spread,
-)
+from retrieval_pipeline.items import as_matrix, items_schema, join, one_chunk, write_items
+from retrieval_pipeline.nearest import COMPONENTS, Nearest, Numbers, rows_of, spread
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_background
 from retrieval_pipeline.store import Store, discard, new_directory, replacing
+from retrieval_pipeline.structures import (
+    ANNOY,
+    METRIC,
+    TREES,
+    Former,
+    Structures,
+    TreeFacts,
+    map_nearest,
+    take_over,
+    write_structures,
+)
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 from retrieval_pipeline.vocabulary import words
 
-FORMAT = 3
-METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.
-TREES = 64
-SEED = 20  # Any fixed number: the same vectors give the same file.
+FORMAT = 4
 RECALL = 0.99  # The target where the settings name no other.
 # How long a replaced build stays, so that whoever is about to open it still can.
 GRACE = timedelta(hours=1)
 
 ITEMS = "items.arrow"
-ANNOY = "vectors.annoy"
-BASIS = "basis.npy"
-PROJECTED = "projected.f32"
 VOCABULARY = "vocabulary.npy"
 INFO = "build.json"
 CHECKED = "checked.json"
@@ -104,7 +93,7 @@ class BuildInfo(BaseModel):
     dim: int
     preprocessing: str
     metric: str
-    trees: int
+    trees: dict[str, TreeFacts]
     tree_components: int
     items: int
     locations: int
@@ -214,9 +203,13 @@ def build_index(
         texts = _vocabulary(store, space, encode_texts)
         if texts is not None:
             np.save(directory / VOCABULARY, texts)
-        trees, components, calibration = _write_structures(
-            directory, matrices, texts, recall, progress
-        )
+        vocabulary = None if texts is None else _vocabulary_digest()
+        structures = None
+        if (before := _open_former(store, space, recall, vocabulary)) is not None:
+            content_ids = one_chunk(joined.table["content_id"])
+            structures = take_over(directory, matrices, content_ids, texts, before.former, progress)
+        if structures is None:
+            structures = write_structures(directory, matrices, texts, recall, progress)
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
         info = BuildInfo(
             format=FORMAT,
@@ -227,17 +220,17 @@ def build_index(
             dim=space.dim,
             preprocessing=space.preprocessing,
             metric=METRIC,
-            trees=trees,
-            tree_components=components,
+            trees=structures.trees,
+            tree_components=structures.components,
             items=len(joined),
             locations=len(flat_sources),
             sources={
                 entry["values"]: entry["counts"]
                 for entry in pc.value_counts(flat_sources).to_pylist()
             },
-            calibration=calibration,
+            calibration=structures.calibration,
             background=measure_background(_sample(matrices), texts),
-            vocabulary=None if texts is None else _vocabulary_digest(),
+            vocabulary=vocabulary,
             build_seconds=round(time.monotonic() - started, 3),
             files={
                 file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
@@ -260,86 +253,20 @@ def build_index(
     return BuildReport(build, info, published=True)
 
 
-def _write_structures(
-    directory: Path,
-    matrices: list[Vectors],
-    texts: Vectors | None,
-    recall: float,
-    progress: Progress,
-) -> tuple[int, int, Calibration]:
-    """Write the projection and the trees; return trees, components in them, and how to search."""
-    count, dim = sum(map(len, matrices)), matrices[0].shape[1]
-    if count <= SMALL:
-        trees = _write_trees(directory / ANNOY, matrices, progress)
-        return trees, dim, Calibration(target=recall, plan=SCAN, recall_at_10=1.0)
-    trial = prepare_trial(matrices, texts)
-    nearest, projected = Nearest(matrices), []
-    if dim > COMPONENTS:
-        _write_projection(directory, matrices)
-        nearest = Nearest(matrices, _map_projection(directory, count))
-        projected = measure_projected(nearest, trial, recall)
-    # Trees over a projection that even a scan of it cannot find everything in would not either.
-    short = bool(projected) and projected[-1].recall >= recall
-    indexed = [nearest.projection.vectors] if short and nearest.projection else matrices
-    trees = _write_trees(directory / ANNOY, indexed, progress)
-    components = indexed[0].shape[1]
-    annoy = AnnoyIndex(components, METRIC)
-    annoy.load(str(directory / ANNOY))
-    progress.start("measuring the recall", None, "")
-    nearest = Nearest(matrices, nearest.projection, annoy, components < dim)
-    calibration = choose_plan(nearest, trial, recall, projected)
-    progress.finish()
-    return trees, components, calibration
+def _open_former(
+    store: Store, space: VectorSpace, recall: float, vocabulary: str | None
+) -> "Build | None":
+    """Open the current build if it is one whose structures the next may take over."""
+    with contextlib.suppress(BuildError, StoreError):
+        build = open_current(store)
+        info = build.info
+        if (info.space, info.calibration.target, info.vocabulary) == (space, recall, vocabulary):
+            return build
+    return None
 
 
 def _sample(matrices: list[Vectors]) -> Vectors:
     return rows_of(matrices, spread(sum(map(len, matrices)), SAMPLE_PICTURES))
-
-
-def _write_projection(directory: Path, matrices: list[Vectors]) -> None:
-    """Write the vectors along their principal components, one component after the other.
-
-    A scan of that order takes two thirds of the time that one item after the other takes.
-    """
-    basis = principal_components(matrices, COMPONENTS)
-    np.save(directory / BASIS, basis)
-    projected = np.empty((COMPONENTS, sum(map(len, matrices))), np.float32)
-    start = 0
-    for matrix in matrices:
-        short = matrix @ basis
-        # A vector at right angles to all components stays what it is: nothing.
-        short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-6)
-        projected[:, start : start + len(matrix)] = short.T
-        start += len(matrix)
-    with (directory / PROJECTED).open("wb") as file:
-        for component in projected:
-            file.write(component.tobytes())
-
-
-def _write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) -> int:
-    """Build and save Annoy's trees; return how many it says there are.
-
-    In memory, not with on_disk_build: that writes through a mapping, where a full disk is a crash.
-    """
-    annoy = AnnoyIndex(matrices[0].shape[1], METRIC)
-    annoy.set_seed(SEED)
-    progress.start("growing the trees", None, "")
-    number = 0
-    for matrix in matrices:
-        for start in range(0, len(matrix), 8_192):
-            for vector in matrix[start : start + 8_192].tolist():
-                annoy.add_item(number, vector)
-                number += 1
-    annoy.build(TREES, n_jobs=1)
-    if not annoy.save(str(file)):
-        raise StoreError(f"{file}: Annoy could not write its file")
-    # A fresh load says what every later one must see; of a handful of items Annoy counts other
-    # trees than it was asked for.
-    annoy.unload()
-    annoy.load(str(file))
-    progress.finish()
-    trees: int = annoy.get_n_trees()
-    return trees
 
 
 def _vocabulary(
@@ -461,13 +388,6 @@ def _matrices(items: pa.Table, dim: int) -> list[Vectors]:
     return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
 
 
-def _map_projection(build: Path, count: int) -> Projection:
-    basis = np.load(build / BASIS)
-    shape = (basis.shape[1], count)
-    mapped = np.asarray(np.memmap(build / PROJECTED, np.float32, "r", shape=shape))
-    return Projection(basis, mapped.T)
-
-
 class Build:
     """An open build. Its files are memory-mapped and never change, nor are they removed."""
 
@@ -496,23 +416,27 @@ class Build:
         _check_files(path, info, rehash=rehash)
         items = _map_items(path / ITEMS)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise _not_as_said(path / ITEMS)
-        projection = _map_projection(path, len(items)) if PROJECTED in info.files else None
-        # Annoy would take another length of vectors for another file, or crash.
-        if info.tree_components not in (info.dim, projection and projection.basis.shape[1]):
-            raise _not_as_said(path / ANNOY)
-        annoy = AnnoyIndex(info.tree_components, METRIC)
-        annoy.load(str(path / ANNOY))
-        if annoy.get_n_items() != info.items or annoy.get_n_trees() != info.trees:
-            raise _not_as_said(path / ANNOY)
-        nearest = Nearest(
-            _matrices(items, info.dim), projection, annoy, info.tree_components < info.dim
-        )
+            raise BuildError(f"{path / ITEMS}: not as build.json says: run `retrieval index`")
+        matrices = _matrices(items, info.dim)
+        nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
         return cls(path, info, items, nearest, hold)
 
     def __len__(self) -> int:
         """Return the number of items."""
         return self.info.items
+
+    @property
+    def former(self) -> Former:
+        """What the next build may take over."""
+        return Former(
+            directory=self.path,
+            hashes={name: facts.blake3 for name, facts in self.info.files.items()},
+            content_ids=self.items["content_id"],
+            nearest=self.nearest,
+            structures=Structures(
+                self.info.trees, self.info.tree_components, self.info.calibration
+            ),
+        )
 
     def number_of(self, content_id: str) -> int | None:
         """Return the item with this content id, or None."""
@@ -554,10 +478,6 @@ class Build:
     def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
         """Return the `count` best items for `vector` and their scores, by the build's plan."""
         return self.nearest.best(vector, count, self.info.calibration.plan)
-
-
-def _not_as_said(file: Path) -> BuildError:
-    return BuildError(f"{file}: not as build.json says: run `retrieval index`")
 
 
 def _hold(build: Path) -> IO[bytes]:

@@ -68,19 +68,39 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Trees:
+    """Annoy's trees over some of the items.
+
+    Attributes:
+        annoy: They are open.
+        numbers: The item of each vector in them, int (n,); -1 for one that is gone.
+    """
+
+    annoy: AnnoyIndex
+    numbers: Numbers
+
+    def nearest(self, vector: Vectors, plan: Plan) -> Numbers:
+        """Return the items that they propose for `vector`."""
+        found = self.annoy.get_nns_by_vector(vector.tolist(), plan.candidates, plan.search_k)
+        numbers = self.numbers[found]
+        return numbers[numbers >= 0]
+
+
+@dataclass(frozen=True)
 class Nearest:
     """The vectors of a collection and what speeds up the search in them.
 
     Attributes:
         matrices: The full vectors, BATCH_ROWS in each matrix but the last.
         projection: What "projected" scans; None where the full vectors are few or short.
-        trees: Annoy over the projected vectors, or over the full ones; None while there is none.
+        trees: Over the projected vectors, or over the full ones; of different items. None at all
+            while they are not grown.
         projected_trees: Which of the two.
     """
 
     matrices: Sequence[Vectors]
     projection: Projection | None = None
-    trees: AnnoyIndex | None = None
+    trees: Sequence[Trees] = ()
     projected_trees: bool = False
 
     def vectors(self, numbers: Numbers) -> Vectors:
@@ -136,10 +156,9 @@ class Nearest:
         return np.sort(largest(self.projection.vectors @ short, plan.candidates))
 
     def _ask_trees(self, vector: Vectors, plan: Plan) -> Numbers:
-        if self.trees is None:
+        if not self.trees:
             raise ValueError("the trees are not there yet")
-        found = self.trees.get_nns_by_vector(vector.tolist(), plan.candidates, plan.search_k)
-        return np.sort(np.array(found, dtype=np.int64))
+        return np.sort(np.concatenate([trees.nearest(vector, plan) for trees in self.trees]))
 
 
 def rows_of(matrices: Sequence[Vectors], numbers: Numbers) -> Vectors:

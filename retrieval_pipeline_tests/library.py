@@ -37,6 +37,15 @@ def random_vectors(count: int, dim: int, seed: int = 0) -> Vectors:
     return normalise(np.random.default_rng(seed).standard_normal((count, dim)))
 
 
+def clustered(count: int, dim: int, seed: int = 0) -> Vectors:
+    """Vectors that lie in clumps and mostly in few directions, as pictures of a collection do."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.arange(1, dim + 1) ** -1.0
+    centres = rng.standard_normal((40, dim))
+    rows = centres[rng.integers(len(centres), size=count)] + rng.standard_normal((count, dim))
+    return normalise(rows * spectrum)
+
+
 def write_manifest(store: Store, source: str, files: Mapping[str, str]) -> None:
     """Write a manifest of {path: name of its content}."""
     rows = [

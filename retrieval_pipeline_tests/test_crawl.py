@@ -11,7 +11,15 @@ import pytest
 from retrieval_pipeline import crawl
 from retrieval_pipeline.config import Source
 from retrieval_pipeline.content import content_id_of_file
-from retrieval_pipeline.crawl import Status, update_manifest, walk
+from retrieval_pipeline.crawl import (
+    BATCH_BYTES,
+    BATCH_FILES,
+    FileRow,
+    Status,
+    _batches,
+    update_manifest,
+    walk,
+)
 from retrieval_pipeline.errors import SourceError, Stopped
 from retrieval_pipeline.store import Store, read_manifest
 
@@ -359,14 +367,24 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
 
 
 def test_a_stopped_crawl_keeps_what_it_hashed(root: Path, store: Store) -> None:
-    for number in range(5):
-        put(root / f"{number}.jpg", bytes([number]))
+    names = [f"{number:02}.jpg" for number in range(BATCH_FILES + 4)]
+    for name in names:
+        put(root / name, name.encode())
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
         update_manifest(store, source_of(root), stop=stop)
-    assert paths(store) == ["0.jpg"]
+    assert paths(store) == names[:BATCH_FILES]
     assert update_manifest(store, source_of(root)).new == 4
+
+
+def test_files_are_hashed_by_the_handful_unless_they_are_large(root: Path) -> None:
+    sizes = [10] * BATCH_FILES + [10, BATCH_BYTES, BATCH_BYTES, 10]
+    rows = [FileRow(str(number), size, 0) for number, size in enumerate(sizes)]
+    batches = list(_batches(rows, BATCH_FILES))
+    assert list(map(len, batches)) == [BATCH_FILES, 2, 1, 1]
+    assert [row for batch in batches for row in batch] == rows
+    assert list(_batches([], BATCH_FILES)) == []
 
 
 def test_a_file_touched_but_not_changed_keeps_its_content_id(root: Path, store: Store) -> None:

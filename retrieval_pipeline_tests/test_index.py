@@ -16,7 +16,13 @@ from retrieval_pipeline.store import Store, discard
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline.verify import verify
 from retrieval_pipeline.vocabulary import words
-from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
+from retrieval_pipeline_tests.library import (
+    clustered,
+    content,
+    random_vectors,
+    write_manifest,
+    write_part,
+)
 
 DIM = 16
 SPACE = VectorSpace("test/model", "r1", DIM, "p")
@@ -219,15 +225,6 @@ def test_a_damaged_part_is_named(store: Store, built: Path) -> None:
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"part-000001\.parquet: damaged"):
         build_index(store, SPACE, ["a"])
-
-
-def clustered(count: int, dim: int, seed: int = 0) -> Vectors:
-    """Vectors that lie in clumps and mostly in few directions, as pictures of a collection do."""
-    rng = np.random.default_rng(seed)
-    spectrum = np.arange(1, dim + 1) ** -1.0
-    centres = rng.standard_normal((40, dim))
-    rows = centres[rng.integers(len(centres), size=count)] + rng.standard_normal((count, dim))
-    return normalise(rows * spectrum)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline import acceptance, index, pipeline
+from retrieval_pipeline import acceptance, index, pipeline, structures
 from retrieval_pipeline.calibrate import Calibration
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
@@ -89,7 +89,7 @@ def test_a_build_that_finds_too_little_is_not_published(
         plan = Plan(kind="trees", candidates=20, search_k=1)
         return Calibration(target=0.99, plan=plan, recall_at_10=1.0)
 
-    monkeypatch.setattr(index, "choose_plan", flatter)
+    monkeypatch.setattr(structures, "choose_plan", flatter)
     with pytest.raises(RefusedBuildError, match=r"recall@10 is 0\.\d+ \(with 400 fresh queries"):
         update(settings, BLUE)
     assert store.current_build() == before.build
