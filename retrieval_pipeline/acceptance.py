@@ -5,16 +5,13 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from retrieval_pipeline.calibrate import measure, prepare_trial
+from retrieval_pipeline.calibrate import MARGIN, measure, prepare_trial
 from retrieval_pipeline.embed import embedded_ids
 from retrieval_pipeline.images import Reason
 from retrieval_pipeline.index import Build, Check
 from retrieval_pipeline.store import Store, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-# How far a recall measured with 200 fresh queries may lie below the target that the calibration
-# reached with 200 others: three standard errors at a recall of 0.9, more above it.
-RECALL_MARGIN = 0.03
 # Any number but the calibration's: other queries.
 SEED = 5
 
@@ -98,7 +95,7 @@ def _check_recall(build: Build, target: float) -> Check:
         trial = prepare_trial(build.nearest.matrices, build.vocabulary, SEED)
         recall = measure(build.nearest, trial, plan).recall
         how = f"with {len(trial.vectors)} fresh queries"
-    least = target - RECALL_MARGIN
+    least = target - MARGIN
     return Check(
         name="recall_is_enough",
         passed=recall >= least,

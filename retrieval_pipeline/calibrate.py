@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.blas import one_blas_thread
-from retrieval_pipeline.nearest import SCAN, Nearest, Plan, largest, rows_of
+from retrieval_pipeline.nearest import SCAN, Nearest, Numbers, Plan, largest, rows_of
 from retrieval_pipeline.vectors import Vectors, normalise
 
 # Up to here a scan takes some tenths of a millisecond: nothing can be gained.
@@ -20,13 +20,16 @@ SMALL = 2_000
 # Queries of a kind: 2,000 true neighbours, a recall of 0.99 is known to within 0.003.
 QUERIES = 200
 NEIGHBOURS = 10
+# How far a recall that is measured with QUERIES others may lie below the target that the
+# calibration reached: three standard errors at a recall of 0.9, more above it.
+MARGIN = 0.03
 # A scan is timed on fewer: it always takes the same.
 SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
-# What the trees must gain to be preferred to a scan, which misses less and gives the same answers
-# after every build.
+# What the trees must gain to be preferred to a scan, which misses less and depends less on the
+# builds before.
 WORTHWHILE = 1.3
 SEED = 4
 
@@ -55,11 +58,11 @@ class Calibration(BaseModel):
 
     Attributes:
         target: The recall that was asked for.
-        plan: The fastest that reached it.
+        plan: The fastest that reached it, of this build or of one that it takes over from.
         recall_at_10: Of the plan, for the kind of query that fares worse.
         image_queries: How many queries like pictures were tried; 0 where only a scan makes sense.
         text_queries: How many texts.
-        measured: Everything that was tried.
+        measured: Everything that was tried; of what was taken over, the plan alone is new.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,10 +90,22 @@ class Trial:
     least: Vectors
 
 
-def prepare_trial(matrices: Sequence[Vectors], texts: Vectors | None, seed: int = SEED) -> Trial:
-    """Make queries, `texts` (n, dim) among them, and find by a scan what is true of them."""
+def prepare_trial(
+    matrices: Sequence[Vectors],
+    texts: Vectors | None,
+    seed: int = SEED,
+    among: Numbers | None = None,
+) -> Trial:
+    """Make queries and find by a scan what is true of them.
+
+    Args:
+        matrices: The vectors of all items.
+        texts: Some of these (n, dim) are queries too.
+        seed: Of what is left to chance.
+        among: The items that the queries like pictures are like; default: all.
+    """
     rng = np.random.default_rng(seed)
-    images = _like_pictures(matrices, rng)
+    images = _like_pictures(matrices, rng, among)
     vectors = images
     if texts is not None:
         chosen = rng.choice(len(texts), min(QUERIES, len(texts)), replace=False)
@@ -98,15 +113,19 @@ def prepare_trial(matrices: Sequence[Vectors], texts: Vectors | None, seed: int 
     return Trial(vectors, len(images), _best_scores(matrices, vectors)[:, NEIGHBOURS - 1])
 
 
-def _like_pictures(matrices: Sequence[Vectors], rng: np.random.Generator) -> Vectors:
+def _like_pictures(
+    matrices: Sequence[Vectors], rng: np.random.Generator, among: Numbers | None
+) -> Vectors:
     """Return vectors that could be further pictures of the collection, and are not.
 
     An item itself would be too easy: it leads each tree to its own leaf. So each query is an item
     moved, in the direction in which two random items differ, as far as its nearest neighbour is.
     """
     count = sum(map(len, matrices))
+    models = np.arange(count) if among is None else among
     start, one, other = (
-        rows_of(matrices, rng.choice(count, QUERIES, replace=False)) for _ in range(3)
+        rows_of(matrices, rng.choice(numbers, QUERIES, replace=len(numbers) < QUERIES))
+        for numbers in (models, np.arange(count), np.arange(count))
     )
     cosine = np.clip(_best_scores(matrices, start)[:, 1:2], 0, 1)
     direction = one - other
@@ -204,11 +223,23 @@ def choose_plan(
     )
 
 
-def measure_again(nearest: Nearest, texts: Vectors | None, former: Calibration) -> Calibration:
-    """Keep the plan of another calibration, with the recall that it has by now."""
+def measure_again(
+    nearest: Nearest, texts: Vectors | None, former: Calibration, newcomers: Numbers
+) -> Calibration | None:
+    """Keep the plan of another build's calibration, with the recall that it has by now.
+
+    None if that is less than the target, or if what is like the newcomers, items that the other
+    build did not have, is found less often: they may be of a kind that its plan does not suit.
+    """
     if former.plan.kind == "scan":
         return former
     now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
+    if now.recall < former.target:
+        return None
+    if len(newcomers):
+        trial = prepare_trial(nearest.matrices, None, among=newcomers)
+        if measure(nearest, trial, former.plan).recall < former.target - MARGIN:
+            return None
     measured = tuple(now if each.plan == now.plan else each for each in former.measured)
     return former.model_copy(update={"recall_at_10": now.recall, "measured": measured})
 

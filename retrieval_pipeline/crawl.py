@@ -296,7 +296,7 @@ def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]
 
 
 def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
-    """Cut rows into batches of at most so many; large files are alone."""
+    """Cut rows into batches of at most so many; one ends where it gets large."""
     batch: list[FileRow] = []
     size = 0
     for row in rows:

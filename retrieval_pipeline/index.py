@@ -29,7 +29,7 @@ from pydantic_core import from_json
 from retrieval_pipeline.calibrate import Calibration
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.items import as_matrix, items_schema, join, one_chunk, write_items
+from retrieval_pipeline.items import Joined, as_matrix, items_schema, join, one_chunk, write_items
 from retrieval_pipeline.nearest import COMPONENTS, Nearest, Numbers, rows_of, spread
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_background
@@ -37,11 +37,13 @@ from retrieval_pipeline.store import Store, discard, new_directory, replacing
 from retrieval_pipeline.structures import (
     ANNOY,
     METRIC,
+    PLACES,
     TREES,
     Former,
     Structures,
     TreeFacts,
     map_nearest,
+    not_as_said,
     take_over,
     write_structures,
 )
@@ -178,7 +180,6 @@ def build_index(
         VectorError: A stored vector is not of unit length.
     """
     progress = progress or Quiet()
-    started = time.monotonic()
     joined = join(store, space, sources)
     if not len(joined):
         raise BuildError(
@@ -191,6 +192,33 @@ def build_index(
         if published:
             store.publish(same)
         return BuildReport(same, read_info(same), published)
+    texts = _vocabulary(store, space, encode_texts)
+    write = functools.partial(
+        _write_build, store, space, joined, inputs, recall, texts, accept, progress
+    )
+    former = _open_former(store, space, recall, texts)
+    try:
+        return write(former)
+    except RefusedBuildError:
+        if former is None:
+            raise
+        # It may be for what it took over.
+        return write(None)
+
+
+def _write_build(
+    store: Store,
+    space: VectorSpace,
+    joined: Joined,
+    inputs: str,
+    recall: float,
+    texts: Vectors | None,
+    accept: Callable[["Build"], Sequence[Check]] | None,
+    progress: Progress,
+    former: "Build | None",
+) -> BuildReport:
+    """Write, check and publish a build, which takes over what it can from `former`."""
+    started = time.monotonic()
     created_at = datetime.now(UTC)
     # Names sort by age, also those of one second.
     build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
@@ -200,14 +228,12 @@ def build_index(
             progress.advance(count)
         progress.finish()
         matrices = _matrices(_map_items(directory / ITEMS), space.dim)
-        texts = _vocabulary(store, space, encode_texts)
         if texts is not None:
             np.save(directory / VOCABULARY, texts)
-        vocabulary = None if texts is None else _vocabulary_digest()
         structures = None
-        if (before := _open_former(store, space, recall, vocabulary)) is not None:
+        if former is not None:
             content_ids = one_chunk(joined.table["content_id"])
-            structures = take_over(directory, matrices, content_ids, texts, before.former, progress)
+            structures = take_over(directory, matrices, content_ids, texts, former.kept, progress)
         if structures is None:
             structures = write_structures(directory, matrices, texts, recall, progress)
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
@@ -230,7 +256,7 @@ def build_index(
             },
             calibration=structures.calibration,
             background=measure_background(_sample(matrices), texts),
-            vocabulary=vocabulary,
+            vocabulary=None if texts is None else _vocabulary_digest(),
             build_seconds=round(time.monotonic() - started, 3),
             files={
                 file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
@@ -254,13 +280,14 @@ def build_index(
 
 
 def _open_former(
-    store: Store, space: VectorSpace, recall: float, vocabulary: str | None
+    store: Store, space: VectorSpace, recall: float, texts: Vectors | None
 ) -> "Build | None":
-    """Open the current build if it is one whose structures the next may take over."""
+    """Open the current build if the next one may take over how it is searched."""
     with contextlib.suppress(BuildError, StoreError):
         build = open_current(store)
         info = build.info
-        if (info.space, info.calibration.target, info.vocabulary) == (space, recall, vocabulary):
+        same_texts = info.vocabulary == (None if texts is None else _vocabulary_digest())
+        if info.space == space and info.calibration.target == recall and same_texts:
             return build
     return None
 
@@ -335,7 +362,7 @@ def _check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
         BuildError: A file is missing or is not what it must be.
     """
     known = {} if rehash else _read_stamp(build)
-    if missing := {ITEMS, ANNOY} - set(info.files):
+    if missing := {ITEMS, ANNOY, PLACES, *info.trees} - set(info.files):
         raise BuildError(f"{build / INFO}: does not name {min(missing)}: run `retrieval index`")
     for name, facts in info.files.items():
         file = build / name
@@ -416,7 +443,7 @@ class Build:
         _check_files(path, info, rehash=rehash)
         items = _map_items(path / ITEMS)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise BuildError(f"{path / ITEMS}: not as build.json says: run `retrieval index`")
+            raise not_as_said(path / ITEMS)
         matrices = _matrices(items, info.dim)
         nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
         return cls(path, info, items, nearest, hold)
@@ -426,13 +453,12 @@ class Build:
         return self.info.items
 
     @property
-    def former(self) -> Former:
+    def kept(self) -> Former:
         """What the next build may take over."""
         return Former(
             directory=self.path,
             hashes={name: facts.blake3 for name, facts in self.info.files.items()},
             content_ids=self.items["content_id"],
-            nearest=self.nearest,
             structures=Structures(
                 self.info.trees, self.info.tree_components, self.info.calibration
             ),

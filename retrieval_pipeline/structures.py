@@ -7,7 +7,7 @@ doi:10.1007/s002360050048).
 """
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,6 +42,7 @@ from retrieval_pipeline.nearest import (
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.vectors import Vectors
 
+# Builds take over what others have made with these: who changes one raises index.FORMAT.
 METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.
 TREES = 64
 SEED = 20  # Any fixed number: the same vectors give the same file.
@@ -87,14 +88,12 @@ class Former:
         directory: Of its files.
         hashes: What each of them must hash to.
         content_ids: Of its items.
-        nearest: Its vectors, open.
         structures: What was written for it.
     """
 
     directory: Path
     hashes: Mapping[str, str]
     content_ids: pa.ChunkedArray
-    nearest: Nearest
     structures: Structures
 
 
@@ -107,21 +106,22 @@ def write_structures(
 ) -> Structures:
     """Project the vectors, grow trees, and choose the plan that reaches `recall` soonest."""
     count, dim = sum(map(len, matrices)), matrices[0].shape[1]
+    np.save(directory / PLACES, np.arange(count, dtype=np.int32))
     if count <= SMALL:
         trees = {ANNOY: _write_trees(directory / ANNOY, matrices, progress)}
         return Structures(trees, dim, Calibration(target=recall, plan=SCAN, recall_at_10=1.0))
     trial = prepare_trial(matrices, texts)
     nearest, measured = Nearest(matrices), []
     if dim > COMPONENTS:
-        basis = principal_components(matrices, COMPONENTS)
-        nearest = Nearest(matrices, _write_projection(directory, matrices, basis))
+        np.save(directory / BASIS, principal_components(matrices, COMPONENTS))
+        nearest = Nearest(matrices, _write_projection(directory, matrices))
         measured = measure_projected(nearest, trial, recall)
     # Trees over a projection that even a scan of it cannot find everything in would not either.
     short = bool(measured) and measured[-1].recall >= recall
     indexed = [nearest.projection.vectors] if short and nearest.projection else matrices
     components = indexed[0].shape[1]
     trees = {ANNOY: _write_trees(directory / ANNOY, indexed, progress)}
-    files = {ANNOY} if nearest.projection is None else {ANNOY, BASIS, PROJECTED}
+    files = {BASIS, PROJECTED} if nearest.projection else set()
     nearest = map_nearest(directory, matrices, trees, components, files)
     progress.start("measuring the recall", None, "")
     calibration = choose_plan(nearest, trial, recall, measured)
@@ -150,46 +150,58 @@ def take_over(
     Returns:
         None if too little is the same, a file is damaged or too little would be found.
     """
-    count = sum(map(len, matrices))
-    places = _places(former, content_ids)
+    count, dim = sum(map(len, matrices)), matrices[0].shape[1]
+    if not _copy_sound([PLACES], former, directory):
+        return None
+    places = _places_now(np.load(directory / PLACES), former.content_ids, content_ids)
     newcomers = _missing_from(places, count)
     few = min(count, len(places)) <= SMALL
     if few or count - len(newcomers) < MOST * max(count, len(places)):
         return None
-    files = {ANNOY, BASIS} & former.hashes.keys()
-    for name in files:
-        shutil.copyfile(former.directory / name, directory / name)
-        if content_id_of_file(directory / name) != former.hashes[name]:
-            return None
     np.save(directory / PLACES, places)
-    files.add(PLACES)
+    files = {ANNOY, BASIS} & former.hashes.keys()
+    if not _copy_sound(files, former, directory):
+        return None
     projection = None
     if BASIS in files:
-        projection = _write_projection(directory, matrices, np.load(directory / BASIS))
+        projection = _write_projection(directory, matrices)
         files.add(PROJECTED)
     components, trees = former.structures.components, {ANNOY: former.structures.trees[ANNOY]}
     if len(newcomers):
-        vectors = rows_of(matrices, newcomers)
-        if projection is not None and former.nearest.projected_trees:
+        if projection is not None and components < dim:
             vectors = projection.vectors[newcomers]
+        else:
+            vectors = rows_of(matrices, newcomers)
         trees[NEWCOMERS] = _write_trees(directory / NEWCOMERS, [vectors], progress)
-    nearest = map_nearest(directory, matrices, trees, components, files)
-    progress.start("measuring the recall", None, "")
-    calibration = measure_again(nearest, texts, former.structures.calibration)
-    progress.finish()
-    if calibration.recall_at_10 < calibration.target:
-        for name in (PLACES, NEWCOMERS):
-            (directory / name).unlink(missing_ok=True)
+    calibration: Calibration | None = former.structures.calibration
+    # The same vectors under other names are found as well as before.
+    if len(newcomers) or places.min() < 0:
+        nearest = map_nearest(directory, matrices, trees, components, files)
+        progress.start("measuring the recall", None, "")
+        calibration = measure_again(nearest, texts, former.structures.calibration, newcomers)
+        progress.finish()
+    if calibration is None:
+        (directory / NEWCOMERS).unlink(missing_ok=True)
         return None
     return Structures(trees, components, calibration)
 
 
-def _places(former: Former, content_ids: pa.Array) -> Numbers:
-    """Return the item of each vector in the former build's first trees, -1 for one that is gone."""
-    now = pc.fill_null(pc.index_in(former.content_ids, value_set=content_ids), -1)
-    then = former.nearest.trees[0].numbers
-    places: Numbers = np.where(then < 0, -1, one_chunk(now).to_numpy()[then]).astype(np.int32)
-    return places
+def _copy_sound(names: Iterable[str], former: Former, directory: Path) -> bool:
+    """Copy files of another build; tell whether all could be read and are as they must be."""
+    try:
+        for name in names:
+            shutil.copyfile(former.directory / name, directory / name)
+            if content_id_of_file(directory / name) != former.hashes[name]:
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _places_now(places: Numbers, then: pa.ChunkedArray, now: pa.Array) -> Numbers:
+    """Return which item each vector is among the content ids of now, -1 for one that is gone."""
+    moved = one_chunk(pc.fill_null(pc.index_in(then, value_set=now), -1)).to_numpy()
+    return np.where(places < 0, -1, moved[places]).astype(np.int32)
 
 
 def _missing_from(places: Numbers, items: int) -> Numbers:
@@ -222,30 +234,26 @@ def map_nearest(
     projection = _map_projection(directory, count) if {BASIS, PROJECTED} <= set(files) else None
     # Annoy would take another length of vectors for another file, or crash.
     if components not in (dim, projection and projection.basis.shape[1]):
-        raise _not_as_said(directory / ANNOY)
-    numbers = _numbers(directory, count, files)
+        raise not_as_said(directory / ANNOY)
+    places = np.load(directory / PLACES)
+    if places.dtype != np.int32 or places.ndim != 1 or places.max(initial=-1) >= count:
+        raise not_as_said(directory / PLACES)
+    newcomers = _missing_from(places, count)
+    numbers = {ANNOY: places} | ({NEWCOMERS: newcomers} if len(newcomers) else {})
     if trees.keys() != numbers.keys():
-        raise _not_as_said(directory / ANNOY)
+        raise not_as_said(directory / ANNOY)
     opened = []
     for name, facts in trees.items():
         annoy = AnnoyIndex(components, METRIC)
-        annoy.load(str(directory / name))
+        try:
+            annoy.load(str(directory / name))
+        except OSError:  # it is of another length than vectors of so many components make
+            raise not_as_said(directory / name) from None
         found = TreeFacts(trees=annoy.get_n_trees(), vectors=annoy.get_n_items())
         if found != facts or found.vectors != len(numbers[name]):
-            raise _not_as_said(directory / name)
+            raise not_as_said(directory / name)
         opened.append(Trees(annoy, numbers[name]))
     return Nearest(matrices, projection, opened, projected_trees=components < dim)
-
-
-def _numbers(directory: Path, count: int, files: Collection[str]) -> dict[str, Numbers]:
-    """Return which item each vector in each Annoy file is."""
-    if PLACES not in files:
-        return {ANNOY: np.arange(count)}
-    places = np.load(directory / PLACES)
-    if places.dtype != np.int32 or places.ndim != 1 or places.max(initial=-1) >= count:
-        raise _not_as_said(directory / PLACES)
-    newcomers = _missing_from(places, count)
-    return {ANNOY: places} | ({NEWCOMERS: newcomers} if len(newcomers) else {})
 
 
 def _map_projection(directory: Path, count: int) -> Projection:
@@ -255,12 +263,12 @@ def _map_projection(directory: Path, count: int) -> Projection:
     return Projection(basis, mapped.T)
 
 
-def _write_projection(directory: Path, matrices: Sequence[Vectors], basis: Vectors) -> Projection:
-    """Write the vectors along the columns of `basis`, one component after the other; map them.
+def _write_projection(directory: Path, matrices: Sequence[Vectors]) -> Projection:
+    """Write the vectors along the columns of the basis, one component after the other; map them.
 
     A scan of that order takes two thirds of the time that one item after the other takes.
     """
-    np.save(directory / BASIS, basis)
+    basis = np.load(directory / BASIS)
     projected = np.empty((basis.shape[1], sum(map(len, matrices))), np.float32)
     start = 0
     for matrix in matrices:
@@ -300,5 +308,6 @@ def _write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) ->
     return TreeFacts(trees=annoy.get_n_trees(), vectors=annoy.get_n_items())
 
 
-def _not_as_said(file: Path) -> BuildError:
+def not_as_said(file: Path) -> BuildError:
+    """Return the error of a file that is not what build.json says."""
     return BuildError(f"{file}: not as build.json says: run `retrieval index`")

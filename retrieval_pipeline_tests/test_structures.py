@@ -1,6 +1,10 @@
+import errno
+import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +18,11 @@ from retrieval_pipeline.calibrate import (
     measure_again,
     prepare_trial,
 )
-from retrieval_pipeline.index import Build, build_index, open_current
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index import Build, Check, build_index, open_current
 from retrieval_pipeline.nearest import Plan
 from retrieval_pipeline.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     clustered,
     content,
@@ -49,10 +54,17 @@ class Library:
         names = [name(number) for number in numbers]
         write_part(self.store, self.space, "a", names, VECTORS[self.space.dim][list(numbers)])
 
-    def index(self, recall: float = 0.9) -> Build:
+    def index(
+        self, recall: float = 0.9, accept: Callable[[Build], Sequence[Check]] | None = None
+    ) -> Build:
         write_manifest(self.store, "a", self.files)
         report = build_index(
-            self.store, self.space, ["a"], recall=recall, encode_texts=self.encode_words
+            self.store,
+            self.space,
+            ["a"],
+            recall=recall,
+            encode_texts=self.encode_words,
+            accept=accept,
         )
         assert report.published
         return open_current(self.store)
@@ -142,38 +154,69 @@ def test_trees_are_taken_over_again_and_again_until_too_much_is_new(wide: Librar
         before = build
     assert rounds > 2
     assert build.info.trees.keys() == {"vectors.annoy"}
-    assert not (build.path / "places.npy").exists()
 
 
 def test_the_recall_of_a_plan_that_is_taken_over_is_measured_anew(wide: Library) -> None:
     wide.add(range(COUNT, COUNT + 200), "new")
     build = wide.index()
-    for plan in (Plan(kind="trees", candidates=20, search_k=50), TREES):
+    for target, plan in ((0.1, Plan(kind="trees", candidates=20, search_k=50)), (0.95, TREES)):
         former = Calibration(
-            target=0.9,
+            target=target,
             plan=plan,
             recall_at_10=0.123,
             measured=(Measured(plan=plan, recall_image=0.123, recall_text=None, p50_ms=1),),
         )
-        now = measure_again(build.nearest, build.vocabulary, former)
+        now = measure_again(build.nearest, build.vocabulary, former, np.arange(COUNT, COUNT + 200))
         trial = prepare_trial(build.nearest.matrices, build.vocabulary)
+        assert now is not None
         assert now.recall_at_10 == measure(build.nearest, trial, plan).recall
         assert [each.recall for each in now.measured] == [now.recall_at_10]
-        assert (now.recall_at_10 > 0.9) == (plan == TREES)
+        too_much = former.model_copy(update={"target": now.recall_at_10 + 0.001})
+        assert measure_again(build.nearest, build.vocabulary, too_much, np.arange(0)) is None
 
 
 def test_structures_that_find_too_little_are_made_anew(
     wide: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found_little(nearest: object, texts: object, former: Calibration) -> Calibration:
-        return former.model_copy(update={"recall_at_10": 0.5})
-
-    monkeypatch.setattr(structures, "measure_again", found_little)
+    monkeypatch.setattr(structures, "measure_again", lambda *_: None)
     wide.add(range(COUNT, COUNT + NEW), "new")
     build = wide.index()
     assert build.info.calibration.recall_at_10 >= 0.9
     assert build.info.files.keys() == wide.first.info.files.keys()
     assert_each_item_finds_itself(build, wide.files)
+
+
+def test_new_images_of_a_kind_that_the_components_do_not_show_get_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def projected(_: object, __: object, target: float, ___: object) -> Calibration:
+        plan = Plan(kind="projected", candidates=300)
+        return Calibration(target=target, plan=plan, recall_at_10=1.0)
+
+    vectors = VECTORS[160].copy()
+    vectors[:COUNT, 128:] = 0
+    vectors[COUNT:, :128] = 0
+    vectors[COUNT:, 128:] += 10 * np.abs(vectors).max()
+    monkeypatch.setitem(VECTORS, 160, normalise(vectors))
+    monkeypatch.setattr(structures, "choose_plan", projected)
+    library = Library(Store(tmp_path), 160)
+    library.add(range(COUNT, COUNT + NEW), "new")
+    build = library.index()
+    assert build.info.trees.keys() == {"vectors.annoy"}
+    query = vectors[COUNT]
+    assert set(np.argsort(-build.scan(query))[:10]) <= set(
+        build.nearest.candidates(query, build.info.calibration.plan)
+    )
+
+
+def test_an_index_that_is_refused_for_what_it_took_over_is_made_anew(wide: Library) -> None:
+    def as_grown(build: Build) -> list[Check]:
+        return [Check(name="grown", passed=len(build.info.trees) == 1, found="two files of trees")]
+
+    wide.add(range(COUNT, COUNT + NEW), "new")
+    build = wide.index(accept=as_grown)
+    assert build.info.trees.keys() == {"vectors.annoy"}
+    assert len(wide.store.builds(wide.space)) == 2
 
 
 def test_another_target_of_the_recall_makes_structures_anew(wide: Library) -> None:
@@ -183,20 +226,59 @@ def test_another_target_of_the_recall_makes_structures_anew(wide: Library) -> No
     assert build.info.calibration.target == 0.95
 
 
-@pytest.mark.parametrize("file", ["vectors.annoy", "basis.npy"])
+@pytest.mark.parametrize("file", ["vectors.annoy", "basis.npy", "places.npy"])
 def test_a_file_that_decayed_unnoticed_is_not_taken_over(wide: Library, file: str) -> None:
     decayed = wide.first.path / file
-    times = decayed.stat()
+    before = decayed.stat()
+    data = bytearray(decayed.read_bytes())
+    data[-40] ^= 255
     with decayed.open("r+b") as handle:
-        handle.seek(times.st_size - 40)
-        byte = handle.read(1)
-        handle.seek(times.st_size - 40)
-        handle.write(bytes([byte[0] ^ 255]))
-    os.utime(decayed, ns=(times.st_atime_ns, times.st_mtime_ns))
+        handle.write(data)
+    os.utime(decayed, ns=(before.st_atime_ns, before.st_mtime_ns))
     wide.add(range(COUNT, COUNT + NEW), "new")
     build = wide.index()
-    assert not (build.path / "places.npy").exists()
+    assert build.info.trees.keys() == {"vectors.annoy"}
     assert_each_item_finds_itself(Build.open(build.path, rehash=True), wide.files)
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_over(
+    wide: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_disk(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shutil, "copyfile", broken_disk)
+    wide.add(range(COUNT, COUNT + NEW), "new")
+    assert wide.index().info.trees.keys() == {"vectors.annoy"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda info: info["files"].pop("newcomers.annoy"),
+        lambda info: info["files"].pop("places.npy"),
+        lambda info: info["files"].pop("basis.npy"),
+        lambda info: info["files"].pop("projected.f32"),
+        lambda info: info["trees"].pop("newcomers.annoy"),
+        lambda info: info["trees"].pop("vectors.annoy"),
+        lambda info: info["trees"]["newcomers.annoy"].update(vectors=NEW - 1),
+        lambda info: info["trees"].update({"items.arrow": info["trees"]["newcomers.annoy"]}),
+        lambda info: info.update(tree_components=160),
+    ],
+)
+def test_a_description_that_leaves_a_file_unchecked_is_refused_and_replaced(
+    wide: Library, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    wide.add(range(COUNT, COUNT + NEW), "new")
+    build = wide.index()
+    file = build.path / "build.json"
+    info = json.loads(file.read_bytes())
+    damage(info)
+    file.write_text(json.dumps(info))
+    with pytest.raises(BuildError, match="run `retrieval index`"):
+        Build.open(build.path)
+    wide.add(range(COUNT + NEW, COUNT + NEW + 1), "newer")
+    assert_each_item_finds_itself(wide.index(), wide.files)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +298,7 @@ def test_places_that_mean_nothing_are_refused(
     build = wide.index()
     file = build.path / "places.npy"
     np.save(file, damage(np.load(file)))
-    with pytest.raises(structures.BuildError, match=r"not as build\.json says"):
+    with pytest.raises(BuildError, match=r"not as build\.json says"):
         structures.map_nearest(
             build.path,
             build.nearest.matrices,
