@@ -84,6 +84,7 @@ class Ours:
     """The project's index, from its stored tables to an open build."""
 
     name = "this project"
+    codes = False
 
     def prepare(self, directory):
         """Write the tables that indexing starts from."""
@@ -130,7 +131,11 @@ class Ours:
         words = np.load(directory / "words.npy")
         store = Store(directory / "home")
         report = build_index(
-            store, self.space(words.shape[1]), ["a"], encode_texts=lambda texts: words[: len(texts)]
+            store,
+            self.space(words.shape[1]),
+            ["a"],
+            codes=self.codes,
+            encode_texts=lambda texts: words[: len(texts)],
         )
         for each in report.info.calibration.measured:
             print(each.plan, each.recall_image, each.recall_text, each.p50_ms, file=sys.stderr)
@@ -141,8 +146,15 @@ class Ours:
         from retrieval_pipeline.store import Store
 
         build = open_current(Store(directory / "home"))
-        self.name = f"this project: {build.info.calibration.plan}"
+        build.nearest.load_codes()
+        self.name = f"this project: {build.plan}"
         return lambda vector, _: build.best(vector, 10)[0], [None]
+
+
+class OursWithCodes(Ours):
+    """The same with the extra `codes`."""
+
+    codes = True
 
 
 class Original:
@@ -290,13 +302,14 @@ class FaissIvf(FaissFlat):
 
 PEERS = {
     "ours": Ours,
+    "codes": OursWithCodes,
     "original": Original,
     "numpy": Exact,
     "flat": FaissFlat,
     "ivf": FaissIvf,
     "hnswlib": Hnswlib,
 }
-MODULES = {"hnswlib": "hnswlib", "flat": "faiss", "ivf": "faiss"}
+MODULES = {"codes": "faiss", "hnswlib": "hnswlib", "flat": "faiss", "ivf": "faiss"}
 
 
 class AnonymousMemory(threading.Thread):
@@ -430,7 +443,7 @@ def main():
                 if peer in MODULES and importlib.util.find_spec(MODULES[peer]) is None:
                     print(f"{peer} is not installed", file=sys.stderr)
                     continue
-                if peer == "ours" and not (directory / "home").exists():
+                if peer in ("ours", "codes") and not (directory / "home").exists():
                     in_a_process("prepare", peer, directory)
                 facts = in_a_process("build", peer, directory)
                 facts |= in_a_process("query", peer, directory)

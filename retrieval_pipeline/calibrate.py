@@ -28,7 +28,7 @@ SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
-# What the trees must gain to be preferred to a scan, which misses less and depends less on the
+# What trees or codes must gain to be preferred to a scan, which misses less and depends less on the
 # builds before.
 WORTHWHILE = 1.3
 SEED = 4
@@ -142,8 +142,11 @@ def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
     for matrix in matrices:
         # A part at a time: the scores of a whole matrix would take 100 MB.
         for part in np.array_split(matrix, -(-len(matrix) // 8_192)):
-            scores = np.concatenate([best, vectors @ part.T], axis=1)
-            best = np.partition(scores, scores.shape[1] - wanted, axis=1)[:, -wanted:]
+            scores = vectors @ part.T
+            # Later parts have nothing to add for most queries.
+            better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))
+            both = np.concatenate([best[better], scores[better]], axis=1)
+            best[better] = np.partition(both, both.shape[1] - wanted, axis=1)[:, -wanted:]
     return -np.sort(-best, axis=1)
 
 
@@ -176,32 +179,29 @@ def measure_projected(nearest: Nearest, trial: Trial, target: float) -> list[Mea
     return measured
 
 
-def measure_trees(
-    nearest: Nearest, trial: Trial, target: float, candidates: int, limit_ms: float
+def measure_deeper(
+    nearest: Nearest, trial: Trial, target: float, plan: Plan, limit_ms: float
 ) -> list[Measured]:
-    """Double search_k until the target is reached or it takes longer than `limit_ms`.
+    """Double the plan's search_k until the target is reached or it takes longer than `limit_ms`.
 
     Once reached, a value half-way is tried too.
     """
-    measured: list[Measured] = []
-
-    def attempt(search_k: int) -> Measured:
-        plan = Plan(kind="trees", candidates=candidates, search_k=search_k)
-        measured.append(measure(nearest, trial, plan))
-        return measured[-1]
-
-    search_k = FIRST_SEARCH_K
-    while (last := attempt(search_k)).recall < target and last.p50_ms <= limit_ms:
-        search_k *= 2
-    if last.recall >= target and search_k > FIRST_SEARCH_K:
-        attempt(round(search_k / 2**0.5))
+    measured = [measure(nearest, trial, plan)]
+    while measured[-1].recall < target and measured[-1].p50_ms <= limit_ms:
+        measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 2)))
+    if measured[-1].recall >= target and len(measured) > 1:
+        measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 0.5**0.5)))
     return measured
+
+
+def _deeper(plan: Plan, factor: float) -> Plan:
+    return plan.model_copy(update={"search_k": round(factor * plan.search_k)})
 
 
 def choose_plan(
     nearest: Nearest, trial: Trial, target: float, projected: Sequence[Measured]
 ) -> Calibration:
-    """Measure the scan and the trees too, and take the fastest that reaches the target.
+    """Measure the scan, the trees and the codes too, and take the fastest that reaches the target.
 
     A scan of the full vectors misses nothing, so there always is one.
     """
@@ -210,8 +210,14 @@ def choose_plan(
     best = min(exact, key=lambda each: each.p50_ms)
     candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
     limit = best.p50_ms / WORTHWHILE
-    trees = measure_trees(nearest, trial, target, candidates, limit)
-    good = [each for each in trees if each.recall >= target and each.p50_ms <= limit]
+    deeper = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
+    if nearest.codes is not None:
+        nearest.load_codes()
+        deeper += [Plan(kind="codes", candidates=candidates, search_k=2 * candidates)]
+    tried = [
+        each for plan in deeper for each in measure_deeper(nearest, trial, target, plan, limit)
+    ]
+    good = [each for each in tried if each.recall >= target and each.p50_ms <= limit]
     best = min([*good, best], key=lambda each: each.p50_ms)
     return Calibration(
         target=target,
@@ -219,7 +225,7 @@ def choose_plan(
         recall_at_10=best.recall,
         image_queries=trial.images,
         text_queries=len(trial.vectors) - trial.images,
-        measured=(exact[0], *projected, *trees),
+        measured=(exact[0], *projected, *tried),
     )
 
 
@@ -233,6 +239,7 @@ def measure_again(
     """
     if former.plan.kind == "scan":
         return former
+    nearest.load_codes()
     now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
     if now.recall < former.target:
         return None

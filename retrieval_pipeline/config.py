@@ -93,6 +93,7 @@ class IndexSettings(_Model):
     """How well the index must answer."""
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    codes: bool = False
 
 
 def _check_timezone(name: str) -> str:
@@ -207,7 +208,8 @@ class Settings(_Model):
         workers: Processes that decode images; by default one for each core.
         max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
         images: Bounds for one image.
-        index: `recall` is the share of the true ten nearest images that a query must find.
+        index: `recall` is the share of the true ten nearest images that a query must find; with
+            `codes` the index has a form that faiss (the extra `codes`) searches sooner.
         schedule: When Dagster runs by itself.
         ray: Where images are embedded; None is this process.
         checks: What Dagster's checks accept.

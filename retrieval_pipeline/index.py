@@ -30,12 +30,13 @@ from retrieval_pipeline.calibrate import Calibration
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.items import Joined, as_matrix, items_schema, join, one_chunk, write_items
-from retrieval_pipeline.nearest import COMPONENTS, Nearest, Numbers, rows_of, spread
+from retrieval_pipeline.nearest import COMPONENTS, Nearest, Numbers, Plan, rows_of, spread
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_background
 from retrieval_pipeline.store import Store, discard, new_directory, replacing
 from retrieval_pipeline.structures import (
     ANNOY,
+    CODES,
     METRIC,
     PLACES,
     TREES,
@@ -157,6 +158,7 @@ def build_index(
     sources: Sequence[str],
     *,
     recall: float = RECALL,
+    codes: bool = False,
     encode_texts: EncodeTexts | None = None,
     accept: Callable[["Build"], Sequence[Check]] | None = None,
     progress: Progress | None = None,
@@ -168,13 +170,14 @@ def build_index(
         space: Whose embeddings to index.
         sources: Whose manifests to index.
         recall: The recall at 10 that the way of searching must reach when it is measured.
+        codes: Whether to write codes for faiss and try how fast they are.
         encode_texts: Encodes the vocabulary where no build of this space has it yet. Without it
             the build knows no words: it is calibrated with queries like pictures alone.
         accept: Checks a build, opened as readers open it, before it is published.
         progress: Told about stages and items.
 
     Raises:
-        BuildError: There is nothing to index.
+        BuildError: There is nothing to index, or faiss is not installed for `codes`.
         RefusedBuildError: A check failed; nothing was published.
         StoreError: A table is damaged or the build cannot be written.
         VectorError: A stored vector is not of unit length.
@@ -186,7 +189,9 @@ def build_index(
             "there is nothing to index: no source has an image that could be embedded. "
             "`retrieval status` shows what was found"
         )
-    inputs = joined.digest(FORMAT, TREES, COMPONENTS, recall, _vocabulary_digest(), space.key)
+    inputs = joined.digest(
+        FORMAT, TREES, COMPONENTS, recall, codes, _vocabulary_digest(), space.key
+    )
     if (same := _same_build(store, space, inputs)) is not None:
         published = same != current_or_none(store)
         if published:
@@ -194,9 +199,9 @@ def build_index(
         return BuildReport(same, read_info(same), published)
     texts = _vocabulary(store, space, encode_texts)
     write = functools.partial(
-        _write_build, store, space, joined, inputs, recall, texts, accept, progress
+        _write_build, store, space, joined, inputs, recall, codes, texts, accept, progress
     )
-    former = _open_former(store, space, recall, texts)
+    former = _open_former(store, space, recall, codes, texts)
     try:
         return write(former)
     except RefusedBuildError:
@@ -212,6 +217,7 @@ def _write_build(
     joined: Joined,
     inputs: str,
     recall: float,
+    codes: bool,
     texts: Vectors | None,
     accept: Callable[["Build"], Sequence[Check]] | None,
     progress: Progress,
@@ -235,7 +241,7 @@ def _write_build(
             content_ids = one_chunk(joined.table["content_id"])
             structures = take_over(directory, matrices, content_ids, texts, former.kept, progress)
         if structures is None:
-            structures = write_structures(directory, matrices, texts, recall, progress)
+            structures = write_structures(directory, matrices, texts, recall, codes, progress)
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
         info = BuildInfo(
             format=FORMAT,
@@ -280,14 +286,15 @@ def _write_build(
 
 
 def _open_former(
-    store: Store, space: VectorSpace, recall: float, texts: Vectors | None
+    store: Store, space: VectorSpace, recall: float, codes: bool, texts: Vectors | None
 ) -> "Build | None":
     """Open the current build if the next one may take over how it is searched."""
     with contextlib.suppress(BuildError, StoreError):
         build = open_current(store)
         info = build.info
-        same_texts = info.vocabulary == (None if texts is None else _vocabulary_digest())
-        if info.space == space and info.calibration.target == recall and same_texts:
+        vocabulary = None if texts is None else _vocabulary_digest()
+        found = info.space, info.calibration.target, CODES in info.files, info.vocabulary
+        if found == (space, recall, codes, vocabulary):
             return build
     return None
 
@@ -453,6 +460,11 @@ class Build:
         return self.info.items
 
     @property
+    def plan(self) -> Plan:
+        """How the build is searched."""
+        return self.nearest.usable(self.info.calibration.plan)
+
+    @property
     def kept(self) -> Former:
         """What the next build may take over."""
         return Former(
@@ -503,7 +515,7 @@ class Build:
 
     def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
         """Return the `count` best items for `vector` and their scores, by the build's plan."""
-        return self.nearest.best(vector, count, self.info.calibration.plan)
+        return self.nearest.best(vector, count, self.plan)
 
 
 def _hold(build: Path) -> IO[bytes]:

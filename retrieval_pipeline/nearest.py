@@ -1,6 +1,7 @@
-"""Three ways to the items nearest to a vector: scan all, scan a projection, or ask Annoy's trees.
+"""Ways to the items nearest to a vector: scan all, scan less of each, or ask Annoy's trees.
 
-The last two propose candidates, which whoever asks puts into exact order with the full vectors.
+All but the first propose candidates, which whoever asks puts into exact order by their full
+vectors.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.codes import Codes
 from retrieval_pipeline.items import BATCH_ROWS
 from retrieval_pipeline.vectors import Vectors
 
@@ -33,21 +35,26 @@ class Plan(BaseModel):
     """How to find the best items of a query.
 
     Attributes:
-        kind: "scan" compares all full vectors, "projected" all projected ones, "trees" asks Annoy.
-        candidates: How many items the last two propose for exact ordering.
-        search_k: How many nodes Annoy looks at.
+        kind: "scan" compares all full vectors, "projected" all projected ones, "codes" their
+            codes; "trees" asks Annoy.
+        candidates: How many items the others than "scan" propose for exact ordering.
+        search_k: How many nodes Annoy looks at, or how many codes get a second look.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["scan", "projected", "trees"]
+    kind: Literal["scan", "projected", "codes", "trees"]
     candidates: int = 0
     search_k: int = 0
 
     def __str__(self) -> str:
         if self.kind == "scan":
             return "exact scan"
-        how = f"trees (search_k {self.search_k:,})" if self.kind == "trees" else "projected scan"
+        how = {
+            "projected": "projected scan",
+            "codes": f"scan of codes ({self.search_k:,} looked at twice)",
+            "trees": f"trees (search_k {self.search_k:,})",
+        }[self.kind]
         return f"{how}, {self.candidates:,} candidates in exact order"
 
 
@@ -96,12 +103,25 @@ class Nearest:
         trees: Over the projected vectors, or over the full ones; of different items. None at all
             while they are not grown.
         projected_trees: Which of the two.
+        codes: Of the projected vectors; None if there are none.
     """
 
     matrices: Sequence[Vectors]
     projection: Projection | None = None
     trees: Sequence[Trees] = ()
     projected_trees: bool = False
+    codes: Codes | None = None
+
+    def usable(self, plan: Plan) -> Plan:
+        """Return the plan; while the codes are not loaded, the scan that they stand for."""
+        if plan.kind == "codes" and not (self.codes and self.codes.loaded):
+            return Plan(kind="projected", candidates=plan.candidates)
+        return plan
+
+    def load_codes(self) -> None:
+        """Make a plan that uses codes usable, if it can be: worth it for many queries only."""
+        if self.codes is not None:
+            self.codes.load()
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, float32 (len(numbers), dim)."""
@@ -153,6 +173,8 @@ class Nearest:
         short = vector @ self.projection.basis
         if plan.kind == "trees":
             return self._ask_trees(short, plan)
+        if plan.kind == "codes" and self.codes is not None:
+            return np.sort(self.codes.nearest(short, plan.candidates, plan.search_k))
         return np.sort(largest(self.projection.vectors @ short, plan.candidates))
 
     def _ask_trees(self, vector: Vectors, plan: Plan) -> Numbers:

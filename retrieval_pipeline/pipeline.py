@@ -182,6 +182,7 @@ def update_index(
         space,
         settings.source_names,
         recall=settings.index.recall,
+        codes=settings.index.codes,
         encode_texts=lambda texts: load().encode_texts(texts),
         accept=lambda build: check_build(build, coverage, settings.index.recall),
         progress=progress,

@@ -205,11 +205,12 @@ class Searcher:
         return Judge(self.build.sample, self.build.vocabulary, self.build.info.background)
 
     def warm_up(self) -> None:
-        """Load what a query by text needs, so that the first one is as fast as the next.
+        """Load what queries by text need, so that the first one is as fast as the next.
 
         Raises:
             EncoderError: The model cannot be had.
         """
+        self.build.nearest.load_codes()
         self._encode_texts(["a photo"])
 
     def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:
@@ -407,7 +408,7 @@ class Searcher:
         count: int,
     ) -> list[Ranking]:
         """Rank each query's `count` best items: exactly if filters or unwanted things decide."""
-        nearest, plan = self.build.nearest, self.build.info.calibration.plan
+        nearest, plan = self.build.nearest, self.build.plan
         whole = [
             flags is None and (plan.kind == "scan" or len(meaning.unwanted) > 0)
             for meaning, flags in zip(meanings, allowed, strict=True)

@@ -26,6 +26,7 @@ from retrieval_pipeline.calibrate import (
     measure_projected,
     prepare_trial,
 )
+from retrieval_pipeline.codes import Codes, write_codes
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.items import one_chunk
@@ -54,6 +55,7 @@ NEWCOMERS = "newcomers.annoy"
 PLACES = "places.npy"
 BASIS = "basis.npy"
 PROJECTED = "projected.f32"
+CODES = "codes.faiss"
 
 
 class TreeFacts(BaseModel):
@@ -102,9 +104,14 @@ def write_structures(
     matrices: Sequence[Vectors],
     texts: Vectors | None,
     recall: float,
+    codes: bool,
     progress: Progress,
 ) -> Structures:
-    """Project the vectors, grow trees, and choose the plan that reaches `recall` soonest."""
+    """Project the vectors, grow trees, and choose the plan that reaches `recall` soonest.
+
+    Raises:
+        BuildError: `codes` are wanted, and faiss is not installed.
+    """
     count, dim = sum(map(len, matrices)), matrices[0].shape[1]
     np.save(directory / PLACES, np.arange(count, dtype=np.int32))
     if count <= SMALL:
@@ -122,6 +129,9 @@ def write_structures(
     components = indexed[0].shape[1]
     trees = {ANNOY: _write_trees(directory / ANNOY, indexed, progress)}
     files = {BASIS, PROJECTED} if nearest.projection else set()
+    if codes and nearest.projection:
+        write_codes(directory / CODES, nearest.projection.vectors)
+        files.add(CODES)
     nearest = map_nearest(directory, matrices, trees, components, files)
     progress.start("measuring the recall", None, "")
     calibration = choose_plan(nearest, trial, recall, measured)
@@ -166,6 +176,9 @@ def take_over(
     if BASIS in files:
         projection = _write_projection(directory, matrices)
         files.add(PROJECTED)
+        if CODES in former.hashes:
+            write_codes(directory / CODES, projection.vectors)
+            files.add(CODES)
     components, trees = former.structures.components, {ANNOY: former.structures.trees[ANNOY]}
     if len(newcomers):
         if projection is not None and components < dim:
@@ -253,7 +266,8 @@ def map_nearest(
         if found != facts or found.vectors != len(numbers[name]):
             raise not_as_said(directory / name)
         opened.append(Trees(annoy, numbers[name]))
-    return Nearest(matrices, projection, opened, projected_trees=components < dim)
+    codes = Codes(directory / CODES) if projection is not None and CODES in files else None
+    return Nearest(matrices, projection, opened, components < dim, codes)
 
 
 def _map_projection(directory: Path, count: int) -> Projection:

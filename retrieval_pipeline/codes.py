@@ -1,0 +1,87 @@
+"""Projected vectors as short codes, which faiss compares sooner: for large collections.
+
+Each component is rounded to 4 bits; the codes of all items are compared by table look-ups within
+the processor's registers, and the best of them again with 8 bits (product quantisation: Jégou et
+al., 2011, doi:10.1109/TPAMI.2010.57; in registers: André et al., 2015,
+doi:10.14778/2856318.2856324).
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.vectors import Vectors
+
+# Vectors from which the rounding is learnt; 16 values a component need few.
+TRAINING = 50_000
+BATCH = 65_536
+HOW_TO_GET = 'pip install -c constraints.txt -e ".[codes]"'
+
+
+def can_use_codes() -> bool:
+    """Tell whether faiss is installed."""
+    return importlib.util.find_spec("faiss") is not None
+
+
+@functools.cache
+def _faiss() -> Any:
+    import faiss
+
+    # One query at a time has nothing to share among threads.
+    faiss.omp_set_num_threads(1)
+    return faiss
+
+
+def write_codes(file: Path, vectors: Vectors) -> None:
+    """Write the codes of unit vectors, float32 (n, components), n at least 16.
+
+    Raises:
+        BuildError: faiss is not installed.
+    """
+    if not can_use_codes():
+        raise BuildError(f"index.codes needs faiss: {HOW_TO_GET}, or set codes = false")
+    faiss = _faiss()
+    dim = vectors.shape[1]
+    short = faiss.IndexPQFastScan(dim, dim, 4, faiss.METRIC_INNER_PRODUCT)
+    longer = faiss.IndexScalarQuantizer(
+        dim, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    index = faiss.IndexRefine(short, longer)
+    step = -(-len(vectors) // TRAINING)
+    index.train(np.ascontiguousarray(vectors[::step]))
+    for start in range(0, len(vectors), BATCH):
+        index.add(np.ascontiguousarray(vectors[start : start + BATCH]))
+    # Not by faiss, whose errors do not say that the disk is full.
+    file.write_bytes(faiss.serialize_index(index).tobytes())
+
+
+class Codes:
+    """The codes of a build; once they are loaded, they take 192 bytes of memory an item."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._index: Any = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether they can be asked."""
+        return self._index is not None
+
+    def load(self) -> None:
+        """Read them, if faiss is installed; its import alone takes longer than a few queries."""
+        if not self.loaded and can_use_codes():
+            self._index = _faiss().deserialize_index(np.fromfile(self._file, np.uint8))
+
+    def nearest(self, vector: Vectors, count: int, closer: int) -> npt.NDArray[np.int64]:
+        """Return the `count` items proposed for a projected vector; `closer` get a second look."""
+        faiss = _faiss()
+        parameters = faiss.IndexRefineSearchParameters(k_factor=closer / count)
+        found: npt.NDArray[np.int64] = self._index.search(vector[None], count, params=parameters)[
+            1
+        ][0]
+        return found[found >= 0]
