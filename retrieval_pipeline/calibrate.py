@@ -28,6 +28,9 @@ SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
+# Share of what may be missed that trees and codes have to leave: a plan that is taken because it just
+# reached the target with some queries would fall below it with others, and with more items.
+HEADROOM = 0.2
 # What trees or codes must gain to be preferred to a scan, which misses less and depends less on the
 # builds before.
 WORTHWHILE = 1.3
@@ -180,16 +183,16 @@ def measure_projected(nearest: Nearest, trial: Trial, target: float) -> list[Mea
 
 
 def measure_deeper(
-    nearest: Nearest, trial: Trial, target: float, plan: Plan, limit_ms: float
+    nearest: Nearest, trial: Trial, aim: float, plan: Plan, limit_ms: float
 ) -> list[Measured]:
-    """Double the plan's search_k until the target is reached or it takes longer than `limit_ms`.
+    """Double the plan's search_k until the recall is `aim` or it takes longer than `limit_ms`.
 
     Once reached, a value half-way is tried too.
     """
     measured = [measure(nearest, trial, plan)]
-    while measured[-1].recall < target and measured[-1].p50_ms <= limit_ms:
+    while measured[-1].recall < aim and measured[-1].p50_ms <= limit_ms:
         measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 2)))
-    if measured[-1].recall >= target and len(measured) > 1:
+    if measured[-1].recall >= aim and len(measured) > 1:
         measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 0.5**0.5)))
     return measured
 
@@ -210,6 +213,7 @@ def choose_plan(
     best = min(exact, key=lambda each: each.p50_ms)
     candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
     limit = best.p50_ms / WORTHWHILE
+    aim = target + HEADROOM * (1 - target)
     deeper = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
     if nearest.codes is not None:
         nearest.load_codes()
@@ -217,7 +221,7 @@ def choose_plan(
     tried = [
         each for plan in deeper for each in measure_deeper(nearest, trial, target, plan, limit)
     ]
-    good = [each for each in tried if each.recall >= target and each.p50_ms <= limit]
+    good = [each for each in tried if each.recall >= aim and each.p50_ms <= limit]
     best = min([*good, best], key=lambda each: each.p50_ms)
     return Calibration(
         target=target,

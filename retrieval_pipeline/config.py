@@ -495,7 +495,8 @@ device = "auto"
 #   encoders = 1           most actors that hold the model
 #   num_gpus = 0           of each encoder
 
-# Optional tables: [schedule] and [checks] of Dagster (docs/operations.md), [[saved_queries]].
+# Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
+# [[saved_queries]].
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:

@@ -36,6 +36,7 @@ from retrieval_pipeline.relevance import SAMPLE_PICTURES, Background, measure_ba
 from retrieval_pipeline.store import Store, discard, new_directory, replacing
 from retrieval_pipeline.structures import (
     ANNOY,
+    BASIS,
     CODES,
     METRIC,
     PLACES,
@@ -293,7 +294,9 @@ def _open_former(
         build = open_current(store)
         info = build.info
         vocabulary = None if texts is None else _vocabulary_digest()
-        found = info.space, info.calibration.target, CODES in info.files, info.vocabulary
+        # Only a projection has codes.
+        with_codes = CODES in info.files or (codes and BASIS not in info.files)
+        found = info.space, info.calibration.target, with_codes, info.vocabulary
         if found == (space, recall, codes, vocabulary):
             return build
     return None
