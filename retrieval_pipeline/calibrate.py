@@ -28,7 +28,7 @@ SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
-# Share of what may be missed that trees and codes have to leave: a plan that is taken because it just
+# Share of what may be missed that trees and codes have to leave: a plan that is taken since it just
 # reached the target with some queries would fall below it with others, and with more items.
 HEADROOM = 0.2
 # What trees or codes must gain to be preferred to a scan, which misses less and depends less on the
