@@ -218,9 +218,7 @@ def choose_plan(
     if nearest.codes is not None:
         nearest.load_codes()
         deeper += [Plan(kind="codes", candidates=candidates, search_k=2 * candidates)]
-    tried = [
-        each for plan in deeper for each in measure_deeper(nearest, trial, target, plan, limit)
-    ]
+    tried = [each for plan in deeper for each in measure_deeper(nearest, trial, aim, plan, limit)]
     good = [each for each in tried if each.recall >= aim and each.p50_ms <= limit]
     best = min([*good, best], key=lambda each: each.p50_ms)
     return Calibration(

@@ -130,7 +130,7 @@ def write_structures(
     trees = {ANNOY: _write_trees(directory / ANNOY, indexed, progress)}
     files = {BASIS, PROJECTED} if nearest.projection else set()
     if codes and nearest.projection:
-        write_codes(directory / CODES, nearest.projection.vectors)
+        _write_codes(directory, nearest.projection, progress)
         files.add(CODES)
     nearest = map_nearest(directory, matrices, trees, components, files)
     progress.start("measuring the recall", None, "")
@@ -177,7 +177,7 @@ def take_over(
         projection = _write_projection(directory, matrices)
         files.add(PROJECTED)
         if CODES in former.hashes:
-            write_codes(directory / CODES, projection.vectors)
+            _write_codes(directory, projection, progress)
             files.add(CODES)
     components, trees = former.structures.components, {ANNOY: former.structures.trees[ANNOY]}
     if len(newcomers):
@@ -295,6 +295,12 @@ def _write_projection(directory: Path, matrices: Sequence[Vectors]) -> Projectio
         for component in projected:
             file.write(component.tobytes())
     return _map_projection(directory, start)
+
+
+def _write_codes(directory: Path, projection: Projection, progress: Progress) -> None:
+    progress.start("writing the codes", None, "")
+    write_codes(directory / CODES, projection.vectors)
+    progress.finish()
 
 
 def _write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) -> TreeFacts:
