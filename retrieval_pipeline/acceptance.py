@@ -89,7 +89,7 @@ def _check_rows(build: Build, coverage: Coverage) -> Check:
 
 def _check_recall(build: Build, target: float) -> Check:
     """The build finds as much as was asked for, with queries that it was not calibrated with."""
-    build.nearest.load_codes()
+    build.load_codes()
     plan = build.plan
     recall, how = 1.0, "a scan misses nothing"
     if plan.kind != "scan":

@@ -28,9 +28,10 @@ SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
+MOST_TREES = 100
 # Share of what may be missed that trees and codes have to leave: a plan that is taken since it just
 # reached the target with some queries would fall below it with others, and with more items.
-HEADROOM = 0.2
+HEADROOM = 0.5
 # What trees or codes must gain to be preferred to a scan, which misses less and depends less on the
 # builds before.
 WORTHWHILE = 1.3
@@ -173,13 +174,18 @@ def measure(nearest: Nearest, trial: Trial, plan: Plan) -> Measured:
 
 
 def measure_projected(nearest: Nearest, trial: Trial, target: float) -> list[Measured]:
-    """Scan the projection with more and more candidates until the target is reached."""
+    """Scan the projection with more and more candidates until the recall has its headroom."""
     measured: list[Measured] = []
     for candidates in CANDIDATES:
         measured.append(measure(nearest, trial, Plan(kind="projected", candidates=candidates)))
-        if measured[-1].recall >= target:
+        if measured[-1].recall >= with_headroom(target):
             break
     return measured
+
+
+def with_headroom(target: float) -> float:
+    """Return the recall that a plan which is tried for its speed has to reach."""
+    return target + HEADROOM * (1 - target)
 
 
 def measure_deeper(
@@ -187,10 +193,16 @@ def measure_deeper(
 ) -> list[Measured]:
     """Double the plan's search_k until the recall is `aim` or it takes longer than `limit_ms`.
 
-    Once reached, a value half-way is tried too.
+    Or until there is nothing more to look at: each of the trees holds each item once. Where the
+    recall was reached, a value half-way is tried too.
     """
+    everything = MOST_TREES * sum(map(len, nearest.matrices))
     measured = [measure(nearest, trial, plan)]
-    while measured[-1].recall < aim and measured[-1].p50_ms <= limit_ms:
+    while (
+        measured[-1].recall < aim
+        and measured[-1].p50_ms <= limit_ms
+        and measured[-1].plan.search_k < everything
+    ):
         measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 2)))
     if measured[-1].recall >= aim and len(measured) > 1:
         measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 0.5**0.5)))
@@ -213,9 +225,10 @@ def choose_plan(
     best = min(exact, key=lambda each: each.p50_ms)
     candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
     limit = best.p50_ms / WORTHWHILE
-    aim = target + HEADROOM * (1 - target)
+    aim = with_headroom(target)
     deeper = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
-    if nearest.codes is not None:
+    # Codes find what a scan of the components finds, at most.
+    if nearest.codes is not None and projected and projected[-1].recall >= aim:
         nearest.load_codes()
         deeper += [Plan(kind="codes", candidates=candidates, search_k=2 * candidates)]
     tried = [each for plan in deeper for each in measure_deeper(nearest, trial, aim, plan, limit)]
@@ -241,7 +254,8 @@ def measure_again(
     """
     if former.plan.kind == "scan":
         return former
-    nearest.load_codes()
+    if former.plan.kind == "codes":
+        nearest.load_codes()
     now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
     if now.recall < former.target:
         return None

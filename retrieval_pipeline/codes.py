@@ -6,7 +6,6 @@ al., 2011, doi:10.1109/TPAMI.2010.57; in registers: André et al., 2015,
 doi:10.14778/2856318.2856324).
 """
 
-import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -28,24 +27,16 @@ def can_use_codes() -> bool:
     return importlib.util.find_spec("faiss") is not None
 
 
-@functools.cache
-def _faiss() -> Any:
-    import faiss
-
-    # One query at a time has nothing to share among threads.
-    faiss.omp_set_num_threads(1)
-    return faiss
+def require_codes() -> None:
+    """Raise a BuildError with the way out if codes cannot be made."""
+    if not can_use_codes():
+        raise BuildError(f"index.codes needs faiss: {HOW_TO_GET}, or set codes = false")
 
 
 def write_codes(file: Path, vectors: Vectors) -> None:
-    """Write the codes of unit vectors, float32 (n, components), n at least 16.
+    """Write the codes of unit vectors, float32 (n, components), n at least 16."""
+    import faiss
 
-    Raises:
-        BuildError: faiss is not installed.
-    """
-    if not can_use_codes():
-        raise BuildError(f"index.codes needs faiss: {HOW_TO_GET}, or set codes = false")
-    faiss = _faiss()
     dim = vectors.shape[1]
     short = faiss.IndexPQFastScan(dim, dim, 4, faiss.METRIC_INNER_PRODUCT)
     longer = faiss.IndexScalarQuantizer(
@@ -53,11 +44,17 @@ def write_codes(file: Path, vectors: Vectors) -> None:
     )
     index = faiss.IndexRefine(short, longer)
     step = -(-len(vectors) // TRAINING)
-    index.train(np.ascontiguousarray(vectors[::step]))
-    for start in range(0, len(vectors), BATCH):
-        index.add(np.ascontiguousarray(vectors[start : start + BATCH]))
+    threads = faiss.omp_get_max_threads()
+    try:
+        # Sums of several threads would differ from run to run. The number is torch's as well.
+        faiss.omp_set_num_threads(1)
+        index.train(np.ascontiguousarray(vectors[::step]))
+        for start in range(0, len(vectors), BATCH):
+            index.add(np.ascontiguousarray(vectors[start : start + BATCH]))
+    finally:
+        faiss.omp_set_num_threads(threads)
     # Not by faiss, whose errors do not say that the disk is full.
-    file.write_bytes(faiss.serialize_index(index).tobytes())
+    file.write_bytes(faiss.serialize_index(index).data)
 
 
 class Codes:
@@ -73,14 +70,28 @@ class Codes:
         return self._index is not None
 
     def load(self) -> None:
-        """Read them, if faiss is installed; its import alone takes longer than a few queries."""
-        if not self.loaded and can_use_codes():
-            self._index = _faiss().deserialize_index(np.fromfile(self._file, np.uint8))
+        """Read them, if faiss is installed; its import alone takes longer than a few queries.
+
+        Raises:
+            BuildError: The file is gone, or this faiss cannot read it.
+        """
+        if self.loaded or not can_use_codes():
+            return
+        import faiss
+
+        try:
+            self._index = faiss.read_index(str(self._file))
+        except RuntimeError:
+            raise BuildError(
+                f"{self._file}: faiss {faiss.__version__} cannot read it: run `retrieval index`"
+            ) from None
 
     def nearest(self, vector: Vectors, count: int, closer: int) -> npt.NDArray[np.int64]:
         """Return the `count` items proposed for a projected vector; `closer` get a second look."""
-        faiss = _faiss()
-        parameters = faiss.IndexRefineSearchParameters(k_factor=closer / count)
+        import faiss
+
+        parameters = faiss.IndexRefineSearchParameters()
+        parameters.k_factor = closer / count
         found: npt.NDArray[np.int64] = self._index.search(vector[None], count, params=parameters)[
             1
         ][0]

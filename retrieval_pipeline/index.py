@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from retrieval_pipeline.calibrate import Calibration
+from retrieval_pipeline.codes import require_codes
 from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.items import Joined, as_matrix, items_schema, join, one_chunk, write_items
@@ -184,6 +185,8 @@ def build_index(
         VectorError: A stored vector is not of unit length.
     """
     progress = progress or Quiet()
+    if codes:
+        require_codes()
     joined = join(store, space, sources)
     if not len(joined):
         raise BuildError(
@@ -466,6 +469,15 @@ class Build:
     def plan(self) -> Plan:
         """How the build is searched."""
         return self.nearest.usable(self.info.calibration.plan)
+
+    def load_codes(self) -> None:
+        """Read the codes if the build is to be searched by them: worth it for many queries only.
+
+        Raises:
+            BuildError: They cannot be read.
+        """
+        if self.info.calibration.plan.kind == "codes":
+            self.nearest.load_codes()
 
     @property
     def kept(self) -> Former:

@@ -119,7 +119,7 @@ class Nearest:
         return plan
 
     def load_codes(self) -> None:
-        """Make a plan that uses codes usable, if it can be: worth it for many queries only."""
+        """Make plans that ask the codes usable, where faiss is installed; see `Codes.load`."""
         if self.codes is not None:
             self.codes.load()
 
@@ -173,7 +173,9 @@ class Nearest:
         short = vector @ self.projection.basis
         if plan.kind == "trees":
             return self._ask_trees(short, plan)
-        if plan.kind == "codes" and self.codes is not None:
+        if plan.kind == "codes":
+            if self.codes is None or not self.codes.loaded:
+                raise ValueError("the codes are not loaded")
             return np.sort(self.codes.nearest(short, plan.candidates, plan.search_k))
         return np.sort(largest(self.projection.vectors @ short, plan.candidates))
 

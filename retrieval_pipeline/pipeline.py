@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval_pipeline.acceptance import Coverage, check_build, read_coverage
+from retrieval_pipeline.codes import require_codes
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.embed import Elsewhere, EmbedReport, update_embeddings
@@ -79,11 +80,13 @@ def index_sources(
         SourceError: No source could ever be read, or one that a change of model needs cannot.
         StoreError: Another run is writing, a table is damaged or the disk is full.
         EncoderError: The model cannot be had.
-        BuildError: There is nothing to index.
+        BuildError: There is nothing to index, or no faiss for `index.codes`.
         Stopped: `stop` was set.
     """
     if not settings.sources:
         raise SettingsError("there are no sources in the settings: add a [[sources]] table")
+    if settings.index.codes:
+        require_codes()
     wanted = [settings.source(name) for name in only] or list(settings.sources)
     store = Store(settings.home)
     with store.locked():

@@ -208,9 +208,10 @@ class Searcher:
         """Load what queries by text need, so that the first one is as fast as the next.
 
         Raises:
+            BuildError: The codes of the build cannot be read.
             EncoderError: The model cannot be had.
         """
-        self.build.nearest.load_codes()
+        self.build.load_codes()
         self._encode_texts(["a photo"])
 
     def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:

@@ -25,6 +25,7 @@ from retrieval_pipeline.calibrate import (
     measure_again,
     measure_projected,
     prepare_trial,
+    with_headroom,
 )
 from retrieval_pipeline.codes import Codes, write_codes
 from retrieval_pipeline.content import content_id_of_file
@@ -124,7 +125,7 @@ def write_structures(
         nearest = Nearest(matrices, _write_projection(directory, matrices))
         measured = measure_projected(nearest, trial, recall)
     # Trees over a projection that even a scan of it cannot find everything in would not either.
-    short = bool(measured) and measured[-1].recall >= recall
+    short = bool(measured) and measured[-1].recall >= with_headroom(recall)
     indexed = [nearest.projection.vectors] if short and nearest.projection else matrices
     components = indexed[0].shape[1]
     trees = {ANNOY: _write_trees(directory / ANNOY, indexed, progress)}

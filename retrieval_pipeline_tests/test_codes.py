@@ -4,11 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline import codes
-from retrieval_pipeline.calibrate import SMALL
+from retrieval_pipeline import calibrate, codes, structures
+from retrieval_pipeline.acceptance import Coverage, check_build
+from retrieval_pipeline.calibrate import SMALL, Calibration, Measured
+from retrieval_pipeline.codes import Codes
+from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import Build, build_index, open_current
-from retrieval_pipeline.nearest import Plan
+from retrieval_pipeline.nearest import Nearest, Plan
+from retrieval_pipeline.search import Query, Searcher
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline_tests.library import (
@@ -23,6 +27,7 @@ COUNT = SMALL + 1_000
 NEW = 60
 SPACE = VectorSpace("test/model", "r1", 160, "p")
 VECTORS = clustered(COUNT + NEW, SPACE.dim)
+WORDS = ["a photo", "a dog"]
 PLAN = Plan(kind="codes", candidates=200, search_k=800)
 
 
@@ -91,6 +96,68 @@ def test_an_index_with_codes_answers_where_faiss_is_not_installed(
     assert plan.kind == "projected"
     for query in VECTORS[:20]:
         assert len(found(build, query, plan)) >= 9
+
+
+@pytest.fixture
+def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """An open index that is to be searched by its codes."""
+
+    def choose(_: object, __: object, target: float, ___: object) -> Calibration:
+        return Calibration(target=target, plan=PLAN, recall_at_10=1.0)
+
+    monkeypatch.setattr(structures, "choose_plan", choose)
+    return index(store)
+
+
+def test_a_searcher_asks_the_codes_once_it_is_warm(store: Store, chosen: Build) -> None:
+    searcher = Searcher(Settings(home=store.home), chosen)
+    vectors = dict(zip(WORDS, encode_words(WORDS), strict=True))
+    searcher._text_encoder = lambda texts: np.array([vectors[text] for text in texts])
+    query = Query(text=WORDS[0])
+    cold = searcher.answer(query, k=5)
+    assert cold.plan.startswith("projected scan")
+    searcher.warm_up()
+    warm = searcher.answer(query, k=5)
+    assert warm.plan == "scan of codes (800 looked at twice), 200 candidates in exact order"
+    assert [hit.content_id for hit in warm.hits] == [hit.content_id for hit in cold.hits]
+    assert chosen.best(VECTORS[7], 1)[0].tolist() == [7]
+
+
+def test_an_index_is_checked_by_its_codes(chosen: Build) -> None:
+    coverage = Coverage(images=COUNT, files=COUNT, embedded=COUNT, quarantined=0, pending={})
+    assert all(check.passed for check in check_build(chosen, coverage, 0.9))
+    assert chosen.plan == PLAN
+
+
+def test_codes_that_went_away_are_an_error_of_one_line(chosen: Build) -> None:
+    (chosen.path / "codes.faiss").unlink()
+    with pytest.raises(BuildError, match=r"codes\.faiss: faiss .* cannot read it: run"):
+        chosen.load_codes()
+
+
+def test_the_setting_makes_another_index(store: Store, chosen: Build) -> None:
+    assert "codes.faiss" in chosen.info.files
+    without = index(store, with_codes=False)
+    assert "codes.faiss" not in without.info.files
+    report = build_index(store, SPACE, ["a"], recall=0.9, codes=True, encode_texts=encode_words)
+    assert (report.build, report.published) == (chosen.path, True)
+
+
+def test_a_plan_that_just_reaches_the_target_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(_: object, __: object, plan: Plan) -> Measured:
+        recall = {"projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
+        ms = {"projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
+        return Measured(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
+
+    monkeypatch.setattr(calibrate, "measure", measured)
+    vectors = [np.ascontiguousarray(VECTORS[:COUNT])]
+    nearest = Nearest(vectors, codes=Codes(Path("nowhere")))
+    monkeypatch.setattr(Codes, "load", lambda _: None)
+    trial = calibrate.prepare_trial(vectors, None)
+    projected = calibrate.measure_projected(nearest, trial, 0.99)
+    monkeypatch.setattr(calibrate, "_measure_scan", lambda *_: measured(0, 0, projected[0].plan))
+    chosen = calibrate.choose_plan(nearest, trial, 0.99, projected)
+    assert chosen.plan.kind == "codes"
 
 
 def test_codes_without_faiss_are_refused_with_the_way_out(

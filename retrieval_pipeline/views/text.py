@@ -210,6 +210,8 @@ def search_line(info: BuildInfo) -> str:
     """Say how a build is searched, what that finds, and on what it was tried."""
     calibration = info.calibration
     line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
+    if calibration.plan.kind == "codes":
+        line = f"{line} (where many queries are asked, with faiss; else the projected scan)"
     if not calibration.image_queries:
         return line
     chosen = next(each for each in calibration.measured if each.plan == calibration.plan)

@@ -93,7 +93,12 @@ class Snapshot:
         return self.build.info.model
 
     def warm_up(self) -> None:
-        """Compute what the first request would wait for, but for the encoder."""
+        """Compute what the first request would wait for, but for the encoder.
+
+        Raises:
+            BuildError: The codes of the build cannot be read.
+        """
+        self.build.load_codes()
         self.build.number_of("")
         _ = self.newest
         self.look_for_map()
