@@ -15,6 +15,7 @@ from retrieval_pipeline.nearest import Nearest, Plan
 from retrieval_pipeline.search import Query, Searcher
 from retrieval_pipeline.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.web.snapshot import Snapshot
 from retrieval_pipeline_tests.library import (
     clustered,
     content,
@@ -121,6 +122,18 @@ def test_a_searcher_asks_the_codes_once_it_is_warm(store: Store, chosen: Build) 
     assert warm.plan == "scan of codes (800 looked at twice), 200 candidates in exact order"
     assert [hit.content_id for hit in warm.hits] == [hit.content_id for hit in cold.hits]
     assert chosen.best(VECTORS[7], 1)[0].tolist() == [7]
+
+
+def test_the_web_page_reads_the_codes_of_every_index_that_it_opens(
+    store: Store, chosen: Build
+) -> None:
+    settings = Settings(home=store.home)
+    first = Snapshot(Searcher.open(settings))
+    first.warm_up()
+    again = Snapshot(first.searcher.reopened(settings))
+    assert again.build.plan.kind == "projected"
+    again.warm_up()
+    assert first.build.plan == again.build.plan == PLAN
 
 
 def test_an_index_is_checked_by_its_codes(chosen: Build) -> None:
