@@ -76,11 +76,11 @@ def test_wherever_the_disk_fills_up_it_is_told_and_the_next_run_goes_on(
             assert not list(settings.home.glob("**/.tmp-*"))
             assert problems(store) == []
             failed.append(size)
-            size = size * 2 + 4
+            size = size * 3 // 2 + 4
         else:
             break
     # Also such small ones that nothing fits, and such large ones that only the map does not.
-    assert len(failed) > 4
+    assert len(failed) > 6
     assert report.map.info is not None
     assert report.build.info.items == 8
     assert problems(store) == []
