@@ -146,7 +146,7 @@ class Ours:
         from retrieval_pipeline.store import Store
 
         build = open_current(Store(directory / "home"))
-        build.nearest.load_codes()
+        build.load_codes()
         self.name = f"this project: {build.plan}"
         return lambda vector, _: build.best(vector, 10)[0], [None]
 

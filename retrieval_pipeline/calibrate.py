@@ -28,6 +28,7 @@ SCAN_QUERIES = 10
 # At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
+# More than there are in any build.
 MOST_TREES = 100
 # Share of what may be missed that trees and codes have to leave: a plan that is taken since it just
 # reached the target with some queries would fall below it with others, and with more items.
@@ -229,8 +230,8 @@ def choose_plan(
     deeper = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
     # Codes find what a scan of the components finds, at most.
     if nearest.codes is not None and projected and projected[-1].recall >= aim:
-        nearest.load_codes()
         deeper += [Plan(kind="codes", candidates=candidates, search_k=2 * candidates)]
+        nearest.load_for(deeper[-1])
     tried = [each for plan in deeper for each in measure_deeper(nearest, trial, aim, plan, limit)]
     good = [each for each in tried if each.recall >= aim and each.p50_ms <= limit]
     best = min([*good, best], key=lambda each: each.p50_ms)
@@ -254,8 +255,7 @@ def measure_again(
     """
     if former.plan.kind == "scan":
         return former
-    if former.plan.kind == "codes":
-        nearest.load_codes()
+    nearest.load_for(former.plan)
     now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
     if now.recall < former.target:
         return None

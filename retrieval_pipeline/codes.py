@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.items import BATCH_ROWS
 from retrieval_pipeline.vectors import Vectors
 
 # Vectors from which the rounding is learnt; 16 values a component need few.
 TRAINING = 50_000
-BATCH = 65_536
-HOW_TO_GET = 'pip install -c constraints.txt -e ".[codes]"'
 
 
 def can_use_codes() -> bool:
@@ -30,7 +29,9 @@ def can_use_codes() -> bool:
 def require_codes() -> None:
     """Raise a BuildError with the way out if codes cannot be made."""
     if not can_use_codes():
-        raise BuildError(f"index.codes needs faiss: {HOW_TO_GET}, or set codes = false")
+        raise BuildError(
+            'index.codes needs faiss: pip install "retrieval-pipeline[codes]", or set codes = false'
+        )
 
 
 def write_codes(file: Path, vectors: Vectors) -> None:
@@ -49,8 +50,8 @@ def write_codes(file: Path, vectors: Vectors) -> None:
         # Sums of several threads would differ from run to run. The number is torch's as well.
         faiss.omp_set_num_threads(1)
         index.train(np.ascontiguousarray(vectors[::step]))
-        for start in range(0, len(vectors), BATCH):
-            index.add(np.ascontiguousarray(vectors[start : start + BATCH]))
+        for start in range(0, len(vectors), BATCH_ROWS):
+            index.add(np.ascontiguousarray(vectors[start : start + BATCH_ROWS]))
     finally:
         faiss.omp_set_num_threads(threads)
     # Not by faiss, whose errors do not say that the disk is full.
@@ -92,7 +93,6 @@ class Codes:
 
         parameters = faiss.IndexRefineSearchParameters()
         parameters.k_factor = closer / count
-        found: npt.NDArray[np.int64] = self._index.search(vector[None], count, params=parameters)[
-            1
-        ][0]
-        return found[found >= 0]
+        _, found = self._index.search(vector[None], count, params=parameters)
+        numbers: npt.NDArray[np.int64] = found[0]
+        return numbers[numbers >= 0]

@@ -476,8 +476,7 @@ class Build:
         Raises:
             BuildError: They cannot be read.
         """
-        if self.info.calibration.plan.kind == "codes":
-            self.nearest.load_codes()
+        self.nearest.load_for(self.info.calibration.plan)
 
     @property
     def kept(self) -> Former:

@@ -118,9 +118,9 @@ class Nearest:
             return Plan(kind="projected", candidates=plan.candidates)
         return plan
 
-    def load_codes(self) -> None:
-        """Make plans that ask the codes usable, where faiss is installed; see `Codes.load`."""
-        if self.codes is not None:
+    def load_for(self, plan: Plan) -> None:
+        """Read the codes if the plan asks them, so that it is usable; see `Codes.load`."""
+        if plan.kind == "codes" and self.codes is not None:
             self.codes.load()
 
     def vectors(self, numbers: Numbers) -> Vectors:

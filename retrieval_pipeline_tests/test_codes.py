@@ -63,7 +63,7 @@ def found(build: Build, query: Vectors, plan: Plan) -> set[int]:
 
 def test_codes_propose_the_true_neighbours(store: Store) -> None:
     build = index(store)
-    build.nearest.load_codes()
+    build.nearest.load_for(PLAN)
     queries = [*clustered(50, SPACE.dim, seed=9), *encode_words(["word"] * 50)]
     recalls = [len(found(build, query, PLAN)) / 10 for query in queries]
     assert np.mean(recalls) > 0.95
@@ -83,7 +83,7 @@ def test_codes_are_measured_beside_the_other_plans(store: Store) -> None:
 def test_until_the_codes_are_loaded_the_scan_of_the_components_answers(store: Store) -> None:
     build = index(store)
     assert build.nearest.usable(PLAN) == Plan(kind="projected", candidates=200)
-    build.nearest.load_codes()
+    build.nearest.load_for(PLAN)
     assert build.nearest.usable(PLAN) == PLAN
 
 
@@ -92,7 +92,7 @@ def test_an_index_with_codes_answers_where_faiss_is_not_installed(
 ) -> None:
     build = index(store)
     monkeypatch.setattr(codes, "can_use_codes", lambda: False)
-    build.nearest.load_codes()
+    build.nearest.load_for(PLAN)
     plan = build.nearest.usable(PLAN)
     assert plan.kind == "projected"
     for query in VECTORS[:20]:
@@ -190,7 +190,7 @@ def test_the_next_index_has_codes_of_new_images_too(store: Store) -> None:
     write_manifest(store, "a", files)
     build = index(store)
     assert "newcomers.annoy" in build.info.files
-    build.nearest.load_codes()
+    build.nearest.load_for(PLAN)
     for number in range(COUNT, COUNT + NEW):
         item = build.number_of(content(name(number)))
         assert item in build.nearest.candidates(VECTORS[number], PLAN)

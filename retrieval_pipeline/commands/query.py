@@ -153,7 +153,10 @@ def _converse(
         import readline  # noqa: F401
 
         click.echo(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.', err=True)
-    searcher.warm_up()
+        searcher.warm_up()
+    else:
+        # The first line loads the rest.
+        searcher.build.load_codes()
     answers: list[Answer] = []
     failed = False
     for line in _lines(interactive):
