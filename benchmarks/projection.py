@@ -43,7 +43,7 @@ def batches(vectors):
 
 def by_this_project(vectors):
     """Return the axes and coordinates of all vectors."""
-    from retrieval_pipeline.projection import fit_basis
+    from retrieval_pipeline.latent_map.pca import fit_basis
 
     basis = fit_basis(batches(vectors), vectors.shape[1])
     return basis.components, np.concatenate([basis.project(some) for some in batches(vectors)])
@@ -93,7 +93,7 @@ def measure(method, file):
     """Run one method; its axes go next to the vectors, to be compared."""
     import sklearn.decomposition  # noqa: F401  (imports are not what is measured)
 
-    import retrieval_pipeline.projection  # noqa: F401
+    import retrieval_pipeline.latent_map.pca  # noqa: F401
 
     vectors = np.load(file, mmap_mode="r").view(np.ndarray)
     memory = OwnMemory()

@@ -17,9 +17,9 @@ from blake3 import blake3
 from sklearn.metrics import average_precision_score
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.encoders import load_encoder
-from retrieval_pipeline.images import Limits, open_upright
-from retrieval_pipeline.recommend import STRATEGIES, Pool, Trainer, Votes, next_item, train
+from retrieval_pipeline.encoders.load import load_encoder
+from retrieval_pipeline.images.decode import Limits, open_upright
+from retrieval_pipeline.recommend.session import STRATEGIES, Pool, Trainer, Votes, next_item, train
 
 GOAL = 0.9
 SHARE_OF_CEILING = 0.9

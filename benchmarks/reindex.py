@@ -19,9 +19,9 @@ import numpy as np  # noqa: E402  (after the number of threads is set)
 import pyarrow as pa  # noqa: E402
 from search import Ours, make_data  # noqa: E402
 
-from retrieval_pipeline.index import build_index  # noqa: E402
+from retrieval_pipeline.index.build import build_index  # noqa: E402
 from retrieval_pipeline.progress import Quiet  # noqa: E402
-from retrieval_pipeline.store import (  # noqa: E402
+from retrieval_pipeline.storage.store import (  # noqa: E402
     MANIFEST,
     Store,
     embedding_schema,

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.duplicates import NEAR_DUPLICATE
-from retrieval_pipeline.images import Limits, open_upright
-from retrieval_pipeline.looks import SAME, look_of
-from retrieval_pipeline.pipeline import index_sources
-from retrieval_pipeline.query import Query
-from retrieval_pipeline.search import Searcher
+from retrieval_pipeline.images.decode import Limits, open_upright
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.search.look_alike import SAME, look_of
+from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.vectors import normalise
 
 CUTS = (0.5, 0.75, 0.9)
@@ -176,7 +176,7 @@ def copy(file, directory):
 
 def by_one_spread(library, query):
     """Return the hits judged by one mean and deviation for all pictures: the baseline."""
-    from retrieval_pipeline.relevance import relevance_of
+    from retrieval_pipeline.search.relevance import relevance_of
 
     background = library.searcher.build.info.background.words
     hits = library.searcher.search(query, 10_000)

@@ -91,7 +91,7 @@ class Ours:
         import numpy as np
         import pyarrow as pa
 
-        from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, write_table
+        from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
 
         vectors = np.load(directory / "vectors.npy", mmap_mode="r")
         store, space = Store(directory / "home"), self.space(vectors.shape[1])
@@ -125,8 +125,8 @@ class Ours:
     def build(self, directory):
         import numpy as np
 
-        from retrieval_pipeline.index import build_index
-        from retrieval_pipeline.store import Store
+        from retrieval_pipeline.index.build import build_index
+        from retrieval_pipeline.storage.store import Store
 
         words = np.load(directory / "words.npy")
         store = Store(directory / "home")
@@ -142,8 +142,8 @@ class Ours:
         return report.build
 
     def open(self, directory):
-        from retrieval_pipeline.index import open_current
-        from retrieval_pipeline.store import Store
+        from retrieval_pipeline.index.build import open_current
+        from retrieval_pipeline.storage.store import Store
 
         build = open_current(Store(directory / "home"))
         build.load_codes()

@@ -25,10 +25,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from retrieval_pipeline.config import load_settings, settings_text
-from retrieval_pipeline.encoders import load_text_encoder_of
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.pipeline import describe_encoder
-from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, write_table
+from retrieval_pipeline.encoders.load import load_text_encoder_of
+from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.pipeline.run import describe_encoder
+from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
 from retrieval_pipeline.vectors import normalise
 
 TEXT = "a dog on grass"
@@ -39,11 +39,11 @@ START, END = TOKENS - 2, TOKENS - 1
 STEPS = """
 import sys, time
 laps = [0, time.process_time()]
-from retrieval_pipeline import cli
+from retrieval_pipeline.cli import main as cli
 laps.append(time.process_time())
 from retrieval_pipeline.config import load_settings
-from retrieval_pipeline.search import Query, Searcher
-from retrieval_pipeline.views.text import answer_text
+from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.cli.text import answer_text
 laps.append(time.process_time())
 searcher = Searcher.open(load_settings())
 laps.append(time.process_time())

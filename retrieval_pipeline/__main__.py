@@ -1,5 +1,5 @@
 """`python -m retrieval_pipeline` is `retrieval`."""
 
-from retrieval_pipeline.cli import main
+from retrieval_pipeline.cli.main import main
 
 main()

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
-from retrieval_pipeline.remote import Place, Remote, parse_place
+from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_pipeline.encoders import Description
 from retrieval_pipeline.encoders.base import BaseEncoder, Lanes
-from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.encoders.load import Description
+from retrieval_pipeline.images.decode import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
 TRANSFORM = ImageTransform(

@@ -28,20 +28,22 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from retrieval_pipeline import decode, embed, pipeline
-from retrieval_pipeline import repair as repair_module
-from retrieval_pipeline import verify as verify_module
-from retrieval_pipeline.cli import cli
+from retrieval_pipeline.cli.main import cli
+from retrieval_pipeline.cli.progress import console_progress
 from retrieval_pipeline.config import Settings, load_settings
-from retrieval_pipeline.console import console_progress
-from retrieval_pipeline.encoders import Encoder
-from retrieval_pipeline.gc import collect
-from retrieval_pipeline.index import current_or_none, open_current
-from retrieval_pipeline.judgements import add_judgements, read_judgements
-from retrieval_pipeline.latent_map import read_coordinates
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.encoders.load import Encoder
+from retrieval_pipeline.images import decode_pool as decode
+from retrieval_pipeline.index.build import current_or_none, open_current
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.latent_map import write as map_views
+from retrieval_pipeline.latent_map.coordinates import read_coordinates
+from retrieval_pipeline.maintenance import repair as repair_module
+from retrieval_pipeline.maintenance import verify as verify_module
+from retrieval_pipeline.maintenance.gc import collect
+from retrieval_pipeline.pipeline import run as pipeline
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.views import latent_map as map_views
 from retrieval_pipeline_tests.checkpoints import make_clip
 
 WATCHED = ("replace", "fsync", "mkdir", "unlink", "rmdir")

@@ -57,7 +57,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, P
 def test_help_teaches_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from retrieval_pipeline.cli import cli\n"
+        "from retrieval_pipeline.cli.main import cli\n"
         "cli.main(['--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'dagster', 'pyarrow', 'PIL'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -143,7 +143,7 @@ def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
 def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
     code = (
         "import sys\n"
-        "from retrieval_pipeline.cli import cli\n"
+        "from retrieval_pipeline.cli.main import cli\n"
         "cli.main(['query', 'a cat'], standalone_mode=False)\n"
         "slow = {'torch', 'transformers', 'dagster', 'scipy', 'sklearn', 'pandas', 'jinja2'}\n"
         "sys.exit(f'imported {slow & set(sys.modules)}' if slow & set(sys.modules) else 0)"
@@ -306,7 +306,7 @@ def test_a_signal_keeps_the_work_and_says_how_to_go_on(
 
 
 def test_a_second_run_at_the_same_time_is_refused_with_the_holder(library: Path) -> None:
-    from retrieval_pipeline.store import Store
+    from retrieval_pipeline.storage.store import Store
 
     with Store(library / "retrieval-home").locked():
         done = run(library, "index")

@@ -13,8 +13,8 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from retrieval_pipeline.encoders import describe, load_encoder
 from retrieval_pipeline.encoders.clip import TEXT_BATCH
+from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.encoders.preprocessing import BOUNDED_EDGE
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline_tests.checkpoints import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from retrieval_pipeline.encoders import describe, load_encoder, load_text_encoder_of
+from retrieval_pipeline.encoders.load import describe, load_encoder, load_text_encoder_of
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.checkpoints import make_chinese_clip, make_clip
@@ -75,7 +75,7 @@ def test_a_text_has_the_same_vector_in_any_company(clip: Path) -> None:
 def test_neither_torch_nor_transformers_is_imported(clip: Path) -> None:
     code = (
         "import sys\n"
-        "from retrieval_pipeline.encoders import describe, load_text_encoder_of\n"
+        "from retrieval_pipeline.encoders.load import describe, load_text_encoder_of\n"
         f"load_text_encoder_of(describe({str(clip)!r}).space)(['a dog'])\n"
         "assert not {'torch', 'transformers', 'scipy', 'sklearn'} & set(sys.modules)"
     )

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline.clusters import CHOICES, find_clusters, sample
 from retrieval_pipeline.errors import MapError
+from retrieval_pipeline.latent_map.clusters import CHOICES, find_clusters, sample
 from retrieval_pipeline.vectors import Vectors, normalise
 
 DIM = 16

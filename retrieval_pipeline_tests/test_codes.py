@@ -4,16 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline import calibrate, codes, structures
-from retrieval_pipeline.acceptance import Coverage, check_build
-from retrieval_pipeline.calibrate import SMALL, Calibration, Measured
-from retrieval_pipeline.codes import Codes
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import Build, build_index, open_current
-from retrieval_pipeline.nearest import Nearest, Plan
-from retrieval_pipeline.search import Query, Searcher
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index import ann as structures
+from retrieval_pipeline.index import autotune as calibrate
+from retrieval_pipeline.index import quantization as codes
+from retrieval_pipeline.index.autotune import SMALL, Calibration, Measured
+from retrieval_pipeline.index.build import Build, build_index, open_current
+from retrieval_pipeline.index.knn import Nearest, Plan
+from retrieval_pipeline.index.quantization import Codes
+from retrieval_pipeline.pipeline.validation import Coverage, check_build
+from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.web.snapshot import Snapshot
 from retrieval_pipeline_tests.library import (

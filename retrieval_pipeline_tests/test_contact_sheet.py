@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images import Limits
-from retrieval_pipeline.views.contact_sheet import INK, contact_sheet
+from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.rendering.contact_sheet import INK, contact_sheet
 
 Colour = tuple[int, int, int]
 RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 180, 40), (20, 40, 220), (250, 250, 250)

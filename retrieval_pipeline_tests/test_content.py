@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.content import content_id, content_id_of_file
+from retrieval_pipeline.storage.content_id import content_id, content_id_of_file
 
 
 def test_the_content_id_is_the_first_128_bits_of_blake3() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline import crawl
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.content import content_id_of_file
-from retrieval_pipeline.crawl import (
+from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.ingest import crawl
+from retrieval_pipeline.ingest.crawl import (
     BATCH_BYTES,
     BATCH_FILES,
     FileRow,
@@ -20,8 +20,8 @@ from retrieval_pipeline.crawl import (
     update_manifest,
     walk,
 )
-from retrieval_pipeline.errors import SourceError, Stopped
-from retrieval_pipeline.store import Store, read_manifest
+from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.store import Store, read_manifest
 
 NOBODY = 65534
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from retrieval_pipeline.config import load_settings, settings_text
-from retrieval_pipeline.index import open_current
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.dagster_dev import ROOT, DagsterDev, eventually
 
 ASSETS = {

@@ -21,17 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline import decode as decode_module
-from retrieval_pipeline.content import content_id
-from retrieval_pipeline.decode import (
-    Changed,
-    DecodePool,
-    Job,
-    Outcome,
-    WorkerError,
-    default_workers,
-)
-from retrieval_pipeline.images import (
+from retrieval_pipeline.images import decode_pool as decode_module
+from retrieval_pipeline.images.decode import (
     Decoded,
     Fit,
     ImageError,
@@ -40,6 +31,15 @@ from retrieval_pipeline.images import (
     Reason,
     decode,
 )
+from retrieval_pipeline.images.decode_pool import (
+    Changed,
+    DecodePool,
+    Job,
+    Outcome,
+    WorkerError,
+    default_workers,
+)
+from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline_tests.library import FORMATS
 
 TRANSFORM = ImageTransform(
@@ -306,8 +306,8 @@ def test_leaving_the_pool_kills_workers_that_hang(
 
 PARENT = """
 import sys
-from retrieval_pipeline.decode import DecodePool, Job
-from retrieval_pipeline.images import ImageTransform, Limits
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
+from retrieval_pipeline.images.decode import ImageTransform, Limits
 
 transform = ImageTransform(32, (32, 32), "bicubic", (0.5,) * 3, (0.5,) * 3)
 with DecodePool(transform, Limits(), workers=2) as pool:
@@ -360,7 +360,7 @@ def test_workers_end_when_their_parent_is_killed(
 IMPATIENT = [
     sys.executable,
     "-c",
-    "import retrieval_pipeline.decode_worker as w; w.ORPHAN_SECONDS = 0.0; w.main()",
+    "import retrieval_pipeline.images.decode_worker as w; w.ORPHAN_SECONDS = 0.0; w.main()",
 ]
 
 
@@ -394,7 +394,7 @@ def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> N
 def test_prints_of_libraries_do_not_reach_the_channel() -> None:
     code = """if True:
         import os, sys
-        from retrieval_pipeline.decode_worker import _private_channels
+        from retrieval_pipeline.images.decode_worker import _private_channels
         jobs, answers = _private_channels()
         print("stray", flush=True)
         os.system("echo stray; echo stray >&2")
@@ -412,7 +412,7 @@ def test_prints_of_libraries_do_not_reach_the_channel() -> None:
 
 
 def test_a_worker_imports_nothing_heavy() -> None:
-    code = "import sys, retrieval_pipeline.decode_worker; print(*sys.modules)"
+    code = "import sys, retrieval_pipeline.images.decode_worker; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline import duplicates
-from retrieval_pipeline.duplicates import fold, near_duplicates
-from retrieval_pipeline.index import Build, build_index, open_current
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import Build, build_index, open_current
+from retrieval_pipeline.search import near_duplicates as duplicates
+from retrieval_pipeline.search.near_duplicates import fold, near_duplicates
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace, normalise
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline import decode, embed
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.crawl import update_manifest
-from retrieval_pipeline.embed import EmbedReport, embedded_ids, update_embeddings
-from retrieval_pipeline.encoders import Encoder
+from retrieval_pipeline.encoders.load import Encoder
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import ImageTransform, Limits, Pixels
-from retrieval_pipeline.store import (
+from retrieval_pipeline.images import decode_pool as decode
+from retrieval_pipeline.images.decode import ImageTransform, Limits, Pixels
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport, embedded_ids, update_embeddings
+from retrieval_pipeline.storage.store import (
     Store,
     embedding_schema,
     read_manifest,

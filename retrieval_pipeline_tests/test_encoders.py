@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval_pipeline.encoders import describe, load_encoder, load_encoder_of
 from retrieval_pipeline.encoders.hardware import pick_device, pick_dtype, to_tensor
+from retrieval_pipeline.encoders.load import describe, load_encoder, load_encoder_of
 from retrieval_pipeline.errors import EncoderError, VectorError
-from retrieval_pipeline.images import ImageTransform
+from retrieval_pipeline.images.decode import ImageTransform
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.checkpoints import make_clip, poison
 
@@ -28,17 +28,17 @@ def heavy_imports_of(code: str) -> str:
 
 
 def test_importing_the_package_imports_neither_torch_nor_transformers() -> None:
-    assert heavy_imports_of("import retrieval_pipeline, retrieval_pipeline.encoders") == "[]"
+    assert heavy_imports_of("import retrieval_pipeline, retrieval_pipeline.encoders.load") == "[]"
 
 
 def test_describing_an_encoder_imports_neither_torch_nor_transformers(clip: str) -> None:
-    code = "from retrieval_pipeline.encoders import describe; describe({!r})"
+    code = "from retrieval_pipeline.encoders.load import describe; describe({!r})"
     assert heavy_imports_of(code.format("offline")) == "[]"
     assert heavy_imports_of(code.format(clip)) == "[]"
 
 
 def test_a_text_under_the_offline_model_imports_neither_torch_nor_transformers() -> None:
-    code = "from retrieval_pipeline.encoders import load_encoder"
+    code = "from retrieval_pipeline.encoders.load import load_encoder"
     assert heavy_imports_of(f"{code}; load_encoder('offline').encode_texts(['a dog'])") == "[]"
 
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import RetrievalError, StoreError
-from retrieval_pipeline.index import open_current
-from retrieval_pipeline.judgements import add_judgements, read_judgements
-from retrieval_pipeline.pipeline import index_sources
-from retrieval_pipeline.store import Store
-from retrieval_pipeline.verify import verify
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.checkpoints import make_clip
 from retrieval_pipeline_tests.library import content, settings_of
 

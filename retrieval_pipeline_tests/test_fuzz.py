@@ -18,12 +18,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval_pipeline.config import load_settings
-from retrieval_pipeline.decode import DecodePool, Job
 from retrieval_pipeline.errors import BuildError, RetrievalError, SettingsError, StoreError
-from retrieval_pipeline.images import Decoded, ImageError, ImageTransform, Limits
-from retrieval_pipeline.index import Build, build_index, read_info
-from retrieval_pipeline.judgements import add_judgements, read_judgements, read_votes_file
-from retrieval_pipeline.store import MANIFEST, Store, embedding_schema, read_space, read_table
+from retrieval_pipeline.images.decode import Decoded, ImageError, ImageTransform, Limits
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
+from retrieval_pipeline.index.build import Build, build_index, read_info
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements, read_votes_file
+from retrieval_pipeline.storage.store import (
+    MANIFEST,
+    Store,
+    embedding_schema,
+    read_space,
+    read_table,
+)
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
     FORMATS,

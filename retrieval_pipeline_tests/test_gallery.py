@@ -12,9 +12,9 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images import Limits
-from retrieval_pipeline.search import Answer, Hit, Location, Query
-from retrieval_pipeline.views.gallery import gallery_html
+from retrieval_pipeline.cli.gallery import gallery_html
+from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.search.searcher import Answer, Hit, Location, Query
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 60), (30, 60, 200)
 VOID = {"meta", "img", "wbr", "rect", "path"}

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline import gc
-from retrieval_pipeline import store as store_module
-from retrieval_pipeline.embed import embedded_ids
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.gc import Freed, collect
-from retrieval_pipeline.index import Build, build_index
-from retrieval_pipeline.items import join
-from retrieval_pipeline.store import QUARANTINE, Store, write_table
+from retrieval_pipeline.index.build import Build, build_index
+from retrieval_pipeline.index.items import join
+from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.maintenance import gc
+from retrieval_pipeline.maintenance.gc import Freed, collect
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.storage import store as store_module
+from retrieval_pipeline.storage.store import QUARANTINE, Store, write_table
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.verify import verify
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
 DIM = 16

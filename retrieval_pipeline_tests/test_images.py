@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from retrieval_pipeline import images
 from retrieval_pipeline.config import ImageLimits
-from retrieval_pipeline.images import (
+from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.images.decode import (
     ImageError,
     ImageTransform,
     Limits,

@@ -6,16 +6,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline import index
-from retrieval_pipeline.calibrate import SMALL, choose_plan, measure, prepare_trial, with_headroom
 from retrieval_pipeline.errors import BuildError, StoreError, VectorError
-from retrieval_pipeline.index import Build, build_index, open_current, read_info, retire_builds
-from retrieval_pipeline.items import join
-from retrieval_pipeline.nearest import Plan
-from retrieval_pipeline.store import Store, discard
+from retrieval_pipeline.index import build as index
+from retrieval_pipeline.index.autotune import (
+    SMALL,
+    choose_plan,
+    measure,
+    prepare_trial,
+    with_headroom,
+)
+from retrieval_pipeline.index.build import (
+    Build,
+    build_index,
+    open_current,
+    read_info,
+    retire_builds,
+)
+from retrieval_pipeline.index.items import join
+from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.index.vocabulary import words
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.storage.store import Store, discard
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
-from retrieval_pipeline.verify import verify
-from retrieval_pipeline.vocabulary import words
 from retrieval_pipeline_tests.library import (
     clustered,
     content,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from retrieval_pipeline.errors import RecommendError, StoreError
-from retrieval_pipeline.judgements import (
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.recommend.votes import (
     add_judgements,
     read_judgements,
     recommender_names,
@@ -16,8 +17,7 @@ from retrieval_pipeline.judgements import (
     undo_judgement,
     votes_that_count,
 )
-from retrieval_pipeline.store import Store
-from retrieval_pipeline.verify import verify
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.library import content
 
 CAT, DOG, CAR = content("cat"), content("dog"), content("car")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval_pipeline.decode import Changed, Outcome
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import Decoded, ImageError, Pixels, Reason
-from retrieval_pipeline.lanes import Embedded, EncodeLanes, Result
+from retrieval_pipeline.images.decode import Decoded, ImageError, Pixels, Reason
+from retrieval_pipeline.images.decode_pool import Changed, Outcome
+from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
 from retrieval_pipeline_tests.encoders import MeanColour
 
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_pipeline.errors import MapError, StoreError
-from retrieval_pipeline.index import Build, EncodeTexts, build_index, open_current
-from retrieval_pipeline.latent_map import (
+from retrieval_pipeline.index.build import Build, EncodeTexts, build_index, open_current
+from retrieval_pipeline.latent_map.coordinates import (
     BATCH_ROWS,
     make_map,
     previous_coordinates,
@@ -17,9 +17,9 @@ from retrieval_pipeline.latent_map import (
     read_map_info,
     save_map,
 )
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
-from retrieval_pipeline.verify import verify
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
 DIM = 16
@@ -77,7 +77,7 @@ def test_the_batches_leave_no_trace(store: Store, monkeypatch: pytest.MonkeyPatc
     build = built(store, blobs(40, 30))
     assert BATCH_ROWS > 70
     whole = make_map(build)
-    monkeypatch.setattr("retrieval_pipeline.latent_map.BATCH_ROWS", 11)
+    monkeypatch.setattr("retrieval_pipeline.latent_map.coordinates.BATCH_ROWS", 11)
     assert make_map(build).coordinates == pytest.approx(whole.coordinates, abs=1e-5)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from retrieval_pipeline.images import ImageError, Limits
-from retrieval_pipeline.looks import SAME, look_of
+from retrieval_pipeline.images.decode import ImageError, Limits
+from retrieval_pipeline.search.look_alike import SAME, look_of
 
 LIMITS = Limits()
 

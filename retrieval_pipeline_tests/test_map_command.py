@@ -5,13 +5,13 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from retrieval_pipeline.commands.map import latent_map
+from retrieval_pipeline.cli.commands.map import latent_map
 from retrieval_pipeline.config import Settings, settings_text
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.latent_map import read_map_info
-from retrieval_pipeline.pipeline import update_map
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.latent_map.coordinates import read_map_info
+from retrieval_pipeline.pipeline.run import update_map
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
     random_vectors,
@@ -112,7 +112,7 @@ def test_nothing_is_left_of_a_map_that_could_not_be_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("retrieval_pipeline.latent_map.np.savez", full)
+    monkeypatch.setattr("retrieval_pipeline.latent_map.coordinates.np.savez", full)
     with pytest.raises(RetrievalError, match="no space left"):
         update_map(settings, current(settings))
     assert not list(Store(settings.home).map("x").parent.iterdir())

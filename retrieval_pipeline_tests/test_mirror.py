@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline import mirror
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.embed import embedded_ids
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.judgements import add_judgements, read_judgements
-from retrieval_pipeline.pipeline import index_sources
-from retrieval_pipeline.remote import Remote
-from retrieval_pipeline.search import Query, Searcher
-from retrieval_pipeline.store import Store, discard, new_directory, read_manifest
+from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.storage import sync as mirror
+from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.store import Store, discard, new_directory, read_manifest
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.verify import verify
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 
 Bucket = Callable[[str], str]
@@ -162,7 +162,7 @@ def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(
     store = machine("first")
     script = """
 import sys, time
-from retrieval_pipeline import mirror
+from retrieval_pipeline.storage import sync as mirror
 mirror.PUSH_SECONDS = 0.2
 from retrieval_pipeline_tests.test_mirror import Remote, Store, add_part
 store = Store(Remote(sys.argv[1]))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline import nearest
-from retrieval_pipeline.nearest import Nearest, largest, spread
+from retrieval_pipeline.index import knn as nearest
+from retrieval_pipeline.index.knn import Nearest, largest, spread
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.library import random_vectors
 

@@ -10,17 +10,17 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from retrieval_pipeline import index
 from retrieval_pipeline.config import Settings, load_settings, settings_text
-from retrieval_pipeline.crawl import update_manifest
 from retrieval_pipeline.definitions import build_definitions
-from retrieval_pipeline.embed import EmbedReport
 from retrieval_pipeline.errors import VectorError
-from retrieval_pipeline.index import open_current
+from retrieval_pipeline.index import build as index
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration import assets, checks
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.pipeline import describe_encoder
-from retrieval_pipeline.store import Store, read_manifest
+from retrieval_pipeline.pipeline.run import describe_encoder
+from retrieval_pipeline.storage.store import Store, read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 

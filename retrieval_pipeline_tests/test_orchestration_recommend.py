@@ -10,10 +10,10 @@ from PIL import Image
 
 from retrieval_pipeline.config import load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.judgements import add_judgements, undo_judgement
+from retrieval_pipeline.index.build import build_index
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.recommend.votes import add_judgements, undo_judgement
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
     content,

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrieval_pipeline import embed, pipeline
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.encoders import offline
+from retrieval_pipeline.encoders.load import offline
 from retrieval_pipeline.errors import (
     BuildError,
     EncoderError,
@@ -18,11 +17,13 @@ from retrieval_pipeline.errors import (
     Stopped,
     StoreError,
 )
-from retrieval_pipeline.pipeline import describe_encoder, index_sources, load_settings_encoder
-from retrieval_pipeline.search import Query, Searcher
-from retrieval_pipeline.status import read_status
-from retrieval_pipeline.store import Store, read_manifest, read_quarantine
-from retrieval_pipeline.verify import verify
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.maintenance.status import read_status
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline import run as pipeline
+from retrieval_pipeline.pipeline.run import describe_encoder, index_sources, load_settings_encoder
+from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
 from retrieval_pipeline_tests.checkpoints import make_clip
 from retrieval_pipeline_tests.library import settings_of
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from retrieval_pipeline.errors import MapError, VectorError
-from retrieval_pipeline.projection import Basis, Matrix, alignment, drift, fit_basis
+from retrieval_pipeline.latent_map.pca import Basis, Matrix, alignment, drift, fit_basis
 from retrieval_pipeline.vectors import Vectors, normalise
 
 DIM = 24

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline import acceptance, index, pipeline, structures
-from retrieval_pipeline.calibrate import Calibration
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import BuildReport, RefusedBuildError, open_current, read_info
-from retrieval_pipeline.nearest import Plan
-from retrieval_pipeline.pipeline import update_index, use_build
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index import ann as structures
+from retrieval_pipeline.index import build as index
+from retrieval_pipeline.index.autotune import Calibration
+from retrieval_pipeline.index.build import BuildReport, RefusedBuildError, open_current, read_info
+from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.pipeline import run as pipeline
+from retrieval_pipeline.pipeline import validation as acceptance
+from retrieval_pipeline.pipeline.run import update_index, use_build
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
     random_vectors,

@@ -15,20 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval_pipeline import embed, ray_embed
 from retrieval_pipeline.config import RaySettings, Settings
-from retrieval_pipeline.crawl import update_manifest
-from retrieval_pipeline.embed import EmbedReport, update_embeddings
-from retrieval_pipeline.encoders import Description, Encoder, describe
 from retrieval_pipeline.encoders.base import BaseEncoder, Lanes
+from retrieval_pipeline.encoders.load import Description, Encoder, describe
 from retrieval_pipeline.errors import EncoderError, Stopped
-from retrieval_pipeline.images import Limits, Pixels
-from retrieval_pipeline.pipeline import (
+from retrieval_pipeline.images.decode import Limits, Pixels
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import ray_backend as ray_embed
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.pipeline.run import (
     describe_encoder,
     load_settings_encoder,
 )
-from retrieval_pipeline.remote import Remote
-from retrieval_pipeline.store import Store, embedding_schema, read_quarantine, read_table
+from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.store import Store, embedding_schema, read_quarantine, read_table
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.library import settings_of
 

@@ -5,12 +5,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.svm import SVC
 
-from retrieval_pipeline import recommend
 from retrieval_pipeline.errors import QueryError, RecommendError, StoreError
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.judgements import add_judgements, read_judgements
-from retrieval_pipeline.nearest import Plan
-from retrieval_pipeline.recommend import (
+from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.recommend import session as recommend
+from retrieval_pipeline.recommend.session import (
     STRATEGIES,
     Numbers,
     Parameters,
@@ -24,8 +23,9 @@ from retrieval_pipeline.recommend import (
     tune,
     tuning_size,
 )
-from retrieval_pipeline.search import Searcher
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     content,

@@ -14,14 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from retrieval_pipeline.cli import cli
-from retrieval_pipeline.commands.recommend import recommend
+from retrieval_pipeline.cli.commands.recommend import recommend
+from retrieval_pipeline.cli.main import cli
 from retrieval_pipeline.config import settings_text
 from retrieval_pipeline.errors import RecommendError, StoreError
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.judgements import read_judgements
-from retrieval_pipeline.recommend import STRATEGIES
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.recommend.session import STRATEGIES
+from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
@@ -200,7 +200,7 @@ def test_single_keys_work_in_a_terminal_that_shows_pictures(directory: Path) -> 
     ours, theirs = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "TMUX"}
     child = subprocess.Popen(
-        [sys.executable, "-c", "from retrieval_pipeline.cli import main; main()", "recommend"],
+        [sys.executable, "-c", "from retrieval_pipeline.cli.main import main; main()", "recommend"],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

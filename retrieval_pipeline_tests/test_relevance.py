@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline.relevance import (
+from retrieval_pipeline.search.relevance import (
     BLOCK,
     Background,
     Judge,

@@ -9,12 +9,12 @@ import pytest
 
 from retrieval_pipeline.config import SavedQuery, Settings, load_settings
 from retrieval_pipeline.errors import QueryError, SettingsError, StoreError
-from retrieval_pipeline.index import build_index, open_current
-from retrieval_pipeline.saved_queries import SavedAnswer, run_saved_query
-from retrieval_pipeline.search import Searcher
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
-from retrieval_pipeline.verify import verify
 from retrieval_pipeline_tests.library import (
     content,
     random_vectors,

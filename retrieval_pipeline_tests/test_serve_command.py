@@ -151,7 +151,7 @@ def test_an_address_of_another_machine_is_one_line(library: WebLibrary) -> None:
 
 def test_the_help_imports_neither_the_server_nor_a_model() -> None:
     code = (
-        "import sys; from retrieval_pipeline.cli import cli\n"
+        "import sys; from retrieval_pipeline.cli.main import cli\n"
         "cli.main(['serve', '--help'], standalone_mode=False)\n"
         "assert not {'starlette', 'uvicorn', 'torch', 'numpy'} & set(sys.modules)"
     )

@@ -1,4 +1,4 @@
-from retrieval_pipeline.stages import Stage, Timings
+from retrieval_pipeline.ingest.bottleneck import Stage, Timings
 
 
 def timings(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.store import (
+from retrieval_pipeline.storage.store import (
     MANIFEST,
     Store,
     embedding_schema,
@@ -104,7 +104,7 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
     with Store(tmp_path).locked():
         code = (
-            "from pathlib import Path; from retrieval_pipeline.store import Store\n"
+            "from pathlib import Path; from retrieval_pipeline.storage.store import Store\n"
             f"with Store(Path({str(tmp_path)!r})).locked(): pass"
         )
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -116,7 +116,7 @@ def test_the_lock_of_a_dead_process_is_free_and_its_leftovers_go(tmp_path: Path)
     store = Store(tmp_path)
     code = (
         "import os, signal; from pathlib import Path\n"
-        "from retrieval_pipeline.store import Store, replacing\n"
+        "from retrieval_pipeline.storage.store import Store, replacing\n"
         f"store = Store(Path({str(tmp_path)!r}))\n"
         "with store.locked(), replacing(store.manifest('a')) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_pipeline import structures
-from retrieval_pipeline.calibrate import (
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index import ann as structures
+from retrieval_pipeline.index.autotune import (
     SMALL,
     Calibration,
     Measured,
@@ -18,10 +19,9 @@ from retrieval_pipeline.calibrate import (
     measure_again,
     prepare_trial,
 )
-from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import Build, Check, build_index, open_current
-from retrieval_pipeline.nearest import Plan
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import Build, Check, build_index, open_current
+from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     clustered,

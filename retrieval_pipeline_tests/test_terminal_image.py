@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images import ImageError, Limits, thumbnail
-from retrieval_pipeline.views.terminal_image import (
+from retrieval_pipeline.images.decode import ImageError, Limits, thumbnail
+from retrieval_pipeline.rendering.terminal_image import (
     PIXELS,
     picture_sequence,
     protocol_of,
@@ -130,7 +130,7 @@ def test_a_terminal_is_asked_and_its_answer_is_not_left_among_the_keys(
 ) -> None:
     code = (
         "import sys\n"
-        "from retrieval_pipeline.views import terminal_image\n"
+        "from retrieval_pipeline.rendering import terminal_image\n"
         "terminal_image.ANSWER_SECONDS = 5.0 if int(sys.argv[1]) else 0.1\n"
         "print('protocol', terminal_image.terminal_protocol(), 'key', sys.stdin.readline())\n"
     )

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval_pipeline import repair as repair_module
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.index import build_index, open_current
-from retrieval_pipeline.pipeline import describe_encoder, update_map
-from retrieval_pipeline.repair import repair
-from retrieval_pipeline.store import (
+from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.maintenance import repair as repair_module
+from retrieval_pipeline.maintenance.repair import repair
+from retrieval_pipeline.maintenance.verify import Finding, check_builds, verify
+from retrieval_pipeline.pipeline.run import describe_encoder, update_map
+from retrieval_pipeline.storage.store import (
     MANIFEST,
     QUARANTINE,
     Store,
@@ -24,7 +25,6 @@ from retrieval_pipeline.store import (
     write_table,
 )
 from retrieval_pipeline.vectors import Vectors, VectorSpace
-from retrieval_pipeline.verify import Finding, check_builds, verify
 from retrieval_pipeline_tests.library import (
     content,
     random_vectors,

@@ -1,4 +1,4 @@
-from retrieval_pipeline.vocabulary import words
+from retrieval_pipeline.index.vocabulary import words
 
 
 def test_the_vocabulary_is_a_few_hundred_different_words() -> None:

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from retrieval_pipeline.index import open_current
-from retrieval_pipeline.judgements import add_judgements, read_judgements
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web import thumbnails, uploads
 from retrieval_pipeline_tests.web import NASTY, WebLibrary, client_of
 
@@ -558,7 +558,7 @@ def test_a_damaged_new_build_leaves_the_old_one_answering(library: WebLibrary) -
 def test_a_model_that_cannot_be_loaded_leaves_everything_else_working(
     library: WebLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval_pipeline import encoders
+    from retrieval_pipeline.encoders import load as encoders
     from retrieval_pipeline.errors import EncoderError
 
     tries = []

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from retrieval_pipeline.index import build_index
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 from retrieval_pipeline_tests.test_serve_command import server

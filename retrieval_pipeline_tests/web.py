@@ -11,8 +11,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from retrieval_pipeline.config import Settings, load_settings
-from retrieval_pipeline.content import content_id_of_file
-from retrieval_pipeline.pipeline import index_sources
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
 

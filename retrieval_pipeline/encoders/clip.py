@@ -19,6 +19,7 @@ from retrieval_pipeline.encoders.base import (
     warn_of_cut_texts,
 )
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, find_checkpoint
+from retrieval_pipeline.encoders.fused_vision import fused_tower
 from retrieval_pipeline.encoders.hardware import (
     Precision,
     lanes_of,
@@ -30,9 +31,8 @@ from retrieval_pipeline.encoders.hardware import (
 )
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.encoders.preprocessing import Preprocessing, read_preprocessing
-from retrieval_pipeline.encoders.vision import fused_tower
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.images.decode import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:

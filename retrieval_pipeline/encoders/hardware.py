@@ -1,5 +1,6 @@
 """Which devices compute, in which number format, how many threads, and how pixels get there."""
 
+import os
 import platform
 import re
 import time
@@ -12,11 +13,14 @@ import numpy as np
 
 from retrieval_pipeline.cores import available_cores
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.images.decode import ImageTransform, Pixels
 
 if TYPE_CHECKING:
     import torch
 
+# OpenMP's threads spin while they wait for work, at the cost of everything else that computes:
+# decode workers take turns with them. Read when torch is loaded, which only encoders do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 Precision = Literal["auto", "reference"]
 
@@ -158,7 +162,7 @@ def measured_peak(dtype: "torch.dtype") -> float:
 def _product_speed(dtype: "torch.dtype") -> float:
     import torch
 
-    from retrieval_pipeline.encoders.vision import Linear
+    from retrieval_pipeline.encoders.fused_vision import Linear
 
     rows, width, columns = PEAK_SHAPE
     with torch.inference_mode():

@@ -23,9 +23,9 @@ from retrieval_pipeline.encoders.hardware import (
     pick_device,
     to_tensor,
 )
-from retrieval_pipeline.encoders.minilm import MiniLM
+from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images import ImageTransform, Pixels
+from retrieval_pipeline.images.decode import ImageTransform, Pixels
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.crawl import update_manifest
-from retrieval_pipeline.embed import EmbedReport, update_embeddings
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
-from retrieval_pipeline.images import Limits
-from retrieval_pipeline.index import RefusedBuildError
-from retrieval_pipeline.items import items_schema
-from retrieval_pipeline.latent_map import COORDINATES
+from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.index.build import RefusedBuildError
+from retrieval_pipeline.index.items import items_schema
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import (
     ON_NEW_DATA,
     ON_NEW_DATA_OF_ANY,
@@ -53,14 +53,14 @@ from retrieval_pipeline.orchestration.metadata import (
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
-from retrieval_pipeline.pipeline import (
+from retrieval_pipeline.pipeline.run import (
     describe_encoder,
     embedding_elsewhere,
     load_settings_encoder,
     update_index,
     update_map,
 )
-from retrieval_pipeline.store import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import MANIFEST, embedding_schema
 
 GROUP = "retrieval"
 

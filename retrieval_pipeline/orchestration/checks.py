@@ -11,13 +11,13 @@ from pathlib import Path
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.embed import EmbedReport
 from retrieval_pipeline.errors import SourceError
-from retrieval_pipeline.index import Check
-from retrieval_pipeline.items import as_matrix
-from retrieval_pipeline.latent_map import MapInfo
+from retrieval_pipeline.index.build import Check
+from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.ingest.embed import EmbedReport
+from retrieval_pipeline.latent_map.coordinates import MapInfo
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.store import Store, embedding_schema, read_table
+from retrieval_pipeline.storage.store import Store, embedding_schema, read_table
 from retrieval_pipeline.vectors import VectorSpace, check_vectors
 
 # Often enough for an age in hours; each time is a run in the list.

@@ -5,9 +5,10 @@ from typing import Any
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.crawl import ManifestReport
-from retrieval_pipeline.embed import EmbedReport
-from retrieval_pipeline.index import BuildReport
+from retrieval_pipeline.index.build import BuildReport
+from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.crawl import ManifestReport
+from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration.columns import EMBEDDING_LINEAGE, ITEM_LINEAGE, MAP_LINEAGE
 from retrieval_pipeline.orchestration.previews import (
     map_preview,
@@ -15,9 +16,8 @@ from retrieval_pipeline.orchestration.previews import (
     source_sheet,
     unreadable_table,
 )
-from retrieval_pipeline.pipeline import MapReport
-from retrieval_pipeline.stages import Timings
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.pipeline.run import MapReport
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import dagster as dg
 
 from retrieval_pipeline.config import Settings, find_settings_file, load_settings
-from retrieval_pipeline.judgements import recommender_names
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.recommend.votes import recommender_names
+from retrieval_pipeline.storage.store import Store
 
 
 def load_definition_settings() -> Settings:

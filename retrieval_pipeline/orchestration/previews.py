@@ -8,14 +8,14 @@ from pathlib import Path
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.crawl import Status
-from retrieval_pipeline.gc import Freed
-from retrieval_pipeline.images import ImageError, Limits, thumbnail
+from retrieval_pipeline.images.decode import ImageError, Limits, thumbnail
+from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.maintenance.gc import Freed
 from retrieval_pipeline.paths import printable, to_path, to_text
-from retrieval_pipeline.search import Answer
-from retrieval_pipeline.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.rendering.contact_sheet import contact_sheet
+from retrieval_pipeline.search.searcher import Answer
+from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.views.contact_sheet import contact_sheet
 
 # Pictures on a contact sheet: enough to recognise a directory at a glance.
 SHEET_PICTURES = 12

@@ -2,7 +2,7 @@
 
 import logging
 
-from retrieval_pipeline.console import LineProgress
+from retrieval_pipeline.cli.progress import LineProgress
 from retrieval_pipeline.paths import printable
 
 

@@ -6,19 +6,19 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from retrieval_pipeline.content import content_id_of_file
 from retrieval_pipeline.errors import RecommendError
-from retrieval_pipeline.images import Limits
-from retrieval_pipeline.judgements import read_judgements, require_recommender
+from retrieval_pipeline.images.decode import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.previews import picture
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.recommend import Picture, Session
-from retrieval_pipeline.search import Searcher
-from retrieval_pipeline.store import Store
-from retrieval_pipeline.views.contact_sheet import contact_sheet
+from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.recommend.votes import read_judgements, require_recommender
+from retrieval_pipeline.rendering.contact_sheet import contact_sheet
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.store import Store
 
 # Pictures on the sheet of the best: more would be too small to judge the taste by.
 SHEET_PICTURES = 24

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from retrieval_pipeline.config import Settings, load_settings
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.storage.store import Store
 
 
 class Library(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -7,14 +7,14 @@ import dagster as dg
 from blake3 import blake3
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images import Limits
+from retrieval_pipeline.images.decode import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.saved_queries import SavedAnswer, run_saved_query
-from retrieval_pipeline.search import Searcher
+from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
+from retrieval_pipeline.search.searcher import Searcher
 
 if TYPE_CHECKING:
     from retrieval_pipeline.orchestration.jobs import AssetJob

@@ -10,11 +10,11 @@ from blake3 import blake3
 from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.config import Settings, Source
-from retrieval_pipeline.content import content_id_of_file
-from retrieval_pipeline.crawl import walk
 from retrieval_pipeline.errors import RetrievalError, SourceError
+from retrieval_pipeline.ingest.crawl import walk
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.store import Store
 
 if TYPE_CHECKING:
     from retrieval_pipeline.orchestration.jobs import AssetJob

@@ -1,9 +1,9 @@
 """The files that the index names, and whether they may be handed out."""
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.items import Location
+from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
-from retrieval_pipeline.remote import Place, Remote
+from retrieval_pipeline.storage.remote import Place, Remote
 
 
 class GoneError(Exception):

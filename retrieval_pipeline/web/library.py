@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
-from retrieval_pipeline.index import BuildInfo, read_info
-from retrieval_pipeline.pipeline import describe_encoder
-from retrieval_pipeline.search import Meaning, Query, Searcher
-from retrieval_pipeline.status import LibraryStatus, read_status
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
+from retrieval_pipeline.pipeline.run import describe_encoder
+from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
+from retrieval_pipeline.search.searcher import Meaning, Query, Searcher
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import Answer

@@ -16,10 +16,10 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from retrieval_pipeline.content import content_id
 from retrieval_pipeline.errors import BuildError, RetrievalError
-from retrieval_pipeline.judgements import recommender_names
-from retrieval_pipeline.views.templating import environment, read_texts
+from retrieval_pipeline.recommend.votes import recommender_names
+from retrieval_pipeline.rendering.templating import environment, read_texts
+from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.files import GoneError

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic import ValidationError as ValidationError
 
 from retrieval_pipeline.config import SOURCE_NAME
-from retrieval_pipeline.query import Query
+from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.web.problems import wrong_parameters
 
 # Characters of one text: several times what any text encoder reads.

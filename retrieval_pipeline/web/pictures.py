@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from retrieval_pipeline.items import Location
+from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import printable
 
 # Width over height between which a card takes its picture's shape, as in the gallery.

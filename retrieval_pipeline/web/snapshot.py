@@ -18,15 +18,20 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.filters import Flags, both, location_test
-from retrieval_pipeline.items import Location
-from retrieval_pipeline.latent_map import ClusterInfo, MapInfo, read_coordinates, read_map_info
-from retrieval_pipeline.nearest import Numbers
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.knn import Numbers
+from retrieval_pipeline.latent_map.coordinates import (
+    ClusterInfo,
+    MapInfo,
+    read_coordinates,
+    read_map_info,
+)
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.query import Query
-from retrieval_pipeline.recommend import Session
-from retrieval_pipeline.search import Hit, Meaning, Searcher
-from retrieval_pipeline.store import Store
+from retrieval_pipeline.recommend.session import Session
+from retrieval_pipeline.search.filters import Flags, both, location_test
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Hit, Meaning, Searcher
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage

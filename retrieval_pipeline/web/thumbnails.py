@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.decode import Changed, DecodePool, Job, Outcome
-from retrieval_pipeline.images import Decoded, Fit, ImageError, Limits, encoded
-from retrieval_pipeline.index import Build
-from retrieval_pipeline.items import Location
-from retrieval_pipeline.store import TEMPORARY_PREFIX, Store, replacing
+from retrieval_pipeline.images.decode import Decoded, Fit, ImageError, Limits, encoded
+from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.storage.store import TEMPORARY_PREFIX, Store, replacing
 from retrieval_pipeline.web.files import GoneError, file_of
 
 Size = Literal["small", "large"]

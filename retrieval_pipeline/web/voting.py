@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from retrieval_pipeline.judgements import read_judgements, votes_that_count
-from retrieval_pipeline.recommend import Picture as VotedPicture
-from retrieval_pipeline.recommend import Session
+from retrieval_pipeline.recommend.session import Picture as VotedPicture
+from retrieval_pipeline.recommend.session import Session
+from retrieval_pipeline.recommend.votes import read_judgements, votes_that_count
 from retrieval_pipeline.web.parameters import ContentId, RecommenderName
 from retrieval_pipeline.web.pictures import FileLocation, Picture
 from retrieval_pipeline.web.problems import RequestError

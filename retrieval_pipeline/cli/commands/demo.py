@@ -1,0 +1,24 @@
+"""`retrieval demo`: everything on bundled photographs."""
+
+import webbrowser
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("retrieval-demo"),
+    show_default=True,
+    help="Where the demo keeps its settings, tables and pages.",
+)
+@click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
+def demo(directory: Path, open_page: bool) -> None:
+    """Index a few bundled photographs and answer some queries: no network, about a minute."""
+    from retrieval_pipeline.cli.demo_run import run_demo
+
+    page = run_demo(directory.absolute(), say=click.echo)
+    if open_page:
+        webbrowser.open(page.as_uri())

@@ -1,0 +1,48 @@
+"""`retrieval duplicates`: what is in the collection more than once."""
+
+import json
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import load_settings
+
+
+@click.command()
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Cosine from which on the looks of two pictures are compared. Default: 0.95.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--gallery", type=click.Path(path_type=Path), help="Write the groups as a HTML page.")
+@config_option
+def duplicates(
+    threshold: float | None, as_json: bool, gallery: Path | None, config: Path | None
+) -> None:
+    """List files that are the same, or that look the same: resized, re-encoded, retouched.
+
+    The numbers are cosines with the first picture of the group. Nothing is ever deleted.
+    """
+    settings = load_settings(config)
+    from retrieval_pipeline.cli.text import duplicates_json, duplicates_text
+    from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, duplicate_groups
+    from retrieval_pipeline.search.searcher import Searcher
+
+    searcher = Searcher.open(settings)
+    groups = duplicate_groups(
+        searcher.build, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
+    )
+    click.echo(
+        json.dumps(duplicates_json(groups), indent=2) if as_json else duplicates_text(groups)
+    )
+    if gallery is not None:
+        from retrieval_pipeline.cli.gallery import duplicates_html
+        from retrieval_pipeline.images.decode import Limits
+        from retrieval_pipeline.storage.store import replacing
+
+        with replacing(gallery.absolute()) as temporary:
+            html = duplicates_html(groups, Limits.of(settings.images))
+            temporary.write_text(html, encoding="utf-8")
+        click.echo(f"gallery: {gallery.absolute()}", err=True)

@@ -1,0 +1,80 @@
+"""`retrieval index`: bring tables and index up to date."""
+
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option, stoppable
+from retrieval_pipeline.config import find_settings_file, load_settings
+from retrieval_pipeline.errors import RetrievalError, Stopped
+
+
+@click.command()
+@click.option("--source", "only", multiple=True, metavar="NAME", help="Only this source (repeat).")
+@click.option("--allow-shrink", is_flag=True, help="Confirm that most files of a source are gone.")
+@click.option(
+    "--rehash", is_flag=True, help="Read every file again, also those that look unchanged."
+)
+@click.option("--retry-quarantined", is_flag=True, help="Try images again that could not be used.")
+@click.option(
+    "--model",
+    help="Embed with this model and change to it, whatever the settings name. The index before "
+    "answers until the new one is whole.",
+)
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help='Embed on this Ray cluster: "auto" or "host:6379"; without an address on Ray on this '
+    "machine. [ray] in the settings says how much of it to use.",
+)
+@config_option
+def index(
+    only: tuple[str, ...],
+    allow_shrink: bool,
+    rehash: bool,
+    retry_quarantined: bool,
+    model: str | None,
+    address: str | None,
+    config: Path | None,
+) -> None:
+    """Bring the tables and the index up to date with the directories.
+
+    Only new and changed files are read, only unknown images are embedded. It can be stopped at
+    any moment and goes on where it was; run it from cron as it is.
+    """
+    named = load_settings(config)
+    settings = named.with_model(model) if model else named
+    settings = settings.with_ray(address) if address else settings
+    from retrieval_pipeline.cli.progress import console_progress
+    from retrieval_pipeline.cli.text import index_report
+    from retrieval_pipeline.pipeline.run import index_sources
+
+    with stoppable() as stop:
+        try:
+            with console_progress() as progress:
+                report = index_sources(
+                    settings,
+                    only=only,
+                    allow_shrink=allow_shrink,
+                    rehash=rehash,
+                    retry_quarantined=retry_quarantined,
+                    progress=progress,
+                    stop=stop,
+                )
+        except Stopped as stopped:
+            click.echo(f"{stopped}. Run `retrieval index` again to go on", err=True)
+            # As the shell reports a process that a signal ended.
+            raise SystemExit(128 + stop.signal_number) from None
+
+    click.echo(index_report(report))
+    if settings.model != named.model:
+        click.echo(
+            f"The settings still name {named.model}, to which the next `retrieval index` goes "
+            f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}",
+            err=True,
+        )
+    if report.failures:
+        raise RetrievalError("\n".join(map(str, report.failures)))

@@ -1,0 +1,163 @@
+"""`retrieval map`: the picture of the latent space."""
+
+import re
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.latent_map.coordinates import MapInfo
+    from retrieval_pipeline.latent_map.drawing import ColourBy
+    from retrieval_pipeline.progress import Progress
+
+# Below this nothing can be read; above, Pillow and most viewers give up.
+SMALLEST, LARGEST = 256, 20_000
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Width and height in pixels, written as "4096x2048"."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (width, height)."""
+        found = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", str(value).strip().lower())
+        if not found:
+            self.fail(f"{value!r} is not a size: write it as 4096x2048", param, ctx)
+        width, height = int(found[1]), int(found[2])
+        if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
+            self.fail(f"{value}: each side must be {SMALLEST} to {LARGEST} pixels", param, ctx)
+        return width, height
+
+
+@click.command("map")
+@click.option("--like", metavar="TEXT", help="Colour images by how near they are to these words.")
+@click.option(
+    "--like-image", type=click.Path(path_type=Path), metavar="PATH", help="Likewise, to a picture."
+)
+@click.option(
+    "--sample",
+    "count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Map only the N images nearest to --like; without it, N at random.",
+)
+@click.option(
+    "--clusters",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Number of clusters.  [default: as many as separate best]",
+)
+@click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+)
+@click.option(
+    "--path", "paths", multiple=True, metavar="GLOB", help="Only paths like this (repeat)."
+)
+@click.option(
+    "--color",
+    "colour_by",
+    type=click.Choice(["cluster", "source", "score"]),
+    help="What colours mean.",
+)
+@click.option("--size", type=Size(), help="Of the picture, in pixels.  [default: 4096x2048]")
+@click.option("--3d", "three", is_flag=True, help="Three dimensions in the page.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where map.html and map.png go.",
+)
+@click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
+@config_option
+def latent_map(
+    like: str | None,
+    like_image: Path | None,
+    count: int | None,
+    clusters: int | None,
+    sources: tuple[str, ...],
+    paths: tuple[str, ...],
+    colour_by: "ColourBy | None",
+    size: tuple[int, int] | None,
+    three: bool,
+    output: Path | None,
+    open_page: bool,
+    config: Path | None,
+) -> None:
+    """Show the collection as a map on which pictures that are alike lie together.
+
+    Without options it is the map that `retrieval index` keeps up to date. With options it is drawn
+    to order, from the images chosen, into a directory of its own.
+
+    \b
+    retrieval map --open
+    retrieval map --like "a flower" --sample 200
+    retrieval map --source holidays --clusters 12 --size 8192x4096 --output holidays-map
+    """
+    settings = load_settings(config)
+    from retrieval_pipeline.cli.progress import console_progress
+    from retrieval_pipeline.cli.text import map_text
+    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.latent_map.drawing import drawing_to_order
+    from retrieval_pipeline.latent_map.write import DEFAULT_SIZE, write_views
+    from retrieval_pipeline.search.searcher import Query, Searcher
+    from retrieval_pipeline.storage.store import Store
+
+    query = Query(
+        text=like, images=(like_image,) if like_image else (), sources=sources, paths=paths
+    )
+    to_order = query != Query() or three or any((count, clusters, colour_by, size, output))
+    with console_progress() as progress:
+        if not to_order:
+            directory, info = _standing_map(settings, progress)
+        else:
+            drawing = drawing_to_order(
+                Searcher.open(settings),
+                query,
+                count=count,
+                clusters=clusters,
+                colour_by=colour_by,
+                progress=progress,
+            )
+            directory, info = output or Store(settings.home).last_map, drawing.latent.info
+            write_views(
+                drawing,
+                directory,
+                Limits.of(settings.images),
+                progress,
+                size=size or DEFAULT_SIZE,
+                three=three,
+            )
+    page = directory.absolute() / "map.html"
+    click.echo(map_text(info))
+    click.echo(f"page     {page}\npicture  {page.with_suffix('.png')}")
+    if open_page:
+        webbrowser.open(page.as_uri())
+
+
+def _standing_map(settings: Settings, progress: "Progress") -> "tuple[Path, MapInfo]":
+    """Return the map of the current build; it is drawn now if `retrieval index` did not."""
+    from retrieval_pipeline.errors import BuildError, MapError
+    from retrieval_pipeline.latent_map.coordinates import read_map_info
+    from retrieval_pipeline.pipeline.run import update_map
+    from retrieval_pipeline.storage.store import Store
+
+    store = Store(settings.home)
+    build = store.current_build()
+    if build is None:
+        raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
+    directory = store.map(build.name)
+    if directory.exists():
+        return directory, read_map_info(directory)
+    with store.locked():
+        report = update_map(settings, build, progress=progress)
+    if report.info is None:
+        raise MapError(report.problem)
+    return directory, report.info

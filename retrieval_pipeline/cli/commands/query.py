@@ -1,0 +1,200 @@
+"""`retrieval query`: find pictures, once, in a conversation or for each line of a pipe."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option, write_page
+from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.errors import QueryError
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.search.searcher import Answer, Query, Searcher
+
+DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+# Relevance below which the prompt rather says that nothing is there (relevance.py tells what it
+# means; measured in docs/benchmarks.md, "Relevance").
+CUT = 0.75
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Find pictures like this one (repeat).",
+)
+@click.option(
+    "--like", multiple=True, metavar="CONTENT_ID", help="Like this indexed picture (repeat)."
+)
+@click.option(
+    "--plus", multiple=True, metavar="TEXT", help='And this; "2*snow" counts twice (repeat).'
+)
+@click.option("--minus", multiple=True, metavar="TEXT", help="But not this, likewise (repeat).")
+@click.option(
+    "-k", default=8, show_default=True, type=click.IntRange(min=1), help="Number of hits."
+)
+@click.option("--offset", default=0, type=click.IntRange(min=0), help="Leave out the first hits.")
+@click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+)
+@click.option(
+    "--path", "paths", multiple=True, metavar="GLOB", help="Only paths like this (repeat)."
+)
+@click.option("--after", type=DATE, help="Only files changed on this day or later.")
+@click.option("--before", type=DATE, help="Only files changed before this day.")
+@click.option("--min-width", default=0, type=click.IntRange(min=0), help="In pixels.")
+@click.option("--min-height", default=0, type=click.IntRange(min=0), help="In pixels.")
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="Only jpg, png (repeat).")
+@click.option(
+    "--min-relevance",
+    type=click.FloatRange(0, 1),
+    help=f"Leave out hits below it. Default: 0, and {CUT} in the prompt.",
+)
+@click.option("--collapse", is_flag=True, help="Show pictures that look the same once.")
+@click.option("--explain", is_flag=True, help="Tell how the hits were found, and how fast.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; one line a query when piped.")
+@click.option("--gallery", type=click.Path(path_type=Path), help="Write the hits as an HTML page.")
+@click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
+@config_option
+def query(
+    text: str | None,
+    images: tuple[Path, ...],
+    like: tuple[str, ...],
+    plus: tuple[str, ...],
+    minus: tuple[str, ...],
+    k: int,
+    offset: int,
+    sources: tuple[str, ...],
+    paths: tuple[str, ...],
+    after: datetime | None,
+    before: datetime | None,
+    min_width: int,
+    min_height: int,
+    formats: tuple[str, ...],
+    min_relevance: float | None,
+    collapse: bool,
+    explain: bool,
+    as_json: bool,
+    gallery: Path | None,
+    open_page: bool,
+    config: Path | None,
+) -> None:
+    """Find the pictures that look most like TEXT.
+
+    Without TEXT it asks for one after the other ("exit" or Ctrl-D leaves); with text piped in, it
+    answers each line.
+
+    \b
+    retrieval query "a dog on grass" -k 12
+    retrieval query "a street" --plus "2*night" --minus people --source holidays
+    retrieval query --image photo.jpg --after 2024-01-01 --gallery similar.html --open
+    retrieval query --json < queries.txt
+    """
+    settings = load_settings(config)
+    from retrieval_pipeline.search.searcher import Query, Searcher
+    from retrieval_pipeline.storage.store import Store
+
+    searcher = Searcher.open(settings)
+    base = Query(
+        text=text,
+        images=images,
+        like=like,
+        plus=plus,
+        minus=minus,
+        sources=sources,
+        paths=paths,
+        after=after,
+        before=before,
+        min_width=min_width,
+        min_height=min_height,
+        formats=formats,
+        min_relevance=min_relevance or 0.0,
+        collapse=collapse,
+    )
+    show = functools.partial(_print_answer, as_json=as_json, explain=explain)
+    if text is not None or images or like or plus or minus:
+        answers = [searcher.answer(base, k, offset)]
+        show(answers[0], pretty=True)
+    else:
+        interactive = sys.stdin.isatty()
+        if interactive and min_relevance is None:
+            base = replace(base, min_relevance=CUT)
+        answers = _converse(searcher, base, k, offset, show, interactive, as_json)
+    if gallery is not None or open_page:
+        from retrieval_pipeline.cli.gallery import gallery_html
+        from retrieval_pipeline.images.decode import Limits
+
+        html = gallery_html(answers, Limits.of(settings.images))
+        write_page(html, gallery or Store(settings.home).last_gallery, open_page=open_page)
+
+
+def _converse(
+    searcher: "Searcher",
+    base: "Query",
+    k: int,
+    offset: int,
+    show: Callable[..., None],
+    interactive: bool,
+    as_json: bool,
+) -> "list[Answer]":
+    """Answer one line after the other until "exit"; one that cannot be answered ends nothing."""
+    if interactive:
+        # Line editing and history for input().
+        import readline  # noqa: F401
+
+        click.echo(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.', err=True)
+        searcher.warm_up()
+    else:
+        # The first line loads the rest.
+        searcher.build.load_codes()
+    answers: list[Answer] = []
+    failed = False
+    for line in _lines(interactive):
+        try:
+            answer = searcher.answer(replace(base, text=line), k, offset)
+        except QueryError as error:
+            failed = True
+            click.echo(f"error: {error}", err=True)
+            if as_json:
+                # One line in, one line out.
+                click.echo(json.dumps({"query": line, "error": str(error)}))
+            continue
+        answers.append(answer)
+        show(answer, pretty=False)
+    if failed and not interactive:
+        raise SystemExit(1)
+    return answers
+
+
+def _lines(interactive: bool) -> Iterator[str]:
+    while True:
+        try:
+            line = input("> " if interactive else "").strip()
+        except EOFError:
+            if interactive:
+                click.echo(err=True)
+            return
+        if line.lower() in ("exit", "quit"):
+            return
+        yield line
+
+
+def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: bool) -> None:
+    from retrieval_pipeline.cli.text import answer_explanation, answer_json, answer_text
+
+    if as_json:
+        click.echo(json.dumps(answer_json(answer), indent=2 if pretty else None))
+    else:
+        click.echo(answer_text(answer, heading=not pretty))
+    if explain:
+        click.echo(answer_explanation(answer), err=True)

@@ -1,0 +1,185 @@
+"""`retrieval recommend`: vote on pictures, and see what a recommender makes of the votes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option, write_page
+from retrieval_pipeline.config import load_settings
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.recommend.session import Picture, Session
+
+KEYS = "y = like, n = not, u = undo, q = quit"
+
+
+@click.command()
+@click.option("--name", default="default", show_default=True, help="One taste, one name.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["alternating", "uncertain"]),
+    default="alternating",
+    show_default=True,
+    help="Show predicted likes and dislikes in turn, or what is hardest to predict.",
+)
+@click.option("--rank", type=click.IntRange(min=1), metavar="N", help="Print the N best unseen.")
+@click.option(
+    "--gallery", type=click.Path(path_type=Path), help="Write the ranking as an HTML page."
+)
+@click.option(
+    "--open", "open_it", is_flag=True, help="Open the page of the ranking, or each picture."
+)
+@click.option(
+    "--from-json",
+    "votes_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Add votes: [{"path" or "content_id": "...", "liked": true}, ...].',
+)
+@click.option("--json", "as_json", is_flag=True, help="Print votes and ranking as JSON.")
+@click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+)
+@config_option
+def recommend(
+    name: str,
+    strategy: str,
+    rank: int | None,
+    gallery: Path | None,
+    open_it: bool,
+    votes_file: Path | None,
+    as_json: bool,
+    sources: tuple[str, ...],
+    config: Path | None,
+) -> None:
+    """Learn what you like from yes/no votes, and recommend pictures that you have not seen.
+
+    Shows one picture after the other and takes a key for each: y (like), n (not), u (undo the
+    last vote), q (quit). Every vote is kept at once, so that you can go on at any time. Piped
+    input is read as one answer a line.
+
+    \b
+    retrieval recommend --name cats
+    retrieval recommend --name cats --rank 50 --gallery cats.html --open
+    retrieval recommend --name cats --from-json votes.json
+    """
+    voting = rank is None and votes_file is None
+    if voting and as_json:
+        raise click.UsageError("--json needs --rank or --from-json")
+    if rank is None and gallery is not None:
+        raise click.UsageError("--gallery needs --rank")
+    settings = load_settings(config)
+    from retrieval_pipeline.cli.ranking import ranking_html, ranking_text, session_json
+    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.recommend.session import Session
+    from retrieval_pipeline.recommend.votes import read_votes_file, require_recommender
+    from retrieval_pipeline.search.searcher import Searcher
+    from retrieval_pipeline.storage.store import Store
+
+    store, limits = Store(settings.home), Limits.of(settings.images)
+    added = read_votes_file(votes_file) if votes_file is not None else []
+    if rank is not None and votes_file is None:
+        require_recommender(store, name)
+    session = Session(Searcher.open(settings), name, strategy=strategy, sources=sources)
+    if voting:
+        _converse(session, limits, open_each=open_it)
+        return
+    if votes_file is not None:
+        session.add(added)
+        click.echo(f"{len(added)} votes added: {session.votes_text}", err=True)
+    ranking = session.ranking(rank) if rank is not None else []
+    if as_json:
+        click.echo(json.dumps(session_json(session, ranking), indent=2))
+    elif rank is not None:
+        click.echo(ranking_text(ranking))
+    if rank is not None and (gallery is not None or open_it):
+        html = ranking_html(session, ranking, limits)
+        write_page(html, gallery or store.last_gallery, open_page=open_it)
+
+
+def _converse(session: "Session", limits: "Limits", *, open_each: bool) -> None:
+    """Show pictures and take votes until q, the end of the input, or of the pictures."""
+    from retrieval_pipeline.rendering.terminal_image import terminal_protocol
+
+    protocol = terminal_protocol()
+    click.echo(f"{session.name}: {session.votes_text}", err=True)
+    picture = _show_next(session, protocol, limits, open_each=open_each)
+    while picture is not None:
+        answer = _answer()
+        if answer in ("y", "n"):
+            session.vote(picture, answer == "y")
+            click.echo(_progress(session), err=True)
+            picture = _show_next(session, protocol, limits, open_each=open_each)
+        elif answer == "u":
+            undone, before = session.undo()
+            click.echo("undone" if undone else "there is no vote to undo", err=True)
+            if before is not None and _show(before, protocol, limits, open_each=open_each):
+                picture = before
+        elif answer == "q":
+            break
+        else:
+            click.echo(KEYS, err=True)
+    if picture is None:
+        click.echo("there is no image left to vote on", err=True)
+    if session.model is not None:
+        click.echo(
+            f"see what it recommends: retrieval recommend --name {session.name} --rank 50 --open",
+            err=True,
+        )
+
+
+def _answer() -> str:
+    """Return the next key in lower case, or of piped input the first letter of the next line."""
+    try:
+        if sys.stdin.isatty():
+            click.echo(f"{KEYS}: ", nl=False, err=True)
+            answer = click.getchar()
+            click.echo(answer if answer.isprintable() else "", err=True)
+        else:
+            answer = input().strip()
+    except EOFError:
+        return "q"
+    return answer[:1].lower()
+
+
+def _progress(session: "Session") -> str:
+    right = session.right
+    text = session.votes_text
+    return f"{text}; {sum(right)} of {len(right)} predicted right" if right else text
+
+
+def _show_next(
+    session: "Session", protocol: str | None, limits: "Limits", *, open_each: bool
+) -> "Picture | None":
+    """Show the next picture that can be shown, and return it; None if there is none left."""
+    while (picture := session.next()) is not None:
+        if _show(picture, protocol, limits, open_each=open_each):
+            return picture
+        session.set_aside(picture)
+    return None
+
+
+def _show(picture: "Picture", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
+    """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
+    from retrieval_pipeline.images.decode import ImageError
+    from retrieval_pipeline.paths import printable, to_text
+    from retrieval_pipeline.rendering.terminal_image import picture_sequence
+
+    path = printable(to_text(str(picture.path)))
+    if not picture.path.is_file():
+        click.echo(f"left out, because it has gone since it was indexed: {path}", err=True)
+        return False
+    if protocol is not None:
+        try:
+            click.echo(picture_sequence(picture.path, protocol, limits), nl=False)
+        except ImageError as error:
+            click.echo(f"left out: {path}: {error}", err=True)
+            return False
+    click.echo(path)
+    if open_each and click.launch(str(picture.path)):
+        click.echo("no program here opens pictures: look at the path above", err=True)
+    return True

@@ -1,0 +1,44 @@
+"""`retrieval saved`: ask the saved queries of the settings."""
+
+import json
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.errors import SettingsError
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--new", "only_new", is_flag=True, help="Print only what was not there last time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line a query.")
+@config_option
+def saved(names: tuple[str, ...], only_new: bool, as_json: bool, config: Path | None) -> None:
+    """Ask the saved queries of the settings (or only NAMES), and tell what is new.
+
+    With --new, nothing is printed where nothing is new, so that cron only mails news:
+
+    \b
+    */10 * * * *  retrieval index 2>/dev/null >/dev/null; retrieval saved --new
+    """
+    settings = load_settings(config)
+    queries = [settings.saved_query(name) for name in names] or settings.saved_queries
+    if not queries:
+        raise SettingsError("there are no saved queries in the settings: add [[saved_queries]]")
+    from retrieval_pipeline.cli.text import answer_json, saved_text
+    from retrieval_pipeline.search.saved_queries import run_saved_query
+    from retrieval_pipeline.search.searcher import Searcher
+
+    searcher = Searcher.open(settings)
+    for query in queries:
+        found = run_saved_query(searcher, query)
+        if only_new and not found.new.hits:
+            continue
+        if as_json:
+            answer = answer_json(found.new if only_new else found.answer)
+            new = [hit.content_id for hit in found.new.hits]
+            click.echo(json.dumps({"name": found.name, **answer, "new": new}))
+        else:
+            click.echo(saved_text(found, only_new=only_new))

@@ -1,0 +1,23 @@
+"""`retrieval status`: what is indexed."""
+
+import json
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import load_settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@config_option
+def status(as_json: bool, config: Path | None) -> None:
+    """Show what is indexed, by which model, how fresh, and what failed."""
+    settings = load_settings(config)
+    from retrieval_pipeline.cli.text import status_json, status_text
+    from retrieval_pipeline.maintenance.status import read_status
+    from retrieval_pipeline.pipeline.run import describe_encoder
+
+    state = read_status(settings, describe_encoder(settings).space)
+    click.echo(json.dumps(status_json(state), indent=2) if as_json else status_text(state))

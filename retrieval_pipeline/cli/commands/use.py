@@ -1,0 +1,43 @@
+"""`retrieval use`: go back to a build."""
+
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.errors import RetrievalError
+
+
+@click.command()
+@click.argument("build", required=False)
+@click.option("--latest", is_flag=True, help="Let `retrieval index` publish new builds again.")
+@config_option
+def use(build: str | None, latest: bool, config: Path | None) -> None:
+    """Answer from BUILD until told otherwise; without BUILD, list the builds there are.
+
+    \b
+    retrieval use
+    retrieval use 20260102T020011.123456Z-1a2b3c4d
+    retrieval use --latest
+    """
+    settings = load_settings(config)
+    from retrieval_pipeline.cli.text import builds_text
+    from retrieval_pipeline.index.build import current_or_none, list_builds
+    from retrieval_pipeline.pipeline.run import use_build
+    from retrieval_pipeline.storage.store import Store
+
+    store = Store(settings.home)
+    if build is not None and latest:
+        raise click.UsageError("give BUILD or --latest, not both")
+    if build is not None:
+        info = use_build(settings, build).info
+        click.echo(f"{build} answers now, with {info.model}, and is held")
+        click.echo("retrieval use --latest lets new builds take over again", err=True)
+    elif latest:
+        store.release()
+        click.echo("new builds take over again: run `retrieval index` for the latest")
+    elif builds := list_builds(store):
+        click.echo(builds_text(builds, current_or_none(store), store.held_file.exists()))
+    else:
+        raise RetrievalError("nothing is indexed yet: run `retrieval index`")

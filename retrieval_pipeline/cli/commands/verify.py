@@ -1,0 +1,56 @@
+"""`retrieval verify`: check every stored file, and repair what can be."""
+
+from pathlib import Path
+
+import click
+
+from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.errors import RetrievalError
+
+
+@click.command()
+@click.option(
+    "--repair", "do_repair", is_flag=True, help="Rebuild what is damaged from what is sound."
+)
+@config_option
+def verify(do_repair: bool, config: Path | None) -> None:
+    """Check every stored file against its contract; exit 1 if anything is off.
+
+    All of it is read and hashed again. With --repair, damaged files move to the folder `damaged`
+    under home, and are rebuilt from the sound ones; the next `retrieval index` makes what is
+    missing then. Votes cannot be rebuilt: a damaged table of them stays where it is.
+    """
+    settings = load_settings(config)
+    problems = _check(settings)
+    if problems and do_repair:
+        from retrieval_pipeline.cli.progress import console_progress
+        from retrieval_pipeline.maintenance.repair import repair
+
+        with console_progress() as progress:
+            repaired = repair(settings, progress=progress)
+        for each in repaired:
+            click.echo(f"FIX  {each.file}: {each.done}")
+        problems = _check(settings)
+    if problems:
+        raise RetrievalError(f"{problems} stored files are not as they must be")
+
+
+def _check(settings: Settings) -> int:
+    """Print what is wrong, or that nothing is; return how many files are not as they must be."""
+    from retrieval_pipeline.maintenance.verify import verify as verify_store
+    from retrieval_pipeline.storage.store import Store
+
+    files, problems = 0, 0
+    for finding in verify_store(Store(settings.home)):
+        files += not finding.note
+        problems += finding.problem is not None
+        if finding.problem:
+            click.echo(f"BAD  {finding.problem}")
+        if finding.note:
+            click.echo(f"note {finding.note}")
+    if not files:
+        raise RetrievalError(f"nothing is stored in {settings.home} yet: run `retrieval index`")
+    if not problems:
+        click.echo(f"{files} stored files are as they must be")
+    return problems

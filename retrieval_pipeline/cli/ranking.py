@@ -1,0 +1,71 @@
+"""What a recommender recommends, as text, JSON values and a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.rendering.html_page import Card, Section, page_html
+
+
+def ranking_text(ranking: Sequence[Picture]) -> str:
+    """Rank, score and path of each picture."""
+    lines = [
+        f"{rank:>4}  {picture.score:6.3f}  {printable(to_text(str(picture.path)))}"
+        for rank, picture in enumerate(ranking, 1)
+    ]
+    return "\n".join(lines or ["every image has been judged: there is none left to recommend"])
+
+
+def session_json(session: Session, ranking: Sequence[Picture]) -> dict[str, Any]:
+    """Return the JSON object of a recommender: its votes, and what it recommends."""
+    return {
+        "name": session.name,
+        "liked": session.likes,
+        "not_liked": session.dislikes,
+        "gone": session.gone,
+        "model": session.build.info.model,
+        "build": session.build.path.name,
+        "hits": [
+            {
+                "content_id": picture.content_id,
+                "path": str(picture.path),
+                "source": picture.location.source,
+                "score": None if picture.score is None else round(picture.score, 6),
+                "width": picture.width,
+                "height": picture.height,
+                "locations": [
+                    {"source": place.source, "path": place.path} for place in picture.locations
+                ],
+            }
+            for picture in ranking
+        ],
+    }
+
+
+def ranking_html(session: Session, ranking: Sequence[Picture], limits: Limits) -> str:
+    """Return one self-contained page with the ranking."""
+    section = Section(
+        heading=f"Recommended: {session.name}",
+        cards=tuple(
+            Card(
+                path=picture.path,
+                source=picture.location.source,
+                width=picture.width,
+                height=picture.height,
+                others=picture.other_locations,
+                rank=rank,
+                score=picture.score,
+            )
+            for rank, picture in enumerate(ranking, 1)
+        ),
+        notes=(session.votes_text,),
+        empty="Every image has been judged: there is none left to recommend.",
+    )
+    footer = [
+        f"Model {session.build.info.model}, index {session.build.path.name}",
+        "A score above 0 is a predicted like.",
+        "A click opens the file itself, on the computer that holds it.",
+    ]
+    return page_html(section.heading, [section], limits, footer=footer)

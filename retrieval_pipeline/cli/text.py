@@ -1,0 +1,305 @@
+"""Answers, reports and states as text for a terminal, and as plain values for JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.storage.remote import Remote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from retrieval_pipeline.index.build import BuildInfo
+    from retrieval_pipeline.latent_map.coordinates import MapInfo
+    from retrieval_pipeline.maintenance.gc import Freed
+    from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
+    from retrieval_pipeline.pipeline.run import IndexReport
+    from retrieval_pipeline.search.near_duplicates import DuplicateGroup
+    from retrieval_pipeline.search.saved_queries import SavedAnswer
+    from retrieval_pipeline.search.searcher import Answer
+
+
+# Seconds of embedding after which people want to know what it was that took so long.
+WORTH_A_HINT = 20.0
+
+
+def answer_text(answer: Answer, *, heading: bool) -> str:
+    """Rank, score, relevance and path of each hit, with the other copies below."""
+    lines = [printable(str(answer.query))] if heading else []
+    for rank, hit in enumerate(answer.hits, 1):
+        path = printable(to_text(str(hit.path)))
+        path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
+        lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
+        lines += [
+            f"{'':>12}also in {printable(place.source)}: {printable(place.path)}"
+            for place in hit.other_locations
+        ]
+    if not answer.hits:
+        lines.append("nothing here looks like that")
+    return "\n".join(lines)
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
+    return {
+        "query": str(answer.query),
+        "model": answer.model,
+        "build": answer.build,
+        "hits": [
+            {
+                "content_id": hit.content_id,
+                "path": str(hit.path),
+                "source": hit.source,
+                "score": round(hit.score, 6),
+                "relevance": round(hit.relevance, 6),
+                "width": hit.width,
+                "height": hit.height,
+                "alike": hit.alike,
+                "locations": [
+                    {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+            }
+            for hit in answer.hits
+        ],
+        "timings_ms": answer.timings_ms,
+    }
+
+
+def answer_explanation(answer: Answer) -> str:
+    """Say how the hits were found and how long each step took."""
+    steps = ", ".join(f"{step} {taken:.1f} ms" for step, taken in answer.timings_ms.items())
+    return f"{answer.plan}; {steps}; model {answer.model}, index {answer.build}"
+
+
+def saved_text(found: SavedAnswer, *, only_new: bool) -> str:
+    """Name a saved query, say how many of its hits are new, and list them, the new ones or all."""
+    answer = found.new if only_new else found.answer
+    hits = _plural(len(found.answer.hits), "hit")
+    heading = f"{printable(found.name)}: {hits}, {len(found.new.hits):,} new"
+    return f"{heading}\n{answer_text(answer, heading=False)}"
+
+
+def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
+    """List each group: the picture, then what is the same as it, byte by byte or to the eye."""
+    lines = []
+    for group in groups:
+        for number, picture in enumerate(group.pictures):
+            kind = f"{picture.cosine:.3f}" if number else ""
+            for copy, path in enumerate(picture.paths):
+                what = "same file" if copy else kind
+                lines.append(f"{what:>10}  {printable(to_text(str(path)))}")
+        lines.append("")
+    files = sum(len(picture.paths) for group in groups for picture in group.pictures)
+    lines.append(
+        f"{_plural(len(groups), 'group')}, {_plural(files - len(groups), 'file')} more than needed"
+        if groups
+        else "no picture is there twice"
+    )
+    return "\n".join(lines)
+
+
+def duplicates_json(groups: Sequence[DuplicateGroup]) -> list[list[dict[str, Any]]]:
+    """Return the JSON array of groups, each an array of pictures; the first is the one to keep."""
+    return [
+        [
+            {
+                "content_id": picture.content_id,
+                "cosine": round(picture.cosine, 6),
+                "width": picture.width,
+                "height": picture.height,
+                "paths": [str(path) for path in picture.paths],
+            }
+            for picture in group.pictures
+        ]
+        for group in groups
+    ]
+
+
+def index_report(report: IndexReport) -> str:
+    """Say in a few lines what a run did."""
+    lines = []
+    embeddings = {each.source: each for each in report.embeddings}
+    for manifest in report.manifests:
+        changes = _counts(
+            (manifest.new, "new"),
+            (manifest.changed, "changed"),
+            (manifest.removed, "removed"),
+            (manifest.unreadable, "unreadable"),
+        )
+        files = _plural(manifest.files, "image file")
+        line = f"{manifest.source}: {files} ({changes or 'nothing new'})"
+        if embedded := embeddings.get(manifest.source):
+            done = _counts(
+                (embedded.embedded, "embedded"),
+                (embedded.quarantined, "in quarantine"),
+                (embedded.left, "left for the next run"),
+            )
+            if done:
+                line += f"; {done}"
+            if embedded.embedded:
+                line += f" at {embedded.images_per_second:.1f} images/s"
+        if not manifest.files:
+            line += ". No file there has one of the extensions of the settings"
+        lines.append(line)
+        if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
+            lines.append(f"  {embedded.timings.hint}")
+    build = report.build
+    what = "published" if build.published else "stays:" if build.kept else "is up to date:"
+    lines.append(
+        f"index {build.build.name} {what} {_plural(build.info.items, 'image')} "
+        f"({_plural(build.info.locations, 'file')}), model {build.info.model}"
+    )
+    if build.kept:
+        lines.append(f"note: {build.kept}")
+    if report.map.info is None:
+        lines.append(f"no map: {report.map.problem}")
+    else:
+        lines.append(f"map {report.map.directory / 'map.html'}")
+    return "\n".join(lines)
+
+
+def map_text(info: MapInfo) -> str:
+    """Say what a map shows."""
+    shares = ", ".join(f"{share:.1%}" for share in info.explained)
+    lines = [
+        f"{_plural(info.items, 'image')}, model {info.model}",
+        f"variance explained by x, y, z: {shares}",
+    ]
+    if info.drift:
+        lines.append(f"moved since the map before: {info.drift:.1%} of its size")
+    width = max(len(cluster.name) for cluster in info.clusters)
+    lines += [f"  {cluster.name:<{width}}  {cluster.images:>9,}" for cluster in info.clusters]
+    return "\n".join(lines)
+
+
+def builds_text(builds: Mapping[Path, BuildInfo | str], current: Path | None, held: bool) -> str:
+    """List builds, each with its facts or why it cannot be used; a star marks the current one."""
+    lines = []
+    for build, info in builds.items():
+        if isinstance(info, str):
+            about = f"cannot be used: {info}"
+        else:
+            images = _plural(info.items, "image")
+            about = f"{images}, model {info.model}, {_ago(info.created_at)}"
+        mark = "*" if build == current else " "
+        lines.append(f"{mark} {build.name}  {about}{', held' if held and build == current else ''}")
+    return "\n".join(lines)
+
+
+def status_text(status: LibraryStatus) -> str:
+    """Say what is indexed, source by source."""
+    lines = [f"home   {status.home}", f"model  {status.model}"]
+    if status.info is not None and status.build is not None:
+        lines.append(
+            f"index  {status.build.name}: {_plural(status.info.items, 'image')}, "
+            f"{_plural(status.info.locations, 'file')}, {_ago(status.info.created_at)}, "
+            f"model {status.info.model}"
+        )
+        lines.append(f"search {search_line(status.info)}")
+    if status.problem:
+        lines.append(f"note   {status.problem}")
+    for source in status.sources:
+        lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    return "\n".join(lines)
+
+
+def search_line(info: BuildInfo) -> str:
+    """Say how a build is searched, what that finds, and on what it was tried."""
+    calibration = info.calibration
+    line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
+    if calibration.plan.kind == "codes":
+        line = f"{line} (where many queries are asked, with faiss; else the projected scan)"
+    if not calibration.image_queries:
+        return line
+    chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
+    tried = f"{calibration.image_queries} pictures, {calibration.text_queries} texts"
+    return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
+
+
+def status_json(status: LibraryStatus) -> dict[str, Any]:
+    """Return the JSON object of `retrieval status`."""
+    info = status.info
+    return {
+        "home": str(status.home),
+        "model": status.model,
+        "build": status.build.name if status.build else None,
+        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
+        "recall_at_10": info.recall_at_10 if info else None,
+        "problem": status.problem,
+        "sources": [
+            {
+                "name": source.name,
+                "path": str(source.path),
+                "reachable": source.reachable,
+                "files": source.files,
+                "images": source.images,
+                "bytes": source.bytes,
+                "embedded": source.embedded,
+                "pending": source.pending,
+                "quarantined": source.quarantined,
+                "unreadable": source.unreadable,
+                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
+            }
+            for source in status.sources
+        ],
+    }
+
+
+def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:
+    """Say what went (or would go), where it was, why, and how much that gives back."""
+    lines = [
+        f"{_size(each.bytes):>9}  {each.path.relative_to(home)}  ({each.why})" for each in freed
+    ]
+    if not freed:
+        return "there is nothing to give back"
+    total = _size(sum(each.bytes for each in freed))
+    what = "to give back; this was a dry run, nothing was removed" if dry_run else "given back"
+    return "\n".join([*lines, f"{total:>9}  {what}"])
+
+
+def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
+    where = f"{source.name}  {printable(str(source.path))}"
+    if not source.reachable:
+        where += "  (not reachable now)"
+    if source.crawled_at is None:
+        missing = (
+            "no tables on this machine: ask one that indexes" if remote else "not looked at yet"
+        )
+        return [where, f"  {missing}"]
+    lines = [
+        where,
+        f"  {_plural(source.files, 'file')}, {_plural(source.images, 'image')}, "
+        f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
+        f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
+    ]
+    if source.quarantined:
+        reasons = ", ".join(
+            f"{count} {reason.replace('_', ' ')}" for reason, count in source.quarantined.items()
+        )
+        lines.append(f"  in quarantine: {reasons}")
+    if source.unreadable:
+        lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
+    return lines
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+def _counts(*pairs: tuple[int, str]) -> str:
+    return ", ".join(f"{count:,} {what}" for count, what in pairs if count)
+
+
+def _ago(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{_plural(int(seconds // size), noun)} ago"
+    return "just now"

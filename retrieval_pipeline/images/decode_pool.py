@@ -1,0 +1,345 @@
+"""Decode images in worker processes, which a hostile file may hang, exhaust or crash.
+
+Not `multiprocessing`: it would import the main module (and torch) again in each worker, or fork a
+process with threads, and its pools do not survive a worker's death.
+"""
+
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self
+
+import numpy as np
+
+from retrieval_pipeline.cores import available_cores
+from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.images.decode import (
+    Decoded,
+    Fit,
+    ImageError,
+    ImageTransform,
+    Limits,
+    Reason,
+)
+from retrieval_pipeline.images.decode_worker import HEADER
+from retrieval_pipeline.ingest.bottleneck import Stage
+from retrieval_pipeline.storage.remote import Place
+
+# Jobs in flight or decoded and waiting for the consumer, for each worker: enough that none waits
+# for a slow picture before it. Some 150 to 350 kB each.
+LOOK_AHEAD = 16
+
+# Each worker takes some 50 MB, and this process some 0.15 ms for each image.
+MOST_WORKERS = 64
+
+# A machine that needs longer to start Python, or to end a killed process, is in trouble.
+START_SECONDS = 60.0
+END_SECONDS = 5.0
+
+# The workers run the code of this package, wherever their parent has it from. -P keeps the working
+# directory, which may be somebody's pictures, off their path.
+START = (
+    "import sys; sys.path.insert(0, {!r}); import retrieval_pipeline; del sys.path[0]; "
+    "from retrieval_pipeline.images.decode_worker import main; main()"
+)
+
+
+class WorkerError(RetrievalError):
+    """Decode workers cannot be started."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to decode.
+
+    Attributes:
+        path: In the file system's encoding, with surrogate escapes.
+        content_id: What its bytes must hash to, if that is known.
+    """
+
+    path: str | Place
+    content_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The file does not hold the content that the job names: it was edited or removed since."""
+
+
+Outcome = Decoded | ImageError | Changed
+
+
+def default_workers() -> int:
+    """Return how many workers suit this machine: one for each core.
+
+    An encoder on the same cores takes turns with them: whichever is ahead waits for the other, so
+    that the cores go where the work is. None of its threads waits for another one.
+    """
+    return min(available_cores(), MOST_WORKERS)
+
+
+class DecodePool:
+    """Worker processes that decode the images of many jobs; a context manager.
+
+    Each worker has one job at a time, so that a death or a hang has one file to blame. A worker
+    that was killed from outside (the out-of-memory killer, an administrator) gets a second chance
+    with the same file.
+    """
+
+    def __init__(
+        self,
+        transform: ImageTransform | Fit,
+        limits: Limits,
+        workers: int | None = None,
+        look_ahead: int | None = None,
+    ) -> None:
+        self._transform, self._limits = transform, limits
+        self._width = workers or default_workers()
+        self._look_ahead = look_ahead or self._width * LOOK_AHEAD
+        self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="decode")
+        self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
+        for _ in range(self._width):
+            self._idle.put(None)
+        self._busy = self._computing = 0.0
+        self._lock = threading.Lock()
+        self._workers: set[_Worker] = set()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now: they start when they are needed."""
+        with self._lock:
+            return [worker.pid for worker in self._workers if not worker.ended]
+
+    @property
+    def work(self) -> Stage:
+        """What the workers have done so far."""
+        with self._lock:
+            return Stage(self._width, self._busy, self._computing)
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Decode one image, as soon as a worker is free; a WorkerError is the future's."""
+        return self._threads.submit(self._decode, job)
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Begin at once; yield each job with its outcome, in order.
+
+        Args:
+            jobs: Read only so far ahead of the consumer.
+
+        Raises:
+            WorkerError: Workers cannot be started.
+        """
+        remaining = iter(jobs)
+        pending: deque[tuple[Job, Future[Outcome]]] = deque()
+
+        def fill() -> None:
+            for job in islice(remaining, self._look_ahead - len(pending)):
+                pending.append((job, self.submit(job)))
+
+        def outcomes() -> Iterator[tuple[Job, Outcome]]:
+            try:
+                while pending:
+                    job, future = pending.popleft()
+                    outcome = future.result()
+                    fill()
+                    yield job, outcome
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+        fill()
+        return outcomes()
+
+    def close(self) -> None:
+        """Kill the workers, whatever they do; they hold nothing that could be lost."""
+        with self._lock:
+            self._closed = True
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.end()
+
+    def _decode(self, job: Job) -> Outcome:
+        try:
+            return self._attempt(job)
+        except _Lost as lost:
+            if not lost.from_outside:
+                return lost.error
+        try:
+            return self._attempt(job)
+        except _Lost as lost:
+            return lost.error
+
+    def _attempt(self, job: Job) -> Outcome:
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                worker = self._start()
+            began = time.monotonic()
+            outcome, computing = worker.decode(job, self._limits.seconds)
+            with self._lock:
+                self._busy += time.monotonic() - began
+                self._computing += computing
+            return outcome
+        except _Lost:
+            worker = None
+            raise
+        finally:
+            self._idle.put(worker)
+
+    def _start(self) -> "_Worker":
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            self._workers = {worker for worker in self._workers if not worker.ended}
+            worker = _Worker()
+            self._workers.add(worker)
+        worker.prepare(self._transform, self._limits)
+        return worker
+
+
+def _outcome(facts: Mapping[str, Any], pixels: bytearray) -> Outcome:
+    if "reason" in facts:
+        return ImageError(Reason(facts["reason"]), facts["detail"])
+    if "changed" in facts:
+        return Changed()
+    array = np.frombuffer(pixels, np.uint8).reshape(facts["shape"])
+    return Decoded(array, facts["width"], facts["height"], facts["format"])
+
+
+class _Lost(Exception):  # noqa: N818
+    """A worker is gone, and its job without an answer."""
+
+    def __init__(self, reason: Reason, detail: str, from_outside: bool = False) -> None:
+        super().__init__(detail)
+        self.error = ImageError(reason, detail)
+        self.from_outside = from_outside
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START.format(root)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                # Numpy's threads would take memory and never run.
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                # Ctrl-C in a terminal is for the parent alone.
+                process_group=0,
+            )
+        except OSError as error:
+            raise WorkerError(f"a decode worker cannot be started: {error}") from None
+        assert self._process.stdin and self._process.stdout
+        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.returncode is not None
+
+    def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
+        """Hand over what holds for all jobs, and wait until the worker is ready.
+
+        Raises:
+            WorkerError: It does not get ready by its own fault.
+            _Lost: It was killed.
+        """
+        try:
+            self._exchange((transform, limits), START_SECONDS)
+        except _Lost as lost:
+            if lost.from_outside:
+                raise
+            raise WorkerError(
+                f"a decode worker did not start ({lost.error.detail}): see what it printed"
+            ) from None
+
+    def decode(self, job: Job, seconds: float) -> tuple[Outcome, float]:
+        """Have the worker do a job: return the outcome and the seconds of processor time.
+
+        Raises:
+            _Lost: It crashed, or hung and was killed.
+        """
+        facts, pixels = self._exchange((job.path, job.content_id), seconds)
+        return _outcome(facts, pixels), facts["computing"]
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        """Wait for the end of the process, and help a little."""
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Deaf even to SIGKILL while it waits for a disk that is gone: init will inherit it.
+            self.kill()
+        self._jobs.close()
+        self._answers.close()
+
+    def _exchange(self, message: object, seconds: float) -> tuple[dict[str, Any], bytearray]:
+        deadline = time.monotonic() + seconds
+        try:
+            self._jobs.write(pickle.dumps(message))
+            text_length, pixels_length = HEADER.unpack(self._read(HEADER.size, deadline))
+            facts = json.loads(self._read(text_length, deadline))
+            return facts, self._read(pixels_length, deadline)
+        except TimeoutError:
+            self.kill()
+            self.end()
+            raise _Lost(Reason.TIMED_OUT, f"no result within {seconds:g} s") from None
+        except (EOFError, BrokenPipeError):
+            self.end()
+            raise self._cause_of_death() from None
+
+    def _read(self, count: int, deadline: float) -> bytearray:
+        buffer = bytearray(count)
+        rest = memoryview(buffer)
+        while rest:
+            # What is there is read, however late: this process may have been suspended.
+            if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise TimeoutError
+            read = os.readv(self._answers.fileno(), [rest])
+            if not read:
+                raise EOFError
+            rest = rest[read:]
+        return buffer
+
+    def _cause_of_death(self) -> _Lost:
+        code = self._process.returncode
+        if code is None or code >= 0:
+            return _Lost(Reason.CRASHED, f"the decoder ended (exit code {code})")
+        if -code == signal.SIGALRM:
+            return _Lost(Reason.TIMED_OUT, "the decoder ran out of time")
+        name = signal.Signals(-code).name
+        outside = -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+        return _Lost(Reason.CRASHED, f"the decoder was killed by {name}", outside)

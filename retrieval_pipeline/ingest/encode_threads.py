@@ -1,0 +1,105 @@
+"""Encode decoded images on as many threads as suit the encoder, in order; count the time."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+
+from retrieval_pipeline.encoders.load import Encoder
+from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.images.decode import Decoded, ImageError, Reason
+from retrieval_pipeline.images.decode_pool import Changed, Outcome
+from retrieval_pipeline.ingest.bottleneck import Stage
+from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.vectors import Vectors
+
+# Batches for each lane: one that it works on and one that it takes next. A GPU's are large.
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The vector of an image, float32 (dim,), and the facts about its file as in `Decoded`."""
+
+    vector: Vectors
+    width: int
+    height: int
+    format: str
+
+
+Result = Embedded | ImageError | Changed
+
+
+class EncodeLanes:
+    """The lanes of one encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._width = 1
+        self._busy = self._computing = 0.0
+        self._images = 0
+
+    @property
+    def work(self) -> Stage:
+        """What the lanes have done so far."""
+        with self._lock:
+            return Stage(self._width, self._busy, self._computing)
+
+    @property
+    def efficiency(self) -> float | None:
+        """Speed as a share of the fastest product, None if that is unknown."""
+        return self._encoder.efficiency(self._images, self._computing)
+
+    def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
+        """Prepare the lanes; yield the results of `outcomes` batch by batch, in order.
+
+        Args:
+            outcomes: Read only so far ahead of the consumer.
+
+        Raises:
+            EncoderError: The device failed.
+        """
+        remaining = iter(outcomes)
+        batches = iter(lambda: list(islice(remaining, self._encoder.batch)), [])
+        stack = ExitStack()
+        lanes = stack.enter_context(self._encoder.in_lanes())
+        self._width = lanes.count
+
+        def results() -> Iterator[list[Result]]:
+            with stack:
+                yield from ordered_map(
+                    self._results, batches, threads=lanes.count, ahead=AHEAD, enter=lanes.enter
+                )
+
+        return results()
+
+    def _results(self, outcomes: Sequence[Outcome]) -> list[Result]:
+        began, began_computing = time.monotonic(), time.thread_time()
+        images = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
+        encoded = self._encoded(images)
+        results: list[Result] = [
+            next(encoded) if isinstance(outcome, Decoded) else outcome for outcome in outcomes
+        ]
+        with self._lock:
+            self._busy += time.monotonic() - began
+            self._computing += time.thread_time() - began_computing
+            self._images += len(images)
+        return results
+
+    def _encoded(self, images: Sequence[Decoded]) -> Iterator[Result]:
+        """Encode a batch; if an image in it has no finite vector, find out which."""
+        try:
+            vectors = self._encoder.encode_pixels([image.pixels for image in images])
+        except VectorError as error:
+            if len(images) == 1:
+                yield ImageError(Reason.UNSUPPORTED, f"it has no vector: {error}")
+                return
+            middle = len(images) // 2
+            yield from self._encoded(images[:middle])
+            yield from self._encoded(images[middle:])
+        else:
+            for image, vector in zip(images, vectors, strict=True):
+                yield Embedded(vector, image.width, image.height, image.format)

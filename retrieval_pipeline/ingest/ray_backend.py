@@ -1,0 +1,256 @@
+"""Embedding as a Ray Data pipeline, on this machine or on any cluster.
+
+Decoders and encoders are actors: tables of jobs go in, tables of vectors come out. The tables of
+the store, the quarantine and the order of rows stay with `embed.py` in the process that asks, so
+that a cluster changes nothing about what is stored. Actors that die are replaced by Ray, and what
+they had in hand is done again.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval_pipeline.config import RaySettings
+from retrieval_pipeline.encoders.load import Description, Encoder
+from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.images.decode import Decoded, ImageError, ImageTransform, Limits, Reason
+from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
+from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
+from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.vectors import VectorSpace
+
+# Images in one call of an actor, which an encoder cuts into its own batches: enough to make the
+# call worth it, few enough that a run on processors hears of results now and then.
+CPU_ROWS = 64
+GPU_ROWS = 512
+
+JOBS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("root", pa.string()),
+        pa.field("path", pa.binary(), nullable=False),
+    ]
+)
+# What became of an image: its pixels or its vector as bytes, or the reason why there is nothing.
+RESULTS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("data", pa.large_binary()),
+        pa.field("shape", pa.list_(pa.int32())),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("format", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+CHANGED = "changed"
+
+
+class Decoder:
+    """An actor that decodes: a table of JOBS in, one of RESULTS with pixels out."""
+
+    def __init__(self, transform: ImageTransform, limits: Limits) -> None:
+        # One worker: the actor asks Ray for one processor.
+        self._pool = DecodePool(transform, limits, workers=1)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Decode a batch under the guards of every decode worker."""
+        outcomes = [outcome for _, outcome in self._pool.map(_jobs(table))]
+        return _packed(table["content_id"], outcomes)
+
+
+class ImageEncoder:
+    """An actor that encodes: a table of RESULTS with pixels in, one with vectors out."""
+
+    def __init__(self, load: Callable[[], Encoder], space: VectorSpace) -> None:
+        self._load, self._space = load, space
+
+    @functools.cached_property
+    def _lanes(self) -> EncodeLanes:
+        """Made by the first batch: of an error there Ray tells the cause."""
+        encoder = self._load()
+        if encoder.space != self._space:
+            raise EncoderError(
+                f"{socket.gethostname()} has another version of {self._space.model} or of this "
+                "program than the machine that asks: install the same on all of them"
+            )
+        return EncodeLanes(encoder)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Encode a batch; what could not be decoded passes through."""
+        results = [result for batch in self._lanes.map(_outcomes(table)) for result in batch]
+        return _packed(table["content_id"], results)
+
+
+def embedded_by_ray(
+    jobs: Sequence[Job],
+    description: Description,
+    load: Callable[[], Encoder],
+    limits: Limits,
+    settings: RaySettings,
+) -> Generator[list[Result], None, None]:
+    """Yield the results of `jobs`, in order, as the actors deliver them.
+
+    Args:
+        jobs: Their files must have the same paths on every machine of the cluster, or be remote.
+        description: Of the encoder.
+        load: Loads it in an actor; every machine needs this package and the model.
+        limits: Bounds for one image.
+        settings: The cluster, and how much of it to use.
+
+    Raises:
+        EncoderError: Ray is not installed or cannot be reached, or an actor cannot do its work.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise EncoderError(
+            'embedding on Ray needs the extra "ray": pip install "retrieval-pipeline[ray]"'
+        ) from None
+
+    with _connected(ray, settings.address):
+        table = _table_of(jobs)
+        rows = GPU_ROWS if settings.num_gpus else CPU_ROWS
+        data = (
+            ray.data.from_arrow([table.slice(start, rows) for start in range(0, len(table), rows)])
+            .map_batches(
+                Decoder,
+                fn_constructor_args=(description.transform, limits),
+                batch_size=CPU_ROWS,
+                batch_format="pyarrow",
+                num_cpus=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=settings.decoders),
+            )
+            .map_batches(
+                ImageEncoder,
+                fn_constructor_args=(load, description.space),
+                batch_size=rows,
+                batch_format="pyarrow",
+                num_cpus=1,
+                num_gpus=settings.num_gpus,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=settings.encoders),
+            )
+        )
+        with _explained(ray):
+            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                yield list(_results(batch))
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str) -> Iterator[None]:
+    """Connect to a cluster, unless this process already is: then it stays so."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray's own processes have to say is in its log files.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    connected = ray.is_initialized()
+    if not connected:
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise EncoderError(
+                f'no Ray cluster at "{address}" ({_first_line(error)}): start one with '
+                '`ray start --head`, or use "local"'
+            ) from error
+    try:
+        context = ray.data.DataContext.get_current()
+        # Rows arrive as they are listed: the same input makes the same tables.
+        context.execution_options.preserve_order = True
+        context.raise_original_map_exception = True
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield
+    finally:
+        if not connected:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _explained(ray: Any) -> Iterator[None]:
+    """Turn what an actor reports into one line."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", error)
+        raise EncoderError(f"on Ray: {_first_line(cause)}") from error
+
+
+def _table_of(jobs: Sequence[Job]) -> pa.Table:
+    rows = [(job.content_id, *_address(job.path)) for job in jobs]
+    columns = zip(JOBS, zip(*rows, strict=True), strict=True)
+    return pa.table([pa.array(values, field.type) for field, values in columns], schema=JOBS)
+
+
+def _address(path: str | Place) -> tuple[str | None, bytes]:
+    if isinstance(path, Remote):
+        return path.root, os.fsencode(path.key)
+    return None, os.fsencode(path)
+
+
+def _jobs(table: pa.Table) -> Iterator[Job]:
+    for content, root, path in zip(*(table[name].to_pylist() for name in JOBS.names), strict=True):
+        name = os.fsdecode(path)
+        yield Job(Path(name) if root is None else Remote(root, name), content)
+
+
+def _packed(contents: pa.ChunkedArray, results: Sequence[Outcome | Result]) -> pa.Table:
+    rows = [
+        {"content_id": content, **_row(result)}
+        for content, result in zip(contents.to_pylist(), results, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=RESULTS)
+
+
+def _row(result: Outcome | Result) -> dict[str, object]:
+    if isinstance(result, ImageError):
+        return {"reason": result.reason.value, "detail": result.detail}
+    if isinstance(result, Changed):
+        return {"reason": CHANGED}
+    data = result.pixels if isinstance(result, Decoded) else result.vector
+    return {
+        "data": data.tobytes(),
+        "shape": data.shape,
+        "width": result.width,
+        "height": result.height,
+        "format": result.format,
+    }
+
+
+def _outcomes(table: pa.Table) -> Iterator[Outcome]:
+    for row in table.to_pylist():
+        yield _failure(row) or Decoded(_array(row, np.uint8), *_facts(row))
+
+
+def _results(table: pa.Table) -> Iterator[Result]:
+    for row in table.to_pylist():
+        yield _failure(row) or Embedded(_array(row, np.float32), *_facts(row))
+
+
+def _failure(row: dict[str, Any]) -> ImageError | Changed | None:
+    if row["reason"] is None:
+        return None
+    return (
+        Changed() if row["reason"] == CHANGED else ImageError(Reason(row["reason"]), row["detail"])
+    )
+
+
+def _array(row: dict[str, Any], dtype: type[np.generic]) -> Any:
+    return np.frombuffer(row["data"], dtype).reshape(row["shape"])
+
+
+def _facts(row: dict[str, Any]) -> tuple[int, int, str]:
+    return row["width"], row["height"], row["format"]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]

@@ -1,0 +1,242 @@
+"""Give back what nobody needs: tables of former sources, scattered embeddings, old builds and maps.
+
+It can be killed at any moment: tables and builds go whole, and embeddings that are still needed are
+written anew before the parts that held them go.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.index.build import GRACE, is_open, old_builds, remove_build
+from retrieval_pipeline.latent_map.coordinates import orphaned_maps
+from retrieval_pipeline.storage.store import (
+    Store,
+    discard,
+    embedding_schema,
+    merged_part,
+    parts_in,
+    read_manifest,
+    read_space,
+    read_table,
+    write_table,
+)
+from retrieval_pipeline.vectors import VectorSpace
+
+# Parts are merged up to so many rows: 100 MB of 768 dimensions, in memory while they are written.
+MERGED_ROWS = 32_768
+
+
+@dataclass(frozen=True)
+class Freed:
+    """Something that went, or would go.
+
+    Attributes:
+        path: Where it was; for parts that were merged, where the needed rows are now.
+        bytes: What that gives back on the disk; of merged parts, an estimate in a dry run.
+        why: Why nobody needs it.
+    """
+
+    path: Path
+    bytes: int
+    why: str
+
+
+def collect(
+    store: Store,
+    sources: Sequence[str],
+    *,
+    only_space: VectorSpace | None = None,
+    grace: timedelta = GRACE,
+    dry_run: bool = False,
+    wait: bool = False,
+) -> list[Freed]:
+    """Remove what the sources of the settings do not need, and return what went.
+
+    That is: manifests, embeddings and quarantine of other sources (but for embeddings of images
+    that these sources hold too); embeddings of images that are gone; the scatter of small parts;
+    builds that were replaced longer than `grace` ago, unless a process has them open, and their
+    maps; what killed runs and repairs
+    left behind. Votes are never touched.
+
+    Args:
+        store: Where everything is. Its lock is taken.
+        sources: Names of the sources of the settings.
+        only_space: The only vector space to keep embeddings and builds of; the current build stays
+            in any case. None keeps all, so that people can go back to another model.
+        grace: How long ago a build must have been replaced.
+        dry_run: Remove nothing; return what would go.
+        wait: Wait for a run that writes now, instead of failing.
+
+    Raises:
+        StoreError: Another run is writing, a table is damaged, or the file system refused.
+    """
+    with store.locked(wait=wait, sweep=False):
+        # Read first: with a damaged manifest nothing goes.
+        needed = _needed_ids(store, sources)
+        steps = chain(
+            _leftovers(store, dry_run),
+            _former_manifests(store, sources, dry_run),
+            _former_spaces(store, only_space, dry_run),
+            _builds_and_maps(store, only_space, grace, dry_run),
+            # Last: it writes, for which the others make room.
+            _embeddings(store, sources, only_space, needed, dry_run),
+        )
+        return list(steps)
+
+
+def _needed_ids(store: Store, sources: Sequence[str]) -> pa.Array:
+    columns = [read_manifest(store, source)["content_id"] for source in sources]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    return pc.drop_null(pc.unique(pa.chunked_array(chunks, pa.string())))
+
+
+def _leftovers(store: Store, dry_run: bool) -> Iterator[Freed]:
+    for path in store.leftovers():
+        yield Freed(path, _size(path), "left by a run that was killed")
+    if not dry_run:
+        store.sweep()
+    if store.damaged.exists():
+        yield _remove(store.damaged, "set aside by a repair", dry_run)
+
+
+def _former_manifests(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
+    for manifest in store.manifests():
+        if manifest.stem not in sources:
+            yield _remove(manifest, "its source is not in the settings", dry_run)
+
+
+def _former_spaces(store: Store, only_space: VectorSpace | None, dry_run: bool) -> Iterator[Freed]:
+    for directory in store.embedding_spaces():
+        if only_space is not None and directory.name != only_space.key:
+            yield _remove(directory, "of a model that the settings do not name", dry_run)
+
+
+def _embeddings(
+    store: Store,
+    sources: Sequence[str],
+    only_space: VectorSpace | None,
+    needed: pa.Array,
+    dry_run: bool,
+) -> Iterator[Freed]:
+    """Tidy the embeddings of all spaces that stay."""
+    seen: dict[str, set[str]] = {}
+    for directory in store.embedding_directories():
+        space, source = directory.parent.name, directory.name
+        if only_space is not None and space != only_space.key:
+            continue
+        parts, replaced = parts_in(directory)
+        for part in replaced:
+            yield _remove(part, "its rows are in a larger part", dry_run)
+        # Without a manifest it is not known what is needed; the next run writes one.
+        unknown = source in sources and not store.manifest(source).exists()
+        chosen = {
+            part: _chosen_rows(part, None if unknown else needed, seen.setdefault(space, set()))
+            for part in parts
+        }
+        for group in _groups(chosen):
+            yield _merge(group, chosen, dry_run)
+        if source not in sources:
+            for quarantine in directory.glob("quarantine.parquet"):
+                yield _remove(quarantine, "its source is not in the settings", dry_run)
+            if not dry_run and not any(directory.iterdir()):
+                directory.rmdir()
+
+
+def _chosen_rows(part: Path, needed: pa.Array | None, seen: set[str]) -> npt.NDArray[np.bool_]:
+    """Return which rows of a part to keep: needed, and not in a part before it (`seen`)."""
+    space = read_space(part)
+    if space.key != part.parents[1].name:
+        raise StoreError(f"{part}: its vectors belong to another model: run `retrieval verify`")
+    ids = read_table(part, embedding_schema(space.dim), ["content_id"])["content_id"]
+    first = np.zeros(len(ids), bool)
+    for row, content in enumerate(ids.to_pylist()):
+        first[row] = content not in seen
+        seen.add(content)
+    if needed is None:
+        return first
+    wanted: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=needed).to_numpy()
+    return first & wanted
+
+
+def _groups(chosen: dict[Path, npt.NDArray[np.bool_]]) -> Iterator[list[Path]]:
+    """Yield the neighbours to be written as one part; large parts without waste are left alone."""
+    group: list[Path] = []
+    rows = 0
+    for part, keep in chosen.items():
+        large = keep.all() and len(keep) >= MERGED_ROWS // 2
+        if large or rows + keep.sum() > MERGED_ROWS:
+            yield from _worth_writing(group, chosen)
+            group, rows = [], 0
+        if not large:
+            group.append(part)
+            rows += int(keep.sum())
+    yield from _worth_writing(group, chosen)
+
+
+def _worth_writing(
+    group: list[Path], chosen: dict[Path, npt.NDArray[np.bool_]]
+) -> Iterator[list[Path]]:
+    if len(group) > 1 or any(not chosen[part].all() for part in group):
+        yield group
+
+
+def _merge(group: list[Path], chosen: dict[Path, npt.NDArray[np.bool_]], dry_run: bool) -> Freed:
+    """Write the chosen rows of these neighbours as one part, which takes their place."""
+    target = merged_part(group)
+    rows = sum(len(chosen[part]) for part in group)
+    kept = sum(int(chosen[part].sum()) for part in group)
+    before = sum(map(_size, group))
+    after = before * kept // max(rows, 1)
+    if not dry_run:
+        if kept:
+            space = read_space(group[0])
+            schema = embedding_schema(space.dim)
+            tables = [read_table(part, schema).filter(pa.array(chosen[part])) for part in group]
+            write_table(target, pa.concat_tables(tables), space)
+            after = _size(target)
+        for part in group:
+            if not kept or part != target:
+                discard(part)
+    what = f"{len(group)} parts in one" if len(group) > 1 and kept else "embeddings"
+    gone = f"{rows - kept:,} of {rows:,} belong to no file" if rows > kept else ""
+    return Freed(target, max(before - after, 0), ": ".join(filter(None, (what, gone))))
+
+
+def _builds_and_maps(
+    store: Store, only_space: VectorSpace | None, grace: timedelta, dry_run: bool
+) -> Iterator[Freed]:
+    current = store.current_build()
+    reasons = dict.fromkeys(old_builds(store, grace), "replaced by a newer build")
+    if only_space is not None:
+        for build in store.all_builds():
+            if build.parent.name != only_space.key and build != current:
+                reasons[build] = "of a model that the settings do not name"
+    gone = set()
+    for build, why in reasons.items():
+        freed = Freed(build, _size(build), why)
+        if not is_open(build) if dry_run else remove_build(build):
+            gone.add(build)
+            yield freed
+    for directory in orphaned_maps(store, set(store.all_builds()) - gone):
+        yield _remove(directory, "the map of a build that is gone", dry_run)
+
+
+def _remove(path: Path, why: str, dry_run: bool) -> Freed:
+    freed = Freed(path, _size(path), why)
+    if not dry_run:
+        discard(path)
+    return freed
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

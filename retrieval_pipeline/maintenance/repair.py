@@ -1,0 +1,206 @@
+"""Rebuild what is damaged from what is sound: tables from builds, builds and maps from tables.
+
+Nothing is deleted: what is damaged moves to `damaged/` under home, until `retrieval gc`.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.index.build import Build, current_or_none
+from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline.run import (
+    describe_encoder,
+    load_settings_encoder,
+    update_index,
+    update_map,
+)
+from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.storage.store import (
+    MANIFEST,
+    Store,
+    discard,
+    embedding_schema,
+    read_space,
+    read_table,
+    write_table,
+)
+from retrieval_pipeline.vectors import UNIT_TOLERANCE, VectorSpace
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """One damaged file or directory, and what was done about it."""
+
+    file: Path
+    done: str
+
+
+def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repaired]:
+    """Repair every file that `verify` finds damaged, and bring index and map up to date with them.
+
+    Manifests come back from the newest sound build, as of its time; embeddings from their own
+    sound rows and from the sound builds of their vector space. What cannot be had that way is
+    made by the next run of the index: it reads the files, and embeds the images, again. Votes
+    exist nowhere else; a damaged table of them is left alone.
+
+    Raises:
+        StoreError: Another run is writing, or the file system refused.
+        EncoderError: An index must be made and its words encoded, but the model cannot be had.
+    """
+    store = Store(settings.home)
+    with store.locked():
+        bad = [finding.file for finding in verify(store) if finding.problem]
+        sound = [build for build in store.all_builds() if build not in bad]
+        repaired = [
+            *_repair_manifests(store, bad, sound),
+            *_repair_parts(store, bad, sound),
+            *_set_aside(store, [*store.embedding_tables()[1], *store.saved_queries()], bad),
+            *_set_builds_aside(store, bad, sound),
+        ]
+        for directory in store.maps():
+            if directory in bad:
+                discard(directory)
+                repaired.append(Repaired(directory, "removed, to be drawn again"))
+        if repaired:
+            repaired.append(_rebuild(settings, store, progress))
+    return repaired
+
+
+def _repair_manifests(
+    store: Store, bad: Sequence[Path], sound: Sequence[Path]
+) -> Iterator[Repaired]:
+    builds = _newest_first(store, sound)
+    for manifest in store.manifests():
+        if manifest not in bad:
+            continue
+        store.set_aside(manifest)
+        rows = _files_of(builds[0], manifest.stem) if builds else MANIFEST.empty_table()
+        if len(rows):
+            write_table(manifest, rows)
+            yield Repaired(manifest, f"{len(rows):,} files taken from the build {builds[0].name}")
+        else:
+            yield Repaired(manifest, "set aside; the next `retrieval index` makes it again")
+
+
+def _newest_first(store: Store, builds: Sequence[Path]) -> list[Path]:
+    """Return the builds by age; the current one first, which alone is known to be of use."""
+    current = current_or_none(store)
+    by_age = sorted(builds, key=lambda build: build.name, reverse=True)
+    return sorted(by_age, key=lambda build: build != current)
+
+
+def _files_of(build: Path, source: str) -> pa.Table:
+    """Return the manifest of `source` as of the time of a build."""
+    items = Build.open(build).items
+    locations = items["locations"].combine_chunks()
+    files = pc.list_flatten(locations)
+    owners = pc.list_parent_indices(locations)
+    mine = pc.equal(pc.struct_field(files, "source"), source)
+    files, owners = files.filter(mine), owners.filter(mine)
+    columns = {name: pc.struct_field(files, name) for name in ("path", "size", "mtime_ns")}
+    columns["content_id"] = items["content_id"].combine_chunks().take(owners)
+    columns["status"] = pa.repeat(pa.scalar(Status.OK.value), len(files))
+    columns["error"] = pa.nulls(len(files), pa.string())
+    return pa.table([columns[field.name] for field in MANIFEST], schema=MANIFEST).sort_by("path")
+
+
+def _repair_parts(store: Store, bad: Sequence[Path], sound: Sequence[Path]) -> Iterator[Repaired]:
+    parts, _ = store.embedding_tables()
+    known: dict[str, set[str]] = {}
+    for part in sorted(parts, key=lambda part: part in bad):
+        seen = known.setdefault(part.parents[1].name, set())
+        if part not in bad:
+            space = read_space(part)
+            ids = read_table(part, embedding_schema(space.dim), ["content_id"])["content_id"]
+            seen.update(ids.to_pylist())
+            continue
+        builds = [build for build in sound if build.parent.name == part.parents[1].name]
+        found = [rows for rows in (_sound_rows(part), *map(_rows_of, builds)) if rows is not None]
+        store.set_aside(part)
+        count = 0
+        if found:
+            table = pa.concat_tables([table for table, _ in found])
+            table = table.filter(pa.array(_first_ones(table["content_id"].to_pylist(), seen)))
+            if count := len(table):
+                write_table(part, table, found[0][1])
+        yield Repaired(part, f"{count:,} embeddings kept; what is missing will be made again")
+
+
+def _first_ones(ids: Sequence[str], seen: set[str]) -> list[bool]:
+    """Tell of each id whether it is new, and add it to `seen`."""
+    new = []
+    for content in ids:
+        new.append(content not in seen)
+        seen.add(content)
+    return new
+
+
+def _sound_rows(part: Path) -> tuple[pa.Table, VectorSpace] | None:
+    """Return the rows of a part whose vectors are of unit length, if they are of its space."""
+    try:
+        space = read_space(part)
+        table = read_table(part, embedding_schema(space.dim))
+    except StoreError:
+        return None
+    if space.key != part.parents[1].name:
+        return None
+    lengths = np.linalg.norm(as_matrix(table["embedding"], space.dim), axis=1)
+    is_id = pc.match_substring_regex(table["content_id"], "^[0-9a-f]{32}$")
+    good = pa.array(np.abs(lengths - 1) <= UNIT_TOLERANCE)
+    return table.filter(pc.and_(good, is_id.combine_chunks())), space
+
+
+def _rows_of(path: Path) -> tuple[pa.Table, VectorSpace]:
+    """Return the items of a build as rows of an embedding table."""
+    build = Build.open(path)
+    schema = embedding_schema(build.info.dim)
+    return build.items.select(schema.names).cast(schema), build.info.space
+
+
+def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iterator[Repaired]:
+    for file in files:
+        if file in bad:
+            store.set_aside(file)
+            yield Repaired(file, "set aside, to begin anew")
+
+
+def _set_builds_aside(
+    store: Store, bad: Sequence[Path], sound: Sequence[Path]
+) -> Iterator[Repaired]:
+    """Take damaged builds away, and have CURRENT name the newest sound one."""
+    current = current_or_none(store)
+    for build in store.all_builds():
+        if build in bad:
+            store.set_aside(build)
+            yield Repaired(build, "set aside; the index is made again from the tables")
+    if store.current_file.exists() and current not in sound:
+        builds = _newest_first(store, sound)
+        if builds:
+            store.publish(builds[0])
+            yield Repaired(store.current_file, f"names {builds[0].name} now")
+        else:
+            store.set_aside(store.current_file)
+            yield Repaired(store.current_file, "set aside: there is no sound build")
+
+
+def _rebuild(settings: Settings, store: Store, progress: Progress | None) -> Repaired:
+    """Make index and map from the tables as they are now."""
+    space = describe_encoder(settings).space
+    load = functools.cache(functools.partial(load_settings_encoder, settings, space))
+    try:
+        report = update_index(settings, space, load, progress=progress)
+    except BuildError as error:
+        return Repaired(store.current_file, str(error))
+    update_map(settings, report.build, progress=progress)
+    what = "made from the tables" if report.published else "still what the tables say"
+    return Repaired(report.build, f"{what}: {report.info.items:,} images")

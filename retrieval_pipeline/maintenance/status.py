@@ -1,0 +1,113 @@
+"""What is indexed, by which model, how fresh, and what failed."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.vectors import VectorSpace
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """One source, as of its last crawl.
+
+    Attributes:
+        name: Of the source.
+        path: Its directory.
+        reachable: The directory is there now.
+        files: Files with a content id.
+        images: Different contents among them.
+        bytes: Sizes of the files, added up.
+        embedded: Contents that have an embedding in the vector space of the settings.
+        quarantined: Contents that cannot be used, by reason.
+        unreadable: Files and directories that could not be read.
+        crawled_at: When the source was last looked at; None before the first time.
+    """
+
+    name: str
+    path: Place
+    reachable: bool
+    files: int
+    images: int
+    bytes: int
+    embedded: int
+    quarantined: dict[str, int]
+    unreadable: int
+    crawled_at: datetime | None
+
+    @property
+    def pending(self) -> int:
+        """Contents that the next run will try to embed."""
+        return self.images - self.embedded - sum(self.quarantined.values())
+
+
+@dataclass(frozen=True)
+class LibraryStatus:
+    """Everything `retrieval status` shows."""
+
+    home: Place
+    model: str
+    sources: tuple[SourceStatus, ...]
+    build: Path | None
+    info: BuildInfo | None
+    problem: str | None
+
+
+def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
+    """Read the state of every source in `space` and of the current build.
+
+    Raises:
+        StoreError: A table is damaged.
+    """
+    store = Store(settings.home)
+    embedded = embedded_ids(store, space)
+    sources = tuple(_source_status(store, space, source, embedded) for source in settings.sources)
+    build = store.current_build()
+    info, problem = None, None
+    if build is None:
+        problem = "nothing is indexed yet: run `retrieval index`"
+    else:
+        try:
+            info = read_info(build)
+        except BuildError as error:
+            problem = str(error)
+        else:
+            if info.space != space:
+                problem = (
+                    f"the index answers with {info.model}; the settings now name {space.model}: "
+                    "`retrieval index` makes the change"
+                )
+    return LibraryStatus(settings.home, space.model, sources, build, info, problem)
+
+
+def _source_status(
+    store: Store, space: VectorSpace, source: Source, embedded: set[str]
+) -> SourceStatus:
+    manifest = read_manifest(store, source.name)
+    files = manifest.filter(pc.is_valid(manifest["content_id"]))
+    contents = set(files["content_id"].to_pylist())
+    quarantine = read_quarantine(store, space, source.name).to_pylist()
+    reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
+    path = store.manifest(source.name)
+    return SourceStatus(
+        name=source.name,
+        path=source.path,
+        reachable=source.path.is_dir(),
+        files=len(files),
+        images=len(contents),
+        bytes=pc.sum(files["size"]).as_py() or 0,
+        embedded=len(contents & embedded),
+        quarantined=dict(reasons.most_common()),
+        unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
+        crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
+    )

@@ -1,0 +1,226 @@
+"""Check every stored file against its contract, reading all of it."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
+from retrieval_pipeline.images.decode import Reason
+from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
+from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
+from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.search.saved_queries import read_seen
+from retrieval_pipeline.storage.store import (
+    MANIFEST,
+    QUARANTINE,
+    Store,
+    embedding_schema,
+    read_space,
+    read_table,
+)
+from retrieval_pipeline.vectors import check_vectors
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One file or directory, and what is wrong with it.
+
+    Attributes:
+        file: Its path.
+        problem: Why it cannot be trusted; None if it is as it must be.
+        note: Something worth knowing that does no harm.
+    """
+
+    file: Path
+    problem: str | None
+    note: str | None = None
+
+
+def verify(store: Store) -> Iterator[Finding]:
+    """Yield a finding for every table, build and map, and the pointer to the current build.
+
+    It takes no lock: what a run replaces meanwhile is passed over.
+    """
+    for finding in _findings(store):
+        if finding.problem is None or finding.file.exists():
+            yield finding
+
+
+def _findings(store: Store) -> Iterator[Finding]:
+    for judgements in store.all_judgements():
+        yield _finding(judgements, lambda path: _check_judgements(store, path))
+    for manifest in store.manifests():
+        yield _finding(manifest, _check_manifest)
+    parts, quarantines = store.embedding_tables()
+    seen: dict[str, set[str]] = {}
+    for part in parts:
+        yield _finding(
+            part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
+        )
+    for quarantine in quarantines:
+        yield _finding(quarantine, _check_quarantine)
+    yield from _orphans(store, seen)
+    yield from check_builds(store.all_builds())
+    for directory in store.maps():
+        yield _finding(directory, _check_map)
+    for saved in store.saved_queries():
+        yield _finding(saved, _check_saved_query)
+    if store.current_file.exists():
+        yield _finding(store.current_file, lambda _: _check_current(store))
+
+
+def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
+    try:
+        check(path)
+    except OtherVersionError as error:
+        return Finding(path, None, str(error))
+    except RetrievalError as error:
+        return Finding(path, str(error))
+    return Finding(path, None)
+
+
+def _orphans(store: Store, embedded: dict[str, set[str]]) -> Iterator[Finding]:
+    """Note embeddings that belong to no file; images that were deleted leave them behind."""
+    files: set[str] = set()
+    try:
+        for path in store.manifests():
+            files.update(read_table(path, MANIFEST, ["content_id"])["content_id"].to_pylist())
+    except StoreError:
+        return  # It has a finding of its own, and what its files hold is not known.
+    for directory in store.embedding_spaces():
+        if orphans := len(embedded.get(directory.name, set()) - files):
+            note = f"{directory}: {orphans:,} embeddings belong to no file: `retrieval gc`"
+            yield Finding(directory, None, note)
+
+
+def _check_manifest(path: Path) -> None:
+    _check_unique(path, MANIFEST, "path")
+    table = read_table(path, MANIFEST)
+    _check_content_ids(path, table["content_id"].drop_null())
+    _check_values(path, table["status"], Status)
+    sound = pc.equal(table["status"], Status.OK.value)
+    if not pc.all(pc.equal(sound, pc.is_valid(table["content_id"]))).as_py() and len(table):
+        raise StoreError(f"{path}: a file has a content id and was not read, or the reverse")
+
+
+def _check_quarantine(path: Path) -> None:
+    _check_unique(path, QUARANTINE, "content_id")
+    table = read_table(path, QUARANTINE)
+    _check_content_ids(path, table["content_id"])
+    _check_values(path, table["reason"], Reason)
+
+
+def _check_saved_query(path: Path) -> None:
+    read_seen(path)
+
+
+def _check_judgements(store: Store, path: Path) -> None:
+    judgements = read_judgements(store, path.stem)
+    _check_content_ids(path, pa.array([vote.content_id for vote in judgements], pa.string()))
+
+
+def _check_content_ids(path: Path, ids: pa.Array | pa.ChunkedArray) -> None:
+    if not pc.all(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")).as_py() and len(ids):
+        raise StoreError(f"{path}: holds a content id that is not 32 hex digits")
+
+
+def _check_values(path: Path, column: pa.ChunkedArray, allowed: type[StrEnum]) -> None:
+    if odd := set(column.to_pylist()) - set(allowed):
+        raise StoreError(f"{path}: {min(odd)!r} is none of {', '.join(allowed)}")
+
+
+def _check_unique(path: Path, schema: pa.Schema, column: str) -> None:
+    values = read_table(path, schema, [column])[column].to_pylist()
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise StoreError(f"{path}: {column} {twice[0]!r} stands there more than once")
+
+
+def _check_part(path: Path, seen: set[str]) -> None:
+    space = read_space(path)
+    if space.key != path.parents[1].name:
+        raise StoreError(f"{path}: its vectors belong to another model ({space.model})")
+    table = read_table(path, embedding_schema(space.dim))
+    _check_content_ids(path, table["content_id"])
+    check_vectors(as_matrix(table["embedding"], space.dim), space.dim, f"{path}: vector")
+    for content in table["content_id"].to_pylist():
+        if content in seen:
+            raise StoreError(f"{path}: content {content} is embedded more than once")
+        seen.add(content)
+
+
+def _check_map(path: Path) -> None:
+    info = read_map_info(path)
+    table = read_coordinates(path)
+    _check_content_ids(path / "coordinates.parquet", table["content_id"])
+    clusters = table["cluster"].to_numpy()
+    if len(table) != info.items or not ((clusters >= 0) & (clusters < len(info.clusters))).all():
+        raise StoreError(f"{path / 'coordinates.parquet'}: not as map.json says")
+    for name in ("basis.npz", "map.html", "map.png"):
+        if not (path / name).is_file():
+            raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")
+
+
+def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
+    """Yield a finding for each of these builds, whose files are all read and hashed.
+
+    In a process of its own, since a damaged Annoy file can crash the one that loads it. A build at
+    which it ends is damaged; another process goes on with the next.
+    """
+    remaining = list(builds)
+    while remaining:
+        with subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, remaining)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout
+            for line in child.stdout:
+                yield Finding(remaining.pop(0), *json.loads(line))
+        if remaining:
+            build = remaining.pop(0)
+            yield Finding(build, f"{build}: reading it ended with {child.returncode}")
+
+
+def _read_whole_build(path: Path) -> None:
+    """Open a build and check every vector and content id in it."""
+    build = Build.open(path, rehash=True)
+    for chunk in build.items.column("embedding").chunks:
+        check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
+    ids = build.items["content_id"]
+    if pc.count_distinct(ids).as_py() != len(ids):
+        raise BuildError(f"{path}: a content id stands there more than once")
+
+
+def _check_current(store: Store) -> None:
+    build = store.current_build()
+    if build is None or not build.is_dir():
+        raise StoreError(f"{store.current_file}: names a build that is not there: {build}")
+    try:
+        read_info(build)
+    except OtherVersionError as error:
+        raise StoreError(f"{store.current_file}: {error}") from None
+    except BuildError:
+        return  # The build has a finding of its own.
+
+
+def main() -> None:
+    """Check the builds that the command line names; answer each with a line of JSON."""
+    for path in map(Path, sys.argv[1:]):
+        finding = _finding(path, _read_whole_build)
+        sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

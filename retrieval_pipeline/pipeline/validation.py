@@ -1,0 +1,104 @@
+"""What a new build must be before it is published: complete, and as good at finding as it says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from retrieval_pipeline.images.decode import Reason
+from retrieval_pipeline.index.autotune import MARGIN, measure, prepare_trial
+from retrieval_pipeline.index.build import Build, Check
+from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.vectors import VectorSpace
+
+# Any number but the calibration's: other queries.
+SEED = 5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the images of some sources are embedded in one vector space.
+
+    Attributes:
+        images: Different contents in the manifests.
+        files: Files whose content is embedded.
+        embedded: Contents that have an embedding.
+        quarantined: Contents that cannot be used.
+        pending: Contents that are neither, by source.
+    """
+
+    images: int
+    files: int
+    embedded: int
+    quarantined: int
+    pending: dict[str, int]
+
+
+def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> Coverage:
+    """Count manifests against embeddings and quarantine.
+
+    Raises:
+        StoreError: A table is damaged.
+    """
+    embedded = embedded_ids(store, space)
+    manifests = {name: read_manifest(store, name)["content_id"].drop_null() for name in sources}
+    contents = {name: set(column.to_pylist()) for name, column in manifests.items()}
+    quarantined = {
+        row["content_id"]
+        for name in sources
+        for row in read_quarantine(store, space, name).to_pylist()
+        # What could not be read is tried again: its disk may be away.
+        if row["reason"] != Reason.UNREADABLE
+    } - embedded
+    images = set().union(*contents.values())
+    return Coverage(
+        images=len(images),
+        files=sum(
+            content in embedded for column in manifests.values() for content in column.to_pylist()
+        ),
+        embedded=len(images & embedded),
+        quarantined=len(images & quarantined),
+        pending={name: len(found - embedded - quarantined) for name, found in contents.items()},
+    )
+
+
+def check_build(build: Build, coverage: Coverage, target: float) -> list[Check]:
+    """Compare a build with the tables that it was made from, and try how much it finds.
+
+    Args:
+        build: Not yet published.
+        coverage: Of its sources.
+        target: The recall at 10 that was asked for.
+    """
+    return [_check_rows(build, coverage), _check_recall(build, target)]
+
+
+def _check_rows(build: Build, coverage: Coverage) -> Check:
+    """The index holds each embedded image of the manifests once, with all its files."""
+    files = pc.sum(pc.list_value_length(build.items["locations"])).as_py()
+    return Check(
+        name="rows_agree",
+        passed=(len(build), files) == (coverage.embedded, coverage.files),
+        found=(
+            f"the index holds {len(build):,} images in {files:,} files, the tables "
+            f"{coverage.embedded:,} embedded images in {coverage.files:,} files"
+        ),
+    )
+
+
+def _check_recall(build: Build, target: float) -> Check:
+    """The build finds as much as was asked for, with queries that it was not calibrated with."""
+    build.load_codes()
+    plan = build.plan
+    recall, how = 1.0, "a scan misses nothing"
+    if plan.kind != "scan":
+        trial = prepare_trial(build.nearest.matrices, build.vocabulary, SEED)
+        recall = measure(build.nearest, trial, plan).recall
+        how = f"with {len(trial.vectors)} fresh queries"
+    least = target - MARGIN
+    return Check(
+        name="recall_is_enough",
+        passed=recall >= least,
+        found=f"recall@10 is {recall:.3f} ({how}; at least {least:.3f})",
+    )

@@ -1,0 +1,139 @@
+"""A few pictures on one small PNG: what Dagster's event log shows of a directory or a ranking."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.paths import printable
+from retrieval_pipeline.storage.remote import Place
+
+# An event log keeps every sheet for ever, and a browser gets all those of a run at once. As base64
+# this leaves some kB of 100 for the rest of an event.
+MAX_BYTES = 70_000
+# More could not be told apart within that size.
+MAX_PICTURES = 48
+# In pixels: widest sheet, longest edge of a picture on it, space around each, caption's line.
+WIDTH, PICTURE, GAP, LINE = 640, 480, 4, 16
+# Height over width that the rows aim at, and the most that a single row may have.
+ASPECT, ROW_ASPECT = 0.6, 0.5
+# Width over height beyond which a picture is cropped, so that a panorama leaves room for others.
+NARROWEST, WIDEST = 0.5, 2.5
+# With dithering; within MAX_BYTES, twice or half of it looked worse for the pixels to spare.
+COLOURS = 128
+# Dark enough that photographs stand out, in the light and the dark theme of Dagster alike.
+GROUND, MATTE, INK = (28, 27, 25), (62, 59, 55), (206, 201, 193)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One picture, or the reason why it cannot be shown."""
+
+    picture: Image.Image | None
+    problem: str
+    caption: str
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        if self.picture is None:
+            return 4 / 3
+        return min(max(self.picture.width / self.picture.height, NARROWEST), WIDEST)
+
+
+def contact_sheet(
+    paths: Sequence[Place], limits: images.Limits, captions: Sequence[str] = ()
+) -> bytes:
+    """Return a PNG of less than 70,000 bytes with the first 48 pictures in rows.
+
+    Args:
+        paths: Image files; one that cannot be used becomes a grey tile that names the reason.
+        limits: Bounds under which they are decoded.
+        captions: A line below each picture, in the order of `paths`; shortened to its width.
+    """
+    paths = paths[:MAX_PICTURES]
+    texts = [*captions, *[""] * len(paths)]
+    tiles = [_tile(path, limits, text) for path, text in zip(paths, texts, strict=False)]
+    tiles = tiles or [_Tile(None, "no pictures", "")]
+    width = WIDTH
+    while len(png := _png(_drawn(tiles, width))) >= MAX_BYTES:
+        # A little less than in proportion: small pictures take more bytes a pixel.
+        width = int(width * 0.96 * math.sqrt(MAX_BYTES / len(png)))
+    return png
+
+
+def _tile(path: Place, limits: images.Limits, caption: str) -> _Tile:
+    try:
+        small = images.thumbnail(path, PICTURE, limits)
+        return _Tile(images.open_upright(small, limits), "", printable(caption))
+    except images.ImageError as error:
+        return _Tile(None, error.reason.value.replace("_", " "), printable(caption))
+
+
+def _drawn(tiles: Sequence[_Tile], width: int) -> Image.Image:
+    """Draw the tiles in rows, each as wide as the sheet, in reading order."""
+    line = LINE if any(tile.caption for tile in tiles) else 0
+    font = ImageFont.load_default(12)
+    placed = []
+    right, top = GAP, GAP
+    for row in _rows(tiles):
+        ratio = sum(tile.ratio for tile in row)
+        height = min((width - GAP * (len(row) + 1)) / ratio, width * ROW_ASPECT)
+        left = float(GAP)
+        for tile in row:
+            end = left + height * tile.ratio
+            placed.append((tile, (round(left), top, round(end), top + round(height))))
+            left = end + GAP
+        right = max(right, round(left))
+        top += round(height) + line + GAP
+    sheet = Image.new("RGB", (right, top), GROUND)
+    draw = ImageDraw.Draw(sheet)
+    for tile, (x0, y0, x1, y1) in placed:
+        size = (x1 - x0, y1 - y0)
+        if tile.picture:
+            sheet.paste(ImageOps.fit(tile.picture, size), (x0, y0))
+        else:
+            draw.rectangle((x0, y0, x1 - 1, y1 - 1), MATTE)
+            text = _shortened(tile.problem, size[0], font)
+            draw.text(((x0 + x1) / 2, (y0 + y1) / 2), text, INK, font, anchor="mm")
+        draw.text((x0, y1 + 1), _shortened(tile.caption, size[0], font), INK, font)
+    return sheet
+
+
+def _rows(tiles: Sequence[_Tile]) -> list[list[_Tile]]:
+    """Split the tiles into rows of about equal length, so that the last one is full, too."""
+    total = sum(tile.ratio for tile in tiles)
+    # Rows of pictures as high as width / rows x ASPECT fill the sheet when this many are needed.
+    rows = max(1, round(math.sqrt(total * ASPECT)))
+    middles = []
+    passed = 0.0
+    for tile in tiles:
+        middles.append(passed + tile.ratio / 2)
+        passed += tile.ratio
+    numbered = zip(middles, tiles, strict=True)
+    return [
+        [tile for _, tile in row]
+        for _, row in groupby(numbered, key=lambda each: int(each[0] / total * rows))
+    ]
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return as much of a text as fits into `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _png(sheet: Image.Image) -> bytes:
+    palette = sheet.quantize(COLOURS, Image.Quantize.FASTOCTREE)
+    buffer = BytesIO()
+    sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
+        buffer, "PNG", optimize=True
+    )
+    return buffer.getvalue()

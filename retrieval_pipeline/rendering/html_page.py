@@ -1,0 +1,129 @@
+"""One self-contained HTML page of pictures in sections: search results, rankings, duplicates.
+
+The thumbnails and the style sheet are inside the page: it needs no network, no script and no other
+file, and its Content-Security-Policy allows none.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
+from retrieval_pipeline.search.searcher import Location
+from retrieval_pipeline.storage.remote import Place, Remote
+
+# Longest edge in pixels: sharp at the size of a card on a screen of double density, and about
+# 25 KB a picture.
+THUMBNAIL_PIXELS = 480
+# Each may hold one whole picture in memory.
+THUMBNAIL_THREADS = min(4, os.cpu_count() or 1)
+# Width over height between which a picture's card takes its shape; a panorama or a strip beyond
+# them is shown whole inside the nearest one, so that its caption has room.
+NARROWEST, WIDEST = 0.56, 2.8
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture of a page.
+
+    Attributes:
+        path: Its file; a click opens it if the path is absolute.
+        source: Name of the source it is in.
+        width: Pixels of the upright picture.
+        height: Likewise.
+        others: The other files that hold the same picture.
+        rank: Its place in the order, from 1.
+        score: Shown with three decimals.
+        relevance: 0 to 1, shown as a bar.
+    """
+
+    path: Place
+    source: str
+    width: int
+    height: int
+    others: tuple[Location, ...] = ()
+    rank: int | None = None
+    score: float | None = None
+    relevance: float | None = None
+
+    @property
+    def uri(self) -> str | None:
+        """`file://` address of the file, its bytes percent-encoded."""
+        if isinstance(self.path, Remote) or not self.path.is_absolute():
+            return None
+        return self.path.as_uri()
+
+    @property
+    def shape(self) -> int:
+        """Width over height of the card's picture, in thousandths."""
+        return round(1000 * min(max(self.width / self.height, NARROWEST), WIDEST))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Pictures that belong together, in order.
+
+    Attributes:
+        heading: What they have in common.
+        cards: The pictures.
+        notes: Short facts beside the heading.
+        example: A picture shown beside the heading.
+        empty: Shown instead of pictures if there are none.
+    """
+
+    heading: str
+    cards: tuple[Card, ...]
+    notes: tuple[str, ...] = ()
+    example: Place | None = None
+    empty: str = "no pictures"
+
+
+@dataclass(frozen=True)
+class _Thumbnail:
+    """A picture as a data URI, or why there is none."""
+
+    uri: str | None = None
+    problem: str | None = None
+
+
+def page_html(
+    title: str, sections: Sequence[Section], limits: images.Limits, *, footer: Sequence[str] = ()
+) -> str:
+    """Return the page; a picture that cannot be shown is a placeholder that says why."""
+    shown = [card.path for section in sections for card in section.cards]
+    shown += [section.example for section in sections if section.example]
+    style = _style_sheet(card.shape for section in sections for card in section.cards)
+    return render(
+        "page.html.jinja",
+        title=title,
+        sections=sections,
+        footer=footer,
+        thumbnails=_thumbnails(shown, limits),
+        style=style,
+        style_hash=policy_hash(style),
+    )
+
+
+def _style_sheet(shapes: Iterable[int]) -> str:
+    """Return the style sheet with a rule for each shape.
+
+    The policy forbids style attributes, whose content a hash cannot vouch for.
+    """
+    rules = [f".r{shape} {{ --r: {shape / 1000:g}; }}" for shape in sorted(set(shapes))]
+    return "\n".join([read_texts("tokens.css", "page.css"), *rules])
+
+
+def _thumbnails(paths: Iterable[Place], limits: images.Limits) -> dict[Place, _Thumbnail]:
+    unique = list(dict.fromkeys(paths))
+    made = ordered_map(lambda path: _thumbnail(path, limits), unique, threads=THUMBNAIL_THREADS)
+    return dict(zip(unique, made, strict=True))
+
+
+def _thumbnail(path: Place, limits: images.Limits) -> _Thumbnail:
+    try:
+        data = images.thumbnail(path, THUMBNAIL_PIXELS, limits)
+    except images.ImageError as error:
+        return _Thumbnail(problem=str(error))
+    return _Thumbnail(uri=f"data:image/webp;base64,{as_base64(data)}")

@@ -1,0 +1,137 @@
+"""A picture inside the terminal, where the terminal can show one: kitty, iTerm2 or sixel.
+
+The protocols: https://sw.kovidgoyal.net/kitty/graphics-protocol/, https://iterm2.com/documentation-
+images.html, and the VT340's sixel graphics (DEC STD 070).
+"""
+
+import base64
+import os
+import re
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable, Mapping
+from itertools import groupby
+
+import numpy as np
+
+from retrieval_pipeline.images.decode import Limits, open_upright, thumbnail
+from retrieval_pipeline.storage.remote import Place
+
+# Longest edge in pixels: half of a common window, so that question and answer stay beside it.
+PIXELS = 480
+# Bytes of base64 in one escape sequence of kitty: the most that its protocol allows.
+KITTY_CHUNK = 4096
+# Colours of a sixel picture: what the VT340's successors have.
+SIXEL_COLOURS = 255
+# Seconds to wait for a terminal to say what it is; local ones answer within a few milliseconds.
+ANSWER_SECONDS = 0.3
+
+# Programs that tell their name and are known to show pictures.
+ITERM_PROGRAMS = {"iTerm.app", "WezTerm", "mintty"}
+KITTY_PROGRAMS = {"ghostty"}
+
+
+def picture_sequence(path: Place, protocol: str, limits: Limits) -> str:
+    """Return what to write to a terminal of this protocol (a key of PROTOCOLS) for a picture.
+
+    Raises:
+        ImageError: The picture cannot be used.
+    """
+    return PROTOCOLS[protocol](thumbnail(path, PIXELS, limits, format="PNG"))
+
+
+def terminal_protocol() -> str | None:
+    """Return the protocol of the terminal that shows stdout; None if it shows no pictures."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    return protocol_of(os.environ) or ("sixel" if says_sixel(_device_attributes()) else None)
+
+
+def protocol_of(environment: Mapping[str, str]) -> str | None:
+    """Return the protocol that the environment variables of a terminal tell; None if none."""
+    # tmux and screen inherit the variables of a terminal that they hide.
+    if environment.get("TMUX") or environment.get("STY"):
+        return None
+    program = environment.get("TERM_PROGRAM")
+    if environment.get("TERM") == "xterm-kitty" or program in KITTY_PROGRAMS:
+        return "kitty"
+    if program in ITERM_PROGRAMS or environment.get("LC_TERMINAL") == "iTerm2":
+        return "iterm2"
+    return None
+
+
+def says_sixel(attributes: bytes) -> bool:
+    """Tell whether a terminal's answer to the query for its attributes (DA1) names sixel, 4."""
+    answer = re.search(rb"\x1b\[\?([\d;]*)c", attributes)
+    return answer is not None and b"4" in answer[1].split(b";")
+
+
+def _device_attributes() -> bytes:
+    """Ask the terminal for its attributes; every VT100 and its heirs answer, others time out."""
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return b""
+    terminal = sys.stdin.fileno()
+    former = termios.tcgetattr(terminal)
+    answer = b""
+    try:
+        tty.setcbreak(terminal)
+        sys.stdout.write("\x1b[c")
+        sys.stdout.flush()
+        while not answer.endswith(b"c") and select.select([terminal], [], [], ANSWER_SECONDS)[0]:
+            # One at a time, so that keys pressed meanwhile stay for whoever reads next.
+            answer += os.read(terminal, 1)
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, former)
+    return answer
+
+
+def _kitty(png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    chunks = [data[start : start + KITTY_CHUNK] for start in range(0, len(data), KITTY_CHUNK)]
+    parts = []
+    for number, chunk in enumerate(chunks):
+        # Shown at once (a=T), as PNG (f=100), without an answer (q=2) that would look like keys.
+        control = "a=T,f=100,q=2," if number == 0 else ""
+        more = int(number < len(chunks) - 1)
+        parts.append(f"\x1b_G{control}m={more};{chunk}\x1b\\")
+    return "".join(parts) + "\n"
+
+
+def _iterm2(png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    return f"\x1b]1337;File=inline=1;size={len(png)}:{data}\x07\n"
+
+
+def _sixel(png: bytes) -> str:
+    """Six rows a band; in a band, a line for each colour: a character holds one column's bits."""
+    image = open_upright(png, Limits()).quantize(SIXEL_COLOURS)
+    palette = np.array(image.getpalette()).reshape(-1, 3)
+    pixels = np.asarray(image)
+    height, width = pixels.shape
+    parts = [f'\x1bPq"1;1;{width};{height}']
+    for number, colour in enumerate(palette):
+        # Percent of full brightness, as sixel counts.
+        red, green, blue = np.rint(colour / 2.55).astype(int)
+        parts.append(f"#{number};2;{red};{green};{blue}")
+    for top in range(0, height, 6):
+        band = pixels[top : top + 6]
+        bits = 1 << np.arange(len(band))[:, None]
+        for number in np.unique(band):
+            codes = 63 + ((band == number) * bits).sum(axis=0)
+            parts.append(f"#{number}{_run_lengths(bytes(codes.tolist()).decode())}$")
+        parts.append("-")
+    return "".join(parts) + "\x1b\\\n"
+
+
+def _run_lengths(text: str) -> str:
+    runs = ((char, len(list(group))) for char, group in groupby(text))
+    return "".join(f"!{count}{char}" if count > 3 else char * count for char, count in runs)
+
+
+PROTOCOLS: dict[str, Callable[[bytes], str]] = {
+    "kitty": _kitty,
+    "iterm2": _iterm2,
+    "sixel": _sixel,
+}

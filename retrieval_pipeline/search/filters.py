@@ -1,0 +1,115 @@
+"""Which items of a build pass the filters of a query, exactly."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.paths import compile_globs, glob_matches
+from retrieval_pipeline.search.query import Query
+
+Flags = npt.NDArray[np.bool_]
+
+# What people call a format by the ends of its files' names.
+FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
+
+# Years whose nanoseconds since 1970 are 64 bits.
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+
+
+def passing(build: Build, query: Query) -> Flags | None:
+    """Return which items pass, bool (items,), or None if the query has no filters.
+
+    An item passes if one of its files does: a copy elsewhere neither helps nor hurts it.
+
+    Raises:
+        QueryError: A filter names a source that is not in the index.
+    """
+    for source in query.sources:
+        if source not in build.info.sources:
+            known = ", ".join(build.info.sources)
+            raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
+    flags: Flags | None = None
+    if query.sources or query.paths or query.after or query.before:
+        flags = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
+    if query.min_width or query.min_height or query.formats:
+        wanted = pa.array([FORMATS.get(name.upper(), name.upper()) for name in query.formats])
+        good = pc.and_(
+            pc.greater_equal(build.items["width"], query.min_width),
+            pc.greater_equal(build.items["height"], query.min_height),
+        )
+        if query.formats:
+            good = pc.and_(good, pc.is_in(pc.utf8_upper(build.items["format"]), wanted))
+        pictured: Flags = good.to_numpy()
+        flags = pictured if flags is None else flags & pictured
+    return flags
+
+
+def both(flags: Flags | None, others: Flags | None) -> Flags | None:
+    """Return which items pass both filters; None stands for a filter that all pass."""
+    if flags is None or others is None:
+        return others if flags is None else flags
+    return flags & others
+
+
+def _chunks(build: Build, column: str) -> list[Any]:
+    chunks: list[Any] = build.items.column(column).chunks
+    return chunks
+
+
+def _located(locations: pa.ListArray, query: Query) -> Flags:
+    """Tell of each list of locations whether one of them passes."""
+    places = locations.flatten()
+    good = np.ones(len(places), np.bool_)
+    if query.sources:
+        good &= _numpy(pc.is_in(places.field("source"), pa.array(query.sources)))
+    times = places.field("mtime_ns")
+    if query.after:
+        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.after)))
+    if query.before:
+        good &= _numpy(pc.less(times, _nanoseconds(query.before)))
+    if query.paths:
+        globs = compile_globs(query.paths)
+        # Globs are slow, so they come last and only where it still matters.
+        at = np.flatnonzero(good)
+        paths = places.field("path").take(pa.array(at)).to_pylist()
+        good[at] = np.fromiter((glob_matches(globs, path) for path in paths), np.bool_, len(at))
+    starts = locations.offsets.to_numpy()[:-1] - locations.offsets[0].as_py()
+    result: Flags = np.logical_or.reduceat(good, starts)
+    return result
+
+
+def location_test(query: Query) -> Callable[[dict[str, Any]], bool]:
+    """Return what tells of one location, a row of LOCATION, whether it passes."""
+    globs = compile_globs(query.paths)
+    after = _nanoseconds(query.after) if query.after else None
+    before = _nanoseconds(query.before) if query.before else None
+
+    def passes(place: dict[str, Any]) -> bool:
+        return (
+            (not query.sources or place["source"] in query.sources)
+            and (after is None or place["mtime_ns"] >= after)
+            and (before is None or place["mtime_ns"] < before)
+            and (globs is None or glob_matches(globs, place["path"]))
+        )
+
+    return passes
+
+
+def _numpy(array: pa.BooleanArray) -> Flags:
+    flags: Flags = array.to_numpy(zero_copy_only=False)
+    return flags
+
+
+def _nanoseconds(moment: datetime) -> int:
+    # The times of files are 64 bits; what lies before or after all of them is as good as the end.
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        return -(2**63) if moment.year < FIRST_YEAR else 2**63 - 1
+    # A float of a time holds microseconds, not nanoseconds.
+    return round(moment.timestamp() * 1_000_000) * 1_000

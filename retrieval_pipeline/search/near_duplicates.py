@@ -1,0 +1,164 @@
+"""Pictures that look the same: copies that were resized, re-encoded or slightly edited."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.errors import Stopped
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.knn import Numbers, Plan
+from retrieval_pipeline.search.look_alike import Looks
+from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.vectors import Vectors
+
+# Cosine from which on two pictures may look the same (docs/benchmarks.md, "Near-duplicates").
+NEAR_DUPLICATE = 0.95
+# Up to here all pairs are compared: at 768 dimensions that takes six seconds on one core.
+ALL_PAIRS = 20_000
+BLOCK = 1_024
+
+
+@dataclass(frozen=True)
+class Group:
+    """An item and the later items that look the same as it, ascending, with their cosines."""
+
+    leader: int
+    others: Numbers
+    cosines: Vectors
+
+
+def near_duplicates(
+    build: Build, threshold: float, looks: Looks, stop: threading.Event | None = None
+) -> list[Group]:
+    """Group the items of a build: each later item goes to the first leader that it looks like.
+
+    Compared with a leader and not with each other, a long row of pictures that change little from
+    one to the next does not become one group. Among more than ALL_PAIRS items Annoy proposes the
+    pairs, and may miss some.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    taken = np.zeros(len(build), np.bool_)
+    groups = []
+    for leader, numbers, cosines in _close(build, threshold):
+        if stop is not None and stop.is_set():
+            raise Stopped("the search for duplicates was stopped")
+        if taken[leader]:
+            continue
+        later = (numbers > leader) & ~taken[numbers]
+        later[later] = [looks.same(leader, number) for number in numbers[later].tolist()]
+        numbers, cosines = numbers[later], cosines[later]
+        taken[numbers] = True
+        if len(numbers):
+            groups.append(Group(leader, numbers, cosines))
+    return groups
+
+
+def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vectors]]:
+    """Yield each item with the items within `threshold` of it, ascending, and their cosines."""
+    for start in range(0, len(build), BLOCK):
+        block = build.vectors(np.arange(start, min(start + BLOCK, len(build))))
+        if len(build) <= ALL_PAIRS:
+            scores = build.scan(block)
+            for number in range(len(block)):
+                close = np.flatnonzero(scores[:, number] >= threshold)
+                yield start + number, close, scores[close, number]
+        else:
+            # Items that look the same share leaves in most trees: few nodes find them.
+            plan = Plan(kind="trees", candidates=100, search_k=2_000)
+            for number, vector in enumerate(block, start):
+                found = build.nearest.candidates(vector, plan)
+                cosines = build.vectors(found) @ vector
+                close = cosines >= threshold
+                yield number, found[close], cosines[close]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a group.
+
+    Attributes:
+        content_id: Identity of its bytes.
+        cosine: To the group's first picture.
+        width: Pixels of the upright picture.
+        height: Likewise.
+        places: Every file that holds it.
+        paths: Their absolute paths.
+    """
+
+    content_id: str
+    cosine: float
+    width: int
+    height: int
+    places: tuple[Location, ...]
+    paths: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Pictures that look the same, the first found first; one alone has several files."""
+
+    pictures: tuple[Picture, ...]
+
+
+def duplicate_groups(
+    build: Build,
+    path_of: Callable[[Location], Place],
+    looks: Looks,
+    threshold: float = NEAR_DUPLICATE,
+    stop: threading.Event | None = None,
+) -> list[DuplicateGroup]:
+    """Return what is in the collection more than once: files that are equal or look the same.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    near = near_duplicates(build, threshold, looks, stop)
+    grouped = {int(number) for group in near for number in (group.leader, *group.others)}
+    copies = pc.list_value_length(build.items["locations"]).to_numpy()
+    alone = [number for number in np.flatnonzero(copies > 1).tolist() if number not in grouped]
+    groups = [Group(number, np.empty(0, np.int64), np.empty(0, np.float32)) for number in alone]
+    columns = ["content_id", "width", "height", "locations"]
+    result = []
+    for group in sorted([*near, *groups], key=lambda group: group.leader):
+        numbers = [group.leader, *group.others.tolist()]
+        rows = build.items.select(columns).take(pa.array(numbers)).to_pylist()
+        pictures = []
+        for row, cosine in zip(rows, [1.0, *group.cosines.tolist()], strict=True):
+            places = tuple(Location(at["source"], at["path"]) for at in row["locations"])
+            pictures.append(
+                Picture(
+                    content_id=row["content_id"],
+                    cosine=cosine,
+                    width=row["width"],
+                    height=row["height"],
+                    places=places,
+                    paths=tuple(map(path_of, places)),
+                )
+            )
+        result.append(DuplicateGroup(tuple(pictures)))
+    return result
+
+
+def fold(vectors: Vectors, threshold: float, same: Callable[[int, int], bool]) -> list[list[int]]:
+    """Group ranked vectors, float32 (n, dim): each goes to the first better one that is the same.
+
+    `same` is asked about ranks whose cosine reaches the threshold.
+    """
+    groups: list[list[int]] = []
+    leaders = np.empty_like(vectors)
+    for rank, vector in enumerate(vectors):
+        close = np.flatnonzero(leaders[: len(groups)] @ vector >= threshold)
+        group = next((groups[each] for each in close if same(groups[each][0], rank)), None)
+        if group is not None:
+            group.append(rank)
+        else:
+            leaders[len(groups)] = vector
+            groups.append([rank])
+    return groups

@@ -1,0 +1,127 @@
+"""Queries that the settings keep: their hits, and which of them are new since the last time."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from retrieval_pipeline.cli.text import answer_json
+from retrieval_pipeline.config import SavedQuery
+from retrieval_pipeline.errors import QueryError, StoreError
+from retrieval_pipeline.search.searcher import Answer, Query, Searcher
+from retrieval_pipeline.storage.store import Store, replacing
+
+# What is told of new hits must not keep the pipeline for ever.
+NOTIFY_SECONDS = 60.0
+
+
+class Seen(BaseModel):
+    """What a saved query has found so far.
+
+    Attributes:
+        asked: What was asked, and of which model; another question begins anew.
+        hits: When each content id was found first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    asked: str
+    hits: dict[str, datetime]
+
+
+@dataclass(frozen=True)
+class SavedAnswer:
+    """The answer to a saved query.
+
+    Attributes:
+        name: Of the query.
+        answer: All its hits.
+        new: The answer with only those hits that were never found before; none the first time.
+    """
+
+    name: str
+    answer: Answer
+    new: Answer
+
+
+def query_of(saved: SavedQuery) -> Query:
+    """Return what a saved query asks."""
+    return Query(
+        text=saved.text or None,
+        images=saved.images,
+        plus=saved.plus,
+        minus=saved.minus,
+        sources=saved.sources,
+        paths=saved.paths,
+        min_relevance=saved.min_relevance,
+    )
+
+
+def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
+    """Answer a saved query, tell its command of new hits, and remember what was found.
+
+    It is remembered last: news that could not be told are news again the next time.
+
+    Raises:
+        QueryError: It cannot be answered, or its command failed.
+        ImageError: One of its pictures cannot be used.
+        EncoderError: The model cannot be had.
+        StoreError: What it found before is damaged or cannot be written.
+    """
+    store = Store(searcher.settings.home)
+    answer = searcher.answer(query_of(saved), saved.k)
+    asked = json.dumps([saved.model_dump(mode="json", exclude={"notify"}), answer.model])
+    former = read_seen(store.saved_query(saved.name))
+    same = former is not None and former.asked == asked
+    known: Mapping[str, datetime] = former.hits if former and same else {}
+    unseen = [hit for hit in answer.hits if hit.content_id not in known]
+    new = replace(answer, hits=tuple(unseen) if same else ())
+    if new.hits and saved.notify:
+        _notify(saved, new)
+    if unseen or not same:
+        now = datetime.now(UTC)
+        seen = Seen(asked=asked, hits={**known, **{hit.content_id: now for hit in unseen}})
+        with replacing(store.saved_query(saved.name)) as temporary:
+            temporary.write_text(seen.model_dump_json(indent=1), encoding="utf-8")
+    return SavedAnswer(saved.name, answer, new)
+
+
+def read_seen(file: Path) -> Seen | None:
+    """Read what a saved query has found so far; None before its first time.
+
+    Raises:
+        StoreError: The file is damaged.
+    """
+    try:
+        return Seen.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise StoreError(
+            f"{file}: damaged or unreadable: remove it, and the query begins anew"
+        ) from None
+
+
+def _notify(saved: SavedQuery, new: Answer) -> None:
+    """Run the command of a saved query, with the new hits as JSON on its standard input."""
+    told = json.dumps({"name": saved.name, **answer_json(new)})
+    try:
+        done = subprocess.run(
+            saved.notify,
+            input=told,
+            capture_output=True,
+            text=True,
+            timeout=NOTIFY_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise QueryError(
+            f'saved query "{saved.name}": `{saved.notify[0]}` did not run: {error}'
+        ) from None
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise QueryError(f'saved query "{saved.name}": `{saved.notify[0]}` failed: {why[0]}')
