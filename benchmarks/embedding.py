@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.encoders.hardware import (
     PEAK_SHAPE,
     PEAK_TIMES,
@@ -32,13 +33,14 @@ from retrieval_pipeline.encoders.hardware import (
     pick_dtype,
 )
 from retrieval_pipeline.encoders.load import load_encoder
-from retrieval_pipeline.images.decode import Limits
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import update_embeddings
 from retrieval_pipeline.ingest.encode_threads import EncodeLanes
-from retrieval_pipeline.pipeline.run import describe_encoder
-from retrieval_pipeline.storage.store import Store, embedding_schema, read_manifest, read_table
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_table
 
 SHAPES = {
     "B/32": {

@@ -18,8 +18,10 @@ from sklearn.metrics import average_precision_score
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.load import load_encoder
-from retrieval_pipeline.images.decode import Limits, open_upright
-from retrieval_pipeline.recommend.session import STRATEGIES, Pool, Trainer, Votes, next_item, train
+from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.recommend.active_learning import STRATEGIES, Pool, next_item
+from retrieval_pipeline.recommend.svm import Trainer, Votes, train
 
 GOAL = 0.9
 SHARE_OF_CEILING = 0.9

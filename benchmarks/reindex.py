@@ -15,20 +15,16 @@ from pathlib import Path
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 os.environ |= dict.fromkeys(ONE_THREAD, "1")
 
-import numpy as np  # noqa: E402  (after the number of threads is set)
-import pyarrow as pa  # noqa: E402
-from search import Ours, make_data  # noqa: E402
+import numpy as np
+import pyarrow as pa
+from search import Ours, make_data
 
-from retrieval_pipeline.index.build import build_index  # noqa: E402
-from retrieval_pipeline.progress import Quiet  # noqa: E402
-from retrieval_pipeline.storage.store import (  # noqa: E402
-    MANIFEST,
-    Store,
-    embedding_schema,
-    read_manifest,
-    write_table,
-)
-from retrieval_pipeline.vectors import normalise  # noqa: E402
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.progress import Quiet
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, write_table
+from retrieval_pipeline.vectors import normalise
 
 STAGES = ("writing the index", "growing the trees", "measuring the recall")
 

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import Limits, open_upright
+from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.search.look_alike import SAME, look_of
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE

@@ -24,7 +24,9 @@ def tables(directory, rows):
     import numpy as np
     import pyarrow as pa
 
-    from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
+    from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+    from retrieval_pipeline.storage.store import Store
+    from retrieval_pipeline.storage.tables import write_table
 
     vectors = np.load(directory / "vectors.npy", mmap_mode="r")
     store = Store(directory / "home")
@@ -62,7 +64,8 @@ def tables(directory, rows):
 def crawl(directory, rows):
     """What a crawl holds in memory, without the walk itself."""
     from retrieval_pipeline.ingest.crawl import FileRow, _rows
-    from retrieval_pipeline.storage.store import Store, read_manifest
+    from retrieval_pipeline.storage.store import Store
+    from retrieval_pipeline.storage.tables import read_manifest
 
     with measured("crawl", rows):
         before = {row.path: row for row in _rows(read_manifest(Store(directory / "home"), "a"))}
@@ -73,7 +76,7 @@ def crawl(directory, rows):
 def embed(directory, rows):
     """What a run that finds nothing new holds in memory."""
     from retrieval_pipeline.config import Source
-    from retrieval_pipeline.encoders.load import Description
+    from retrieval_pipeline.encoders.base import Description
     from retrieval_pipeline.ingest.embed import update_embeddings
     from retrieval_pipeline.storage.store import Store
 

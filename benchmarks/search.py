@@ -91,7 +91,9 @@ class Ours:
         import numpy as np
         import pyarrow as pa
 
-        from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
+        from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+        from retrieval_pipeline.storage.store import Store
+        from retrieval_pipeline.storage.tables import write_table
 
         vectors = np.load(directory / "vectors.npy", mmap_mode="r")
         store, space = Store(directory / "home"), self.space(vectors.shape[1])
@@ -125,7 +127,7 @@ class Ours:
     def build(self, directory):
         import numpy as np
 
-        from retrieval_pipeline.index.build import build_index
+        from retrieval_pipeline.index.builder import build_index
         from retrieval_pipeline.storage.store import Store
 
         words = np.load(directory / "words.npy")

@@ -29,7 +29,9 @@ from PIL import Image
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.maintenance.verify import verify
-from retrieval_pipeline.storage.store import MANIFEST, QUARANTINE, Store, read_table
+from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_table
 
 PICTURES = 60
 # A killed run has got anywhere between its start and its end.

@@ -25,10 +25,12 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.encoders.load import load_text_encoder_of
-from retrieval_pipeline.index.build import build_index
-from retrieval_pipeline.pipeline.run import describe_encoder
-from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import normalise
 
 TEXT = "a dog on grass"

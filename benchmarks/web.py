@@ -25,9 +25,10 @@ from search import make_data
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.load import load_encoder
 from retrieval_pipeline.images.decode import encoded
-from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.vocabulary import words
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.library import content, write_manifest, write_part
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,14 @@ import numpy.typing as npt
 from retrieval_pipeline.errors import VectorError
 
 Vectors = npt.NDArray[np.float32]
+# Numbers of items in a build, or of rows.
+Numbers = npt.NDArray[np.int64]
+# One truth value for each item or row.
+Flags = npt.NDArray[np.bool_]
+# Scores in double precision.
+Values = npt.NDArray[np.float64]
+# n texts -> vectors, float32 (n, dim), of unit length.
+EncodeTexts = Callable[[Sequence[str]], Vectors]
 
 UNIT_TOLERANCE = 1e-3
 

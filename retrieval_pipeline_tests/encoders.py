@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_pipeline.encoders.base import BaseEncoder, Lanes
-from retrieval_pipeline.encoders.load import Description
-from retrieval_pipeline.images.decode import ImageTransform, Pixels
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Lanes
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
 TRANSFORM = ImageTransform(

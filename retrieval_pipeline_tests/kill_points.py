@@ -31,7 +31,7 @@ from PIL import Image
 from retrieval_pipeline.cli.main import cli
 from retrieval_pipeline.cli.progress import console_progress
 from retrieval_pipeline.config import Settings, load_settings
-from retrieval_pipeline.encoders.load import Encoder
+from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.index.build import current_or_none, open_current
 from retrieval_pipeline.ingest import embed
@@ -40,6 +40,7 @@ from retrieval_pipeline.latent_map.coordinates import read_coordinates
 from retrieval_pipeline.maintenance import repair as repair_module
 from retrieval_pipeline.maintenance import verify as verify_module
 from retrieval_pipeline.maintenance.gc import collect
+from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline import run as pipeline
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
 from retrieval_pipeline.storage.store import Store
@@ -215,7 +216,7 @@ def run_index(home: Path) -> Callable[[], None]:
             return encoder
 
         pipeline.load_settings_encoder = load_one_by_one
-        pipeline.write_views = functools.partial(map_views.write_views, size=(256, 256))
+        publish.write_views = functools.partial(map_views.write_views, size=(256, 256))
         cli.main(["index", "--config", str(home.with_suffix(".toml"))], standalone_mode=False)
 
     return run
@@ -239,7 +240,7 @@ def run_repair(home: Path) -> Callable[[], None]:
     """`retrieval verify --repair`."""
 
     def run() -> None:
-        pipeline.write_views = functools.partial(map_views.write_views, size=(256, 256))
+        publish.write_views = functools.partial(map_views.write_views, size=(256, 256))
         with console_progress() as progress:
             repair_module.repair(settings_of(home), progress=progress)
 

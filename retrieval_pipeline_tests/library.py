@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 
 # Formats that Pillow both writes and reads, each by a decoder of its own.

@@ -3,7 +3,7 @@ import contextlib
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from retrieval_pipeline.blas import one_blas_thread
+from retrieval_pipeline.concurrency import one_blas_thread
 
 
 def blas_threads() -> set[int]:

@@ -10,11 +10,13 @@ from retrieval_pipeline.index import ann as structures
 from retrieval_pipeline.index import autotune as calibrate
 from retrieval_pipeline.index import quantization as codes
 from retrieval_pipeline.index.autotune import SMALL, Calibration, Measured
-from retrieval_pipeline.index.build import Build, build_index, open_current
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Nearest, Plan
 from retrieval_pipeline.index.quantization import Codes
 from retrieval_pipeline.pipeline.validation import Coverage, check_build
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.web.snapshot import Snapshot

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.rendering.contact_sheet import INK, contact_sheet
 
 Colour = tuple[int, int, int]

@@ -21,7 +21,8 @@ from retrieval_pipeline.ingest.crawl import (
     walk,
 )
 from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.storage.store import Store, read_manifest
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
 
 NOBODY = 65534
 

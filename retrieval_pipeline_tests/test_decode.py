@@ -22,15 +22,7 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.images import decode_pool as decode_module
-from retrieval_pipeline.images.decode import (
-    Decoded,
-    Fit,
-    ImageError,
-    ImageTransform,
-    Limits,
-    Reason,
-    decode,
-)
+from retrieval_pipeline.images.decode import decode
 from retrieval_pipeline.images.decode_pool import (
     Changed,
     DecodePool,
@@ -39,6 +31,8 @@ from retrieval_pipeline.images.decode_pool import (
     WorkerError,
     default_workers,
 )
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline_tests.library import FORMATS
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline.index.build import Build, build_index, open_current
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.search import near_duplicates as duplicates
 from retrieval_pipeline.search.near_duplicates import fold, near_duplicates
 from retrieval_pipeline.storage.store import Store

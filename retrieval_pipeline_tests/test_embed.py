@@ -10,20 +10,17 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.encoders.load import Encoder
+from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images import decode_pool as decode
-from retrieval_pipeline.images.decode import ImageTransform, Limits, Pixels
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
 from retrieval_pipeline.ingest import embed
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport, embedded_ids, update_embeddings
-from retrieval_pipeline.storage.store import (
-    Store,
-    embedding_schema,
-    read_manifest,
-    read_quarantine,
-    read_table,
-)
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine, read_table
 from retrieval_pipeline_tests.encoders import DESCRIPTION, SPACE, MeanColour
 
 

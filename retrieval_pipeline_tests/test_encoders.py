@@ -10,7 +10,7 @@ from PIL import Image
 from retrieval_pipeline.encoders.hardware import pick_device, pick_dtype, to_tensor
 from retrieval_pipeline.encoders.load import describe, load_encoder, load_encoder_of
 from retrieval_pipeline.errors import EncoderError, VectorError
-from retrieval_pipeline.images.decode import ImageTransform
+from retrieval_pipeline.images.transform import ImageTransform
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.checkpoints import make_clip, poison
 

@@ -19,17 +19,15 @@ from PIL import Image
 
 from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import BuildError, RetrievalError, SettingsError, StoreError
-from retrieval_pipeline.images.decode import Decoded, ImageError, ImageTransform, Limits
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
-from retrieval_pipeline.index.build import Build, build_index, read_info
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import Decoded, ImageTransform
+from retrieval_pipeline.index.build import Build, read_info
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements, read_votes_file
-from retrieval_pipeline.storage.store import (
-    MANIFEST,
-    Store,
-    embedding_schema,
-    read_space,
-    read_table,
-)
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
     FORMATS,

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.cli.gallery import gallery_html
-from retrieval_pipeline.images.decode import Limits
-from retrieval_pipeline.search.searcher import Answer, Hit, Location, Query
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.results import Answer, Hit
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 60), (30, 60, 200)
 VOID = {"meta", "img", "wbr", "rect", "path"}

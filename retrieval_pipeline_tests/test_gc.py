@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.index.build import Build, build_index
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.maintenance import gc
 from retrieval_pipeline.maintenance.gc import Freed, collect
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.storage import store as store_module
-from retrieval_pipeline.storage.store import QUARANTINE, Store, write_table
+from retrieval_pipeline.storage.schemas import QUARANTINE
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
@@ -242,7 +245,7 @@ def test_wherever_it_is_killed_nothing_is_lost_and_the_next_one_finishes(
         shutil.copytree(store.home, copy.home)
         with monkeypatch.context() as patch:
             # The dead do not tidy up.
-            patch.setattr(store_module, "_sweep", lambda leftovers: None)
+            patch.setattr(store_module, "remove_all", lambda leftovers: None)
             patch.setattr(Path, "replace", strike(number))
             try:
                 collect(copy, ["a"], grace=NOW)

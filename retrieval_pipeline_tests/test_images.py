@@ -15,17 +15,11 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from retrieval_pipeline.config import ImageLimits
-from retrieval_pipeline.images import decode as images
-from retrieval_pipeline.images.decode import (
-    ImageError,
-    ImageTransform,
-    Limits,
-    Reason,
-    decode,
-    open_upright,
-    thumbnail,
-    transform_image,
-)
+from retrieval_pipeline.images import formats, transform
+from retrieval_pipeline.images.color import srgb_transform
+from retrieval_pipeline.images.decode import decode, open_upright, thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.transform import ImageTransform, shrink_limit, transform_image
 
 LIMITS = Limits()
 CLIP = ImageTransform(
@@ -149,7 +143,7 @@ def test_a_very_long_picture_is_cropped_without_resizing_all_of_it(
 ) -> None:
     image = scene(*size)
     whole = transform_image(image, CLIP)
-    monkeypatch.setattr(images, "RESIZED_PIXELS", 10_000)
+    monkeypatch.setattr(transform, "RESIZED_PIXELS", 10_000)
     assert difference(transform_image(image, CLIP), whole).max() <= 1
 
 
@@ -198,7 +192,7 @@ def test_shrinking_on_load_suits_exact_sizes_that_are_not_square(orientation: in
 
 
 def test_a_picture_is_not_shrunk_below_an_exact_size_if_it_lies_on_its_side() -> None:
-    shrinkable = images._shrinkable(replace(CLIP, resize=(50, 120), crop=None))
+    shrinkable = shrink_limit(replace(CLIP, resize=(50, 120), crop=None))
     assert shrinkable
     assert min(shrinkable(961, 481)) >= 2 * 120
 
@@ -447,7 +441,7 @@ def test_an_srgb_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture = scene(40, 30)
     np.testing.assert_array_equal(rgb(encoded(picture, "PNG", icc_profile=profile)), picture)
-    assert images._to_srgb(profile, "RGB") is None  # so that it costs no time
+    assert srgb_transform(profile, "RGB") is None  # so that it costs no time
 
 
 @pytest.mark.parametrize(
@@ -597,7 +591,7 @@ def test_an_unknown_compression_is_unsupported() -> None:
 
 
 def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_formats", lambda: ("JPEG", "PNG"))
+    monkeypatch.setattr(formats, "readable_formats", lambda: ("JPEG", "PNG"))
     with pytest.raises(ImageError, match="pillow-heif") as caught:
         decode(b"\0\0\0\x18ftypheic" + b"\0" * 40, CLIP, LIMITS)
     assert caught.value.reason == Reason.UNSUPPORTED
@@ -606,7 +600,7 @@ def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("plugin", "format"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")])
 def test_formats_of_installed_plugins_are_decoded(plugin: str, format: str) -> None:
     pytest.importorskip(plugin)
-    images._formats()
+    formats.readable_formats()
     picture = scene(48, 30)
     decoded = decode(encoded(picture, format, quality=95), REFERENCE, LIMITS)
     assert decoded.format == format
@@ -616,7 +610,7 @@ def test_formats_of_installed_plugins_are_decoded(plugin: str, format: str) -> N
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_the_orientation_of_heif_is_applied_once(orientation: int) -> None:
     pytest.importorskip("pillow_heif")
-    images._formats()
+    formats.readable_formats()
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     picture = scene(48, 30)
@@ -627,7 +621,7 @@ def test_the_orientation_of_heif_is_applied_once(orientation: int) -> None:
 
 def test_the_orientation_of_jpeg_xl_is_that_of_its_pixels_or_its_jpeg(tmp_path: Path) -> None:
     pytest.importorskip("pillow_jxl")
-    images._formats()
+    formats.readable_formats()
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     picture = scene(48, 30)

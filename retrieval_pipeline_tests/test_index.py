@@ -15,18 +15,15 @@ from retrieval_pipeline.index.autotune import (
     prepare_trial,
     with_headroom,
 )
-from retrieval_pipeline.index.build import (
-    Build,
-    build_index,
-    open_current,
-    read_info,
-    retire_builds,
-)
+from retrieval_pipeline.index.build import Build, open_current, read_info
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join
 from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.index.retention import retire_builds
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.maintenance.verify import verify
-from retrieval_pipeline.storage.store import Store, discard
+from retrieval_pipeline.storage.atomic import discard
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     clustered,

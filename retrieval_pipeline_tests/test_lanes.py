@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import Decoded, ImageError, Pixels, Reason
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
+from retrieval_pipeline.images.errors import ImageError, Reason
+from retrieval_pipeline.images.transform import Decoded, Pixels
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
 from retrieval_pipeline_tests.encoders import MeanColour
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_pipeline.errors import MapError, StoreError
-from retrieval_pipeline.index.build import Build, EncodeTexts, build_index, open_current
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.latent_map.coordinates import (
     BATCH_ROWS,
     make_map,
@@ -19,7 +20,7 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
+from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import content, random_vectors, write_manifest, write_part
 
 DIM = 16

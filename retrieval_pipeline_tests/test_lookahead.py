@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from retrieval_pipeline.lookahead import AHEAD, ordered_map
+from retrieval_pipeline.concurrency import AHEAD, ordered_map
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from retrieval_pipeline.images.decode import ImageError, Limits
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.search.look_alike import SAME, look_of
 
 LIMITS = Limits()

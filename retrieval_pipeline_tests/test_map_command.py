@@ -8,9 +8,9 @@ from PIL import Image
 from retrieval_pipeline.cli.commands.map import latent_map
 from retrieval_pipeline.config import Settings, settings_text
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.latent_map.coordinates import read_map_info
-from retrieval_pipeline.pipeline.run import update_map
+from retrieval_pipeline.pipeline.publish import update_map
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (

@@ -12,15 +12,17 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.errors import MapError
-from retrieval_pipeline.images.decode import Limits
-from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.latent_map.coordinates import make_map
 from retrieval_pipeline.latent_map.drawing import Drawing, drawing, drawing_to_order, thumbnails
 from retrieval_pipeline.latent_map.html import map_html
 from retrieval_pipeline.latent_map.picture import map_picture, tile_size
 from retrieval_pipeline.latent_map.write import write_views
 from retrieval_pipeline.progress import Quiet
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace, normalise
 from retrieval_pipeline_tests.library import (

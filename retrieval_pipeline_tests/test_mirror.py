@@ -15,10 +15,14 @@ from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage import lease
 from retrieval_pipeline.storage import sync as mirror
+from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.remote import Remote
-from retrieval_pipeline.storage.store import Store, discard, new_directory, read_manifest
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 
@@ -141,7 +145,7 @@ def test_the_claim_of_a_dead_run_ends(
     (home / "claims/manifest/dead").write(b"elsewhere, process 1")
     with pytest.raises(StoreError, match="elsewhere, process 1"), machine("first").locked():
         pass
-    monkeypatch.setattr(mirror, "STALE_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.5)
     time.sleep(1.1)  # The clock is that of the bucket, whose times are whole seconds.
     with machine("first").locked():
         assert "claims/manifest/dead" not in keys(home)
@@ -162,6 +166,7 @@ def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(
     store = machine("first")
     script = """
 import sys, time
+from retrieval_pipeline.storage import lease
 from retrieval_pipeline.storage import sync as mirror
 mirror.PUSH_SECONDS = 0.2
 from retrieval_pipeline_tests.test_mirror import Remote, Store, add_part

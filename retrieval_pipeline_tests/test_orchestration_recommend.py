@@ -10,7 +10,7 @@ from PIL import Image
 
 from retrieval_pipeline.config import load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
-from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.recommend.votes import add_judgements, undo_judgement
 from retrieval_pipeline.storage.store import Store

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.encoders.load import offline
+from retrieval_pipeline.encoders import offline
+from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import (
     BuildError,
     EncoderError,
@@ -21,9 +22,11 @@ from retrieval_pipeline.ingest import embed
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline import run as pipeline
-from retrieval_pipeline.pipeline.run import describe_encoder, index_sources, load_settings_encoder
-from retrieval_pipeline.search.searcher import Query, Searcher
-from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline_tests.checkpoints import make_clip
 from retrieval_pipeline_tests.library import settings_of
 

@@ -12,7 +12,7 @@ from retrieval_pipeline.encoders.checkpoint import Checkpoint
 from retrieval_pipeline.encoders.hardware import to_tensor
 from retrieval_pipeline.encoders.preprocessing import BOUNDED_EDGE, read_preprocessing
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import transform_image
+from retrieval_pipeline.images.transform import transform_image
 
 NORMALISED = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
 CLIP = {

@@ -7,13 +7,14 @@ import pytest
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import ann as structures
-from retrieval_pipeline.index import build as index
+from retrieval_pipeline.index import builder
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.build import BuildReport, RefusedBuildError, open_current, read_info
+from retrieval_pipeline.index.build import open_current, read_info
+from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
 from retrieval_pipeline.index.knn import Plan
-from retrieval_pipeline.pipeline import run as pipeline
+from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline import validation as acceptance
-from retrieval_pipeline.pipeline.run import update_index, use_build
+from retrieval_pipeline.pipeline.publish import update_index, use_build
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.library import (
@@ -71,8 +72,8 @@ def test_a_build_that_lost_rows_is_not_published(
     before = update(settings, BLUE)
     store = Store(settings.home)
     write_manifest(store, "b", {f"{name}.jpg": name for name in NAMES[20:39]})
-    join = index.join
-    monkeypatch.setattr(index, "join", lambda store, space, sources: join(store, space, ["a"]))
+    join = builder.join
+    monkeypatch.setattr(builder, "join", lambda store, space, sources: join(store, space, ["a"]))
     with pytest.raises(RefusedBuildError, match="holds 20 images in 20 files, the tables 39"):
         update(settings, BLUE)
     assert store.current_build() == before.build
@@ -132,7 +133,7 @@ def test_a_file_that_is_always_left_for_the_next_run_does_not_put_off_a_model(
     update(settings, BLUE)
     write_part(Store(settings.home), GREEN, "a", NAMES[:39], random_vectors(39, 24, seed=4))
     assert not update(settings, GREEN).published
-    monkeypatch.setattr(pipeline, "MAY_BE_PENDING", 1 / 40)
+    monkeypatch.setattr(publish, "MAY_BE_PENDING", 1 / 40)
     assert update(settings, GREEN).published
 
 

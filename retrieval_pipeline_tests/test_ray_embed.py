@@ -16,20 +16,20 @@ import pyarrow as pa
 import pytest
 
 from retrieval_pipeline.config import RaySettings, Settings
-from retrieval_pipeline.encoders.base import BaseEncoder, Lanes
-from retrieval_pipeline.encoders.load import Description, Encoder, describe
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Lanes
+from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
+from retrieval_pipeline.encoders.load import describe
 from retrieval_pipeline.errors import EncoderError, Stopped
-from retrieval_pipeline.images.decode import Limits, Pixels
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.ingest import embed
 from retrieval_pipeline.ingest import ray_backend as ray_embed
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
-from retrieval_pipeline.pipeline.run import (
-    describe_encoder,
-    load_settings_encoder,
-)
 from retrieval_pipeline.storage.remote import Remote
-from retrieval_pipeline.storage.store import Store, embedding_schema, read_quarantine, read_table
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_quarantine, read_table
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.library import settings_of
 

@@ -6,18 +6,15 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import SVC
 
 from retrieval_pipeline.errors import QueryError, RecommendError, StoreError
-from retrieval_pipeline.index.build import build_index
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
-from retrieval_pipeline.recommend import session as recommend
-from retrieval_pipeline.recommend.session import (
-    STRATEGIES,
-    Numbers,
+from retrieval_pipeline.recommend import svm
+from retrieval_pipeline.recommend.active_learning import STRATEGIES, Pool, next_item
+from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.recommend.svm import (
     Parameters,
-    Pool,
-    Session,
     Votes,
     cross_validate,
-    next_item,
     rank,
     train,
     tune,
@@ -26,7 +23,7 @@ from retrieval_pipeline.recommend.session import (
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
+from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     content,
     random_vectors,
@@ -100,21 +97,21 @@ def test_tuning_waits_for_enough_votes_and_never_changes_between_its_sizes() -> 
     assert tune(vectors[:20], liked[:20]) is None
     sizes = [tuning_size(liked[:count]) for count in range(301)]
     first = next(count for count, size in enumerate(sizes) if size)
-    assert min(liked[:first].sum(), (~liked[:first]).sum()) == recommend.TUNING_VOTES
+    assert min(liked[:first].sum(), (~liked[:first]).sum()) == svm.TUNING_VOTES
     assert sizes == sorted(sizes)
     assert all(size <= count < 1.3 * size for count, size in enumerate(sizes) if size)
     assert len(set(sizes)) < 12
     parameters = tune(vectors[:first], liked[:first])
     assert parameters is not None
     assert parameters == tune(vectors[:first], liked[:first])
-    assert parameters.c in recommend.C_GRID
+    assert parameters.c in svm.C_GRID
 
 
 def test_tuning_takes_the_parameters_that_rank_held_out_votes_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vectors, liked = tastes(120, share=0.4)
-    monkeypatch.setattr(recommend, "GAMMA_GRID", (1e-9, 1.0, 1e6))
+    monkeypatch.setattr(svm, "GAMMA_GRID", (1e-9, 1.0, 1e6))
     parameters = tune(vectors, liked)
     assert parameters is not None
     assert parameters.gamma == pytest.approx(1 / (DIM * vectors.var()))
@@ -224,7 +221,7 @@ def test_a_ranking_in_chunks_is_the_whole_ranking(monkeypatch: pytest.MonkeyPatc
     assert model is not None
     wanted = np.arange(500) >= 80
     whole, scores = rank(model, lambda numbers: vectors[numbers], wanted, 1_000)
-    monkeypatch.setattr(recommend, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(svm, "CHUNK_ROWS", 7)
     few, _ = rank(model, lambda numbers: vectors[numbers], wanted, 50)
     assert sorted(whole) == list(range(80, 500))
     assert (np.diff(scores) <= 0).all()
@@ -348,7 +345,7 @@ def test_a_picture_set_aside_is_not_shown_again(searcher: Searcher) -> None:
     }
 
 
-def _next_and_set_aside(session: Session) -> recommend.Picture | None:
+def _next_and_set_aside(session: Session) -> Picture | None:
     picture = session.next()
     if picture is not None:
         session.set_aside(picture)

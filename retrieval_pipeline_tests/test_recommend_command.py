@@ -18,8 +18,8 @@ from retrieval_pipeline.cli.commands.recommend import recommend
 from retrieval_pipeline.cli.main import cli
 from retrieval_pipeline.config import settings_text
 from retrieval_pipeline.errors import RecommendError, StoreError
-from retrieval_pipeline.index.build import build_index
-from retrieval_pipeline.recommend.session import STRATEGIES
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.recommend.active_learning import STRATEGIES
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace

@@ -1,17 +1,14 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline.search.relevance import (
-    BLOCK,
+from retrieval_pipeline.index.score_statistics import (
     Background,
-    Judge,
-    Mixture,
     Spread,
-    Values,
     measure_background,
     noise_of,
-    relevance_of,
 )
+from retrieval_pipeline.search.relevance import BLOCK, Judge, Mixture, relevance_of
+from retrieval_pipeline.vectors import Values
 from retrieval_pipeline_tests.library import random_vectors
 
 NOTHING = np.empty(0)

@@ -8,14 +8,18 @@ import pytest
 from retrieval_pipeline.cli.text import index_report
 from retrieval_pipeline.config import Source, load_settings
 from retrieval_pipeline.errors import SettingsError, SourceError
-from retrieval_pipeline.images.decode import Decoded, ImageError, ImageTransform, Limits, thumbnail
+from retrieval_pipeline.images.decode import thumbnail
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import Decoded, ImageTransform
 from retrieval_pipeline.ingest.crawl import update_manifest, walk
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.pipeline.run import index_sources
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.remote import Remote, RemoteError
-from retrieval_pipeline.storage.store import Store, read_manifest
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
 
 Bucket = Callable[[str], str]
 

@@ -9,7 +9,8 @@ import pytest
 
 from retrieval_pipeline.config import SavedQuery, Settings, load_settings
 from retrieval_pipeline.errors import QueryError, SettingsError, StoreError
-from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
 from retrieval_pipeline.search.searcher import Searcher

@@ -9,13 +9,16 @@ from PIL import Image
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError, QueryError, VectorError
-from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
 from retrieval_pipeline.search import searcher as search
-from retrieval_pipeline.search.query import weighted
-from retrieval_pipeline.search.searcher import Query, Searcher
-from retrieval_pipeline.storage.store import MANIFEST, Store, embedding_schema, write_table
+from retrieval_pipeline.search.query import Query, weighted
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.library import (
     content,

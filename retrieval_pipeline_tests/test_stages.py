@@ -1,4 +1,5 @@
-from retrieval_pipeline.ingest.bottleneck import Stage, Timings
+from retrieval_pipeline.concurrency import Stage
+from retrieval_pipeline.ingest.bottleneck import Timings
 
 
 def timings(

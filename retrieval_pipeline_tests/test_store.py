@@ -8,17 +8,10 @@ import pyarrow as pa
 import pytest
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.storage.store import (
-    MANIFEST,
-    Store,
-    embedding_schema,
-    new_directory,
-    read_manifest,
-    read_space,
-    read_table,
-    replacing,
-    write_table,
-)
+from retrieval_pipeline.storage.atomic import new_directory, replacing
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
 from retrieval_pipeline.vectors import VectorSpace
 
 SPACE = VectorSpace("some/model", "r1", 4, "p")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images.decode import ImageError, Limits, thumbnail
+from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.rendering.terminal_image import (
     PIXELS,
     picture_sequence,

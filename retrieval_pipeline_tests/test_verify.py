@@ -10,20 +10,16 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.index.build import build_index, open_current
+from retrieval_pipeline.encoders.from_settings import describe_encoder
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.maintenance import repair as repair_module
 from retrieval_pipeline.maintenance.repair import repair
 from retrieval_pipeline.maintenance.verify import Finding, check_builds, verify
-from retrieval_pipeline.pipeline.run import describe_encoder, update_map
-from retrieval_pipeline.storage.store import (
-    MANIFEST,
-    QUARANTINE,
-    Store,
-    embedding_schema,
-    read_manifest,
-    read_table,
-    write_table,
-)
+from retrieval_pipeline.pipeline.publish import update_map
+from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_table, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline_tests.library import (
     content,

@@ -11,10 +11,11 @@ import torch
 import transformers
 from PIL import Image
 
+from retrieval_pipeline.encoders import clip as clip_module
 from retrieval_pipeline.encoders import fused_vision as vision
+from retrieval_pipeline.encoders import hardware
 from retrieval_pipeline.encoders.fused_vision import LEAST_COSINE, fused_tower
-from retrieval_pipeline.encoders.load import clip as clip_module
-from retrieval_pipeline.encoders.load import hardware, load_encoder
+from retrieval_pipeline.encoders.load import load_encoder
 from retrieval_pipeline_tests.checkpoints import (
     SMALL_PICTURES,
     make_chinese_clip,

@@ -8,10 +8,11 @@ from pathlib import Path
 from retrieval_pipeline.cli.gallery import gallery_html
 from retrieval_pipeline.config import FILE_NAME, Settings, load_settings, settings_text
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.paths import printable
-from retrieval_pipeline.search.searcher import Query, Searcher
-from retrieval_pipeline.storage.store import replacing
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.atomic import replacing
 
 # Only real photographs; the packages also carry drawings, masks and test patterns.
 PHOTOS = {

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.searcher import Answer, Query
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.results import Answer
 
 
 def gallery_html(answers: Sequence[Answer], limits: Limits, *, title: str | None = None) -> str:

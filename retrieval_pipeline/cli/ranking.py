@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.session import Picture, Session
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html

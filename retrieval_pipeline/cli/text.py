@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.storage.remote import Remote
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
     from retrieval_pipeline.pipeline.run import IndexReport
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
+    from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.saved_queries import SavedAnswer
-    from retrieval_pipeline.search.searcher import Answer
-
+from retrieval_pipeline.maintenance.status import search_line
 
 # Seconds of embedding after which people want to know what it was that took so long.
 WORTH_A_HINT = 20.0
@@ -40,32 +40,6 @@ def answer_text(answer: Answer, *, heading: bool) -> str:
     if not answer.hits:
         lines.append("nothing here looks like that")
     return "\n".join(lines)
-
-
-def answer_json(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
-    return {
-        "query": str(answer.query),
-        "model": answer.model,
-        "build": answer.build,
-        "hits": [
-            {
-                "content_id": hit.content_id,
-                "path": str(hit.path),
-                "source": hit.source,
-                "score": round(hit.score, 6),
-                "relevance": round(hit.relevance, 6),
-                "width": hit.width,
-                "height": hit.height,
-                "alike": hit.alike,
-                "locations": [
-                    {"source": place.source, "path": place.path} for place in hit.locations
-                ],
-            }
-            for hit in answer.hits
-        ],
-        "timings_ms": answer.timings_ms,
-    }
 
 
 def answer_explanation(answer: Answer) -> str:
@@ -99,23 +73,6 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
         else "no picture is there twice"
     )
     return "\n".join(lines)
-
-
-def duplicates_json(groups: Sequence[DuplicateGroup]) -> list[list[dict[str, Any]]]:
-    """Return the JSON array of groups, each an array of pictures; the first is the one to keep."""
-    return [
-        [
-            {
-                "content_id": picture.content_id,
-                "cosine": round(picture.cosine, 6),
-                "width": picture.width,
-                "height": picture.height,
-                "paths": [str(path) for path in picture.paths],
-            }
-            for picture in group.pictures
-        ]
-        for group in groups
-    ]
 
 
 def index_report(report: IndexReport) -> str:
@@ -204,48 +161,6 @@ def status_text(status: LibraryStatus) -> str:
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
     return "\n".join(lines)
-
-
-def search_line(info: BuildInfo) -> str:
-    """Say how a build is searched, what that finds, and on what it was tried."""
-    calibration = info.calibration
-    line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
-    if calibration.plan.kind == "codes":
-        line = f"{line} (where many queries are asked, with faiss; else the projected scan)"
-    if not calibration.image_queries:
-        return line
-    chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
-    tried = f"{calibration.image_queries} pictures, {calibration.text_queries} texts"
-    return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
-
-
-def status_json(status: LibraryStatus) -> dict[str, Any]:
-    """Return the JSON object of `retrieval status`."""
-    info = status.info
-    return {
-        "home": str(status.home),
-        "model": status.model,
-        "build": status.build.name if status.build else None,
-        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
-        "recall_at_10": info.recall_at_10 if info else None,
-        "problem": status.problem,
-        "sources": [
-            {
-                "name": source.name,
-                "path": str(source.path),
-                "reachable": source.reachable,
-                "files": source.files,
-                "images": source.images,
-                "bytes": source.bytes,
-                "embedded": source.embedded,
-                "pending": source.pending,
-                "quarantined": source.quarantined,
-                "unreadable": source.unreadable,
-                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
-            }
-            for source in status.sources
-        ],
-    }
 
 
 def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:

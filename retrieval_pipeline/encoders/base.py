@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrieval_pipeline.encoders.hardware import is_device_failure, is_out_of_memory
 from retrieval_pipeline.errors import EncoderError, VectorError
-from retrieval_pipeline.images.decode import ImageTransform, Pixels, transform_image
+from retrieval_pipeline.images.transform import ImageTransform, Pixels, transform_image
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors, normalise
 
 logger = logging.getLogger(__name__)

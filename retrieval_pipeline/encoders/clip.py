@@ -32,7 +32,7 @@ from retrieval_pipeline.encoders.hardware import (
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.encoders.preprocessing import Preprocessing, read_preprocessing
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import ImageTransform, Pixels
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:

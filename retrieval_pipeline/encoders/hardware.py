@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from retrieval_pipeline.cores import available_cores
+from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import ImageTransform, Pixels
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
 
 if TYPE_CHECKING:
     import torch

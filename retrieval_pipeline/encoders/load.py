@@ -1,14 +1,13 @@
 """Encoders by name: "offline", or a CLIP-family checkpoint as a hub id or a local directory."""
 
 import importlib
-from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import get_args
 
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import EncodeTexts, VectorSpace
 
 __all__ = [
     "Description",
@@ -20,7 +19,6 @@ __all__ = [
     "load_text_encoder_of",
 ]
 
-EncodeTexts = Callable[[Sequence[str]], Vectors]
 
 # Models with a module of their own; every other name is a checkpoint for clip.py. A module offers
 # describe(model, revision, precision) and load(model, revision, device, precision).

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_pipeline.blas import one_blas_thread
+from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.encoders.base import warn_of_cut_texts
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, weight_files
 from retrieval_pipeline.encoders.numpy_layers import (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_pipeline.blas import one_blas_thread
+from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.encoders.base import warn_of_cut_texts
 from retrieval_pipeline.encoders.numpy_layers import (
     Tokens,

@@ -25,7 +25,7 @@ from retrieval_pipeline.encoders.hardware import (
 )
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import ImageTransform, Pixels
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 
 if TYPE_CHECKING:

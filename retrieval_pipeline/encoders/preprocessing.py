@@ -14,7 +14,7 @@ from retrieval_pipeline.encoders.checkpoint import IMAGE_CONFIGS, Checkpoint
 from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import ImageTransform
+from retrieval_pipeline.images.transform import ImageTransform
 
 _RESIZES = {"do_resize", "size", "resample", "do_normalize", "image_mean", "image_std"}
 _CROPS = {"do_center_crop", "crop_size"}

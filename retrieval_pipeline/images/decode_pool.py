@@ -24,18 +24,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from retrieval_pipeline.cores import available_cores
+from retrieval_pipeline.concurrency import Stage, available_cores
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.images.decode import (
-    Decoded,
-    Fit,
-    ImageError,
-    ImageTransform,
-    Limits,
-    Reason,
-)
 from retrieval_pipeline.images.decode_worker import HEADER
-from retrieval_pipeline.ingest.bottleneck import Stage
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.storage.remote import Place
 
 # Jobs in flight or decoded and waiting for the consumer, for each worker: enough that none waits

@@ -17,14 +17,9 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_pipeline.images.decode import (
-    Fit,
-    ImageError,
-    ImageTransform,
-    Limits,
-    decode,
-    read_bytes,
-)
+from retrieval_pipeline.images.decode import decode, read_bytes
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.storage.remote import Place, Remote
 

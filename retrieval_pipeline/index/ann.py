@@ -33,7 +33,6 @@ from retrieval_pipeline.index.knn import (
     COMPONENTS,
     SCAN,
     Nearest,
-    Numbers,
     Projection,
     Trees,
     principal_components,
@@ -42,7 +41,7 @@ from retrieval_pipeline.index.knn import (
 from retrieval_pipeline.index.quantization import Codes, write_codes
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 # Builds take over what others have made with these: who changes one raises index.FORMAT.
 METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.

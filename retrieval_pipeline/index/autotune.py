@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from retrieval_pipeline.blas import one_blas_thread
-from retrieval_pipeline.index.knn import SCAN, Nearest, Numbers, Plan, largest, rows_of
-from retrieval_pipeline.vectors import Vectors, normalise
+from retrieval_pipeline.concurrency import one_blas_thread
+from retrieval_pipeline.index.knn import SCAN, Nearest, Plan, largest, rows_of
+from retrieval_pipeline.vectors import Numbers, Vectors, normalise
 
 # Up to here a scan takes some tenths of a millisecond: nothing can be gained.
 SMALL = 2_000

@@ -1,27 +1,16 @@
-"""Embeddings -> build: write an immutable index, check it, open it, retire old ones.
-
-A build is one directory: `items.arrow` (what each item is, with its full vector), `vectors.annoy`
-(the search trees), `build.json` (what all files must be, and how the build is best searched),
-`vocabulary.npy` (the vectors of common words) and what else `structures.py` writes. Annoy crashes
-the process on a file that is not what it expects, so nothing is loaded before it agrees with
-build.json.
-"""
+"""One build of the index: what it consists of, checking it, opening it, asking it."""
 
 import contextlib
 import fcntl
 import functools
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
@@ -29,48 +18,33 @@ from pydantic_core import from_json
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index.ann import (
     ANNOY,
-    BASIS,
-    CODES,
     METRIC,
     PLACES,
-    TREES,
     Former,
     Structures,
     TreeFacts,
     map_nearest,
     not_as_said,
-    take_over,
-    write_structures,
 )
 from retrieval_pipeline.index.autotune import Calibration
 from retrieval_pipeline.index.items import (
-    Joined,
     as_matrix,
     items_schema,
-    join,
-    one_chunk,
-    write_items,
 )
-from retrieval_pipeline.index.knn import COMPONENTS, Nearest, Numbers, Plan, rows_of, spread
-from retrieval_pipeline.index.quantization import require_codes
+from retrieval_pipeline.index.knn import Nearest, Plan, spread
+from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Background
 from retrieval_pipeline.index.vocabulary import words
-from retrieval_pipeline.progress import Progress, Quiet
-from retrieval_pipeline.search.relevance import SAMPLE_PICTURES, Background, measure_background
+from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.storage.store import Store, discard, new_directory, replacing
-from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.sync import CHECKED
+from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 
 FORMAT = 4
-RECALL = 0.99  # The target where the settings name no other.
-# How long a replaced build stays, so that whoever is about to open it still can.
-GRACE = timedelta(hours=1)
 
 ITEMS = "items.arrow"
 VOCABULARY = "vocabulary.npy"
 INFO = "build.json"
-CHECKED = "checked.json"
-
-EncodeTexts = Callable[[Sequence[str]], Vectors]
 
 
 class FileFacts(BaseModel):
@@ -128,230 +102,17 @@ class BuildInfo(BaseModel):
         return self.calibration.recall_at_10
 
 
-@dataclass(frozen=True)
-class BuildReport:
-    """The current build after an update.
-
-    Attributes:
-        build: Its directory.
-        info: What it is.
-        published: Whether it became the current one now.
-        kept: Why it stayed the current one although there is something newer; "" if there is not.
-    """
-
-    build: Path
-    info: BuildInfo
-    published: bool
-    kept: str = ""
-
-
 class OtherVersionError(BuildError):
     """A build that another version of this program wrote; it may be whole."""
 
 
-class RefusedBuildError(BuildError):
-    """A new build did not pass its checks; the one before it goes on answering."""
-
-    def __init__(self, checks: Sequence[Check]) -> None:
-        self.checks = tuple(checks)
-        failed = "; ".join(check.found for check in checks if not check.passed)
-        super().__init__(
-            f"the new index was not published, since {failed}. The index before it, if there is "
-            "one, goes on answering"
-        )
-
-
-def build_index(
-    store: Store,
-    space: VectorSpace,
-    sources: Sequence[str],
-    *,
-    recall: float = RECALL,
-    codes: bool = False,
-    encode_texts: EncodeTexts | None = None,
-    accept: Callable[["Build"], Sequence[Check]] | None = None,
-    progress: Progress | None = None,
-) -> BuildReport:
-    """Write and publish a build of `sources`, unless there is one of the same inputs.
-
-    Args:
-        store: Where tables and builds are.
-        space: Whose embeddings to index.
-        sources: Whose manifests to index.
-        recall: The recall at 10 that the way of searching must reach when it is measured.
-        codes: Whether to write codes for faiss and try how fast they are.
-        encode_texts: Encodes the vocabulary where no build of this space has it yet. Without it
-            the build knows no words: it is calibrated with queries like pictures alone.
-        accept: Checks a build, opened as readers open it, before it is published.
-        progress: Told about stages and items.
-
-    Raises:
-        BuildError: There is nothing to index, or faiss is not installed for `codes`.
-        RefusedBuildError: A check failed; nothing was published.
-        StoreError: A table is damaged or the build cannot be written.
-        VectorError: A stored vector is not of unit length.
-    """
-    progress = progress or Quiet()
-    if codes:
-        require_codes()
-    joined = join(store, space, sources)
-    if not len(joined):
-        raise BuildError(
-            "there is nothing to index: no source has an image that could be embedded. "
-            "`retrieval status` shows what was found"
-        )
-    inputs = joined.digest(
-        FORMAT, TREES, COMPONENTS, recall, codes, _vocabulary_digest(), space.key
-    )
-    if (same := _same_build(store, space, inputs)) is not None:
-        published = same != current_or_none(store)
-        if published:
-            store.publish(same)
-        return BuildReport(same, read_info(same), published)
-    texts = _vocabulary(store, space, encode_texts)
-    write = functools.partial(
-        _write_build, store, space, joined, inputs, recall, codes, texts, accept, progress
-    )
-    former = _open_former(store, space, recall, codes, texts)
-    try:
-        return write(former)
-    except RefusedBuildError:
-        if former is None:
-            raise
-        # It may be for what it took over.
-        return write(None)
-
-
-def _write_build(
-    store: Store,
-    space: VectorSpace,
-    joined: Joined,
-    inputs: str,
-    recall: float,
-    codes: bool,
-    texts: Vectors | None,
-    accept: Callable[["Build"], Sequence[Check]] | None,
-    progress: Progress,
-    former: "Build | None",
-) -> BuildReport:
-    """Write, check and publish a build, which takes over what it can from `former`."""
-    started = time.monotonic()
-    created_at = datetime.now(UTC)
-    # Names sort by age, also those of one second.
-    build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
-    with new_directory(build) as directory:
-        progress.start("writing the index", len(joined), "images")
-        for count in write_items(joined, space, directory / ITEMS, directory / "scratch"):
-            progress.advance(count)
-        progress.finish()
-        matrices = _matrices(_map_items(directory / ITEMS), space.dim)
-        if texts is not None:
-            np.save(directory / VOCABULARY, texts)
-        structures = None
-        if former is not None:
-            content_ids = one_chunk(joined.table["content_id"])
-            structures = take_over(directory, matrices, content_ids, texts, former.kept, progress)
-        if structures is None:
-            structures = write_structures(directory, matrices, texts, recall, codes, progress)
-        flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
-        info = BuildInfo(
-            format=FORMAT,
-            created_at=created_at,
-            inputs=inputs,
-            model=space.model,
-            revision=space.revision,
-            dim=space.dim,
-            preprocessing=space.preprocessing,
-            metric=METRIC,
-            trees=structures.trees,
-            tree_components=structures.components,
-            items=len(joined),
-            locations=len(flat_sources),
-            sources={
-                entry["values"]: entry["counts"]
-                for entry in pc.value_counts(flat_sources).to_pylist()
-            },
-            calibration=structures.calibration,
-            background=measure_background(_sample(matrices), texts),
-            vocabulary=None if texts is None else _vocabulary_digest(),
-            build_seconds=round(time.monotonic() - started, 3),
-            files={
-                file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
-                for file in sorted(directory.iterdir())
-            },
-        )
-        stamp = {name: _identity(directory / name, facts) for name, facts in info.files.items()}
-        _write_stamp(directory, stamp)
-        _write_info(directory, info)
-        if accept is not None:
-            progress.start("checking the index", None, "")
-            checks = tuple(accept(Build.open(directory)))
-            progress.finish()
-            if not all(check.passed for check in checks):
-                raise RefusedBuildError(checks)
-            info = info.model_copy(update={"checks": checks})
-            _write_info(directory, info)
-    store.publish(build)
-    retire_builds(store)
-    return BuildReport(build, info, published=True)
-
-
-def _open_former(
-    store: Store, space: VectorSpace, recall: float, codes: bool, texts: Vectors | None
-) -> "Build | None":
-    """Open the current build if the next one may take over how it is searched."""
-    with contextlib.suppress(BuildError, StoreError):
-        build = open_current(store)
-        info = build.info
-        vocabulary = None if texts is None else _vocabulary_digest()
-        # Only a projection has codes.
-        with_codes = CODES in info.files or (codes and BASIS not in info.files)
-        found = info.space, info.calibration.target, with_codes, info.vocabulary
-        if found == (space, recall, codes, vocabulary):
-            return build
-    return None
-
-
-def _sample(matrices: list[Vectors]) -> Vectors:
-    return rows_of(matrices, spread(sum(map(len, matrices)), SAMPLE_PICTURES))
-
-
-def _vocabulary(
-    store: Store, space: VectorSpace, encode_texts: EncodeTexts | None
-) -> Vectors | None:
-    """Return the vectors of `vocabulary.words()`, from an earlier build of the space if it can."""
-    for build in reversed(store.builds(space)):
-        try:
-            info = read_info(build)
-            if info.vocabulary == _vocabulary_digest():
-                _check_files(build, info)
-                known: Vectors = np.load(build / VOCABULARY)
-                return known
-        except BuildError:
-            continue
-    if encode_texts is None:
-        return None
-    return check_vectors(encode_texts(words()), space.dim, "vocabulary")
-
-
-def _vocabulary_digest() -> str:
+def vocabulary_digest() -> str:
+    """Return the hash of the vocabulary: a build with another one has other vectors of words."""
     return blake3("\n".join(words()).encode()).hexdigest(length=16)
 
 
-def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
-    """Return a build that was made from the same inputs and is whole; the current one first."""
-    current = current_or_none(store)
-    newest_first = reversed(store.builds(space))
-    for build in sorted(newest_first, key=lambda build: build != current):
-        with contextlib.suppress(BuildError):
-            info = read_info(build)
-            if info.inputs == inputs:
-                _check_files(build, info)
-                return build
-    return None
-
-
-def _write_info(directory: Path, info: BuildInfo) -> None:
+def write_info(directory: Path, info: BuildInfo) -> None:
+    """Write build.json into the directory of a build that is not published yet."""
     (directory / INFO).write_text(info.model_dump_json(indent=2), encoding="utf-8")
 
 
@@ -375,7 +136,7 @@ def read_info(build: Path) -> BuildInfo:
         raise BuildError(f"{build / INFO}: damaged ({what}): run `retrieval index`") from None
 
 
-def _check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
+def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
     """Compare every file with build.json; one that was hashed before and is the same file passes.
 
     Raises:
@@ -388,7 +149,7 @@ def _check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
         file = build / name
         try:
             whole = file.stat().st_size == facts.size and (
-                known.get(name) == _identity(file, facts)
+                known.get(name) == file_identity(file, facts)
                 or content_id_of_file(file) == facts.blake3
             )
         except OSError as error:
@@ -397,14 +158,14 @@ def _check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
             raise BuildError(
                 f"{file}: not as build.json says, so not loaded: run `retrieval index`"
             )
-    stamp = {name: _identity(build / name, facts) for name, facts in info.files.items()}
+    stamp = {name: file_identity(build / name, facts) for name, facts in info.files.items()}
     if stamp != known:
         # Without it the next reader hashes again; a store on a read-only disk can do no better.
         with contextlib.suppress(StoreError):
-            _write_stamp(build, stamp)
+            write_stamp(build, stamp)
 
 
-def _identity(file: Path, facts: FileFacts) -> list[int | str]:
+def file_identity(file: Path, facts: FileFacts) -> list[int | str]:
     """Return what tells that a file is still the one that had this hash."""
     stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino, facts.blake3]
@@ -419,19 +180,30 @@ def _read_stamp(build: Path) -> dict[str, object]:
     return stamp if isinstance(stamp, dict) else {}
 
 
-def _write_stamp(build: Path, stamp: dict[str, list[int | str]]) -> None:
+def write_stamp(build: Path, stamp: dict[str, list[int | str]]) -> None:
+    """Note which files of a build were hashed, so that they are not hashed again unchanged.
+
+    Raises:
+        StoreError: The file system refused.
+    """
     with replacing(build / CHECKED) as temporary:
         temporary.write_text(json.dumps(stamp), encoding="utf-8")
 
 
-def _map_items(file: Path) -> pa.Table:
+def map_items(file: Path) -> pa.Table:
+    """Map items.arrow into memory; its columns are those of `items_schema` if it is sound.
+
+    Raises:
+        BuildError: It is missing or no Arrow file.
+    """
     try:
         return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     except (pa.ArrowException, OSError) as error:
         raise BuildError(f"{file}: {error}: run `retrieval index`") from None
 
 
-def _matrices(items: pa.Table, dim: int) -> list[Vectors]:
+def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
+    """View the embeddings of items as float32 matrices (n, dim), one for each record batch."""
     return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
 
 
@@ -460,11 +232,11 @@ class Build:
         """
         hold = _hold(path)
         info = read_info(path)
-        _check_files(path, info, rehash=rehash)
-        items = _map_items(path / ITEMS)
+        check_files(path, info, rehash=rehash)
+        items = map_items(path / ITEMS)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise not_as_said(path / ITEMS)
-        matrices = _matrices(items, info.dim)
+        matrices = item_matrices(items, info.dim)
         nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
         return cls(path, info, items, nearest, hold)
 
@@ -588,69 +360,3 @@ def list_builds(store: Store) -> dict[Path, BuildInfo | str]:
         except BuildError as error:
             builds[build] = str(error)
     return builds
-
-
-def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
-    """Remove the old builds that no process has open, and return them.
-
-    Raises:
-        StoreError: One cannot be removed.
-    """
-    return [build for build in old_builds(store, grace) if remove_build(build)]
-
-
-def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
-    """Return the builds that were replaced longer than `grace` ago.
-
-    Never the current one, nor the newest other one of each space, to which people can go back.
-
-    Raises:
-        StoreError: CURRENT is damaged.
-    """
-    current = store.current_build()
-    spaces: dict[Path, list[Path]] = {}
-    for build in store.all_builds():
-        spaces.setdefault(build.parent, []).append(build)
-    old = []
-    for builds in spaces.values():
-        others = [build for build in builds if build != current]
-        for build in others[:-1]:
-            successor = builds[builds.index(build) + 1]
-            replaced = datetime.fromtimestamp(successor.stat().st_mtime, UTC)
-            if datetime.now(UTC) - replaced >= grace:
-                old.append(build)
-    return old
-
-
-def remove_build(build: Path) -> bool:
-    """Remove a build unless a process has it open; tell whether it went.
-
-    Raises:
-        StoreError: The file system refused.
-    """
-    with _let_go(build) as free:
-        if free:
-            discard(build)
-    return free
-
-
-def is_open(build: Path) -> bool:
-    """Tell whether a process has the build open."""
-    with _let_go(build) as free:
-        return not free
-
-
-@contextlib.contextmanager
-def _let_go(build: Path) -> Iterator[bool]:
-    """Tell whether nobody has the build open, and let nobody open it meanwhile."""
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context((build / INFO).open("rb"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:
-            # It is not whole, or the file system knows no locks (see `_hold`).
-            yield True
-        else:
-            yield True

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
-from retrieval_pipeline.storage.store import Store, embedding_schema, read_manifest, read_table
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 
 # Rows of one Arrow record batch: 200 MB at 768 dimensions, scanned as one matrix product.

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from annoy import AnnoyIndex
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.items import BATCH_ROWS
 from retrieval_pipeline.index.quantization import Codes
-from retrieval_pipeline.vectors import Vectors
-
-Numbers = npt.NDArray[np.int64]
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 # The principal components that stand for a vector: at a million items a scan reads a sixth of
 # what 768 dimensions take, and Annoy's file is a sixth as large.

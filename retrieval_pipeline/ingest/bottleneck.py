@@ -3,31 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from retrieval_pipeline.concurrency import Stage
+
 # The processors are the limit when the stages keep them so busy.
 FULL = 0.8
 # Tables are written seldom; if it takes more than this share of the time, the disk is slow.
 SLOW_WRITING = 0.3
 # A worker that computes for less than this share of its time waits for something else.
 IDLE = 0.5
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the threads or processes of a stage did together.
-
-    Attributes:
-        width: How many there were.
-        busy: Seconds in which they had work, summed over them.
-        computing: Seconds of processor time that it took.
-    """
-
-    width: int
-    busy: float
-    computing: float
-
-    def __sub__(self, earlier: "Stage") -> "Stage":
-        """Return what was done since."""
-        return Stage(self.width, self.busy - earlier.busy, self.computing - earlier.computing)
 
 
 @dataclass(frozen=True)

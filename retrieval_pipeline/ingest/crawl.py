@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from retrieval_pipeline.concurrency import ordered_map
 from retrieval_pipeline.config import Source
 from retrieval_pipeline.errors import SourceError, Stopped
-from retrieval_pipeline.lookahead import ordered_map
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.remote import Place, Remote, RemoteError
-from retrieval_pipeline.storage.store import MANIFEST, Store, read_manifest, write_table
+from retrieval_pipeline.storage.schemas import MANIFEST
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, write_table
 
 # What systems and devices keep for themselves; nobody's pictures.
 SYSTEM_FOLDERS = frozenset(

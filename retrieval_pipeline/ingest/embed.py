@@ -13,20 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.cores import available_cores
-from retrieval_pipeline.encoders.load import Description, Encoder
+from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
-from retrieval_pipeline.images.decode import ImageError, Limits, Reason
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress, Quiet
-from retrieval_pipeline.storage.store import (
-    QUARANTINE,
-    Store,
-    embedding_schema,
+from retrieval_pipeline.storage.schemas import QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import (
     read_manifest,
     read_quarantine,
     read_table,

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
-from retrieval_pipeline.encoders.load import Encoder
+from retrieval_pipeline.concurrency import Stage, ordered_map
+from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import VectorError
-from retrieval_pipeline.images.decode import Decoded, ImageError, Reason
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
-from retrieval_pipeline.ingest.bottleneck import Stage
-from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.images.errors import ImageError, Reason
+from retrieval_pipeline.images.transform import Decoded
 from retrieval_pipeline.vectors import Vectors
 
 # Batches for each lane: one that it works on and one that it takes next. A GPU's are large.

@@ -19,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_pipeline.config import RaySettings
-from retrieval_pipeline.encoders.load import Description, Encoder
+from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.images.decode import Decoded, ImageError, ImageTransform, Limits, Reason
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.transform import Decoded, ImageTransform
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.vectors import VectorSpace

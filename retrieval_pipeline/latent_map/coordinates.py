@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.errors import MapError, StoreError
 from retrieval_pipeline.index.build import Build
-from retrieval_pipeline.index.knn import Numbers
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.latent_map.clusters import KMEANS_SAMPLE, Clusters, find_clusters, sample
 from retrieval_pipeline.latent_map.pca import (
@@ -27,8 +26,10 @@ from retrieval_pipeline.latent_map.pca import (
     fit_basis,
 )
 from retrieval_pipeline.progress import Progress, Quiet
-from retrieval_pipeline.storage.store import Store, read_table, replacing, write_table
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_table, write_table
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 FORMAT = 1
 # Vectors in memory at a time: 50 MB at 768 dimensions.

@@ -14,16 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.concurrency import ordered_map
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import MapError
-from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
-from retrieval_pipeline.lookahead import ordered_map
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.search.filters import location_test
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors
@@ -220,24 +222,22 @@ def drawing_to_order(
     return drawing(latent, searcher.settings, query=query, scores=scores, colour_by=colour_by)
 
 
-def thumbnails(
-    drawing: Drawing, size: int, limits: images.Limits, progress: Progress
-) -> dict[int, bytes]:
+def thumbnails(drawing: Drawing, size: int, limits: Limits, progress: Progress) -> dict[int, bytes]:
     """Return WebP thumbnails, of `size` pixels at most, of images spread over the map, by row.
 
     They come in the order of importance; images that cannot be shown are left out.
     """
     rows = drawing.latent.from_coarse_to_fine()[:THUMBNAILS].tolist()
 
-    def thumbnail(row: int) -> bytes | None:
+    def small_copy(row: int) -> bytes | None:
         try:
-            return images.thumbnail(drawing.file(row), size, limits)
-        except images.ImageError:
+            return thumbnail(drawing.file(row), size, limits)
+        except ImageError:
             return None
 
     progress.start("drawing the map", len(rows), "thumbnails")
     made = {}
-    for row, data in zip(rows, ordered_map(thumbnail, rows, threads=THREADS), strict=True):
+    for row, data in zip(rows, ordered_map(small_copy, rows, threads=THREADS), strict=True):
         if data is not None:
             made[row] = data
         progress.advance()

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
-from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.drawing import Drawing, Group
 from retrieval_pipeline.paths import printable
@@ -57,7 +58,7 @@ def tile_size(count: int, size: tuple[int, int]) -> int:
 
 
 def map_picture(
-    drawing: Drawing, thumbnails: Mapping[int, bytes], limits: images.Limits, size: tuple[int, int]
+    drawing: Drawing, thumbnails: Mapping[int, bytes], limits: Limits, size: tuple[int, int]
 ) -> Image.Image:
     """Draw the map.
 
@@ -78,7 +79,7 @@ def map_picture(
     _draw_axes(draw, drawing, frame, low, high, tile)
     _draw_points(draw, places, colours, frame)
     for row in _apart(places, list(thumbnails), tile):
-        small = images.open_upright(thumbnails[row], limits)
+        small = open_upright(thumbnails[row], limits)
         _draw_tile(picture, draw, small, places[row], colours[row], tile, frame)
     if drawing.colour_by != "source":
         _draw_names(draw, drawing, places, frame)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.latent_map.drawing import Drawing, thumbnails
 from retrieval_pipeline.latent_map.html import map_html
 from retrieval_pipeline.latent_map.picture import map_picture, tile_size
 from retrieval_pipeline.progress import Progress
-from retrieval_pipeline.storage.store import replacing
+from retrieval_pipeline.storage.atomic import replacing
 
 # Of the original's picture, in pixels: width, height.
 DEFAULT_SIZE = (4096, 2048)

@@ -16,19 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.index.build import GRACE, is_open, old_builds, remove_build
+from retrieval_pipeline.index.retention import GRACE, is_open, old_builds, remove_build
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
-from retrieval_pipeline.storage.store import (
-    Store,
-    discard,
-    embedding_schema,
-    merged_part,
-    parts_in,
-    read_manifest,
-    read_space,
-    read_table,
-    write_table,
-)
+from retrieval_pipeline.storage.atomic import discard
+from retrieval_pipeline.storage.parts import merged_part, parts_in
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
 from retrieval_pipeline.vectors import VectorSpace
 
 # Parts are merged up to so many rows: 100 MB of 768 dimensions, in memory while they are written.

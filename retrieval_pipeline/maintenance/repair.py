@@ -13,27 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.maintenance.verify import verify
-from retrieval_pipeline.pipeline.run import (
-    describe_encoder,
-    load_settings_encoder,
-    update_index,
-    update_map,
-)
+from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.progress import Progress
-from retrieval_pipeline.storage.store import (
-    MANIFEST,
-    Store,
-    discard,
-    embedding_schema,
-    read_space,
-    read_table,
-    write_table,
-)
+from retrieval_pipeline.storage.atomic import discard
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_space, read_table, write_table
 from retrieval_pipeline.vectors import UNIT_TOLERANCE, VectorSpace
 
 

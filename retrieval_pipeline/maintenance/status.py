@@ -1,9 +1,12 @@
 """What is indexed, by which model, how fresh, and what failed."""
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -13,8 +16,14 @@ from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.remote import Place
-from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retrieval_pipeline.index.build import BuildInfo
 
 
 @dataclass(frozen=True)
@@ -111,3 +120,45 @@ def _source_status(
         unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
     )
+
+
+def search_line(info: BuildInfo) -> str:
+    """Say how a build is searched, what that finds, and on what it was tried."""
+    calibration = info.calibration
+    line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
+    if calibration.plan.kind == "codes":
+        line = f"{line} (where many queries are asked, with faiss; else the projected scan)"
+    if not calibration.image_queries:
+        return line
+    chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
+    tried = f"{calibration.image_queries} pictures, {calibration.text_queries} texts"
+    return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
+
+
+def status_json(status: LibraryStatus) -> dict[str, Any]:
+    """Return the JSON object of `retrieval status`."""
+    info = status.info
+    return {
+        "home": str(status.home),
+        "model": status.model,
+        "build": status.build.name if status.build else None,
+        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
+        "recall_at_10": info.recall_at_10 if info else None,
+        "problem": status.problem,
+        "sources": [
+            {
+                "name": source.name,
+                "path": str(source.path),
+                "reachable": source.reachable,
+                "files": source.files,
+                "images": source.images,
+                "bytes": source.bytes,
+                "embedded": source.embedded,
+                "pending": source.pending,
+                "quarantined": source.quarantined,
+                "unreadable": source.unreadable,
+                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
+            }
+            for source in status.sources
+        ],
+    }

@@ -13,21 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
-from retrieval_pipeline.images.decode import Reason
+from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_seen
-from retrieval_pipeline.storage.store import (
-    MANIFEST,
-    QUARANTINE,
-    Store,
-    embedding_schema,
-    read_space,
-    read_table,
-)
+from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import check_vectors
 
 

@@ -7,9 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
-from retrieval_pipeline.images.decode import Limits
-from retrieval_pipeline.index.build import RefusedBuildError
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
@@ -53,14 +54,9 @@ from retrieval_pipeline.orchestration.metadata import (
 from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import Library
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
-from retrieval_pipeline.pipeline.run import (
-    describe_encoder,
-    embedding_elsewhere,
-    load_settings_encoder,
-    update_index,
-    update_map,
-)
-from retrieval_pipeline.storage.store import MANIFEST, embedding_schema
+from retrieval_pipeline.pipeline.publish import update_index, update_map
+from retrieval_pipeline.pipeline.run import embedding_elsewhere
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 
 GROUP = "retrieval"
 

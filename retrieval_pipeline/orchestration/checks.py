@@ -17,7 +17,9 @@ from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.latent_map.coordinates import MapInfo
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.storage.store import Store, embedding_schema, read_table
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_table
 from retrieval_pipeline.vectors import VectorSpace, check_vectors
 
 # Often enough for an age in hours; each time is a run in the list.

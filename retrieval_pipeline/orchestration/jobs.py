@@ -8,8 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify as verify_store
 from retrieval_pipeline.orchestration.checks import is_fresh
@@ -17,8 +18,8 @@ from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.orchestration.resources import Library
-from retrieval_pipeline.pipeline.run import describe_encoder
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 
 if TYPE_CHECKING:
     # What define_asset_job returns has no public name.

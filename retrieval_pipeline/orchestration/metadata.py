@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.index.build import BuildReport
+from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport
 from retrieval_pipeline.ingest.embed import EmbedReport
@@ -16,7 +16,7 @@ from retrieval_pipeline.orchestration.previews import (
     source_sheet,
     unreadable_table,
 )
-from retrieval_pipeline.pipeline.run import MapReport
+from retrieval_pipeline.pipeline.publish import MapReport
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import ImageError, Limits, thumbnail
+from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.maintenance.gc import Freed
 from retrieval_pipeline.paths import printable, to_path, to_text
 from retrieval_pipeline.rendering.contact_sheet import contact_sheet
-from retrieval_pipeline.search.searcher import Answer
-from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.search.results import Answer
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
 # Pictures on a contact sheet: enough to recognise a directory at a glance.

@@ -2,8 +2,8 @@
 
 import logging
 
-from retrieval_pipeline.cli.progress import LineProgress
 from retrieval_pipeline.paths import printable
+from retrieval_pipeline.progress import LineProgress
 
 
 class LogProgress(LineProgress):

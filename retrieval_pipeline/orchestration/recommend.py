@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.errors import RecommendError
-from retrieval_pipeline.images.decode import Limits
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.previews import picture

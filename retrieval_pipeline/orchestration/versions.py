@@ -4,7 +4,8 @@ from blake3 import blake3
 
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.storage.store import Store, read_manifest
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from retrieval_pipeline.images.decode import Reason
+from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.autotune import MARGIN, measure, prepare_trial
 from retrieval_pipeline.index.build import Build, Check
 from retrieval_pipeline.ingest.embed import embedded_ids
-from retrieval_pipeline.storage.store import Store, read_manifest, read_quarantine
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
 # Any number but the calibration's: other queries.

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, Vali
 from retrieval_pipeline.config import SOURCE_NAME
 from retrieval_pipeline.errors import RecommendError
 from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.storage.store import JUDGEMENTS, Store, read_table, write_table
+from retrieval_pipeline.storage.schemas import JUDGEMENTS
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_table, write_table
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.images.decode import open_upright, thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.storage.remote import Place
 
@@ -45,9 +46,7 @@ class _Tile:
         return min(max(self.picture.width / self.picture.height, NARROWEST), WIDEST)
 
 
-def contact_sheet(
-    paths: Sequence[Place], limits: images.Limits, captions: Sequence[str] = ()
-) -> bytes:
+def contact_sheet(paths: Sequence[Place], limits: Limits, captions: Sequence[str] = ()) -> bytes:
     """Return a PNG of less than 70,000 bytes with the first 48 pictures in rows.
 
     Args:
@@ -66,11 +65,11 @@ def contact_sheet(
     return png
 
 
-def _tile(path: Place, limits: images.Limits, caption: str) -> _Tile:
+def _tile(path: Place, limits: Limits, caption: str) -> _Tile:
     try:
-        small = images.thumbnail(path, PICTURE, limits)
-        return _Tile(images.open_upright(small, limits), "", printable(caption))
-    except images.ImageError as error:
+        small = thumbnail(path, PICTURE, limits)
+        return _Tile(open_upright(small, limits), "", printable(caption))
+    except ImageError as error:
         return _Tile(None, error.reason.value.replace("_", " "), printable(caption))
 
 

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from retrieval_pipeline.images import decode as images
-from retrieval_pipeline.lookahead import ordered_map
+from retrieval_pipeline.concurrency import ordered_map
+from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
-from retrieval_pipeline.search.searcher import Location
 from retrieval_pipeline.storage.remote import Place, Remote
 
 # Longest edge in pixels: sharp at the size of a card on a screen of double density, and about
@@ -89,7 +90,7 @@ class _Thumbnail:
 
 
 def page_html(
-    title: str, sections: Sequence[Section], limits: images.Limits, *, footer: Sequence[str] = ()
+    title: str, sections: Sequence[Section], limits: Limits, *, footer: Sequence[str] = ()
 ) -> str:
     """Return the page; a picture that cannot be shown is a placeholder that says why."""
     shown = [card.path for section in sections for card in section.cards]
@@ -115,15 +116,15 @@ def _style_sheet(shapes: Iterable[int]) -> str:
     return "\n".join([read_texts("tokens.css", "page.css"), *rules])
 
 
-def _thumbnails(paths: Iterable[Place], limits: images.Limits) -> dict[Place, _Thumbnail]:
+def _thumbnails(paths: Iterable[Place], limits: Limits) -> dict[Place, _Thumbnail]:
     unique = list(dict.fromkeys(paths))
     made = ordered_map(lambda path: _thumbnail(path, limits), unique, threads=THUMBNAIL_THREADS)
     return dict(zip(unique, made, strict=True))
 
 
-def _thumbnail(path: Place, limits: images.Limits) -> _Thumbnail:
+def _thumbnail(path: Place, limits: Limits) -> _Thumbnail:
     try:
-        data = images.thumbnail(path, THUMBNAIL_PIXELS, limits)
-    except images.ImageError as error:
+        data = thumbnail(path, THUMBNAIL_PIXELS, limits)
+    except ImageError as error:
         return _Thumbnail(problem=str(error))
     return _Thumbnail(uri=f"data:image/webp;base64,{as_base64(data)}")

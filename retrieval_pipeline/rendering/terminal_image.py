@@ -16,7 +16,8 @@ from itertools import groupby
 
 import numpy as np
 
-from retrieval_pipeline.images.decode import Limits, open_upright, thumbnail
+from retrieval_pipeline.images.decode import open_upright, thumbnail
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.storage.remote import Place
 
 # Longest edge in pixels: half of a common window, so that question and answer stay beside it.

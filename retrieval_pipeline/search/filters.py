@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,8 +12,7 @@ from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.paths import compile_globs, glob_matches
 from retrieval_pipeline.search.query import Query
-
-Flags = npt.NDArray[np.bool_]
+from retrieval_pipeline.vectors import Flags
 
 # What people call a format by the ends of its files' names.
 FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}

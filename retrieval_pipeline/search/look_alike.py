@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from retrieval_pipeline.images import decode as images
+from retrieval_pipeline.images.decode import Source, thumbnail
+from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.storage.remote import Place
@@ -29,9 +30,7 @@ REMEMBERED = 20_000
 class Looks:
     """Compares items of a build by their files; safe to call from several threads."""
 
-    def __init__(
-        self, build: Build, path_of: Callable[[Location], Place], limits: images.Limits
-    ) -> None:
+    def __init__(self, build: Build, path_of: Callable[[Location], Place], limits: Limits) -> None:
         self._locations = build.items["locations"]
         self._path_of = path_of
         self._limits = limits
@@ -46,18 +45,18 @@ class Looks:
         for at in self._locations[number].as_py():
             try:
                 return look_of(self._path_of(Location(at["source"], at["path"])), self._limits)
-            except images.ImageError:
+            except ImageError:
                 continue
         return None
 
 
-def look_of(source: images.Source, limits: images.Limits) -> Vectors:
+def look_of(source: Source, limits: Limits) -> Vectors:
     """Return the grey values of a picture on a grid, float32 (GRID * GRID,), mean 0 and length 1.
 
     Raises:
         ImageError: The picture cannot be used.
     """
-    small = Image.open(io.BytesIO(images.thumbnail(source, PIXELS, limits, "PNG")))
+    small = Image.open(io.BytesIO(thumbnail(source, PIXELS, limits, "PNG")))
     grid = small.convert("L").resize((GRID, GRID), Image.Resampling.BOX)
     values = np.asarray(grid, np.float32).reshape(-1)
     values = values - values.mean()

@@ -1,8 +1,11 @@
 """Pictures that look the same: copies that were resized, re-encoded or slightly edited."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +14,14 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.index.knn import Numbers, Plan
+from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.storage.remote import Place
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Numbers, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 # Cosine from which on two pictures may look the same (docs/benchmarks.md, "Near-duplicates").
 NEAR_DUPLICATE = 0.95
@@ -162,3 +169,20 @@ def fold(vectors: Vectors, threshold: float, same: Callable[[int, int], bool]) -
             leaders[len(groups)] = vector
             groups.append([rank])
     return groups
+
+
+def duplicates_json(groups: Sequence[DuplicateGroup]) -> list[list[dict[str, Any]]]:
+    """Return the JSON array of groups, each an array of pictures; the first is the one to keep."""
+    return [
+        [
+            {
+                "content_id": picture.content_id,
+                "cosine": round(picture.cosine, 6),
+                "width": picture.width,
+                "height": picture.height,
+                "paths": [str(path) for path in picture.paths],
+            }
+            for picture in group.pictures
+        ]
+        for group in groups
+    ]

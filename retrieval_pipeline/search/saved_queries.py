@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retrieval_pipeline.cli.text import answer_json
 from retrieval_pipeline.config import SavedQuery
 from retrieval_pipeline.errors import QueryError, StoreError
-from retrieval_pipeline.search.searcher import Answer, Query, Searcher
-from retrieval_pipeline.storage.store import Store, replacing
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.results import Answer, answer_json
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.store import Store
 
 # What is told of new hits must not keep the pipeline for ever.
 NOTIFY_SECONDS = 60.0

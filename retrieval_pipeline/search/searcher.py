@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,32 +11,37 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from retrieval_pipeline.blas import one_blas_thread
+from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
-from retrieval_pipeline.images import decode as images
-from retrieval_pipeline.index.build import Build, EncodeTexts, open_current
+from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.items import Location as Location
-from retrieval_pipeline.index.knn import SCAN, Numbers, Plan, top
+from retrieval_pipeline.index.knn import SCAN, Plan, top
+from retrieval_pipeline.index.score_statistics import Spread
 from retrieval_pipeline.paths import to_path
-from retrieval_pipeline.search.filters import Flags, both, location_test, passing
+from retrieval_pipeline.search.filters import both, location_test, passing
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query as Query
-from retrieval_pipeline.search.relevance import (
-    BLOCK,
-    Judge,
-    Mixture,
-    Spread,
-    Values,
-    relevance_of,
-)
+from retrieval_pipeline.search.relevance import BLOCK, Judge, Mixture, relevance_of
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, check_vectors, normalise
+from retrieval_pipeline.vectors import (
+    EncodeTexts,
+    Flags,
+    Numbers,
+    Values,
+    Vectors,
+    check_vectors,
+    normalise,
+)
 
 if TYPE_CHECKING:
-    from retrieval_pipeline.encoders.load import Encoder
+    from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.results import Answer, Hit
 
 # Queries whose scores are computed as one product: 256 MB of scores for a million items.
 BATCH = 64
@@ -44,96 +49,6 @@ BATCH = 64
 FILTERS = 16
 # Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
 JUDGED_ROWS = 10 * BLOCK
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One search result.
-
-    Attributes:
-        content_id: Identity of the image's bytes.
-        path: Absolute path of `location`.
-        location: Its first location that passes the filters.
-        score: Cosine of query and image, -1 to 1, lowered by what the query does not want.
-        relevance: 0 to 1: how sure it is that the picture has to do with the query.
-        locations: Every file that holds this image.
-        width: Pixels of the upright picture.
-        height: Likewise.
-        alike: Lower hits that look the same and were folded into this one.
-    """
-
-    content_id: str
-    path: Place
-    location: Location
-    score: float
-    relevance: float
-    locations: tuple[Location, ...]
-    width: int
-    height: int
-    alike: int = 0
-
-    @property
-    def source(self) -> str:
-        """Source of the location shown first."""
-        return self.location.source
-
-    @property
-    def other_locations(self) -> tuple[Location, ...]:
-        """The other files that hold the same image."""
-        return tuple(place for place in self.locations if place != self.location)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The hits of one query and where they came from.
-
-    Attributes:
-        query: What was asked.
-        hits: Best first.
-        model: Of the build.
-        build: Name of the build.
-        timings_ms: Milliseconds of each step.
-        plan: How the hits were found.
-    """
-
-    query: Query
-    hits: tuple[Hit, ...]
-    model: str
-    build: str
-    timings_ms: dict[str, float] = field(compare=False)
-    plan: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """A query as vectors: towards `wanted` (dim,), away from each row of `unwanted` (n, dim).
-
-    An item loses, for each unwanted thing, `weights` times that by which its cosine with the thing
-    exceeds that of unrelated pairs. A difference of vectors would also reward what is
-    as unlike the thing as possible, whether it shows what is wanted or not.
-
-    Attributes:
-        wanted: The sum of the wanted parts, unit length.
-        unwanted: One unit vector each.
-        weights: Of the unwanted, float32 (n,).
-        mixture: What `wanted` was added up from.
-    """
-
-    wanted: Vectors
-    unwanted: Vectors
-    weights: Vectors
-    mixture: Mixture
-
-    @property
-    def vectors(self) -> Vectors:
-        """All vectors, float32 (1 + n, dim)."""
-        return np.concatenate([self.wanted[None], self.unwanted])
-
-    def scores(self, cosines: Vectors) -> Vectors:
-        """Return the scores of items, (m,), from their cosines with `vectors`, (m, 1 + n)."""
-        surplus = np.maximum(cosines[:, 1:] - np.float32(self.mixture.unrelated.mean), 0)
-        scores: Vectors = cosines[:, 0] - surplus @ self.weights
-        return scores
 
 
 @dataclass(frozen=True)
@@ -198,7 +113,7 @@ class Searcher:
     @functools.cached_property
     def looks(self) -> Looks:
         """Tells which items look the same."""
-        return Looks(self.build, self.path_of, images.Limits.of(self.settings.images))
+        return Looks(self.build, self.path_of, Limits.of(self.settings.images))
 
     @functools.cached_property
     def _judge(self) -> Judge:
@@ -388,8 +303,8 @@ class Searcher:
 
     def _open(self, path: Path) -> Image.Image:
         try:
-            return images.open_upright(path, images.Limits.of(self.settings.images))
-        except images.ImageError as error:
+            return open_upright(path, Limits.of(self.settings.images))
+        except ImageError as error:
             raise QueryError(f"{path}: {error}") from error
 
     def _number_of(self, content_id: str) -> Numbers:

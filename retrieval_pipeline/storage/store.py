@@ -4,81 +4,19 @@ Nothing else builds a path under `home`.
 """
 
 import contextlib
-import errno
 import fcntl
 import functools
 import os
-import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, explained, remove_all, replacing
+from retrieval_pipeline.storage.parts import part_numbers, parts_in
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.sync import ANSWERS, TABLES, VOTES, Mirror, copy_of
 from retrieval_pipeline.vectors import VectorSpace
-
-SCHEMA_VERSION = b"1"
-TEMPORARY_PREFIX = ".tmp-"
-REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
-PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
-
-MANIFEST = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
-        pa.field("content_id", pa.string()),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error", pa.string()),
-    ]
-)
-QUARANTINE = pa.schema(
-    [
-        pa.field("content_id", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
-        pa.field("attempts", pa.int32(), nullable=False),
-        pa.field("last_tried", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("tried_with", pa.string(), nullable=False),
-    ]
-)
-JUDGEMENTS = pa.schema(
-    [
-        pa.field("content_id", pa.string(), nullable=False),
-        pa.field("liked", pa.bool_(), nullable=False),
-        pa.field("judged_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
-
-
-def embedding_schema(dim: int) -> pa.Schema:
-    """Columns of an embedding part, for vectors of `dim` components."""
-    return pa.schema(
-        [
-            pa.field("content_id", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-        ]
-    )
-
-
-def space_metadata(space: VectorSpace) -> dict[bytes, bytes]:
-    """Schema metadata that says which vector space a table's vectors belong to."""
-    return {
-        b"model": space.model.encode(),
-        b"revision": space.revision.encode(),
-        b"dim": str(space.dim).encode(),
-        b"preprocessing": space.preprocessing.encode(),
-    }
 
 
 @dataclass(frozen=True)
@@ -209,7 +147,7 @@ class Store:
 
     def release(self) -> None:
         """Let the next new build become the current one again."""
-        with _explained(self.held_file):
+        with explained(self.held_file):
             self.held_file.unlink(missing_ok=True)
 
     def judgements(self, name: str) -> Path:
@@ -255,7 +193,7 @@ class Store:
         target = self.damaged / path.relative_to(self.home)
         while target.exists():
             target = target.with_name(f"{target.name}.again")
-        with _explained(path, "moved"):
+        with explained(path, "moved"):
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
         return target
@@ -308,7 +246,7 @@ class Store:
         Raises:
             StoreError: Another run holds it, and not `wait`; the message names its process id.
         """
-        with _explained(self.home):
+        with explained(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
             handle = self.lock_file.open("a+", encoding="utf-8")
         with handle:
@@ -321,7 +259,7 @@ class Store:
                     f"{self.home} is being written by another run (process {pid}): "
                     "wait for it or stop it, then run again"
                 ) from None
-            with _explained(self.lock_file):
+            with explained(self.lock_file):
                 os.ftruncate(handle.fileno(), 0)
                 os.write(handle.fileno(), str(os.getpid()).encode())
             with self._shared((*TABLES, *ANSWERS), wait=wait):
@@ -347,7 +285,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove the leftovers."""
-        _sweep(self.leftovers())
+        remove_all(self.leftovers())
 
     @contextlib.contextmanager
     def voting(self) -> Iterator[None]:
@@ -358,246 +296,16 @@ class Store:
         Raises:
             StoreError: The file system refused.
         """
-        with _explained(self._judgements):
+        with explained(self._judgements):
             self._judgements.mkdir(parents=True, exist_ok=True)
             handle = (self._judgements / "lock").open("a", encoding="utf-8")
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             with self._shared(VOTES, wait=True):
-                _sweep(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
+                remove_all(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
                 yield
-
-
-def part_numbers(part: Path) -> tuple[int, int]:
-    """Return the first and last number in a part's name.
-
-    "part-000004" is one of the run that wrote it. "part-000001-000004" holds what is needed of the
-    parts with these numbers: by its name it takes their place in one moment.
-    """
-    numbers = part.stem.split("-")[1:]
-    return int(numbers[0]), int(numbers[-1])
-
-
-def merged_part(parts: Sequence[Path]) -> Path:
-    """Return the path of the part that takes the place of these neighbours, which are in order."""
-    if len(parts) == 1:
-        return parts[0]
-    first, last = part_numbers(parts[0])[0], part_numbers(parts[-1])[1]
-    return parts[0].with_name(f"part-{first:06d}-{last:06d}.parquet")
-
-
-def parts_in(directory: Path) -> tuple[list[Path], list[Path]]:
-    """Return the parts in a directory, by number, and those that others have taken the place of."""
-    files = [path for path in directory.glob("part-*.parquet") if PART_NAME.fullmatch(path.name)]
-    current: list[Path] = []
-    replaced: list[Path] = []
-    last = 0
-    for part in sorted(files, key=lambda part: (part_numbers(part)[0], -part_numbers(part)[1])):
-        (current if part_numbers(part)[1] > last else replaced).append(part)
-        last = max(last, part_numbers(part)[1])
-    return current, replaced
 
 
 def _listed(directory: Path, pattern: str) -> list[Path]:
     found = directory.glob(pattern)
     return sorted(path for path in found if not path.name.startswith(TEMPORARY_PREFIX))
-
-
-def _sweep(leftovers: Iterable[Path]) -> None:
-    """Remove what killed runs left under temporary names; only a lock's holder may."""
-    for leftover in leftovers:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
-
-
-@contextlib.contextmanager
-def _explained(path: Path, done: str = "written") -> Iterator[None]:
-    """Turn an error of the file system into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and _is_full(path)):
-            raise StoreError(
-                f"no space left for {path}: free some and run again; "
-                "finished work is kept, nothing was half-written"
-            ) from error
-        raise StoreError(f"{path}: cannot be {done}: {error.strerror or error}") from error
-
-
-def _is_full(path: Path) -> bool:
-    """Tell whether next to nothing is free: NumPy and Annoy do not say why they wrote less."""
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    return shutil.disk_usage(there).free < 1 << 16
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _temporary(path: Path) -> Path:
-    return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place at the end.
-
-    Raises:
-        StoreError: The file system refused; `path` is as it was.
-    """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with _explained(path):
-            yield temporary
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-            _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def scratch(directory: Path) -> Iterator[Path]:
-    """Give a temporary path in a directory; what is written there goes at the end.
-
-    Raises:
-        StoreError: The file system refused.
-    """
-    temporary = _temporary(directory / "scratch")
-    try:
-        with _explained(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory beside `path`; it gets that name when all its files are written.
-
-    Raises:
-        StoreError: The file system refused; there is no `path`.
-    """
-    temporary = _temporary(path)
-    try:
-        with _explained(path):
-            temporary.mkdir(parents=True)
-            yield temporary
-            for file in temporary.iterdir():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            _sync_directory(temporary)
-            temporary.replace(path)
-            _sync_directory(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def discard(path: Path) -> None:
-    """Remove a file or directory: at once for whoever looks, then from the disk.
-
-    Raises:
-        StoreError: The file system refused.
-    """
-    temporary = _temporary(path)
-    with _explained(path, "removed"):
-        path.replace(temporary)
-        _sweep([temporary])
-
-
-def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:
-    """Write a Parquet table atomically, with its schema version and vector space.
-
-    Raises:
-        StoreError: The file system refused; what was there before is still there.
-    """
-    metadata = {b"schema_version": SCHEMA_VERSION}
-    if space is not None:
-        metadata |= space_metadata(space)
-    with replacing(path) as temporary:
-        # Vectors do not compress; dictionaries only pay for repeated strings.
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-            use_dictionary=[
-                name for name in ("status", "reason", "format") if name in table.schema.names
-            ],
-        )
-
-
-def read_table(
-    path: Path,
-    schema: pa.Schema,
-    columns: list[str] | None = None,
-    *,
-    remedy: str = REMEDY,
-) -> pa.Table:
-    """Read a Parquet table and check that it has the columns of `schema`.
-
-    `remedy` tells people what to do about one that cannot be used.
-
-    Raises:
-        StoreError: The file is damaged, of another version or has other columns.
-    """
-    try:
-        with pa.memory_map(str(path)) as source:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
-            found = file.schema_arrow
-            version = (found.metadata or {}).get(b"schema_version")
-            if version != SCHEMA_VERSION or not found.equals(schema):
-                raise StoreError(f"{path}: not a table of this program's version: {remedy}")
-            return file.read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{path}: damaged or unreadable ({_first_line(error)}): {remedy}"
-        ) from None
-
-
-def read_space(path: Path) -> VectorSpace:
-    """Return the vector space that a table says it belongs to.
-
-    Raises:
-        StoreError: The table does not say, or is damaged.
-    """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        return VectorSpace(
-            model=metadata[b"model"].decode(),
-            revision=metadata[b"revision"].decode(),
-            dim=int(metadata[b"dim"]),
-            preprocessing=metadata[b"preprocessing"].decode(),
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{path}: damaged or unreadable ({_first_line(error)}): {REMEDY}"
-        ) from None
-    except (KeyError, ValueError):
-        raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
-
-
-def read_manifest(store: Store, source: str) -> pa.Table:
-    """Return the manifest of a source; empty if it has none yet."""
-    path = store.manifest(source)
-    return read_table(path, MANIFEST) if path.exists() else MANIFEST.empty_table()
-
-
-def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
-    """Return the quarantine of a source; empty if it has none yet."""
-    path = store.quarantine(space, source)
-    return read_table(path, QUARANTINE) if path.exists() else QUARANTINE.empty_table()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]

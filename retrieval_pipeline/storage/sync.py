@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import os
-import random
 import threading
 import time
 import uuid
@@ -20,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX
+from retrieval_pipeline.storage.lease import Lease, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # What the copy shares with the remote home; all else stays on its machine.
@@ -32,13 +33,10 @@ MARKER = "retrieval-home"
 
 # A run uploads what is finished, and says that it lives, so often. Seconds.
 PUSH_SECONDS = 60.0
-# A claim that was not renewed for so long is that of a dead run.
-STALE_SECONDS = 600.0
 # Queries look for a new build at most so often.
 FRESH_SECONDS = 10.0
 # Requests that wait for one another at a time.
 THREADS = 16
-TEMPORARY_PREFIX = ".tmp-"
 
 # What only matters to its machine: locks, and which files were hashed there.
 CHECKED = "checked.json"
@@ -77,7 +75,7 @@ class Mirror:
             StoreError: Another run holds it, and not `wait`; or the file system cannot be reached.
         """
         claims = self.remote / f"claims/{folders[0]}"
-        with _explained(), _Claim.held(claims, self._machine(), wait=wait) as claim:
+        with _explained(), Lease.held(claims, self._machine(), wait=wait) as claim:
             with self._alone():
                 if not self._is_there():
                     (self.remote / MARKER).write(b"The home of an index; see its settings.\n")
@@ -113,7 +111,7 @@ class Mirror:
                 return
             for folders, lock in locks.items():
                 # Whoever takes it now waits for this to end.
-                for folder in () if _is_held(lock) else folders:
+                for folder in () if is_held(lock) else folders:
                     self._pull(folder)
             stamp.touch()
 
@@ -187,14 +185,14 @@ class Mirror:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _keep_up(self, folders: Sequence[str], claim: "_Claim", ended: threading.Event) -> None:
+    def _keep_up(self, folders: Sequence[str], claim: "Lease", ended: threading.Event) -> None:
         while not ended.wait(PUSH_SECONDS):
             # The last push will tell if the file system stays away.
             with contextlib.suppress(RemoteError, StoreError):
                 claim.renew()
                 self._push(folders, claim, last=False)
 
-    def _push(self, folders: Sequence[str], claim: "_Claim", *, last: bool) -> None:
+    def _push(self, folders: Sequence[str], claim: "Lease", *, last: bool) -> None:
         """Upload what is new; remove what has gone, and name the new build, only at the `last`."""
         for folder in folders:
             record, here = self._read_record(folder), self._files(folder)
@@ -270,104 +268,12 @@ class Mirror:
             yield
 
 
-class _Claim:
-    """The right to write, among machines that share nothing but the file system.
-
-    Who wants it writes a claim and then lists them all: of two that do, at least one sees the
-    other's, and gives way. That needs a listing that shows what was written before, as those of
-    object stores do by now. Ages are told by the clock of the file system. Of a machine only the
-    holder of its lock claims: what else it left is of the dead.
-    """
-
-    def __init__(self, folder: Remote, machine: str) -> None:
-        self._folder, self._machine = folder, machine
-        self._home = Remote(folder.root)
-        self._name = uuid.uuid4().hex
-        self._owner = f"{os.uname().nodename}, process {os.getpid()}"
-
-    @classmethod
-    @contextlib.contextmanager
-    def held(cls, folder: Remote, machine: str, *, wait: bool) -> Iterator["_Claim"]:
-        """Hold a claim.
-
-        Raises:
-            StoreError: Another run holds it, and not `wait`.
-        """
-        while True:
-            claim = cls(folder, machine)
-            claim.renew()
-            try:
-                other = claim._other()
-            except BaseException:
-                claim._file.delete()
-                raise
-            if other is None:
-                break
-            claim._file.delete()
-            if not wait:
-                raise StoreError(
-                    f"{claim._home} is being written by another run ({other}): wait for it or "
-                    "stop it, then run again"
-                )
-            time.sleep(random.uniform(0.5, 2))
-        try:
-            yield claim
-        finally:
-            claim._file.delete()
-
-    @property
-    def _file(self) -> Remote:
-        return self._folder / self._name
-
-    def renew(self) -> None:
-        self._file.write(f"{self._owner}\n{self._machine}".encode())
-
-    def check(self) -> None:
-        """See that nobody took this run for dead.
-
-        Raises:
-            StoreError: Somebody did.
-        """
-        if not self._file.is_file():
-            raise StoreError(
-                f"{self._home}: this run was taken for dead, having been out of reach for "
-                f"{STALE_SECONDS:.0f} s: run again to go on from what was uploaded"
-            )
-
-    def _other(self) -> str | None:
-        """Return who else holds a claim; claims of the dead are removed."""
-        claims = {info.path: info.mtime_ns or 0 for info in self._folder.files()}
-        now = claims.pop(self._name, 0)
-        for name, renewed in claims.items():
-            claim = self._folder / name
-            try:
-                owner, _, machine = str(claim.read(), errors="replace").partition("\n")
-            except RemoteError:
-                return "which has just ended"
-            if machine != self._machine and now - renewed < STALE_SECONDS * 1e9:
-                return owner
-            claim.delete()
-        return None
-
-
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     try:
         yield
     except RemoteError as error:
         raise StoreError(f"the home cannot be used: {error}") from error
-
-
-def _is_held(lock: Path) -> bool:
-    """Tell whether a process of this machine holds a lock."""
-    try:
-        with lock.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _is_temporary(path: str) -> bool:

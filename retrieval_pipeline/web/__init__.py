@@ -1,1 +1,5 @@
-"""The search page: server-rendered HTML, a little JavaScript, and a JSON API for all of it."""
+"""The web server: JSON API, pages, thumbnails, uploads, votes, and the protection of all that.
+
+The command line and Dagster have folders of their own; JSON that others need too stands beside its
+dataclass.
+"""

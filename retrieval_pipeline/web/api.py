@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from retrieval_pipeline.cli.text import status_json
-from retrieval_pipeline.images.decode import Reason
+from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.crawl import Status
@@ -23,13 +22,14 @@ from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
 from retrieval_pipeline.latent_map.drawing import colour_of
 from retrieval_pipeline.latent_map.html import POINTS
+from retrieval_pipeline.maintenance.status import status_json
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.searcher import Meaning
+from retrieval_pipeline.search.query_vectors import Meaning
 from retrieval_pipeline.storage.remote import Place, Remote
-from retrieval_pipeline.storage.store import read_manifest, read_quarantine
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.library import Library

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
-from retrieval_pipeline.pipeline.run import describe_encoder
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
-from retrieval_pipeline.search.searcher import Meaning, Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage

@@ -16,7 +16,7 @@ from retrieval_pipeline.errors import (
     RetrievalError,
     StoreError,
 )
-from retrieval_pipeline.images.decode import ImageError, Reason
+from retrieval_pipeline.images.errors import ImageError, Reason
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.index.knn import Numbers
 from retrieval_pipeline.latent_map.coordinates import (
     ClusterInfo,
     MapInfo,
@@ -28,11 +27,13 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.session import Session
-from retrieval_pipeline.search.filters import Flags, both, location_test
+from retrieval_pipeline.search.filters import both, location_test
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.searcher import Hit, Meaning, Searcher
+from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.results import Hit
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import Answer, Details, File, FileLocation, Picture

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import Decoded, Fit, ImageError, Limits, encoded
+from retrieval_pipeline.images.decode import encoded
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.storage.store import TEMPORARY_PREFIX, Store, replacing
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.files import GoneError, file_of
 
 Size = Literal["small", "large"]

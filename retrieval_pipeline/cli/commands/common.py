@@ -49,7 +49,7 @@ def write_page(html: str, file: Path, *, open_page: bool) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    from retrieval_pipeline.storage.store import replacing
+    from retrieval_pipeline.storage.atomic import replacing
 
     page = file.absolute()
     with replacing(page) as temporary:

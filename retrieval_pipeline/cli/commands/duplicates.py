@@ -26,8 +26,12 @@ def duplicates(
     The numbers are cosines with the first picture of the group. Nothing is ever deleted.
     """
     settings = load_settings(config)
-    from retrieval_pipeline.cli.text import duplicates_json, duplicates_text
-    from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, duplicate_groups
+    from retrieval_pipeline.cli.text import duplicates_text
+    from retrieval_pipeline.search.near_duplicates import (
+        NEAR_DUPLICATE,
+        duplicate_groups,
+        duplicates_json,
+    )
     from retrieval_pipeline.search.searcher import Searcher
 
     searcher = Searcher.open(settings)
@@ -39,8 +43,8 @@ def duplicates(
     )
     if gallery is not None:
         from retrieval_pipeline.cli.gallery import duplicates_html
-        from retrieval_pipeline.images.decode import Limits
-        from retrieval_pipeline.storage.store import replacing
+        from retrieval_pipeline.images.errors import Limits
+        from retrieval_pipeline.storage.atomic import replacing
 
         with replacing(gallery.absolute()) as temporary:
             html = duplicates_html(groups, Limits.of(settings.images))

@@ -25,8 +25,8 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
     """
     settings = load_settings(config)
     from retrieval_pipeline.cli.text import gc_text
+    from retrieval_pipeline.encoders.from_settings import describe_encoder
     from retrieval_pipeline.maintenance.gc import collect
-    from retrieval_pipeline.pipeline.run import describe_encoder
     from retrieval_pipeline.storage.store import Store
 
     store = Store(settings.home)

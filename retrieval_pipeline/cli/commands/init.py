@@ -29,7 +29,7 @@ def init(
     file = find_settings_file(config)
     if file.exists() and not force:
         raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
-    from retrieval_pipeline.storage.store import replacing
+    from retrieval_pipeline.storage.atomic import replacing
 
     # Not resolved: a link that the user typed is the name that they know.
     roots = [Path(os.path.abspath(path.expanduser())) for path in directories or [Path()]]  # noqa: PTH100

@@ -104,10 +104,11 @@ def latent_map(
     settings = load_settings(config)
     from retrieval_pipeline.cli.progress import console_progress
     from retrieval_pipeline.cli.text import map_text
-    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.latent_map.drawing import drawing_to_order
     from retrieval_pipeline.latent_map.write import DEFAULT_SIZE, write_views
-    from retrieval_pipeline.search.searcher import Query, Searcher
+    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.store import Store
 
     query = Query(
@@ -146,7 +147,7 @@ def _standing_map(settings: Settings, progress: "Progress") -> "tuple[Path, MapI
     """Return the map of the current build; it is drawn now if `retrieval index` did not."""
     from retrieval_pipeline.errors import BuildError, MapError
     from retrieval_pipeline.latent_map.coordinates import read_map_info
-    from retrieval_pipeline.pipeline.run import update_map
+    from retrieval_pipeline.pipeline.publish import update_map
     from retrieval_pipeline.storage.store import Store
 
     store = Store(settings.home)

@@ -16,7 +16,9 @@ from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import QueryError
 
 if TYPE_CHECKING:
-    from retrieval_pipeline.search.searcher import Answer, Query, Searcher
+    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.results import Answer
+    from retrieval_pipeline.search.searcher import Searcher
 
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 # Relevance below which the prompt rather says that nothing is there (relevance.py tells what it
@@ -101,7 +103,8 @@ def query(
     retrieval query --json < queries.txt
     """
     settings = load_settings(config)
-    from retrieval_pipeline.search.searcher import Query, Searcher
+    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.store import Store
 
     searcher = Searcher.open(settings)
@@ -132,7 +135,7 @@ def query(
         answers = _converse(searcher, base, k, offset, show, interactive, as_json)
     if gallery is not None or open_page:
         from retrieval_pipeline.cli.gallery import gallery_html
-        from retrieval_pipeline.images.decode import Limits
+        from retrieval_pipeline.images.errors import Limits
 
         html = gallery_html(answers, Limits.of(settings.images))
         write_page(html, gallery or Store(settings.home).last_gallery, open_page=open_page)
@@ -190,7 +193,8 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: bool) -> None:
-    from retrieval_pipeline.cli.text import answer_explanation, answer_json, answer_text
+    from retrieval_pipeline.cli.text import answer_explanation, answer_text
+    from retrieval_pipeline.search.results import answer_json
 
     if as_json:
         click.echo(json.dumps(answer_json(answer), indent=2 if pretty else None))

@@ -11,7 +11,7 @@ from retrieval_pipeline.cli.commands.common import config_option, write_page
 from retrieval_pipeline.config import load_settings
 
 if TYPE_CHECKING:
-    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.recommend.session import Picture, Session
 
 KEYS = "y = like, n = not, u = undo, q = quit"
@@ -74,7 +74,7 @@ def recommend(
         raise click.UsageError("--gallery needs --rank")
     settings = load_settings(config)
     from retrieval_pipeline.cli.ranking import ranking_html, ranking_text, session_json
-    from retrieval_pipeline.images.decode import Limits
+    from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.recommend.session import Session
     from retrieval_pipeline.recommend.votes import read_votes_file, require_recommender
     from retrieval_pipeline.search.searcher import Searcher
@@ -165,7 +165,7 @@ def _show_next(
 
 def _show(picture: "Picture", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
     """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
-    from retrieval_pipeline.images.decode import ImageError
+    from retrieval_pipeline.images.errors import ImageError
     from retrieval_pipeline.paths import printable, to_text
     from retrieval_pipeline.rendering.terminal_image import picture_sequence
 

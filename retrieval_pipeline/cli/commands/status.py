@@ -15,9 +15,9 @@ from retrieval_pipeline.config import load_settings
 def status(as_json: bool, config: Path | None) -> None:
     """Show what is indexed, by which model, how fresh, and what failed."""
     settings = load_settings(config)
-    from retrieval_pipeline.cli.text import status_json, status_text
-    from retrieval_pipeline.maintenance.status import read_status
-    from retrieval_pipeline.pipeline.run import describe_encoder
+    from retrieval_pipeline.cli.text import status_text
+    from retrieval_pipeline.encoders.from_settings import describe_encoder
+    from retrieval_pipeline.maintenance.status import read_status, status_json
 
     state = read_status(settings, describe_encoder(settings).space)
     click.echo(json.dumps(status_json(state), indent=2) if as_json else status_text(state))

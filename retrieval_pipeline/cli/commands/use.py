@@ -24,7 +24,7 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
     settings = load_settings(config)
     from retrieval_pipeline.cli.text import builds_text
     from retrieval_pipeline.index.build import current_or_none, list_builds
-    from retrieval_pipeline.pipeline.run import use_build
+    from retrieval_pipeline.pipeline.publish import use_build
     from retrieval_pipeline.storage.store import Store
 
     store = Store(settings.home)

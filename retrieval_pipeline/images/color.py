@@ -1,0 +1,94 @@
+"""Any mode, bit depth and colour profile as eight-bit sRGB."""
+
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
+
+# A profile that moves no colour by more than this (of 255) is sRGB by another name.
+SRGB_TOLERANCE = 2
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return a loaded image as one of L, LA, RGB, RGBA and CMYK, which can be scaled."""
+    mode = image.mode
+    if mode.startswith(("I", "F")):
+        return _grey(image)
+    if image.has_transparency_data:
+        wanted = "LA" if mode in ("1", "L", "LA", "La") else "RGBA"
+    elif mode in ("L", "CMYK"):
+        wanted = mode
+    else:
+        wanted = "L" if mode == "1" else "RGB"
+    return image if mode == wanted else image.convert(wanted)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Scale a picture of wider integers or floats to L, or LA if one of its values is transparent.
+
+    Of 16 bits the upper eight are kept, as Pillow does with 16-bit colours. Floats are taken for
+    0..1, 0..255 or 0..65535, whatever holds them all, and integers for 0..65535; what exceeds that
+    is stretched from its least to its greatest value.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        # Pillow neither scales the 12 bits of a TIFF nor inverts its 16 bits where white is zero.
+        tags = getattr(image, "tag_v2", {})
+        bright = (values >> (tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 8)).astype(np.uint8)
+        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+            bright = 255 - bright
+    else:
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        for top in (1.0, 255.0, 65_535.0) if image.mode == "F" else (65_535.0,):
+            if low >= 0 and high <= top:
+                low, high = 0.0, top
+                break
+        scale = 255 / (high - low) if high > low else 0.0
+        with np.errstate(over="ignore"):
+            scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * scale
+        bright = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    grey = Image.fromarray(bright)
+    if "transparency" in image.info:
+        opaque = values != image.info["transparency"]
+        grey.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    return grey
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return L, LA, RGB, RGBA or CMYK as RGB in the colours of sRGB, over white."""
+    alpha = image.getchannel("A") if image.mode.endswith("A") else None
+    if alpha is not None:
+        image = image.convert(image.mode.removesuffix("A"))
+    transform = srgb_transform(profile, image.mode) if profile else None
+    if transform:
+        image = transform.apply(image)
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    if alpha is not None:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        return white
+    return image
+
+
+@lru_cache(maxsize=16)  # the cameras of one library share few profiles, of up to some MB
+def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return what turns `mode` under an ICC profile into sRGB; None if there is nothing to do.
+
+    A profile that is broken, or meant for another mode, is ignored, as browsers do.
+    """
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB"), mode, "RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    if mode == "CMYK":
+        return transform
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    probe = Image.fromarray(colours if mode == "RGB" else steps[np.newaxis])
+    moved = np.asarray(transform.apply(probe), np.int16) - np.asarray(probe.convert("RGB"))
+    return transform if np.abs(moved).max() > SRGB_TOLERANCE else None

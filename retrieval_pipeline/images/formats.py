@@ -1,0 +1,161 @@
+"""Which file formats are opened, and what is said of a file that none of them takes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
+from io import BytesIO
+from typing import Any
+
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from retrieval_pipeline.images.errors import ImageError, Reason, out_of_memory, too_large
+
+# Tried in this order. Left out, though Pillow would open them:
+# - EPS, because Pillow runs Ghostscript on it; WMF, HDF5, GRIB, BUFR, MPEG: there is no decoder;
+# - FITS, SPIDER, McIDAS: measurements, whose numbers are no brightness;
+# - IM, IMT, IPTC have no signature, XBM and XPM are C sources: other files pass for them;
+# - BLP, FTEX, GBR, MSP, PIXAR, FLI, XV thumbnails: no photographs, but a history of hangs.
+# TGA has no signature either and comes last.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "JPEG2000", "ICO", "CUR"),
+    *("ICNS", "PSD", "PPM", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "DIB", "PCD", "TGA"),
+)
+
+# Formats of plugins that may be missing: signature and package.
+PLUGINS = {
+    "HEIF": (re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "pillow-heif"),
+    "JXL": (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "pillow-jxl-plugin"),
+}
+
+# Bytes of plain text.
+TEXT = bytes(range(32, 127)) + b"\t\n\r"
+
+# TIFF compressions that libtiff may have been built without.
+OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
+
+# What Pillow says of files that are too large in some way, and of sound ones that it cannot decode.
+TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
+UNSUPPORTED = re.compile(
+    r"support|unimplemented|unknown (?!error|filter)|unable to determine|not available"
+    r"|cannot handle",
+    re.IGNORECASE,
+)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open the bytes of an image file by their signature, without decoding pixels.
+
+    Raises:
+        ImageError: No format that is known here takes them.
+        Exception: Whatever Pillow raises on a damaged header; see `typed_errors`.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=readable_formats())
+    except Exception as error:
+        if isinstance(error, UnidentifiedImageError) or _is_text(data[:16]):
+            raise _unidentified(data) from None
+        raise
+    # What passes for a TGA, which has no signature, but describes no data, is something else.
+    if image.format == "TGA" and not image.tile:
+        raise _unidentified(data)
+    return image
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Register the decoders, each on one thread, and return the formats that may be opened.
+
+    The parallelism is that of many images: threads would only cost memory.
+    """
+    Image.init()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with suppress(ImportError):
+        heif = import_module("pillow_heif")
+        heif.register_heif_opener()
+        heif.options.DECODE_THREADS = 1
+    with suppress(ImportError):
+        jxl: Any = import_module("pillow_jxl.JpegXLImagePlugin")
+        jxl.DECODE_THREADS = 1
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def typed_errors(large: bool = False) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged or unusual file into an ImageError.
+
+    Args:
+        large: The picture may take more memory than is allowed.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    # On damaged files the plugins raise what their parsers happen to stumble over (struct.error,
+    # KeyError, AssertionError, ZeroDivisionError...): no list of names is complete.
+    except Exception as error:
+        raise _diagnosis(error, large) from error
+
+
+def _diagnosis(error: Exception, large: bool = False) -> ImageError:
+    """Tell the reason of a failure from what Pillow raised on a file that it identified."""
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(Reason.TRUNCATED, "the picture inside of it is damaged")
+    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return too_large(detail.partition(",")[0])
+    if isinstance(error, MemoryError):
+        return out_of_memory()
+    if TOO_MUCH.search(detail):
+        return too_large(detail)
+    # Pillow's plugins look up modes and compressions in tables.
+    if isinstance(error, NotImplementedError) or isinstance(error.__cause__, KeyError):
+        return ImageError(Reason.UNSUPPORTED, detail)
+    if UNSUPPORTED.search(detail):
+        return ImageError(Reason.UNSUPPORTED, detail)
+    if large:
+        # Some codecs tell a lack of memory from damage no more than Pillow does.
+        return too_large(f"it takes too much memory, or the data are damaged ({detail})")
+    return ImageError(Reason.TRUNCATED, f"the data are damaged or end early ({detail})")
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """Tell why none of the formats took the file."""
+    for name, (signature, package) in PLUGINS.items():
+        if signature.match(data) and name not in readable_formats():
+            return ImageError(
+                Reason.UNSUPPORTED, f"{name} pictures need the Python package {package}"
+            )
+    prefix = data[:16].ljust(16, b"\0")
+    claimed = [
+        name for name, (_, accept) in Image.OPEN.items() if accept and accept(prefix) is True
+    ]
+    known = [name for name in claimed if name in FORMATS]
+    if claimed and not known:
+        return ImageError(Reason.UNSUPPORTED, f"{' or '.join(claimed)} files are not read")
+    for name in known:
+        if _is_text(data[:16]):
+            continue
+        try:
+            Image.OPEN[name][0](BytesIO(data), "")
+        except Exception as error:  # noqa: BLE001 (see typed_errors)
+            return _diagnosis(error)
+    return ImageError(Reason.NOT_AN_IMAGE, "it is in no known picture format")
+
+
+def _is_text(prefix: bytes) -> bool:
+    """Tell a text that begins with the two letters that sign a BMP or PPM."""
+    return not prefix.translate(None, TEXT)
+
+
+def check_tiff_codec(image: Image.Image) -> None:
+    """Refuse a TIFF whose compression this libtiff lacks; it would only say "decoder error -2"."""
+    compression = image.info.get("compression")
+    if image.format == "TIFF" and compression in OPTIONAL_TIFF_CODECS:
+        try:
+            Image.new("L", (1, 1)).save(BytesIO(), "TIFF", compression=compression)
+        except OSError:
+            raise ImageError(
+                Reason.UNSUPPORTED, f"this build of libtiff lacks {compression} compression"
+            ) from None

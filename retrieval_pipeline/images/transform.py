@@ -1,0 +1,172 @@
+"""From a decoded picture to an encoder's pixels or a small copy: resizing and cropping."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+# Names the rules of this module that decide pixels (colours, alpha, orientation, shrinking). A
+# change of them takes a new name, which makes another vector space of the embeddings.
+PIXEL_RULES = "srgb1"
+
+# A thumbnail's source may be shrunk cheaply to this many times its size: the loss is not seen.
+THUMBNAIL_SHRINK = 2
+
+# A picture that would be resized to more pixels than this, because it is very long, is only
+# resized where the crop keeps it. Pillow's box is float32, so this is exact within one level.
+RESIZED_PIXELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """How an image becomes the encoder's input, up to and including the uint8 pixels.
+
+    Attributes:
+        resize: Length of the shorter edge (int) or the exact (height, width).
+        crop: Centre crop to this (height, width) afterwards, if any.
+        resample: Pillow's filter: "bicubic", "bilinear" or "lanczos".
+        mean: Per channel, subtracted from pixel / 255 (by the encoder, on its device).
+        std: Per channel, divisor after that.
+        shrink_on_load: Let the JPEG decoder, and a box filter after any decoder, scale down to no
+            less than this many times the target before the exact resize; 0 is the reference.
+    """
+
+    resize: int | Size
+    crop: Size | None
+    resample: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    shrink_on_load: int = 2
+
+    @property
+    def fingerprint(self) -> str:
+        """Readable and complete: two transforms with one fingerprint give the same pixels."""
+        resize = self.resize if isinstance(self.resize, int) else "{}x{}".format(*self.resize)
+        crop = "{}x{}".format(*self.crop) if self.crop else "none"
+        mean, std = (",".join(str(float(v)) for v in values) for values in (self.mean, self.std))
+        return (
+            f"{PIXEL_RULES} resize={resize} crop={crop} {self.resample} "
+            f"mean={mean} std={std} shrink={self.shrink_on_load}"
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged."""
+
+    size: int
+
+    def of(self, width: int, height: int, times: int = 1) -> Size:
+        """Return the (width, height) of a picture within `times` the size."""
+        scale = min(times * self.size / max(width, height), 1.0)
+        return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image as the encoder, or whoever shows it, wants it.
+
+    Attributes:
+        pixels: uint8 (height, width, 3), RGB, after the transform.
+        width: Of the file's own picture, upright, in pixels.
+        height: Likewise.
+        format: Pillow's name of the file format ("JPEG", "PNG").
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True)
+class UprightImage:
+    """An upright RGB image that may have been shrunk.
+
+    Attributes:
+        image: The pixels.
+        box: Where the picture lies in `image`; its last row or column may cover but a part.
+        width: Of the picture in full size, upright, in pixels.
+        height: Likewise.
+        format: Pillow's name of the file format.
+    """
+
+    image: Image.Image
+    box: Box
+    width: int
+    height: int
+    format: str
+
+
+def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
+    """Apply `transform` to an upright RGB image, exactly: uint8 (height, width, 3).
+
+    These are the pixels of transformers' image processors on Pillow (CLIP, SigLIP) before they
+    rescale and normalise.
+    """
+    whole = UprightImage(image, (0, 0, *image.size), *image.size, format="")
+    return transformed(whole, transform)
+
+
+def shrink_limit(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
+    """Return to which (width, height) a picture may be shrunk before `transform`; None: not."""
+    if isinstance(transform, Fit):
+        return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
+    times = transform.shrink_on_load
+    if not times:
+        return None
+
+    def limit(width: int, height: int) -> Size:
+        if isinstance(transform.resize, tuple):
+            # The picture may lie on its side.
+            return times * max(transform.resize), times * max(transform.resize)
+        new_width, new_height = _resized(width, height, transform.resize)
+        return times * new_width, times * new_height
+
+    return limit
+
+
+def _resized(width: int, height: int, resize: int | Size) -> Size:
+    """Return the (width, height) after the resize, rounded as transformers does."""
+    if isinstance(resize, tuple):
+        return resize[1], resize[0]
+    longer = int(resize * max(width, height) / min(width, height))
+    return (resize, longer) if width <= height else (longer, resize)
+
+
+def fitted(picture: UprightImage, fit: Fit) -> Image.Image:
+    """Return the picture resized to what `fit` allows (bicubic)."""
+    size = fit.of(picture.width, picture.height)
+    return picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
+
+
+def transformed(picture: UprightImage, transform: ImageTransform) -> Pixels:
+    """Resize and crop; the sizes follow from the full picture, not from the shrunk one."""
+    resample = Image.Resampling[transform.resample.upper()]
+    width, height = _resized(picture.width, picture.height, transform.resize)
+    box = picture.box
+    if transform.crop is None:
+        return np.array(picture.image.resize((width, height), resample, box))
+    crop_height, crop_width = transform.crop
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    if width * height > RESIZED_PIXELS:
+        x, y = max(left, 0), max(top, 0)
+        kept_width, kept_height = min(width, crop_width), min(height, crop_height)
+        x_scale, y_scale = (box[2] - box[0]) / width, (box[3] - box[1]) / height
+        box = (
+            box[0] + x * x_scale,
+            box[1] + y * y_scale,
+            box[0] + (x + kept_width) * x_scale,
+            box[1] + (y + kept_height) * y_scale,
+        )
+        left, top = left - x, top - y
+        width, height = kept_width, kept_height
+    resized = picture.image.resize((width, height), resample, box)
+    # Beyond its edges, Pillow crops zeros, as transformers does.
+    return np.array(resized.crop((left, top, left + crop_width, top + crop_height)))

@@ -1,0 +1,153 @@
+"""Publishing: the index of all sources, the map, and going back to an earlier build."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.errors import BuildError, MapError
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.index.build import Build, current_or_none, read_info
+from retrieval_pipeline.index.builder import BuildReport, build_index
+from retrieval_pipeline.latent_map.coordinates import (
+    MapInfo,
+    make_map,
+    orphaned_maps,
+    previous_coordinates,
+    read_map_info,
+    save_map,
+)
+from retrieval_pipeline.latent_map.drawing import drawing
+from retrieval_pipeline.latent_map.write import write_views
+from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+
+# Share of the images that a new model may leave for the next run when it takes over: files that
+# change while they are embedded must not put it off for ever.
+MAY_BE_PENDING = 0.001
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """The map of a build.
+
+    Attributes:
+        directory: Where it is.
+        info: The facts about it; None if there is no map.
+        problem: Why there is none.
+    """
+
+    directory: Path
+    info: MapInfo | None
+    problem: str | None = None
+
+
+def update_index(
+    settings: Settings,
+    space: VectorSpace,
+    load: Callable[[], Encoder],
+    *,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build the index of all sources and publish it if it passes its checks.
+
+    The current build stays where people hold it, and where it is of another model as long as that
+    of `space` has not embedded the sources: otherwise their images could not be found meanwhile.
+    The caller holds the store's lock.
+
+    Raises:
+        BuildError: There is nothing to index.
+        RefusedBuildError: A check failed; the current build goes on answering.
+        StoreError: A table is damaged or the build cannot be written.
+    """
+    store = Store(settings.home)
+    coverage = read_coverage(store, space, settings.source_names)
+    current = current_or_none(store)
+    if current is not None and (kept := _reason_to_keep(store, current, space, coverage)):
+        try:
+            return BuildReport(current, read_info(current), published=False, kept=kept)
+        except BuildError:
+            # A damaged one is not worth keeping.
+            store.release()
+    return build_index(
+        store,
+        space,
+        settings.source_names,
+        recall=settings.index.recall,
+        codes=settings.index.codes,
+        encode_texts=lambda texts: load().encode_texts(texts),
+        accept=lambda build: check_build(build, coverage, settings.index.recall),
+        progress=progress,
+    )
+
+
+def _reason_to_keep(store: Store, current: Path, space: VectorSpace, coverage: Coverage) -> str:
+    if store.held_file.exists():
+        return "`retrieval use` holds it; `retrieval use --latest` lets new builds take over again"
+    if current.parent.name == space.key:
+        return ""
+    pending = {name: count for name, count in coverage.pending.items() if count}
+    if sum(pending.values()) <= MAY_BE_PENDING * coverage.images:
+        return ""
+    todo = ", ".join(f"{count:,} of {name}" for name, count in pending.items())
+    return f"before {space.model} can take over, it has images to embed: {todo}"
+
+
+def use_build(settings: Settings, name: str) -> Build:
+    """Make the build called `name` the current one, and hold it until `Store.release`.
+
+    Raises:
+        BuildError: There is none of that name, or it is damaged.
+        StoreError: Another run is writing, or the file system refused.
+    """
+    store = Store(settings.home)
+    with store.locked():
+        builds = {build.name: build for build in store.all_builds()}
+        if name not in builds:
+            known = "\n".join(sorted(builds)) or "none yet"
+            raise BuildError(f'there is no build "{name}"; builds:\n{known}')
+        build = Build.open(builds[name], rehash=True)
+        store.hold(build.path)
+    return build
+
+
+def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:
+    """Draw the map of a build unless it is there; the caller holds the store's lock.
+
+    Args:
+        settings: Say where the sources are.
+        build: Directory of the build.
+        progress: Told of the steps.
+
+    Raises:
+        BuildError: The build is damaged.
+        StoreError: The map cannot be written.
+    """
+    progress = progress or Quiet()
+    store = Store(settings.home)
+    directory = store.map(build.name)
+    if directory.exists():
+        try:
+            return MapReport(directory, read_map_info(directory))
+        except MapError as error:
+            progress.note(f"drawing the map again: {error}")
+            discard(directory)
+    try:
+        latent = make_map(
+            Build.open(build),
+            previous=previous_coordinates(store, build.name),
+            progress=progress,
+        )
+    except MapError as error:
+        return MapReport(directory, None, str(error))
+    with new_directory(directory) as temporary:
+        save_map(latent, temporary)
+        limits = Limits.of(settings.images)
+        write_views(drawing(latent, settings), temporary, limits, progress)
+    for former in orphaned_maps(store, store.all_builds()):
+        discard(former)
+    return MapReport(directory, latent.info)

@@ -1,0 +1,94 @@
+"""What a search gives: hits and answers, and their JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.storage.remote import Place
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        content_id: Identity of the image's bytes.
+        path: Absolute path of `location`.
+        location: Its first location that passes the filters.
+        score: Cosine of query and image, -1 to 1, lowered by what the query does not want.
+        relevance: 0 to 1: how sure it is that the picture has to do with the query.
+        locations: Every file that holds this image.
+        width: Pixels of the upright picture.
+        height: Likewise.
+        alike: Lower hits that look the same and were folded into this one.
+    """
+
+    content_id: str
+    path: Place
+    location: Location
+    score: float
+    relevance: float
+    locations: tuple[Location, ...]
+    width: int
+    height: int
+    alike: int = 0
+
+    @property
+    def source(self) -> str:
+        """Source of the location shown first."""
+        return self.location.source
+
+    @property
+    def other_locations(self) -> tuple[Location, ...]:
+        """The other files that hold the same image."""
+        return tuple(place for place in self.locations if place != self.location)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The hits of one query and where they came from.
+
+    Attributes:
+        query: What was asked.
+        hits: Best first.
+        model: Of the build.
+        build: Name of the build.
+        timings_ms: Milliseconds of each step.
+        plan: How the hits were found.
+    """
+
+    query: Query
+    hits: tuple[Hit, ...]
+    model: str
+    build: str
+    timings_ms: dict[str, float] = field(compare=False)
+    plan: str = field(default="", compare=False)
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
+    return {
+        "query": str(answer.query),
+        "model": answer.model,
+        "build": answer.build,
+        "hits": [
+            {
+                "content_id": hit.content_id,
+                "path": str(hit.path),
+                "source": hit.source,
+                "score": round(hit.score, 6),
+                "relevance": round(hit.relevance, 6),
+                "width": hit.width,
+                "height": hit.height,
+                "alike": hit.alike,
+                "locations": [
+                    {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+            }
+            for hit in answer.hits
+        ],
+        "timings_ms": answer.timings_ms,
+    }

@@ -1,0 +1,102 @@
+"""Parquet tables: written atomically, checked against their schema when read."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, SCHEMA_VERSION, space_metadata
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+
+REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
+
+
+def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:
+    """Write a Parquet table atomically, with its schema version and vector space.
+
+    Raises:
+        StoreError: The file system refused; what was there before is still there.
+    """
+    metadata = {b"schema_version": SCHEMA_VERSION}
+    if space is not None:
+        metadata |= space_metadata(space)
+    with replacing(path) as temporary:
+        # Vectors do not compress; dictionaries only pay for repeated strings.
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=[
+                name for name in ("status", "reason", "format") if name in table.schema.names
+            ],
+        )
+
+
+def read_table(
+    path: Path,
+    schema: pa.Schema,
+    columns: list[str] | None = None,
+    *,
+    remedy: str = REMEDY,
+) -> pa.Table:
+    """Read a Parquet table and check that it has the columns of `schema`.
+
+    `remedy` tells people what to do about one that cannot be used.
+
+    Raises:
+        StoreError: The file is damaged, of another version or has other columns.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            found = file.schema_arrow
+            version = (found.metadata or {}).get(b"schema_version")
+            if version != SCHEMA_VERSION or not found.equals(schema):
+                raise StoreError(f"{path}: not a table of this program's version: {remedy}")
+            return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path}: damaged or unreadable ({_first_line(error)}): {remedy}"
+        ) from None
+
+
+def read_space(path: Path) -> VectorSpace:
+    """Return the vector space that a table says it belongs to.
+
+    Raises:
+        StoreError: The table does not say, or is damaged.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return VectorSpace(
+            model=metadata[b"model"].decode(),
+            revision=metadata[b"revision"].decode(),
+            dim=int(metadata[b"dim"]),
+            preprocessing=metadata[b"preprocessing"].decode(),
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path}: damaged or unreadable ({_first_line(error)}): {REMEDY}"
+        ) from None
+    except (KeyError, ValueError):
+        raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
+
+
+def read_manifest(store: Store, source: str) -> pa.Table:
+    """Return the manifest of a source; empty if it has none yet."""
+    path = store.manifest(source)
+    return read_table(path, MANIFEST) if path.exists() else MANIFEST.empty_table()
+
+
+def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
+    """Return the quarantine of a source; empty if it has none yet."""
+    path = store.quarantine(space, source)
+    return read_table(path, QUARANTINE) if path.exists() else QUARANTINE.empty_table()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
