@@ -414,7 +414,7 @@ def overlaps(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: i
 
 def memory_of_counts(folder: Path, counts: Sequence[int]) -> None:
     """Peak memory by the number of files."""
-    from retrieval_pipeline_tests.checkpoints import make_clip
+    from synthetic.checkpoints import make_clip
 
     model = folder / "tiny"
     if not model.exists():
@@ -470,7 +470,7 @@ def manifests(folder: Path, count: int) -> None:
 
 
 def make_model(folder: Path, shape: str) -> Path:
-    from retrieval_pipeline_tests.checkpoints import make_clip
+    from synthetic.checkpoints import make_clip
 
     directory = folder / shape.replace("/", "-")
     if not directory.exists():

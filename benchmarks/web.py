@@ -30,7 +30,7 @@ from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline_tests.library import content, write_manifest, write_part
+from synthetic.tables import content, write_manifest, write_part
 
 CLIENTS = 50
 SECONDS = 10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from retrieval_pipeline_tests.web import WebLibrary, make_library
+from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
 if TYPE_CHECKING:
     import dagster

@@ -29,13 +29,8 @@ from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline_tests.library import (
-    FORMATS,
-    content,
-    random_vectors,
-    write_manifest,
-    write_part,
-)
+from retrieval_pipeline_tests.support.library import FORMATS
+from synthetic.tables import content, random_vectors, write_manifest, write_part
 
 SPACE = VectorSpace("test/model", "r1", 8, "p")
 NAMES = "abcdef"

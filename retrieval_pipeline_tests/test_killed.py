@@ -18,7 +18,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 def kill_everywhere(directory: Path, scenario: str) -> dict[str, Any]:
     """Run a scenario; it fails at the first kill that costs anything."""
     result = subprocess.run(
-        [sys.executable, "-m", "retrieval_pipeline_tests.kill_points", str(directory), scenario],
+        [
+            sys.executable,
+            "-m",
+            "retrieval_pipeline_tests.support.kill_points",
+            str(directory),
+            scenario,
+        ],
         capture_output=True,
         text=True,
         # Threads of OpenMP do not survive a fork.

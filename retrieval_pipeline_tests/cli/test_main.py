@@ -1,0 +1,384 @@
+"""The command line as a person uses it: real processes, their output and their exit codes."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from synthetic.checkpoints import make_clip
+
+RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
+
+
+def run(
+    directory: Path, *arguments: str, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RETRIEVAL, *arguments],
+        cwd=directory,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+    )
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "RETRIEVAL_CONFIG"}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Path]) -> Path:
+    """A directory with settings and an index of a few photographs, made by the commands."""
+    directory = tmp_path_factory.mktemp("cli")
+    pictures = directory / "pictures"
+    pictures.mkdir()
+    for name, photo in sample_photos.items():
+        (pictures / f"{name}{photo.suffix}").write_bytes(photo.read_bytes())
+    (pictures / "copy of cat.png").write_bytes(sample_photos["cat"].read_bytes())
+    (pictures / "no picture.jpg").write_text("text")
+    assert run(directory, "init", "pictures", "--model", "offline").returncode == 0
+    done = run(directory, "index")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def test_help_teaches_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from retrieval_pipeline.cli.main import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'dagster', 'pyarrow', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "retrieval init ~/Pictures" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "init", "index", "query", "status", "use", "verify", "gc"]
+)
+def test_every_command_has_help(tmp_path: Path, command: str) -> None:
+    done = run(tmp_path, command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: retrieval {command}")
+
+
+def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first = run(tmp_path, "init", "a")
+    assert first.returncode == 0
+    assert "Look it over" in first.stdout
+    second = run(tmp_path, "init", "a")
+    assert second.returncode == 1
+    assert "exists already" in second.stderr
+    assert run(tmp_path, "init", "a", "--force").returncode == 0
+    assert "is not a directory" in run(tmp_path, "init", "nowhere", "--force").stderr
+
+
+@pytest.mark.parametrize("command", [["index"], ["query", "a dog"], ["status"], ["verify"]])
+def test_without_settings_one_line_says_what_to_do(tmp_path: Path, command: list[str]) -> None:
+    done = run(tmp_path, *command)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "retrieval init" in done.stderr
+
+
+def test_a_query_before_the_first_index_says_what_to_do(tmp_path: Path) -> None:
+    run(tmp_path, "init", "--model", "offline")
+    done = run(tmp_path, "query", "a dog")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: nothing is indexed yet")
+    assert "nothing is stored" in run(tmp_path, "verify").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["query", "a dog", "-k", "0"], ["query", "--nonsense"], ["no-such-command"]]
+)
+def test_bad_usage_exits_with_2(library: Path, arguments: list[str]) -> None:
+    done = run(library, *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
+    done = run(library, "query", "a cat", "-k", "3")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    rank, score, relevance, path = lines[0].split(maxsplit=3)
+    assert rank == "1"
+    assert 0 < float(score) <= 1
+    assert relevance.endswith("%")
+    assert Path(path) == library / "pictures" / "cat.png"
+    assert lines[1].strip() == "also in pictures: copy of cat.png"
+    assert len(lines) == 4
+
+
+def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
+    done = run(library, "query", "a rocket launch", "--json", "-k", "2")
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["query", "model", "build", "hits", "timings_ms"]
+    assert answer["query"] == "a rocket launch"
+    assert answer["model"] == "offline"
+    assert len(answer["hits"]) == 2
+    hit = answer["hits"][0]
+    assert {"content_id", "path", "source", "score", "relevance", "locations"} <= hit.keys()
+    assert hit["path"] == str(library / "pictures" / "rocket.jpg")
+    assert hit["locations"] == [{"source": "pictures", "path": "rocket.jpg"}]
+
+
+def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
+    code = (
+        "import sys\n"
+        "from retrieval_pipeline.cli.main import cli\n"
+        "cli.main(['query', 'a cat'], standalone_mode=False)\n"
+        "slow = {'torch', 'transformers', 'dagster', 'scipy', 'sklearn', 'pandas', 'jinja2'}\n"
+        "sys.exit(f'imported {slow & set(sys.modules)}' if slow & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=library,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
+
+
+def test_a_picture_can_be_the_query(library: Path) -> None:
+    done = run(library, "query", "--image", "pictures/coffee.png", "-k", "1", "--json")
+    assert json.loads(done.stdout)["hits"][0]["path"].endswith("coffee.png")
+
+
+@pytest.mark.parametrize("image", ["pictures/no picture.jpg", "nowhere.jpg"])
+def test_a_picture_that_cannot_be_read_is_one_line(library: Path, image: str) -> None:
+    done = run(library, "query", "--image", image)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert Path(image).name in done.stderr
+
+
+def test_an_empty_query_is_one_line(library: Path) -> None:
+    done = run(library, "query", "")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the query is empty")
+
+
+def test_piped_lines_are_answered_one_by_one_as_json_lines(library: Path) -> None:
+    done = run(library, "query", "--json", "-k", "1", stdin="a cat\n\na cup of coffee\n")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a cat", "", "a cup of coffee"]
+    assert answers[0]["hits"][0]["path"].endswith("cat.png")
+    assert answers[1]["error"].startswith("the query is empty")
+    assert answers[2]["hits"][0]["path"].endswith("coffee.png")
+    assert done.returncode == 1
+
+
+def test_exit_leaves_the_prompt(library: Path) -> None:
+    done = run(library, "query", "-k", "1", stdin="a cat\nexit\na dog\n")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "a cat"
+    assert "a dog" not in done.stdout
+
+
+def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*RETRIEVAL, "query", "-k", "1"],
+        cwd=library,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment(),
+    )
+    os.close(child)
+    shown = ""
+    for text in ("a flower\n", "\x04"):
+        shown += _read_until(parent, "> ")
+        os.write(parent, text.encode())
+    shown += _read_until(parent, None)
+    assert process.wait(timeout=60) == 0
+    assert '"exit" or Ctrl-D leaves' in shown
+    assert "flower.jpg" in shown
+
+
+def _read_until(terminal: int, mark: str | None) -> str:
+    shown = ""
+    while mark is None or not shown.endswith(mark):
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data.decode()
+    return shown
+
+
+def test_a_gallery_is_written_where_it_is_asked_for(library: Path, tmp_path: Path) -> None:
+    page = tmp_path / "hits.html"
+    done = run(library, "query", "a cat", "--gallery", str(page))
+    assert done.returncode == 0
+    assert str(page) in done.stderr
+    assert "data:image/" in page.read_text(encoding="utf-8")
+
+
+def test_index_says_what_it_did_and_a_second_run_has_nothing_to_do(library: Path) -> None:
+    done = run(library, "index")
+    assert done.returncode == 0
+    assert "9 image files (nothing new)" in done.stdout
+    assert "is up to date" in done.stdout
+
+
+def test_the_status_names_what_failed(library: Path) -> None:
+    text = run(library, "status").stdout
+    assert "7 embedded, 0 to do" in text
+    assert "in quarantine: 1 not an image" in text
+    state = json.loads(run(library, "status", "--json").stdout)
+    assert state["sources"][0]["quarantined"] == {"not_an_image": 1}
+    assert state["index"]["items"] == 7
+
+
+def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(library, copy)
+    assert run(copy, "verify").returncode == 0
+    part = next((copy / "retrieval-home" / "embeddings").glob("*/*/part-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-50])
+    done = run(copy, "verify")
+    assert done.returncode == 1
+    assert "part-000001.parquet" in done.stdout
+    assert "Traceback" not in done.stderr
+    done = run(copy, "verify", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert "part-000001.parquet: 7 embeddings kept" in done.stdout
+    assert "set aside by a repair" in run(copy, "gc", "--dry-run").stdout
+    assert "given back" in run(copy, "gc").stdout
+    assert run(copy, "gc").stdout == "there is nothing to give back\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_work_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(64):
+        Image.new("RGB", (300, 200), (index, 99, 99)).save(pictures / f"{index:04d}.png")
+    run(tmp_path, "init", "pictures", "--model", "offline")
+    process = subprocess.Popen(
+        [*RETRIEVAL, "index"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    home = tmp_path / "retrieval-home"
+    while not (home / "manifest" / "pictures.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Run `retrieval index` again to go on" in errors
+    assert "Traceback" not in errors
+    assert not list(home.glob("**/.tmp-*"))
+    assert run(tmp_path, "index").returncode == 0
+    assert run(tmp_path, "verify").returncode == 0
+
+
+def test_a_second_run_at_the_same_time_is_refused_with_the_holder(library: Path) -> None:
+    from retrieval_pipeline.storage.store import Store
+
+    with Store(library / "retrieval-home").locked():
+        done = run(library, "index")
+    assert done.returncode == 1
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_a_changed_model_answers_with_the_old_index_until_it_is_indexed(
+    library: Path, tmp_path: Path
+) -> None:
+    text = (library / "retrieval.toml").read_text().replace('"offline"', '"some/other-model"')
+    config = library / "other.toml"
+    config.write_text(text)
+    done = run(library, "query", "a cat", "-k", "1", "--json", "--config", str(config))
+    assert json.loads(done.stdout)["model"] == "offline"
+
+
+def test_a_model_that_cannot_be_had_names_the_ways_out(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (60, 40), "red").save(pictures / "red.png")
+    run(tmp_path, "init", "pictures", "--model", "nobody/has-this-model")
+    done = subprocess.run(
+        [*RETRIEVAL, "index"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**environment(), "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for way in ("HF_HOME", 'model = "offline"', "director"):
+        assert way in done.stderr
+    *progress, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert not any("error" in line for line in progress)
+
+
+def test_output_into_a_closed_pipe_is_no_error(library: Path) -> None:
+    command: Sequence[str] = [*RETRIEVAL, "query", "a cat", "-k", "7"]
+    done = subprocess.run(
+        f"{' '.join(command[:4])} 'a cat' | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        cwd=library,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_change_of_model_and_the_way_back(library: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(library, copy)
+    make_clip(copy / "tiny")
+    offline = json.loads(run(copy, "status", "--json").stdout)["build"]
+    done = run(copy, "index", "--model", "./tiny")
+    assert done.returncode == 0, done.stderr
+    assert "The settings still name offline, to which the next `retrieval index` goes back: " in (
+        done.stderr
+    )
+    answer = json.loads(run(copy, "query", "a cat", "--json").stdout)
+    assert answer["model"] == str(copy / "tiny")
+    assert run(copy, "use", offline).returncode == 0
+    listed = run(copy, "use").stdout.splitlines()
+    assert len(listed) == 2
+    assert listed[1].startswith(f"* {offline}  7 images, model offline")
+    assert listed[1].endswith(", held")
+    kept = run(copy, "index", "--model", "./tiny")
+    assert "note: `retrieval use` holds it" in kept.stdout
+    assert json.loads(run(copy, "query", "a cat", "--json").stdout)["build"] == offline
+    assert run(copy, "use", "--latest").returncode == 0
+    assert "held" not in run(copy, "use").stdout

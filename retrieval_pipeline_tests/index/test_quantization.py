@@ -1,0 +1,210 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index import ann as structures
+from retrieval_pipeline.index import autotune as calibrate
+from retrieval_pipeline.index import quantization as codes
+from retrieval_pipeline.index.autotune import SMALL, Calibration, Measured
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.index.knn import Nearest, Plan
+from retrieval_pipeline.index.quantization import Codes
+from retrieval_pipeline.pipeline.validation import Coverage, check_build
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.web.snapshot import Snapshot
+from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
+
+COUNT = SMALL + 1_000
+NEW = 60
+SPACE = VectorSpace("test/model", "r1", 160, "p")
+VECTORS = clustered(COUNT + NEW, SPACE.dim)
+WORDS = ["a photo", "a dog"]
+PLAN = Plan(kind="codes", candidates=200, search_k=800)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    write_part(store, SPACE, "a", list(map(name, range(COUNT))), VECTORS[:COUNT])
+    write_manifest(store, "a", {f"{number:05d}.jpg": name(number) for number in range(COUNT)})
+    return store
+
+
+def name(number: int) -> str:
+    return f"n{number:05d}"
+
+
+def encode_words(texts: Sequence[str]) -> Vectors:
+    return random_vectors(len(texts), SPACE.dim, seed=5)
+
+
+def index(store: Store, with_codes: bool = True) -> Build:
+    report = build_index(
+        store, SPACE, ["a"], recall=0.9, codes=with_codes, encode_texts=encode_words
+    )
+    assert report.published
+    return open_current(store)
+
+
+def found(build: Build, query: Vectors, plan: Plan) -> set[int]:
+    truth = np.argsort(-build.scan(query))[:10]
+    return set(truth.tolist()) & set(build.nearest.candidates(query, plan).tolist())
+
+
+def test_codes_propose_the_true_neighbours(store: Store) -> None:
+    build = index(store)
+    build.nearest.load_for(PLAN)
+    queries = [*clustered(50, SPACE.dim, seed=9), *encode_words(["word"] * 50)]
+    recalls = [len(found(build, query, PLAN)) / 10 for query in queries]
+    assert np.mean(recalls) > 0.95
+    for query in queries:
+        proposed = build.nearest.candidates(query, PLAN)
+        assert len(set(proposed.tolist())) == PLAN.candidates
+        assert (np.diff(proposed) > 0).all()
+
+
+def test_codes_are_measured_beside_the_other_plans(store: Store) -> None:
+    kinds = {each.plan.kind for each in index(store).info.calibration.measured}
+    assert kinds == {"scan", "projected", "trees", "codes"}
+    kinds = {each.plan.kind for each in index(store, False).info.calibration.measured}
+    assert kinds == {"scan", "projected", "trees"}
+
+
+def test_until_the_codes_are_loaded_the_scan_of_the_components_answers(store: Store) -> None:
+    build = index(store)
+    assert build.nearest.usable(PLAN) == Plan(kind="projected", candidates=200)
+    build.nearest.load_for(PLAN)
+    assert build.nearest.usable(PLAN) == PLAN
+
+
+def test_an_index_with_codes_answers_where_faiss_is_not_installed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = index(store)
+    monkeypatch.setattr(codes, "can_use_codes", lambda: False)
+    build.nearest.load_for(PLAN)
+    plan = build.nearest.usable(PLAN)
+    assert plan.kind == "projected"
+    for query in VECTORS[:20]:
+        assert len(found(build, query, plan)) >= 9
+
+
+@pytest.fixture
+def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """An open index that is to be searched by its codes."""
+
+    def choose(_: object, __: object, target: float, ___: object) -> Calibration:
+        return Calibration(target=target, plan=PLAN, recall_at_10=1.0)
+
+    monkeypatch.setattr(structures, "choose_plan", choose)
+    return index(store)
+
+
+def test_a_searcher_asks_the_codes_once_it_is_warm(store: Store, chosen: Build) -> None:
+    searcher = Searcher(Settings(home=store.home), chosen)
+    vectors = dict(zip(WORDS, encode_words(WORDS), strict=True))
+    searcher._text_encoder = lambda texts: np.array([vectors[text] for text in texts])
+    query = Query(text=WORDS[0])
+    cold = searcher.answer(query, k=5)
+    assert cold.plan.startswith("projected scan")
+    searcher.warm_up()
+    warm = searcher.answer(query, k=5)
+    assert warm.plan == "scan of codes (800 looked at twice), 200 candidates in exact order"
+    assert [hit.content_id for hit in warm.hits] == [hit.content_id for hit in cold.hits]
+    assert chosen.best(VECTORS[7], 1)[0].tolist() == [7]
+
+
+def test_the_web_page_reads_the_codes_of_every_index_that_it_opens(
+    store: Store, chosen: Build
+) -> None:
+    settings = Settings(home=store.home)
+    first = Snapshot(Searcher.open(settings))
+    first.warm_up()
+    again = Snapshot(first.searcher.reopened(settings))
+    assert again.build.plan.kind == "projected"
+    again.warm_up()
+    assert first.build.plan == again.build.plan == PLAN
+
+
+def test_an_index_is_checked_by_its_codes(chosen: Build) -> None:
+    coverage = Coverage(images=COUNT, files=COUNT, embedded=COUNT, quarantined=0, pending={})
+    assert all(check.passed for check in check_build(chosen, coverage, 0.9))
+    assert chosen.plan == PLAN
+
+
+def test_codes_that_went_away_are_an_error_of_one_line(chosen: Build) -> None:
+    (chosen.path / "codes.faiss").unlink()
+    with pytest.raises(BuildError, match=r"codes\.faiss: faiss .* cannot read it: run"):
+        chosen.load_codes()
+
+
+def test_the_setting_makes_another_index(store: Store, chosen: Build) -> None:
+    assert "codes.faiss" in chosen.info.files
+    without = index(store, with_codes=False)
+    assert "codes.faiss" not in without.info.files
+    report = build_index(store, SPACE, ["a"], recall=0.9, codes=True, encode_texts=encode_words)
+    assert (report.build, report.published) == (chosen.path, True)
+
+
+def test_a_plan_that_just_reaches_the_target_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(_: object, __: object, plan: Plan) -> Measured:
+        recall = {"projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
+        ms = {"projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
+        return Measured(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
+
+    monkeypatch.setattr(calibrate, "measure", measured)
+    vectors = [np.ascontiguousarray(VECTORS[:COUNT])]
+    nearest = Nearest(vectors, codes=Codes(Path("nowhere")))
+    monkeypatch.setattr(Codes, "load", lambda _: None)
+    trial = calibrate.prepare_trial(vectors, None)
+    projected = calibrate.measure_projected(nearest, trial, 0.99)
+    monkeypatch.setattr(calibrate, "_measure_scan", lambda *_: measured(0, 0, projected[0].plan))
+    chosen = calibrate.choose_plan(nearest, trial, 0.99, projected)
+    assert chosen.plan.kind == "codes"
+
+
+def test_codes_without_faiss_are_refused_with_the_way_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "can_use_codes", lambda: False)
+    with pytest.raises(BuildError, match=r"needs faiss: pip install .*codes.*codes = false"):
+        index(store)
+    assert store.all_builds() == []
+
+
+def test_the_next_index_has_codes_of_new_images_too(store: Store) -> None:
+    index(store)
+    files = {f"{number:05d}.jpg": name(number) for number in range(COUNT)}
+    files |= {f"0/{number:05d}.jpg": name(number) for number in range(COUNT, COUNT + NEW)}
+    write_part(store, SPACE, "a", list(map(name, range(COUNT, COUNT + NEW))), VECTORS[COUNT:])
+    write_manifest(store, "a", files)
+    build = index(store)
+    assert "newcomers.annoy" in build.info.files
+    build.nearest.load_for(PLAN)
+    for number in range(COUNT, COUNT + NEW):
+        item = build.number_of(content(name(number)))
+        assert item in build.nearest.candidates(VECTORS[number], PLAN)
+
+
+def test_damaged_codes_are_refused(store: Store) -> None:
+    build = index(store)
+    file = build.path / "codes.faiss"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    with pytest.raises(BuildError, match=r"codes\.faiss: not as build\.json says"):
+        Build.open(build.path, rehash=True)
+
+
+def test_the_same_vectors_give_the_same_codes(store: Store, tmp_path: Path) -> None:
+    for file in (tmp_path / "one", tmp_path / "other"):
+        codes.write_codes(file, VECTORS[:, :128])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()

@@ -1,0 +1,205 @@
+"""Embedding files of a directory with an encoder that has no model; the decode workers are real."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval_pipeline.config import Source
+from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.images import decode_pool as decode
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import ImageTransform, Pixels
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport, embedded_ids, update_embeddings
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest, read_quarantine, read_table
+from retrieval_pipeline_tests.support.encoders import DESCRIPTION, SPACE, MeanColour
+
+
+class Library:
+    """A directory of pictures and the tables made of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.pictures = root / "pictures"
+        self.pictures.mkdir()
+        self.store = Store(root / "home")
+        self.source = Source(name="pictures", path=self.pictures)
+
+    def add(self, count: int, first: int = 0) -> None:
+        for number in range(first, first + count):
+            colour = (200, number, 10)
+            Image.new("RGB", (20, 10), colour).save(self.pictures / f"{number:03}.png")
+
+    def crawl(self) -> None:
+        update_manifest(self.store, self.source, max_shrink=1.0)
+
+    def embed(
+        self, load: Callable[[], Encoder] = MeanColour, limits: Limits | None = None
+    ) -> EmbedReport:
+        report = update_embeddings(
+            self.store, self.source, DESCRIPTION, load, limits=limits, workers=2
+        )
+        known = report.embedded + report.known + report.duplicates + report.quarantined
+        assert report.files == known + report.left
+        return report
+
+    def reasons(self) -> list[str]:
+        return read_quarantine(self.store, SPACE, "pictures")["reason"].to_pylist()
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path)
+
+
+def test_every_file_is_counted_once_and_the_parts_hold_what_was_embedded(library: Library) -> None:
+    library.add(10)
+    (library.pictures / "copy.png").write_bytes((library.pictures / "000.png").read_bytes())
+    (library.pictures / "text.png").write_text("no picture")
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.duplicates, report.quarantined) == (10, 1, 1)
+    assert len(embedded_ids(library.store, SPACE)) == 10
+    assert library.embed().known == 10
+
+
+def test_a_directory_of_broken_pictures_loads_a_model_and_writes_no_part(library: Library) -> None:
+    for number in range(9):
+        (library.pictures / f"{number}.jpg").write_text(f"no picture {number}")
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.quarantined) == (0, 9)
+    assert library.store.parts(SPACE) == []
+
+
+def test_a_picture_without_a_vector_is_quarantined(library: Library) -> None:
+    library.add(5)
+    Image.new("RGB", (20, 10)).save(library.pictures / "black.png")
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.quarantined) == (5, 1)
+    assert library.reasons() == ["unsupported"]
+
+
+def test_a_picture_that_explodes_in_memory_costs_itself_alone(library: Library) -> None:
+    library.add(5)
+    Image.new("1", (20_000, 20_000)).save(library.pictures / "bomb.png")
+    library.crawl()
+    report = library.embed(limits=Limits(pixels=500_000_000, memory_mb=250))
+    assert (report.embedded, report.quarantined) == (5, 1)
+    assert library.reasons() == ["too_large"]
+
+
+def test_workers_that_are_killed_cost_no_picture(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.add(20)
+    library.crawl()
+    prepare = decode._Worker.prepare
+    killed: list[int] = []
+
+    def kill_two(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
+        prepare(self, transform, limits)
+        if len(killed) < 2:
+            os.kill(self.pid, signal.SIGKILL)
+            killed.append(self.pid)
+
+    monkeypatch.setattr(decode._Worker, "prepare", kill_two)
+    assert library.embed().embedded == 20
+    assert len(killed) == 2
+
+
+def test_a_device_that_fails_costs_nothing_that_was_finished(library: Library) -> None:
+    library.add(40)
+    library.crawl()
+    calls: list[int] = []
+
+    def fail_later(pixels: Sequence[Pixels]) -> None:
+        calls.append(len(pixels))
+        if len(calls) > 5:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(EncoderError, match="the device failed"):
+        library.embed(lambda: MeanColour(batch=4, lanes=1, before=fail_later))
+    assert len(embedded_ids(library.store, SPACE)) == 5 * 4
+    report = library.embed()
+    assert (report.known, report.embedded) == (20, 20)
+
+
+def test_a_directory_that_grows_and_changes_meanwhile_is_finished_by_the_next_run(
+    library: Library,
+) -> None:
+    library.add(12)
+    library.crawl()
+
+    def load() -> Encoder:
+        library.add(3, first=100)
+        return MeanColour()
+
+    # Later than the look-ahead could read it.
+    Image.new("RGB", (20, 10), "red").save(library.pictures / "011.png")
+    (library.pictures / "010.png").unlink()
+    report = library.embed(load)
+    assert (report.embedded, report.left) == (10, 2)
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.known, report.left) == (4, 10, 0)
+
+
+def test_the_model_is_loaded_while_pictures_are_decoded(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.add(3)
+    library.crawl()
+    started: list[int] = []
+    prepare = decode._Worker.prepare
+
+    def note(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
+        prepare(self, transform, limits)
+        started.append(self.pid)
+
+    monkeypatch.setattr(decode._Worker, "prepare", note)
+
+    def load() -> Encoder:
+        while not started:
+            pass
+        return MeanColour()
+
+    assert library.embed(load).embedded == 3
+
+
+def test_vectors_meet_their_files_in_parts_of_any_size(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.add(25)
+    library.crawl()
+    monkeypatch.setattr(embed, "PART_ROWS", 6)
+    assert library.embed(lambda: MeanColour(batch=4)).embedded == 25
+    parts = library.store.parts(SPACE)
+    assert len(parts) == 4
+    rows = read_manifest(library.store, "pictures").to_pylist()
+    paths = {row["content_id"]: row["path"] for row in rows}
+    for part in parts:
+        for row in read_table(part, embedding_schema(3)).to_pylist():
+            number = int(paths[row["content_id"]].removesuffix(".png"))
+            vector = np.array([200, number, 10])
+            np.testing.assert_allclose(row["embedding"], vector / np.linalg.norm(vector), atol=1e-3)
+
+
+def test_the_report_tells_where_the_time_went(library: Library) -> None:
+    library.add(20)
+    library.crawl()
+    timings = library.embed().timings
+    assert timings is not None
+    assert timings.decode.width == timings.encode.width == 2
+    assert timings.decode.computing > 0
+    assert timings.hint.startswith(timings.bound)
+    assert library.embed().timings is None

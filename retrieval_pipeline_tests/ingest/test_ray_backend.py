@@ -1,0 +1,243 @@
+"""Embedding on a real local Ray: the tables are those of the process, whatever dies."""
+
+import functools
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrieval_pipeline.config import RaySettings, Settings
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Lanes
+from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
+from retrieval_pipeline.encoders.load import describe
+from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import Pixels
+from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import ray_backend as ray_embed
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_quarantine, read_table
+from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline_tests.support.library import settings_of
+
+ray = pytest.importorskip("ray", reason='the extra "ray" is not installed')
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A small Ray on this machine for all tests here."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        "local",
+        num_cpus=2,
+        object_store_memory=100_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def pictures(sample_photos: dict[str, Path], tmp_path: Path) -> Path:
+    """Photographs, a copy of one, and what is no picture."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for name, photo in sample_photos.items():
+        shutil.copy(photo, root / f"{name}{photo.suffix}")
+    shutil.copy(sample_photos["cat"], root / "again.png")
+    (root / os.fsdecode(b"bad-\xff-name.jpg")).write_bytes(b"no picture at all")
+    return root
+
+
+@pytest.fixture
+def settings(pictures: Path, tmp_path: Path) -> Settings:
+    here = settings_of(tmp_path / "home", pictures=pictures)
+    return here.model_copy(update={"ray": RaySettings(decoders=1)})
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_embed, "CPU_ROWS", 2)
+    monkeypatch.setattr(embed, "PART_ROWS", 2)
+
+
+def embed_all(
+    settings: Settings, load: Callable[[], Encoder] | None = None, **options: object
+) -> EmbedReport:
+    """Look through the one source and embed it where the settings say."""
+    store, source = Store(settings.home), settings.sources[0]
+    update_manifest(store, source)
+    description = describe_encoder(settings)
+    elsewhere = None
+    load = load or functools.partial(load_settings_encoder, settings, description.space)
+    if settings.ray is not None:
+        elsewhere = functools.partial(
+            ray_embed.embedded_by_ray,
+            description=description,
+            load=load,
+            limits=Limits(),
+            settings=settings.ray,
+        )
+    return update_embeddings(
+        store,
+        source,
+        description,
+        load,
+        elsewhere=elsewhere,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def rows_of(settings: Settings) -> tuple[pa.Table, Vectors, list[dict[str, object]]]:
+    """Return all rows but the vectors, the vectors, and the quarantine but its times."""
+    store, space = Store(settings.home), describe_encoder(settings).space
+    parts = [read_table(part, embedding_schema(space.dim)) for part in store.parts(space)]
+    table = pa.concat_tables(parts)
+    vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, space.dim)
+    quarantine = read_quarantine(store, space, settings.source_names[0]).to_pylist()
+    for row in quarantine:
+        del row["last_tried"]
+    return table.drop_columns("embedding"), vectors, quarantine
+
+
+def in_process(settings: Settings) -> Settings:
+    """The same sources, embedded here and into another home."""
+    home = settings.home.with_name("home-here")
+    return settings.model_copy(update={"ray": None, "home": home})
+
+
+def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings) -> None:
+    far, here = embed_all(settings), embed_all(in_process(settings))
+    assert (far.embedded, far.duplicates, far.quarantined) == (7, 1, 1)
+    assert (far.files, far.known, far.left) == (here.files, here.known, here.left)
+    (rows, vectors, failed), expected = rows_of(settings), rows_of(in_process(settings))
+    assert rows.equals(expected[0])
+    np.testing.assert_allclose(vectors, expected[1], atol=1e-5)
+    assert failed == expected[2] and failed[0]["reason"] == "not_an_image"
+
+
+def test_dead_actors_lose_nothing(settings: Settings, small_batches: None, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killer = threading.Thread(target=kill_a_decoder, args=(killed,))
+    killer.start()
+    died = tmp_path / "died"
+    report = embed_all(settings, functools.partial(load_colours, deadly=died))
+    killer.join()
+    assert killed.exists() and died.exists()
+    assert (report.embedded, report.quarantined) == (7, 1)
+    embed_all(in_process(settings), load_colours)
+    rows, expected = rows_of(settings), rows_of(in_process(settings))
+    assert rows[0].equals(expected[0])
+    np.testing.assert_array_equal(rows[1], expected[1])
+
+
+def test_a_run_that_was_stopped_goes_on_without_duplicates(
+    settings: Settings, small_batches: None
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped, match="2 images are kept"):
+        embed_all(settings, load_colours, stop=stop)
+    report = embed_all(settings, load_colours)
+    assert (report.known, report.embedded) == (2, 5)
+    contents = rows_of(settings)[0]["content_id"].to_pylist()
+    assert len(contents) == len(set(contents)) == 7
+
+
+def test_pictures_in_a_bucket_are_embedded_by_actors(
+    settings: Settings, bucket: Callable[[str], str], sample_photos: dict[str, Path]
+) -> None:
+    root = Remote(bucket("pictures"))
+    (root / "deep/cat.png").upload(sample_photos["cat"])
+    source = settings.sources[0].model_copy(update={"path": root})
+    report = embed_all(settings.model_copy(update={"sources": (source,)}), load_colours)
+    assert report.embedded == 1
+
+
+def test_what_an_actor_cannot_do_is_one_line(settings: Settings) -> None:
+    with pytest.raises(EncoderError, match=r"^on Ray: no such model here$"):
+        embed_all(settings, load_nothing)
+
+
+def test_a_machine_with_another_model_is_refused(settings: Settings) -> None:
+    with pytest.raises(EncoderError, match="has another version of offline"):
+        embed_all(settings, load_another)
+    assert not Store(settings.home).parts(describe_encoder(settings).space)
+
+
+def test_without_ray_the_message_names_the_extra(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EncoderError, match=r"pip install .*\[ray\]"):
+        embed_all(settings)
+
+
+def load_another() -> Encoder:
+    return Colours(describe("offline", precision="reference"), None)
+
+
+def load_nothing() -> Encoder:
+    raise EncoderError("no such model here")
+
+
+def test_a_cluster_that_is_not_there_is_one_line(settings: Settings) -> None:
+    ray.shutdown()
+    with pytest.raises(EncoderError, match=r'no Ray cluster at "auto".*ray start --head'):
+        embed_all(settings.with_ray("auto"))
+
+
+class Colours(BaseEncoder):
+    """Vectors of the colours in a corner: no model to load, the same from process to process."""
+
+    def __init__(self, description: Description, deadly: Path | None) -> None:
+        super().__init__(description, batch=4)
+        self._deadly = deadly
+
+    def in_lanes(self) -> AbstractContextManager[Lanes]:
+        return nullcontext(Lanes(1, lambda: None))
+
+    def _image_features(self, pixels: Sequence[Pixels]) -> Vectors:
+        if self._deadly is not None and not self._deadly.exists():
+            self._deadly.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.stack([each[:8, :16].reshape(-1) + np.float32(1) for each in pixels])
+
+    def _text_features(self, texts: Sequence[str]) -> Vectors:
+        raise NotImplementedError
+
+
+def load_colours(deadly: Path | None = None) -> Encoder:
+    """Load an encoder that kills its process at the first batch, if `deadly` is not there yet."""
+    return Colours(describe("offline"), deadly)
+
+
+def kill_a_decoder(done: Path, seconds: float = 60) -> None:
+    """Kill the first process that calls itself a decoding actor."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                title = (process / "cmdline").read_bytes()
+                if b"MapBatches(Decoder)" in title and b"ray::" in title:
+                    os.kill(int(process.name), signal.SIGKILL)
+                    done.touch()
+                    return
+            except OSError:
+                continue
+        time.sleep(0.05)

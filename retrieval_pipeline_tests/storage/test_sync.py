@@ -1,0 +1,235 @@
+"""A home in a bucket, used by several machines: each has a cache directory of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline.run import index_sources
+from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage import lease
+from retrieval_pipeline.storage import sync as mirror
+from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
+from retrieval_pipeline.vectors import VectorSpace
+from synthetic.tables import random_vectors, write_manifest, write_part
+
+Bucket = Callable[[str], str]
+Machine = Callable[[str], Store]
+
+SPACE = VectorSpace("tiny", "1", 8, "none")
+
+
+@pytest.fixture
+def home(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    monkeypatch.setattr(mirror, "FRESH_SECONDS", 0.0)
+    return Remote(bucket("home"))
+
+
+@pytest.fixture
+def machine(home: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """From the name of a machine to the store as it sees it."""
+
+    def store(name: str) -> Store:
+        monkeypatch.setenv("RETRIEVAL_CACHE", str(tmp_path / name))
+        store = Store(home)
+        assert store.home.is_relative_to(tmp_path / name)
+        return store
+
+    return store
+
+
+def keys(home: Remote) -> list[str]:
+    return [info.path for info in home.files(missing_ok=True)]
+
+
+def add_part(store: Store, *names: str) -> None:
+    write_part(store, SPACE, "here", names, random_vectors(len(names), SPACE.dim))
+
+
+def test_one_machine_indexes_and_another_answers(
+    home: Remote, machine: Machine, sample_photos: dict[str, Path], bucket: Bucket
+) -> None:
+    pictures = Remote(bucket("pictures"))
+    for name in ("cat", "rocket"):
+        (pictures / f"{name}{sample_photos[name].suffix}").upload(sample_photos[name])
+    settings = Settings.model_validate(
+        {
+            "home": home.root,
+            "model": "offline",
+            "device": "cpu",
+            "sources": [{"name": "far", "path": pictures.root}],
+        }
+    )
+    first = machine("first")
+    index_sources(settings)
+    second = machine("second")
+    assert not second.home.exists()
+    hit = Searcher.open(settings).search(Query(text="a cat"), k=1)[0]
+    assert str(hit.path) == f"{pictures}/cat.png"
+    assert not second.manifests(), "who only asks fetches no tables"
+    report = index_sources(settings)
+    assert (report.manifests[0].unchanged, report.embeddings[0].known) == (2, 2)
+    assert not report.build.published
+    assert not any(finding.problem for finding in verify(second))
+    assert not [key for key in keys(home) if "claims" in key or key.endswith("lock")]
+    assert first.home != second.home
+
+
+def test_machines_take_turns_and_see_what_the_other_did(home: Remote, machine: Machine) -> None:
+    first = machine("first")
+    with first.locked():
+        write_manifest(first, "here", {"a.jpg": "a", "b.jpg": "b"})
+        add_part(first, "a")
+    second = machine("second")
+    with second.locked():
+        assert len(embedded_ids(second, SPACE)) == 1
+        add_part(second, "b")
+        discard(second.manifest("here"))
+    with first.locked():
+        assert len(embedded_ids(first, SPACE)) == 2
+        assert [part.name for part in first.parts(SPACE)] == [
+            "part-000001.parquet",
+            "part-000002.parquet",
+        ]
+        assert not first.manifest("here").exists()
+
+
+def test_a_build_that_was_removed_goes_from_every_copy(machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    with first.locked(), new_directory(first.new_build(SPACE, "old")) as build:
+        (build / "build.json").write_text("{}")
+    with second.locked():
+        (old,) = second.all_builds()
+        assert (old / "build.json").read_text() == "{}"
+        (old / "checked.json").write_text("what this machine hashed")
+    with first.locked():
+        discard(first.all_builds()[0])
+    with second.locked():
+        assert not second.all_builds()
+
+
+def test_copies_have_the_times_of_the_bucket(home: Remote, machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    with first.locked():
+        write_manifest(first, "here", {"a.jpg": "a"})
+    with second.locked():
+        info = (home / "manifest/here.parquet").info()
+        assert second.manifest("here").stat().st_mtime_ns == info.mtime_ns
+
+
+def test_two_machines_never_write_at_a_time(machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    busy = pytest.raises(StoreError, match=r"being written by another run \(.*, process \d+\)")
+    with first.locked(), busy, second.locked():
+        pass
+    with second.locked():
+        pass
+
+
+def test_the_claim_of_a_dead_run_ends(
+    home: Remote, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "claims/manifest/dead").write(b"elsewhere, process 1")
+    with pytest.raises(StoreError, match="elsewhere, process 1"), machine("first").locked():
+        pass
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.5)
+    time.sleep(1.1)  # The clock is that of the bucket, whose times are whole seconds.
+    with machine("first").locked():
+        assert "claims/manifest/dead" not in keys(home)
+
+
+def test_a_run_that_was_taken_for_dead_uploads_nothing(home: Remote, machine: Machine) -> None:
+    store = machine("first")
+    with pytest.raises(StoreError, match="taken for dead"), store.locked():
+        (claim,) = (key for key in keys(home) if key.startswith("claims/"))
+        (home / claim).delete()
+        add_part(store, "a")
+    assert keys(home) == [mirror.MARKER]
+
+
+def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(
+    home: Remote, machine: Machine, tmp_path: Path
+) -> None:
+    store = machine("first")
+    script = """
+import sys, time
+from retrieval_pipeline.storage import lease
+from retrieval_pipeline.storage import sync as mirror
+mirror.PUSH_SECONDS = 0.2
+from retrieval_pipeline_tests.storage.test_sync import Remote, Store, add_part
+store = Store(Remote(sys.argv[1]))
+with store.locked():
+    add_part(store, "a")
+    print("made", flush=True)
+    time.sleep(60)
+"""
+    run = subprocess.Popen([sys.executable, "-c", script, home.root], stdout=subprocess.PIPE)
+    assert run.stdout is not None and run.stdout.readline() == b"made\n"
+    part = store.parts(SPACE)[0].relative_to(store.home).as_posix()
+    while part not in keys(home):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    add_part(store, "b")  # As if it had died before it could upload this.
+    with pytest.raises(StoreError, match="being written by another run"), machine("third").locked():
+        pass
+    with store.locked():  # The claim that it left is of this machine, which holds the lock now.
+        assert len(embedded_ids(store, SPACE)) == 1
+        add_part(store, "b")
+    other = machine("second")
+    with other.locked():
+        assert len(embedded_ids(other, SPACE)) == 2
+
+
+def test_votes_of_several_machines_all_count(machine: Machine) -> None:
+    first, second = machine("first"), machine("second")
+    add_judgements(first, "suns", [("a" * 32, True)])
+    add_judgements(second, "suns", [("b" * 32, False)])
+    add_judgements(first, "suns", [("c" * 32, True)])
+    assert len(read_judgements(first, "suns")) == 3
+
+
+def test_a_bucket_that_was_emptied_empties_no_copy(home: Remote, machine: Machine) -> None:
+    store = machine("first")
+    with store.locked():
+        write_manifest(store, "here", {"a.jpg": "a"})
+    for key in keys(home):
+        (home / key).delete()
+    with pytest.raises(StoreError, match="is empty now, and was not"), store.locked():
+        pass
+    assert len(read_manifest(store, "here")) == 1
+
+
+def test_a_home_out_of_reach_is_one_line(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("first")
+    far = Store(Remote("s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"))
+    refused = pytest.raises(StoreError, match=r"^the home cannot be used: s3://bucket/x")
+    with refused as raised, far.locked():
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_the_copy_lies_in_the_cache_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RETRIEVAL_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = Store(Remote("s3://bucket/x?region=a")).home
+    assert here.parent == tmp_path / "retrieval"
+    assert here == Store(Remote("s3://key:secret@bucket/x")).home
+    assert here != Store(Remote("s3://bucket/y")).home

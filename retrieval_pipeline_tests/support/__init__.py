@@ -1,0 +1,1 @@
+"""What several tests need: servers, encoders, a hub stand-in, the kill harness."""

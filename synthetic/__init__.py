@@ -1,0 +1,1 @@
+"""Made-up models and libraries that both the tests and the benchmarks need."""

@@ -1,0 +1,57 @@
+"""Manifests and embeddings written as the pipeline writes them, of invented content."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import write_table
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
+
+
+def content(name: str) -> str:
+    """A content id for tests: the same name gives the same id."""
+    return sha256(name.encode()).hexdigest()[:32]
+
+
+def random_vectors(count: int, dim: int, seed: int = 0) -> Vectors:
+    return normalise(np.random.default_rng(seed).standard_normal((count, dim)))
+
+
+def clustered(count: int, dim: int, seed: int = 0) -> Vectors:
+    """Vectors that lie in clumps and mostly in few directions, as pictures of a collection do."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.arange(1, dim + 1) ** -1.0
+    centres = rng.standard_normal((40, dim))
+    rows = centres[rng.integers(len(centres), size=count)] + rng.standard_normal((count, dim))
+    return normalise(rows * spectrum)
+
+
+def write_manifest(store: Store, source: str, files: Mapping[str, str]) -> None:
+    """Write a manifest of {path: name of its content}."""
+    rows = [
+        {"path": path, "size": 1, "mtime_ns": 1, "content_id": content(name), "status": "ok"}
+        for path, name in files.items()
+    ]
+    write_table(store.manifest(source), pa.Table.from_pylist(rows, schema=MANIFEST))
+
+
+def write_part(
+    store: Store, space: VectorSpace, source: str, names: Sequence[str], vectors: Vectors
+) -> Path:
+    """Write one embedding part with these contents' vectors, float32 (n, space.dim)."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    columns = [
+        pa.array([content(name) for name in names]),
+        pa.FixedSizeListArray.from_arrays(flat, space.dim),
+        pa.array([640] * len(names), pa.int32()),
+        pa.array([480] * len(names), pa.int32()),
+        pa.array(["JPEG"] * len(names)),
+    ]
+    path = store.next_part(space, source)
+    write_table(path, pa.table(columns, schema=embedding_schema(space.dim)), space)
+    return path
