@@ -19,6 +19,7 @@ def content(name: str) -> str:
 
 
 def random_vectors(count: int, dim: int, seed: int = 0) -> Vectors:
+    """Directions without any structure, float32 (count, dim), of unit length."""
     return normalise(np.random.default_rng(seed).standard_normal((count, dim)))
 
 
