@@ -66,7 +66,7 @@ class Query:
         )
 
     @property
-    def meaning(self) -> "Query":
+    def terms(self) -> "Query":
         """The words and pictures alone: what decides its vectors."""
         return Query(
             text=self.text, images=self.images, like=self.like, plus=self.plus, minus=self.minus

@@ -27,7 +27,7 @@ from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
@@ -381,19 +381,20 @@ async def map_data(request: Request, asked: Search) -> MapData:
     """Give the map of all pictures, with their nearness to a query if there is one."""
     library = library_of(request)
     snapshot = library.snapshot
-    meaning = None
+    query_vectors = None
     if asked.asks:
-        meaning = await library.meaning(snapshot, asked)
-    return await library.run(_map_data, snapshot, meaning)
+        query_vectors = await library.query_vectors(snapshot, asked)
+    return await library.run(_map_data, snapshot, query_vectors)
 
 
-def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
+def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData:
     at = snapshot.mapped()
     rows = sample(len(snapshot.build), POINTS)
     sources, source_of = snapshot.first_sources
     points = np.stack([at.x[rows], at.y[rows]], axis=1)
     ids = snapshot.build.items["content_id"].take(rows).to_pylist()
     shares = at.info.explained
+    scores = None if query_vectors is None else snapshot.scores(query_vectors)[rows]
     return MapData(
         build=snapshot.name,
         axes=(
@@ -413,7 +414,7 @@ def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
             Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
             for number, name in enumerate(sources)
         ],
-        score=None if meaning is None else _base64(snapshot.scores(meaning)[rows], "<f4"),
+        score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
         images=len(snapshot.build),
     )
