@@ -19,7 +19,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer
+from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.snapshot import Snapshot, check_sources
 from retrieval_pipeline.web.thumbnails import Thumbnails
 from retrieval_pipeline.web.uploads import Uploads
@@ -160,7 +160,7 @@ class Library:
 
     # Questions
 
-    async def search(self, page: SearchPage) -> tuple[Snapshot, Answer]:
+    async def search(self, page: SearchPage) -> tuple[Snapshot, AnswerPage]:
         """Answer a search, or show everything, newest first, if it asks for nothing.
 
         Raises:

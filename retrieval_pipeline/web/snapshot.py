@@ -36,7 +36,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, File, FileLocation, Picture
+from retrieval_pipeline.web.pictures import AnswerPage, Details, File, FileLocation, Picture
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
 # Queries whose vectors are remembered, some KB each: all pages of an answer need one encoding.
@@ -157,7 +157,7 @@ class Snapshot:
 
     # Answers
 
-    def answer(self, page: SearchPage, query: Query, query_vectors: QueryVectors) -> Answer:
+    def answer(self, page: SearchPage, query: Query, query_vectors: QueryVectors) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
         Raises:
@@ -167,7 +167,7 @@ class Snapshot:
         found = self.searcher.answer(
             query, page.k, page.offset, query_vectors=query_vectors, among=self.within(page)
         )
-        return Answer(
+        return AnswerPage(
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
@@ -176,7 +176,7 @@ class Snapshot:
             timings_ms=found.timings_ms,
         )
 
-    def browse(self, page: SearchPage) -> Answer:
+    def browse(self, page: SearchPage) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first; raises as `answer`."""
         started = time.perf_counter()
         query = page.query()
@@ -184,7 +184,7 @@ class Snapshot:
         order = self.newest if flags is None else self.newest[flags[self.newest]]
         passes = file_test(query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
-        return Answer(
+        return AnswerPage(
             query="",
             model=self.model,
             build=self.name,
