@@ -8,7 +8,13 @@ from retrieval_pipeline.index.score_statistics import (
     noise_of,
 )
 from retrieval_pipeline.search.query_vectors import Mixture
-from retrieval_pipeline.search.relevance import JUDGED_TOGETHER, Judge, relevance_of
+from retrieval_pipeline.search.relevance import (
+    JUDGED_TOGETHER,
+    Judge,
+    ranks_to_judge,
+    relevance_of,
+    relevant_ranks,
+)
 from retrieval_pipeline.vectors import Values
 from synthetic.tables import random_vectors
 
@@ -61,6 +67,20 @@ def test_relevance_does_not_depend_on_the_page() -> None:
     np.testing.assert_array_equal(
         relevance_of(surplus[:JUDGED_TOGETHER], 2040, surplus[::2]), relevance[:JUDGED_TOGETHER]
     )
+
+
+def test_the_list_ends_where_a_whole_block_is_irrelevant() -> None:
+    relevance = np.zeros(4 * JUDGED_TOGETHER)
+    relevance[[0, 5, 2 * JUDGED_TOGETHER]] = 0.9
+    ranks, goes_on = relevant_ranks(relevance, 0.5)
+    assert (ranks.tolist(), goes_on) == ([0, 5], False)
+    ranks, goes_on = relevant_ranks(relevance[:JUDGED_TOGETHER], 0.5)
+    assert (ranks.tolist(), goes_on) == ([0, 5], True)
+
+
+def test_more_ranks_are_judged_than_are_shown_in_whole_blocks() -> None:
+    counts = (1, JUDGED_TOGETHER - 1, JUDGED_TOGETHER)
+    assert [ranks_to_judge(count) // JUDGED_TOGETHER for count in counts] == [1, 1, 2]
 
 
 def test_the_background_is_how_words_and_pictures_score_on_other_pictures() -> None:
