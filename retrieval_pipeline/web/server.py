@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.web.connections import HEADER_BYTES, BoundedProtocol, limit_logs
 
 # Seconds that requests in flight have left when the server is asked to stop.
 GRACE_SECONDS = 3
@@ -69,6 +70,8 @@ def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> N
     """Serve until a signal ends it; `ready` is called when it answers."""
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
+        h11_max_incomplete_event_size=HEADER_BYTES,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -78,6 +81,7 @@ def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> N
         lifespan="on",
         ws="none",
     )
+    limit_logs()
     server = uvicorn.Server(config)
 
     async def run() -> None:
