@@ -12,7 +12,6 @@ from typing import TypeVar
 from threadpoolctl import ThreadpoolController
 
 
-@functools.cache
 def available_cores() -> int:
     """Return the cores that this process may use, at least 1.
 

@@ -9,7 +9,6 @@ from pydantic import Field
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
-from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
@@ -55,7 +54,7 @@ from retrieval_pipeline.orchestration.progress import LogProgress
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
 from retrieval_pipeline.pipeline.publish import update_index, update_map
-from retrieval_pipeline.pipeline.run import embedding_elsewhere
+from retrieval_pipeline.pipeline.run import embed_options
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 
 GROUP = "retrieval"
@@ -170,6 +169,9 @@ def build_image_embeddings(
             load = functools.cache(
                 functools.partial(load_settings_encoder, settings, description.space)
             )
+            options = embed_options(
+                settings, description, retry_quarantined=config.retry_quarantined
+            )
             stored = 0
             for source in context.partition_keys:
                 before = set(store.parts(space, source))
@@ -178,11 +180,8 @@ def build_image_embeddings(
                     settings.source(source),
                     description,
                     load,
-                    limits=Limits.of(settings.images),
-                    workers=settings.workers,
-                    retry_quarantined=config.retry_quarantined,
+                    options,
                     progress=LogProgress(context.log),
-                    elsewhere=embedding_elsewhere(settings, description),
                 )
                 new = [part for part in store.parts(space, source) if part not in before]
                 try:
