@@ -28,7 +28,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.encoders.hardware import (
     PEAK_SHAPE,
     PEAK_TIMES,
-    lanes_of,
+    encode_threads_of,
     measured_peak,
     pick_dtype,
 )
@@ -37,7 +37,7 @@ from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import update_embeddings
-from retrieval_pipeline.ingest.encode_threads import EncodeLanes
+from retrieval_pipeline.ingest.encode_threads import EncodeThreads
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table
@@ -321,7 +321,7 @@ def peaks() -> None:
         product(states, weights)
     plain = PEAK_TIMES * 2 * rows * width * columns / (time.monotonic() - began)
     dtype = pick_dtype(device, "auto")
-    packed = lanes_of(device) * measured_peak(dtype)
+    packed = encode_threads_of(device) * measured_peak(dtype)
     print(
         f"\nA large product: {plain / 1e9:.0f} GFLOP/s as PyTorch comes (float32), "
         f"{packed / 1e9:.0f} in the pipeline ({str(dtype).removeprefix('torch.')})"
@@ -399,10 +399,10 @@ def overlaps(folder: Path, shapes: Sequence[str], sets: Sequence[str], rounds: i
                     outcomes = [outcome for _, outcome in pool.map(jobs)]
                     decode.append(len(jobs) / (time.monotonic() - began))
                     began = time.monotonic()
-                    list(EncodeLanes(encoder).map(outcomes))
+                    list(EncodeThreads(encoder).map(outcomes))
                     encode.append(len(jobs) / (time.monotonic() - began))
                     began = time.monotonic()
-                    list(EncodeLanes(encoder).map(outcome for _, outcome in pool.map(jobs)))
+                    list(EncodeThreads(encoder).map(outcome for _, outcome in pool.map(jobs)))
                     together.append(len(jobs) / (time.monotonic() - began))
             a, b, c = map(statistics.median, (decode, encode, together))
             best = 1 / (1 / a + 1 / b)

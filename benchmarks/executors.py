@@ -23,7 +23,7 @@ import dagster as dg
 
 from retrieval_pipeline import definitions
 from retrieval_pipeline.config import load_settings, settings_text
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 
 PR_SET_CHILD_SUBREAPER = 36
 PRELOAD = {"forkserver": {"preload_modules": ["torch", "retrieval_pipeline.definitions"]}}
@@ -38,7 +38,9 @@ def job() -> dg.JobDefinition:
     """The job as a step's process loads it again."""
     definitions.EXECUTOR = EXECUTORS[os.environ["BENCHMARK_EXECUTOR"]]
     config = Path(os.environ["RETRIEVAL_CONFIG"])
-    built = definitions.build_definitions(load_settings(config), Library(config_file=str(config)))
+    built = definitions.build_definitions(
+        load_settings(config), LibraryResource(config_file=str(config))
+    )
     return built.resolve_job_def("reindex_job")
 
 

@@ -1,5 +1,7 @@
 """The code location: everything that Dagster shows and runs."""
 
+import warnings
+
 import dagster as dg
 
 from retrieval_pipeline.config import Settings
@@ -21,7 +23,7 @@ from retrieval_pipeline.orchestration.partitions import (
     partitions_by_source,
 )
 from retrieval_pipeline.orchestration.recommend import build_recommender_assets, recommend_job
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.orchestration.saved import (
     build_saved_queries_job,
     build_saved_queries_schedule,
@@ -34,11 +36,19 @@ from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 EXECUTOR = dg.in_process_executor
 
 
-def build_definitions(settings: Settings, library: Library | None = None) -> dg.Definitions:
+def build_definitions(settings: Settings, library: LibraryResource | None = None) -> dg.Definitions:
     """Return the definitions for these settings' sources.
 
     `library` is what runs read their settings from; by default the same file as the command line.
     """
+    with warnings.catch_warnings():
+        # The beta parts that are used here (backfill policies, observable sources) are pinned and
+        # tested; a page of warnings at every start would hide what matters.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return _definitions(settings, library or LibraryResource())
+
+
+def _definitions(settings: Settings, library: LibraryResource) -> dg.Definitions:
     by_source = partitions_by_source(settings)
     by_recommender = partitions_by_recommender(settings)
     assets = build_assets(settings, by_source)
@@ -67,7 +77,7 @@ def build_definitions(settings: Settings, library: Library | None = None) -> dg.
             build_automation_sensor(settings),
         ],
         executor=EXECUTOR,
-        resources={"library": library or Library()},
+        resources={"library": library},
     )
 
 

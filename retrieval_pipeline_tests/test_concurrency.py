@@ -1,11 +1,12 @@
 import contextlib
+import os
 import threading
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from retrieval_pipeline.concurrency import AHEAD, one_blas_thread, ordered_map
+from retrieval_pipeline.concurrency import AHEAD, available_cores, one_blas_thread, ordered_map
 
 
 def blas_threads() -> set[int]:
@@ -65,3 +66,9 @@ def test_an_error_reaches_the_consumer_and_stops_the_rest() -> None:
     with pytest.raises(ValueError, match="three"):
         list(ordered_map(work, range(1000), threads=2))
     assert not done.is_set()
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as a container's quota would
+    assert available_cores() == 1

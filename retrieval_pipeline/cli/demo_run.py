@@ -95,9 +95,9 @@ def _materialise(settings: Settings, file: Path) -> None:
 
     from retrieval_pipeline.definitions import build_definitions
     from retrieval_pipeline.orchestration.jobs import all_sources
-    from retrieval_pipeline.orchestration.resources import Library
+    from retrieval_pipeline.orchestration.resources import LibraryResource
 
-    definitions = build_definitions(settings, Library(config_file=str(file)))
+    definitions = build_definitions(settings, LibraryResource(config_file=str(file)))
     with dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_job_def("reindex_job").execute_in_process(
             instance=instance,

@@ -5,11 +5,11 @@ from typing import Any
 
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html
 
 
-def ranking_text(ranking: Sequence[Picture]) -> str:
+def ranking_text(ranking: Sequence[Candidate]) -> str:
     """Rank, score and path of each picture."""
     lines = [
         f"{rank:>4}  {picture.score:6.3f}  {printable(to_text(str(picture.path)))}"
@@ -18,15 +18,15 @@ def ranking_text(ranking: Sequence[Picture]) -> str:
     return "\n".join(lines or ["every image has been judged: there is none left to recommend"])
 
 
-def session_json(session: Session, ranking: Sequence[Picture]) -> dict[str, Any]:
+def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> dict[str, Any]:
     """Return the JSON object of a recommender: its votes, and what it recommends."""
     return {
-        "name": session.name,
-        "liked": session.likes,
-        "not_liked": session.dislikes,
-        "gone": session.gone,
-        "model": session.build.info.model,
-        "build": session.build.path.name,
+        "name": recommender.name,
+        "liked": recommender.likes,
+        "not_liked": recommender.dislikes,
+        "gone": recommender.gone,
+        "model": recommender.build.info.model,
+        "build": recommender.build.path.name,
         "hits": [
             {
                 "content_id": picture.content_id,
@@ -44,10 +44,10 @@ def session_json(session: Session, ranking: Sequence[Picture]) -> dict[str, Any]
     }
 
 
-def ranking_html(session: Session, ranking: Sequence[Picture], limits: Limits) -> str:
+def ranking_html(recommender: Recommender, ranking: Sequence[Candidate], limits: Limits) -> str:
     """Return one self-contained page with the ranking."""
     section = Section(
-        heading=f"Recommended: {session.name}",
+        heading=f"Recommended: {recommender.name}",
         cards=tuple(
             Card(
                 path=picture.path,
@@ -60,11 +60,11 @@ def ranking_html(session: Session, ranking: Sequence[Picture], limits: Limits) -
             )
             for rank, picture in enumerate(ranking, 1)
         ),
-        notes=(session.votes_text,),
+        notes=(recommender.votes_text,),
         empty="Every image has been judged: there is none left to recommend.",
     )
     footer = [
-        f"Model {session.build.info.model}, index {session.build.path.name}",
+        f"Model {recommender.build.info.model}, index {recommender.build.path.name}",
         "A score above 0 is a predicted like.",
         "A click opens the file itself, on the computer that holds it.",
     ]

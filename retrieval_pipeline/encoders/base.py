@@ -28,7 +28,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Lanes:
+class ThreadPlan:
     """How an encoder is called for the most images in a second.
 
     Attributes:
@@ -86,16 +86,16 @@ class Encoder(Protocol):
         """
 
     @abstractmethod
-    def in_lanes(self) -> AbstractContextManager[Lanes]:
+    def encode_threads(self) -> AbstractContextManager[ThreadPlan]:
         """Tell how several threads encode images at a time, until the end of the context."""
 
     @abstractmethod
     def efficiency(self, images: int, seconds: float) -> float | None:
-        """Return the share of the fastest product that a lane achieved, None if that is unknown.
+        """Return the share of the fastest product that a thread achieved, None if that is unknown.
 
         Args:
             images: That were encoded.
-            seconds: Of processor time, of all lanes.
+            seconds: Of processor time, of all threads.
         """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:

@@ -15,14 +15,14 @@ from retrieval_pipeline.encoders.base import (
     BaseEncoder,
     Description,
     Encoder,
-    Lanes,
+    ThreadPlan,
     warn_of_cut_texts,
 )
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, find_checkpoint
 from retrieval_pipeline.encoders.fused_vision import fused_tower
 from retrieval_pipeline.encoders.hardware import (
     Precision,
-    lanes_of,
+    encode_threads_of,
     measured_peak,
     one_core_each,
     pick_devices,
@@ -168,11 +168,11 @@ class ClipEncoder(BaseEncoder):
         super().__init__(description, batch=batch)
         self._network = network
         self._fused = towers[0].fused
-        # A lane takes a tower, so that the lanes of all devices are busy.
-        self._lanes = lanes_of(network.device) * len(towers)
+        # Each thread takes a tower, so that the threads of all devices are busy.
+        self._threads = encode_threads_of(network.device) * len(towers)
         self._towers: SimpleQueue[_Tower] = SimpleQueue()
-        for lane in range(self._lanes):
-            self._towers.put(towers[lane % len(towers)])
+        for thread in range(self._threads):
+            self._towers.put(towers[thread % len(towers)])
         self._tokenizer = tokenizer
         self._limit = _token_limit(tokenizer, network.config.text_config)
         self._padding = "max_length" if network.config.model_type in PADDED_TO_LIMIT else True
@@ -181,10 +181,10 @@ class ClipEncoder(BaseEncoder):
         self._tokenizer_lock = threading.Lock()
 
     @contextmanager
-    def in_lanes(self) -> Iterator[Lanes]:
-        """See `Encoder.in_lanes`."""
+    def encode_threads(self) -> Iterator[ThreadPlan]:
+        """See `Encoder.encode_threads`."""
         with one_core_each(self._network.device) as enter:
-            yield Lanes(self._lanes, enter)
+            yield ThreadPlan(self._threads, enter)
 
     def efficiency(self, images: int, seconds: float) -> float | None:
         """See `Encoder.efficiency`."""

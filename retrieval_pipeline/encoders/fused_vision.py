@@ -10,6 +10,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # The model types whose image tower is CLIP's or SigLIP's.
@@ -160,7 +161,7 @@ class Linear:
         self._weight = weight.detach().contiguous()
         self._bias = None if bias is None else bias.detach()
         self._operation, self._algorithm = operation, algorithm
-        self._packed = _packs()
+        self._packed = packs(weight.dtype)
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
 
@@ -189,10 +190,15 @@ class Linear:
         return product
 
 
-def _packs() -> bool:
-    """Tell whether this torch offers oneDNN's packed products; only x86 has been measured."""
+def packs(dtype: "torch.dtype") -> bool:
+    """Tell whether this torch offers oneDNN's packed products; only x86 has been measured.
+
+    On a processor without bfloat16 instructions oneDNN refuses packed products of that type.
+    """
     import torch
 
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and platform.machine().lower() in {"x86_64", "amd64"}

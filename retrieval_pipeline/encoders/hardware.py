@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 Precision = Literal["auto", "reference"]
 
 # Threads that feed one GPU: while one waits for its vectors, the other one's batch is on its way.
-LANES_OF_A_GPU = 2
+THREADS_PER_GPU = 2
 
 # What torch says when a GPU, its driver or its libraries fail; there is no type for all of them.
 DEVICE_FAILURE = re.compile(r"\b(CUDA|HIP|cuDNN|CUBLAS|MPS)", re.IGNORECASE)
@@ -112,9 +112,9 @@ def _cpu_computes_in_bfloat16() -> bool:
     return not x86 or bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def lanes_of(device: "torch.device") -> int:
+def encode_threads_of(device: "torch.device") -> int:
     """Return how many threads at a time use `device` best."""
-    return {"cpu": available_cores(), "cuda": LANES_OF_A_GPU}.get(device.type, 1)
+    return {"cpu": available_cores(), "cuda": THREADS_PER_GPU}.get(device.type, 1)
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def measured_peak(dtype: "torch.dtype") -> float:
     import torch
 
     device = torch.device("cpu")
-    threads = lanes_of(device)
+    threads = encode_threads_of(device)
     with one_core_each(device) as enter, ThreadPoolExecutor(threads, initializer=enter) as pool:
         return sum(pool.map(_product_speed, [dtype] * threads)) / threads
 

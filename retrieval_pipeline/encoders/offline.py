@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Lanes
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
 from retrieval_pipeline.encoders.hardware import (
     Precision,
-    lanes_of,
+    encode_threads_of,
     one_core_each,
     pick_device,
     to_tensor,
@@ -91,12 +91,12 @@ class OfflineEncoder(BaseEncoder):
         self._device = device
 
     @contextmanager
-    def in_lanes(self) -> Iterator[Lanes]:
-        """See `Encoder.in_lanes`."""
-        _ = self._class_vectors  # computed once, not by each lane
+    def encode_threads(self) -> Iterator[ThreadPlan]:
+        """See `Encoder.encode_threads`."""
+        _ = self._class_vectors  # computed once, not by each thread
         device = next(self._classifier.parameters()).device
         with one_core_each(device) as enter:
-            yield Lanes(lanes_of(device), enter)
+            yield ThreadPlan(encode_threads_of(device), enter)
 
     def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self._sentences.encode(texts)

@@ -15,7 +15,7 @@ from retrieval_pipeline.images.errors import ImageError, Reason
 from retrieval_pipeline.images.transform import Decoded
 from retrieval_pipeline.vectors import Vectors
 
-# Batches for each lane: one that it works on and one that it takes next. A GPU's are large.
+# Batches for each thread: one that it works on and one that it takes next. A GPU's are large.
 AHEAD = 2
 
 
@@ -32,8 +32,8 @@ class Embedded:
 Result = Embedded | ImageError | Changed
 
 
-class EncodeLanes:
-    """The lanes of one encoder."""
+class EncodeThreads:
+    """The threads on which one encoder computes."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -44,7 +44,7 @@ class EncodeLanes:
 
     @property
     def work(self) -> Stage:
-        """What the lanes have done so far."""
+        """What the threads have done so far."""
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
@@ -54,7 +54,7 @@ class EncodeLanes:
         return self._encoder.efficiency(self._images, self._computing)
 
     def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
-        """Prepare the lanes; yield the results of `outcomes` batch by batch, in order.
+        """Prepare the threads; yield the results of `outcomes` batch by batch, in order.
 
         Args:
             outcomes: Read only so far ahead of the consumer.
@@ -65,13 +65,13 @@ class EncodeLanes:
         remaining = iter(outcomes)
         batches = iter(lambda: list(islice(remaining, self._encoder.batch)), [])
         stack = ExitStack()
-        lanes = stack.enter_context(self._encoder.in_lanes())
-        self._width = lanes.count
+        plan = stack.enter_context(self._encoder.encode_threads())
+        self._width = plan.count
 
         def results() -> Iterator[list[Result]]:
             with stack:
                 yield from ordered_map(
-                    self._results, batches, threads=lanes.count, ahead=AHEAD, enter=lanes.enter
+                    self._results, batches, threads=plan.count, ahead=AHEAD, enter=plan.enter
                 )
 
         return results()

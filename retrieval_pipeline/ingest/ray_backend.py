@@ -24,7 +24,7 @@ from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
-from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
+from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -76,7 +76,7 @@ class ImageEncoder:
         self._load, self._space = load, space
 
     @functools.cached_property
-    def _lanes(self) -> EncodeLanes:
+    def _lanes(self) -> EncodeThreads:
         """Made by the first batch: of an error there Ray tells the cause."""
         encoder = self._load()
         if encoder.space != self._space:
@@ -84,7 +84,7 @@ class ImageEncoder:
                 f"{socket.gethostname()} has another version of {self._space.model} or of this "
                 "program than the machine that asks: install the same on all of them"
             )
-        return EncodeLanes(encoder)
+        return EncodeThreads(encoder)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Encode a batch; what could not be decoded passes through."""

@@ -9,7 +9,6 @@ from pydantic import Field
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
-from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
@@ -52,10 +51,10 @@ from retrieval_pipeline.orchestration.metadata import (
     map_metadata,
 )
 from retrieval_pipeline.orchestration.progress import LogProgress
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.orchestration.versions import embeddings_version, manifest_version
 from retrieval_pipeline.pipeline.publish import update_index, update_map
-from retrieval_pipeline.pipeline.run import embedding_elsewhere
+from retrieval_pipeline.pipeline.run import embed_options
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 
 GROUP = "retrieval"
@@ -83,7 +82,15 @@ class EmbedConfig(dg.Config):
 def build_assets(
     settings: Settings, by_source: dg.PartitionsDefinition[str]
 ) -> Sequence[dg.AssetsDefinition]:
-    """Return the assets of the flow, partitioned by these sources."""
+    """Return the assets of the flow, upstream first, partitioned by these sources."""
+    file_manifest = build_file_manifest(by_source)
+    image_embeddings = build_image_embeddings(settings, by_source, file_manifest)
+    retrieval_index = build_retrieval_index(image_embeddings)
+    return [file_manifest, image_embeddings, retrieval_index, build_latent_map(retrieval_index)]
+
+
+def build_file_manifest(by_source: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    """Return the asset of the manifests, partitioned by these sources."""
 
     @dg.asset(
         partitions_def=by_source,
@@ -95,7 +102,7 @@ def build_assets(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def file_manifest(
-        context: dg.AssetExecutionContext, config: CrawlConfig, library: Library
+        context: dg.AssetExecutionContext, config: CrawlConfig, library: LibraryResource
     ) -> Events:
         """The image files of a source: path, size, time and content id."""
         settings, store = library.settings, library.store
@@ -126,6 +133,16 @@ def build_assets(
                 )
         yield from materialised(context, made, [whole_sources(list(made), failed)])
 
+    return file_manifest
+
+
+def build_image_embeddings(
+    settings: Settings,
+    by_source: dg.PartitionsDefinition[str],
+    file_manifest: dg.AssetsDefinition,
+) -> dg.AssetsDefinition:
+    """Return the asset of the embeddings, downstream of the manifests."""
+
     @dg.asset(
         deps=[file_manifest],
         partitions_def=by_source,
@@ -140,7 +157,7 @@ def build_assets(
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def image_embeddings(
-        context: dg.AssetExecutionContext, config: EmbedConfig, library: Library
+        context: dg.AssetExecutionContext, config: EmbedConfig, library: LibraryResource
     ) -> Events:
         """An embedding of each image of a source that the model of the settings had not seen."""
         settings, store = library.settings, library.store
@@ -152,6 +169,9 @@ def build_assets(
             load = functools.cache(
                 functools.partial(load_settings_encoder, settings, description.space)
             )
+            options = embed_options(
+                settings, description, retry_quarantined=config.retry_quarantined
+            )
             stored = 0
             for source in context.partition_keys:
                 before = set(store.parts(space, source))
@@ -160,11 +180,8 @@ def build_assets(
                     settings.source(source),
                     description,
                     load,
-                    limits=Limits.of(settings.images),
-                    workers=settings.workers,
-                    retry_quarantined=config.retry_quarantined,
+                    options,
                     progress=LogProgress(context.log),
-                    elsewhere=embedding_elsewhere(settings, description),
                 )
                 new = [part for part in store.parts(space, source) if part not in before]
                 try:
@@ -184,6 +201,12 @@ def build_assets(
         ]
         yield from materialised(context, made, checks)
 
+    return image_embeddings
+
+
+def build_retrieval_index(image_embeddings: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """Return the asset of the index over all sources."""
+
     @dg.asset(
         deps=[image_embeddings],
         group_name=GROUP,
@@ -193,7 +216,7 @@ def build_assets(
         check_specs=[ROWS_AGREE, RECALL_IS_ENOUGH],
         automation_condition=ON_NEW_DATA_OF_ANY,
     )
-    def retrieval_index(context: dg.AssetExecutionContext, library: Library) -> Events:
+    def retrieval_index(context: dg.AssetExecutionContext, library: LibraryResource) -> Events:
         """The current build: Annoy's trees and the items they point to, over all sources."""
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
@@ -213,6 +236,12 @@ def build_assets(
         made = Made(report.info.inputs, build_metadata(report))
         yield result(context, made, list(build_checks(report.info.checks)))
 
+    return retrieval_index
+
+
+def build_latent_map(retrieval_index: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """Return the asset of the map of the current build."""
+
     @dg.asset(
         deps=[retrieval_index],
         group_name=GROUP,
@@ -222,7 +251,7 @@ def build_assets(
         check_specs=[MAP_IS_STEADY],
         automation_condition=ON_NEW_DATA,
     )
-    def latent_map(context: dg.AssetExecutionContext, library: Library) -> Events:
+    def latent_map(context: dg.AssetExecutionContext, library: LibraryResource) -> Events:
         """The current build as a map: its principal components, clusters, picture and page."""
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
@@ -233,4 +262,4 @@ def build_assets(
         made = Made(build.name, map_metadata(report))
         yield result(context, made, [steady_map(settings, report.info)])
 
-    return [file_manifest, image_embeddings, retrieval_index, latent_map]
+    return latent_map

@@ -16,7 +16,7 @@ from retrieval_pipeline.index.build import Check
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.latent_map.coordinates import MapInfo
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
@@ -146,7 +146,7 @@ def crawl_ages(store: Store, sources: Sequence[str], now: datetime) -> dict[str,
     automation_condition=_IS_DUE,
     description="Each source was looked at within `checks.max_age_hours`.",
 )
-def is_fresh(library: Library) -> dg.AssetCheckResult:
+def is_fresh(library: LibraryResource) -> dg.AssetCheckResult:
     """Judge when each source of the settings was last looked at, by whomever."""
     settings = library.settings
     oldest = timedelta(hours=settings.checks.max_age_hours)

@@ -17,7 +17,7 @@ from retrieval_pipeline.orchestration.checks import is_fresh
 from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 
@@ -46,7 +46,7 @@ class QueryConfig(dg.Config):
 
 
 @dg.op
-def query(context: dg.OpExecutionContext, config: QueryConfig, library: Library) -> None:
+def query(context: dg.OpExecutionContext, config: QueryConfig, library: LibraryResource) -> None:
     """Answer one query from the current build."""
     settings = library.settings
     images = (Path(config.image),) if config.image else ()
@@ -72,7 +72,7 @@ def query_job() -> None:
 
 
 @dg.op
-def verify(context: dg.OpExecutionContext, library: Library) -> None:
+def verify(context: dg.OpExecutionContext, library: LibraryResource) -> None:
     """Read every stored file and check it against its contract."""
     with explained(context):
         findings = list(verify_store(library.store))
@@ -106,7 +106,7 @@ class GcConfig(dg.Config):
 
 
 @dg.op
-def gc(context: dg.OpExecutionContext, config: GcConfig, library: Library) -> None:
+def gc(context: dg.OpExecutionContext, config: GcConfig, library: LibraryResource) -> None:
     """Give back the disk space of what the settings no longer name."""
     settings = library.settings
     with explained(context):

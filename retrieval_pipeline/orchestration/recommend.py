@@ -11,9 +11,9 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.previews import picture
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.votes import read_judgements, require_recommender
 from retrieval_pipeline.rendering.contact_sheet import contact_sheet
 from retrieval_pipeline.search.searcher import Searcher
@@ -44,7 +44,7 @@ def build_recommender_assets(
     """
 
     @dg.observable_source_asset(partitions_def=by_name, group_name="retrieval")
-    def judgements(library: Library) -> dg.DataVersionsByPartition:
+    def judgements(library: LibraryResource) -> dg.DataVersionsByPartition:
         """The yes/no votes of each recommender."""
         versions = {}
         for name in by_name.get_partition_keys():
@@ -62,7 +62,7 @@ def build_recommender_assets(
         automation_condition=ON_NEW_DATA,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def recommender(context: dg.AssetExecutionContext, library: Library) -> Events:
+    def recommender(context: dg.AssetExecutionContext, library: LibraryResource) -> Events:
         """A taste learned from the votes: an SVM, how well it predicts them, and what it likes."""
         store = library.store
         made: dict[str, Made] = {}
@@ -90,19 +90,21 @@ class RecommendConfig(dg.Config):
 
 
 @dg.op
-def recommend(context: dg.OpExecutionContext, config: RecommendConfig, library: Library) -> None:
+def recommend(
+    context: dg.OpExecutionContext, config: RecommendConfig, library: LibraryResource
+) -> None:
     """Rank the pictures that nobody voted on yet."""
     with explained(context):
         require_recommender(library.store, config.name)
-        session = Session(Searcher.open(library.settings), config.name)
-        best = session.ranking(config.k)
+        recommender = Recommender(Searcher.open(library.settings), config.name)
+        best = recommender.ranking(config.k)
     context.add_output_metadata(
         {
             "ranking": _table(best),
             "pictures": _sheet(best, Limits.of(library.settings.images)),
-            "votes": session.votes_text,
-            "model": session.build.info.model,
-            "build": session.build.path.name,
+            "votes": recommender.votes_text,
+            "model": recommender.build.info.model,
+            "build": recommender.build.path.name,
         }
     )
 
@@ -114,29 +116,29 @@ def recommend_job() -> None:
 
 
 def _recommender_metadata(searcher: Searcher, store: Store, name: str) -> dict[str, Any]:
-    session = Session(searcher, name)
+    recommender = Recommender(searcher, name)
     metadata: dict[str, Any] = {
         "votes": len(read_judgements(store, name)),
-        "liked": session.likes,
-        "not_liked": session.dislikes,
-        "not_in_the_index": session.gone,
+        "liked": recommender.likes,
+        "not_liked": recommender.dislikes,
+        "not_in_the_index": recommender.gone,
         "model": searcher.build.info.model,
         "build": searcher.build.path.name,
         "table": dg.MetadataValue.path(str(store.judgements(name))),
     }
     try:
-        best = session.ranking(SHEET_PICTURES)
+        best = recommender.ranking(SHEET_PICTURES)
     except RecommendError as error:
         # Too few votes are nothing that failed: the next ones make it follow.
         return {**metadata, "no_ranking": str(error)}
-    if quality := session.quality():
+    if quality := recommender.quality():
         metadata["cross_validated_accuracy"] = round(quality.accuracy, 4)
         metadata["cross_validated_average_precision"] = round(quality.average_precision, 4)
     metadata["best"] = _sheet(best, Limits.of(searcher.settings.images))
     return metadata
 
 
-def _table(ranking: Sequence[Picture]) -> dg.TableMetadataValue:
+def _table(ranking: Sequence[Candidate]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -153,6 +155,6 @@ def _table(ranking: Sequence[Picture]) -> dg.TableMetadataValue:
     )
 
 
-def _sheet(ranking: Sequence[Picture], limits: Limits) -> dg.MarkdownMetadataValue:
+def _sheet(ranking: Sequence[Candidate], limits: Limits) -> dg.MarkdownMetadataValue:
     captions = [f"{each.score:.2f}" for each in ranking]
     return picture(contact_sheet([each.path for each in ranking], limits, captions), "image/png")

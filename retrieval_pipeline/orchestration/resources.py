@@ -8,7 +8,7 @@ from retrieval_pipeline.config import Settings, load_settings
 from retrieval_pipeline.storage.store import Store
 
 
-class Library(dg.ConfigurableResource):  # type: ignore[type-arg]
+class LibraryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings file that a run works from, read anew in each run.
 
     Attributes:

@@ -12,7 +12,7 @@ from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
 from retrieval_pipeline.orchestration.partitions import one_run_each
 from retrieval_pipeline.orchestration.previews import hits_pictures, hits_table
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
 from retrieval_pipeline.search.searcher import Searcher
 
@@ -38,7 +38,7 @@ def build_saved_query_asset(by_name: dg.PartitionsDefinition[str]) -> dg.AssetsD
         automation_condition=ON_NEW_DATA,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def saved_query(context: dg.AssetExecutionContext, library: Library) -> Events:
+    def saved_query(context: dg.AssetExecutionContext, library: LibraryResource) -> Events:
         """The hits of a query that the settings keep, and what is new since the last time."""
         settings = library.settings
         made: dict[str, Made] = {}

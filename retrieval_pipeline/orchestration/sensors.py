@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
 from retrieval_pipeline.ingest.crawl import walk
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 
@@ -131,7 +131,7 @@ def build_watch_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks at the directories, opening no file, and at the votes.",
     )
-    def watch(context: dg.SensorEvaluationContext, library: Library) -> dg.SensorResult:
+    def watch(context: dg.SensorEvaluationContext, library: LibraryResource) -> dg.SensorResult:
         # Settings that cannot be read fail the tick: they are not an empty list of sources.
         try:
             settings = library.settings

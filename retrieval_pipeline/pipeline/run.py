@@ -14,7 +14,7 @@ from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.ingest.crawl import ManifestReport, update_manifest
-from retrieval_pipeline.ingest.embed import Elsewhere, EmbedReport, update_embeddings
+from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -92,19 +92,16 @@ def index_sources(
         load = functools.cache(
             functools.partial(load_settings_encoder, settings, description.space)
         )
-        elsewhere = embedding_elsewhere(settings, description)
+        options = embed_options(settings, description, retry_quarantined=retry_quarantined)
         embeddings = [
             update_embeddings(
                 store,
                 source,
                 description,
                 load,
-                limits=Limits.of(settings.images),
-                workers=settings.workers,
-                retry_quarantined=retry_quarantined,
+                options,
                 progress=progress,
                 stop=stop,
-                elsewhere=elsewhere,
             )
             for source in wanted
         ]
@@ -124,16 +121,20 @@ def _needed(source: Source) -> SourceError:
     )
 
 
-def embedding_elsewhere(settings: Settings, description: Description) -> Elsewhere | None:
-    """Return how to embed on the Ray cluster of the settings; None to embed in this process."""
-    if settings.ray is None:
-        return None
-    from retrieval_pipeline.ingest.ray_backend import embedded_by_ray
+def embed_options(
+    settings: Settings, description: Description, *, retry_quarantined: bool = False
+) -> EmbedOptions:
+    """Return how to embed by these settings: in this process, or on their Ray cluster."""
+    limits = Limits.of(settings.images)
+    backend = None
+    if settings.ray is not None:
+        from retrieval_pipeline.ingest.ray_backend import embedded_by_ray
 
-    return functools.partial(
-        embedded_by_ray,
-        description=description,
-        load=functools.partial(load_settings_encoder, settings, description.space),
-        limits=Limits.of(settings.images),
-        settings=settings.ray,
-    )
+        backend = functools.partial(
+            embedded_by_ray,
+            description=description,
+            load=functools.partial(load_settings_encoder, settings, description.space),
+            limits=limits,
+            settings=settings.ray,
+        )
+    return EmbedOptions(limits, settings.workers, retry_quarantined, backend)

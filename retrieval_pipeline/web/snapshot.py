@@ -26,7 +26,7 @@ from retrieval_pipeline.latent_map.coordinates import (
     read_map_info,
 )
 from retrieval_pipeline.paths import printable, to_text
-from retrieval_pipeline.recommend.session import Session
+from retrieval_pipeline.recommend.recommender import Recommender
 from retrieval_pipeline.search.filters import both, file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
@@ -349,7 +349,7 @@ class Snapshot:
     # Votes
 
     @contextlib.contextmanager
-    def voting(self, name: str) -> Iterator[Session]:
+    def voting(self, name: str) -> Iterator[Recommender]:
         """Give the session of a recommender to one thread at a time.
 
         Raises:
@@ -368,15 +368,15 @@ class Voting:
         self._searcher = searcher
         self._name = name
         self._lock = threading.Lock()
-        self._session: Session | None = None
+        self._session: Recommender | None = None
         self._changed = 0
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Recommender]:
         """Give the session, with the votes that others stored; raises StoreError."""
         with self._lock:
             if self._session is None:
-                self._session = Session(self._searcher, self._name)
+                self._session = Recommender(self._searcher, self._name)
             elif self._last_change() != self._changed:
                 self._session.refresh()
             try:

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from retrieval_pipeline.recommend.session import Picture as VotedPicture
-from retrieval_pipeline.recommend.session import Session
+from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.votes import read_judgements, votes_that_count
 from retrieval_pipeline.web.parameters import ContentId, RecommenderName
 from retrieval_pipeline.web.pictures import FileLocation, Picture
@@ -109,7 +108,7 @@ class Recommendations(Tally):
     hits: list[Picture]
 
 
-def tally(session: Session) -> dict[str, Any]:
+def tally(session: Recommender) -> dict[str, Any]:
     """Return the fields of a Tally."""
     missing_liked, missing_not_liked = session.votes.missing
     return {
@@ -180,12 +179,12 @@ def ranking(snapshot: Snapshot, name: str, k: int) -> Recommendations:
         return Recommendations(hits=[_told(snapshot, each) for each in pictures], **tally(session))
 
 
-def _with_votes(snapshot: Snapshot, session: Session) -> Votes:
+def _with_votes(snapshot: Snapshot, session: Recommender) -> Votes:
     counted = votes_that_count(read_judgements(snapshot.store, session.name))
     return Votes(votes=counted, **tally(session))
 
 
-def _told(snapshot: Snapshot, picture: VotedPicture) -> Picture:
+def _told(snapshot: Snapshot, picture: Candidate) -> Picture:
     return Picture(
         content_id=picture.content_id,
         source=picture.location.source,

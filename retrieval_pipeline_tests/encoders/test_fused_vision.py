@@ -41,7 +41,7 @@ def noise(count: int) -> torch.Tensor:
 def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With oneDNN's packed weights where it has them, and without."""
     if request.param == "plain":
-        monkeypatch.setattr(vision, "_packs", lambda: False)
+        monkeypatch.setattr(vision, "packs", lambda dtype: False)
 
 
 @pytest.mark.usefixtures("packing")
@@ -98,8 +98,8 @@ def test_several_devices_encode_together(tmp_path: Path, monkeypatch: pytest.Mon
     one = load_encoder(directory, device="cpu")
     monkeypatch.setattr(clip_module, "pick_devices", lambda _: 2 * [torch.device("cpu")])
     two = load_encoder(directory, device="cpu")
-    with one.in_lanes() as lanes, two.in_lanes() as more:
-        assert (lanes.count, more.count) == (2, 4)
+    with one.encode_threads() as threads, two.encode_threads() as more:
+        assert (threads.count, more.count) == (2, 4)
     used = set()
     features = clip_module._Tower.features
     all_busy = threading.Barrier(4, timeout=60)
@@ -129,8 +129,8 @@ def test_lanes_leave_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
         found.append(torch.get_num_threads())
 
     before = torch.get_num_threads()
-    with encoder.in_lanes() as lanes:
-        thread = threading.Thread(target=ask, args=(lanes.enter,))
+    with encoder.encode_threads() as threads:
+        thread = threading.Thread(target=ask, args=(threads.enter,))
         thread.start()
         thread.join()
     thread = threading.Thread(target=ask)

@@ -422,7 +422,7 @@ def test_there_is_a_worker_for_each_core_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def on(cores: int) -> int:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+        monkeypatch.setattr(decode_module, "available_cores", lambda: cores)
         return default_workers()
 
     assert [on(cores) for cores in (1, 2, 8, 64, 128)] == [1, 2, 8, 64, 64]

@@ -15,9 +15,14 @@ from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import ImageTransform, Pixels
-from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.ingest.crawl import update_manifest
-from retrieval_pipeline.ingest.embed import EmbedReport, embedded_ids, update_embeddings
+from retrieval_pipeline.ingest.embed import (
+    EmbedOptions,
+    EmbedReport,
+    embedded_ids,
+    update_embeddings,
+)
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine, read_table
@@ -45,7 +50,7 @@ class Library:
         self, load: Callable[[], Encoder] = MeanColour, limits: Limits | None = None
     ) -> EmbedReport:
         report = update_embeddings(
-            self.store, self.source, DESCRIPTION, load, limits=limits, workers=2
+            self.store, self.source, DESCRIPTION, load, EmbedOptions(limits or Limits(), workers=2)
         )
         known = report.embedded + report.known + report.duplicates + report.quarantined
         assert report.files == known + report.left
@@ -128,7 +133,7 @@ def test_a_device_that_fails_costs_nothing_that_was_finished(library: Library) -
             raise RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(EncoderError, match="the device failed"):
-        library.embed(lambda: MeanColour(batch=4, lanes=1, before=fail_later))
+        library.embed(lambda: MeanColour(batch=4, threads=1, before=fail_later))
     assert len(embedded_ids(library.store, SPACE)) == 5 * 4
     report = library.embed()
     assert (report.known, report.embedded) == (20, 20)
@@ -181,7 +186,7 @@ def test_vectors_meet_their_files_in_parts_of_any_size(
 ) -> None:
     library.add(25)
     library.crawl()
-    monkeypatch.setattr(embed, "PART_ROWS", 6)
+    monkeypatch.setattr(part_writer, "PART_ROWS", 6)
     assert library.embed(lambda: MeanColour(batch=4)).embedded == 25
     parts = library.store.parts(SPACE)
     assert len(parts) == 4

@@ -10,7 +10,7 @@ from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
 from retrieval_pipeline.images.errors import ImageError, Reason
 from retrieval_pipeline.images.transform import Decoded, Pixels
-from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeLanes, Result
+from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline_tests.support.encoders import MeanColour
 
 
@@ -21,7 +21,7 @@ def image(red: int, green: int = 0) -> Decoded:
 
 
 def results(encoder: MeanColour, outcomes: Sequence[Outcome]) -> list[Result]:
-    return [result for batch in EncodeLanes(encoder).map(outcomes) for result in batch]
+    return [result for batch in EncodeThreads(encoder).map(outcomes) for result in batch]
 
 
 def hues(found: Sequence[Result]) -> list[float]:
@@ -66,7 +66,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_no_image_lost(
         if len(pixels) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    encoder = MeanColour(batch=8, lanes=1, before=room_for_three)
+    encoder = MeanColour(batch=8, threads=1, before=room_for_three)
     with caplog.at_level(logging.WARNING, "retrieval_pipeline"):
         found = results(encoder, [image(100, number) for number in range(40)])
     assert hues(found) == pytest.approx([number / 100 for number in range(40)])
@@ -111,14 +111,14 @@ def test_outcomes_are_taken_only_so_far_ahead_as_the_lanes_need() -> None:
             taken.append(number)
             yield image(5)
 
-    batches = EncodeLanes(MeanColour(batch=2, lanes=2)).map(outcomes())
+    batches = EncodeThreads(MeanColour(batch=2, threads=2)).map(outcomes())
     assert len(next(batches)) == 2
     assert len(taken) < 30
 
 
 def test_the_work_of_the_lanes_is_counted() -> None:
-    lanes = EncodeLanes(MeanColour(lanes=2))
-    list(lanes.map([image(5)] * 40))
-    assert lanes.work.width == 2
-    assert lanes.work.computing > 0
-    assert lanes.work.busy > 0
+    threads = EncodeThreads(MeanColour(threads=2))
+    list(threads.map([image(5)] * 40))
+    assert threads.work.width == 2
+    assert threads.work.computing > 0
+    assert threads.work.busy > 0

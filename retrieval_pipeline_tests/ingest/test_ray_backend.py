@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 
 from retrieval_pipeline.config import RaySettings, Settings
-from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, Lanes
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.encoders.load import describe
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Pixels
-from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.ingest import ray_backend as ray_embed
 from retrieval_pipeline.ingest.crawl import update_manifest
-from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
@@ -73,7 +73,7 @@ def settings(pictures: Path, tmp_path: Path) -> Settings:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_embed, "CPU_ROWS", 2)
-    monkeypatch.setattr(embed, "PART_ROWS", 2)
+    monkeypatch.setattr(part_writer, "PART_ROWS", 2)
 
 
 def embed_all(
@@ -83,10 +83,10 @@ def embed_all(
     store, source = Store(settings.home), settings.sources[0]
     update_manifest(store, source)
     description = describe_encoder(settings)
-    elsewhere = None
+    backend = None
     load = load or functools.partial(load_settings_encoder, settings, description.space)
     if settings.ray is not None:
-        elsewhere = functools.partial(
+        backend = functools.partial(
             ray_embed.embedded_by_ray,
             description=description,
             load=load,
@@ -98,7 +98,7 @@ def embed_all(
         source,
         description,
         load,
-        elsewhere=elsewhere,
+        EmbedOptions(backend=backend),
         **options,  # type: ignore[arg-type]
     )
 
@@ -209,8 +209,8 @@ class Colours(BaseEncoder):
         super().__init__(description, batch=4)
         self._deadly = deadly
 
-    def in_lanes(self) -> AbstractContextManager[Lanes]:
-        return nullcontext(Lanes(1, lambda: None))
+    def encode_threads(self) -> AbstractContextManager[ThreadPlan]:
+        return nullcontext(ThreadPlan(1, lambda: None))
 
     def _image_features(self, pixels: Sequence[Pixels]) -> Vectors:
         if self._deadly is not None and not self._deadly.exists():

@@ -21,7 +21,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration import assets
 from retrieval_pipeline.orchestration.jobs import all_sources
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.storage.store import Store
 
@@ -46,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Pa
 
 @pytest.fixture(scope="module")
 def definitions(config: Path) -> dg.Definitions:
-    return build_definitions(load_settings(config), Library(config_file=str(config)))
+    return build_definitions(load_settings(config), LibraryResource(config_file=str(config)))
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +391,7 @@ def test_a_source_that_left_the_settings_leaves_the_index_and_comes_back_as_it_w
     assert animals in text
     config.write_text(text.replace(animals, ""))
     try:
-        fewer = build_definitions(load_settings(config), Library(config_file=str(config)))
+        fewer = build_definitions(load_settings(config), LibraryResource(config_file=str(config)))
         assert reindex(config, fewer, instance).success
         assert list(open_current(Store(load_settings(config).home)).info.sources) == ["things"]
     finally:

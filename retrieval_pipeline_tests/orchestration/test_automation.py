@@ -14,7 +14,7 @@ from PIL import Image
 from retrieval_pipeline.config import Settings, load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.orchestration import sensors
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 
 BOTH = ("a", "b")
 
@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def definitions(config: Path) -> dg.Definitions:
-    return build_definitions(load_settings(config), Library(config_file=str(config)))
+    return build_definitions(load_settings(config), LibraryResource(config_file=str(config)))
 
 
 class Daemon:
@@ -115,7 +115,7 @@ def test_a_source_that_was_never_indexed_keeps_no_other_from_being_found(
 
 def test_another_model_in_the_settings_embeds_every_source(daemon: Daemon, config: Path) -> None:
     settings = load_settings(config).model_copy(update={"model": "another/model"})
-    daemon.defs = build_definitions(settings, Library(config_file=str(config)))
+    daemon.defs = build_definitions(settings, LibraryResource(config_file=str(config)))
     assert daemon.tick() == {"image_embeddings/a", "image_embeddings/b"}
 
 
@@ -137,7 +137,9 @@ def look(
     defs: dg.Definitions, config: Path, instance: dg.DagsterInstance, cursor: str | None
 ) -> tuple[list[str | None], dg.SensorResult]:
     context = dg.build_sensor_context(
-        instance=instance, cursor=cursor, resources={"library": Library(config_file=str(config))}
+        instance=instance,
+        cursor=cursor,
+        resources={"library": LibraryResource(config_file=str(config))},
     )
     result = defs.get_sensor_def("watch")(context)
     assert isinstance(result, dg.SensorResult)

@@ -19,7 +19,7 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration import assets, checks
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
@@ -69,7 +69,7 @@ def embedded(settings: Settings, space: VectorSpace, monkeypatch: pytest.MonkeyP
 def run(
     config: Path, instance: dg.DagsterInstance, *names: str, partition: str | None = None
 ) -> dg.ExecuteInProcessResult:
-    library = Library(config_file=str(config))
+    library = LibraryResource(config_file=str(config))
     defs = build_definitions(load_settings(config), library)
     keys = [dg.AssetKey(name) for name in names]
     return (
@@ -174,7 +174,7 @@ def test_a_new_model_takes_over_in_dagster_when_it_has_embedded_everything(
 
 
 def is_fresh(config: Path, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
-    library = Library(config_file=str(config))
+    library = LibraryResource(config_file=str(config))
     defs = build_definitions(load_settings(config), library)
     key = dg.AssetCheckKey(dg.AssetKey("file_manifest"), "is_fresh")
     job = dg.define_asset_job("freshness", selection=dg.AssetSelection.checks(key))

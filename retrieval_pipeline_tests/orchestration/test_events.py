@@ -11,7 +11,7 @@ from retrieval_pipeline.config import load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.errors import EncoderError, StoreError
 from retrieval_pipeline.orchestration import assets, events
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 
 ALL = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -36,7 +36,7 @@ def crawl(
     run_config: dict[str, object] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Look at one directory, or at all of them in one run."""
-    library = Library(config_file=str(config))
+    library = LibraryResource(config_file=str(config))
     return dg.materialize(
         [build_definitions(load_settings(config), library).get_assets_def("file_manifest")],
         resources={"library": library},

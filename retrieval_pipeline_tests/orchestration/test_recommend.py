@@ -11,7 +11,7 @@ from PIL import Image
 from retrieval_pipeline.config import load_settings, settings_text
 from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.orchestration.resources import Library
+from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.recommend.votes import add_judgements, undo_judgement
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -44,13 +44,13 @@ def config(tmp_path: Path) -> Path:
 
 
 def definitions(config: Path) -> dg.Definitions:
-    return build_definitions(load_settings(config), Library(config_file=str(config)))
+    return build_definitions(load_settings(config), LibraryResource(config_file=str(config)))
 
 
 def materialise(config: Path, instance: dg.DagsterInstance, name: str) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [definitions(config).get_assets_def("recommender")],
-        resources={"library": Library(config_file=str(config))},
+        resources={"library": LibraryResource(config_file=str(config))},
         partition_key=name,
         instance=instance,
         run_config=QUIET,
@@ -133,7 +133,7 @@ def test_new_votes_make_their_recommender_follow_and_no_other(
         """Look at the votes as the sensor does; return whose have changed."""
         nonlocal remembered
         context = dg.build_sensor_context(
-            instance, remembered, resources={"library": Library(config_file=str(config))}
+            instance, remembered, resources={"library": LibraryResource(config_file=str(config))}
         )
         result = defs.get_sensor_def("watch")(context)
         assert isinstance(result, dg.SensorResult)

@@ -18,7 +18,8 @@ from retrieval_pipeline.errors import (
     Stopped,
     StoreError,
 )
-from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import quarantine
+from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline import run as pipeline
@@ -161,7 +162,7 @@ def test_quarantined_images_are_tried_again_only_on_request_or_by_other_software
     assert attempts() == 1
     index_sources(settings, retry_quarantined=True)
     assert attempts() == 2
-    monkeypatch.setattr(embed, "software", lambda: "another version")
+    monkeypatch.setattr(quarantine, "software", lambda: "another version")
     index_sources(settings)
     assert attempts() == 3
     index_sources(settings)
@@ -185,13 +186,13 @@ def test_a_stopped_run_keeps_its_work_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr(offline, "BATCH", 1)
     stop = threading.Event()
-    publish = embed._PartWriter.add
+    publish = PartWriter.add
 
-    def add_then_stop(self: embed._PartWriter, *args: object) -> None:
+    def add_then_stop(self: PartWriter, *args: object) -> None:
         publish(self, *args)  # type: ignore[arg-type]
         stop.set()
 
-    monkeypatch.setattr(embed._PartWriter, "add", add_then_stop)
+    monkeypatch.setattr(PartWriter, "add", add_then_stop)
     with pytest.raises(Stopped, match="1 images are kept"):
         index_sources(settings, stop=stop)
     monkeypatch.undo()

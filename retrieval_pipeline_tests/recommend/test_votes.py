@@ -128,10 +128,11 @@ def test_a_vote_killed_half_way_leaves_the_former_votes(store: Store) -> None:
     add_judgements(store, "pets", [(CAT, True)])
     code = (
         "import os, signal; from pathlib import Path\n"
-        "from retrieval_pipeline import judgements, store\n"
-        "store.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"home = store.Store(Path({str(store.home)!r}))\n"
-        f"judgements.add_judgements(home, 'pets', [({DOG!r}, True)])"
+        "from retrieval_pipeline.recommend import votes\n"
+        "from retrieval_pipeline.storage.store import Store\n"
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"home = Store(Path({str(store.home)!r}))\n"
+        f"votes.add_judgements(home, 'pets', [({DOG!r}, True)])"
     )
     child = subprocess.run([sys.executable, "-c", code], env=os.environ)
     assert child.returncode == -signal.SIGKILL

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from retrieval_pipeline.encoders.base import BaseEncoder, Description, Lanes
+from retrieval_pipeline.encoders.base import BaseEncoder, Description, ThreadPlan
 from retrieval_pipeline.images.transform import ImageTransform, Pixels
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -24,16 +24,16 @@ class MeanColour(BaseEncoder):
         self,
         *,
         batch: int = 4,
-        lanes: int = 2,
+        threads: int = 2,
         before: Callable[[Sequence[Pixels]], None] = lambda _: None,
     ) -> None:
         """Call `before` on each batch; it may raise what a device raises."""
         super().__init__(DESCRIPTION, batch=batch)
-        self._lanes, self._before = lanes, before
+        self._threads, self._before = threads, before
 
     @contextmanager
-    def in_lanes(self) -> Iterator[Lanes]:
-        yield Lanes(self._lanes, lambda: None)
+    def encode_threads(self) -> Iterator[ThreadPlan]:
+        yield ThreadPlan(self._threads, lambda: None)
 
     def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         self._before(pixels)

@@ -37,7 +37,7 @@ from retrieval_pipeline.config import Settings, load_settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.index.build import current_or_none, open_current
-from retrieval_pipeline.ingest import embed
+from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.latent_map import write as map_views
 from retrieval_pipeline.latent_map.coordinates import read_coordinates
 from retrieval_pipeline.maintenance import repair as repair_module
@@ -210,7 +210,7 @@ def run_index(home: Path) -> Callable[[], None]:
 
     def run() -> None:
         decode.default_workers = lambda: 1
-        embed.PART_ROWS = 2
+        part_writer.PART_ROWS = 2
         load = pipeline.load_settings_encoder
 
         def load_one_by_one(settings: Settings, space: VectorSpace) -> Encoder:

@@ -12,7 +12,7 @@ from retrieval_pipeline.config import load_settings
 
 if TYPE_CHECKING:
     from retrieval_pipeline.images.errors import Limits
-    from retrieval_pipeline.recommend.session import Picture, Session
+    from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 
 KEYS = "y = like, n = not, u = undo, q = quit"
 
@@ -73,9 +73,9 @@ def recommend(
     if rank is None and gallery is not None:
         raise click.UsageError("--gallery needs --rank")
     settings = load_settings(config)
-    from retrieval_pipeline.cli.ranking import ranking_html, ranking_text, session_json
+    from retrieval_pipeline.cli.ranking import ranking_html, ranking_text, recommender_json
     from retrieval_pipeline.images.errors import Limits
-    from retrieval_pipeline.recommend.session import Session
+    from retrieval_pipeline.recommend.recommender import Recommender
     from retrieval_pipeline.recommend.votes import read_votes_file, require_recommender
     from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.store import Store
@@ -84,38 +84,38 @@ def recommend(
     added = read_votes_file(votes_file) if votes_file is not None else []
     if rank is not None and votes_file is None:
         require_recommender(store, name)
-    session = Session(Searcher.open(settings), name, strategy=strategy, sources=sources)
+    recommender = Recommender(Searcher.open(settings), name, strategy=strategy, sources=sources)
     if voting:
-        _converse(session, limits, open_each=open_it)
+        _converse(recommender, limits, open_each=open_it)
         return
     if votes_file is not None:
-        session.add(added)
-        click.echo(f"{len(added)} votes added: {session.votes_text}", err=True)
-    ranking = session.ranking(rank) if rank is not None else []
+        recommender.add(added)
+        click.echo(f"{len(added)} votes added: {recommender.votes_text}", err=True)
+    ranking = recommender.ranking(rank) if rank is not None else []
     if as_json:
-        click.echo(json.dumps(session_json(session, ranking), indent=2))
+        click.echo(json.dumps(recommender_json(recommender, ranking), indent=2))
     elif rank is not None:
         click.echo(ranking_text(ranking))
     if rank is not None and (gallery is not None or open_it):
-        html = ranking_html(session, ranking, limits)
+        html = ranking_html(recommender, ranking, limits)
         write_page(html, gallery or store.last_gallery, open_page=open_it)
 
 
-def _converse(session: "Session", limits: "Limits", *, open_each: bool) -> None:
+def _converse(recommender: "Recommender", limits: "Limits", *, open_each: bool) -> None:
     """Show pictures and take votes until q, the end of the input, or of the pictures."""
     from retrieval_pipeline.rendering.terminal_image import terminal_protocol
 
     protocol = terminal_protocol()
-    click.echo(f"{session.name}: {session.votes_text}", err=True)
-    picture = _show_next(session, protocol, limits, open_each=open_each)
+    click.echo(f"{recommender.name}: {recommender.votes_text}", err=True)
+    picture = _show_next(recommender, protocol, limits, open_each=open_each)
     while picture is not None:
         answer = _answer()
         if answer in ("y", "n"):
-            session.vote(picture, answer == "y")
-            click.echo(_progress(session), err=True)
-            picture = _show_next(session, protocol, limits, open_each=open_each)
+            recommender.vote(picture, answer == "y")
+            click.echo(_progress(recommender), err=True)
+            picture = _show_next(recommender, protocol, limits, open_each=open_each)
         elif answer == "u":
-            undone, before = session.undo()
+            undone, before = recommender.undo()
             click.echo("undone" if undone else "there is no vote to undo", err=True)
             if before is not None and _show(before, protocol, limits, open_each=open_each):
                 picture = before
@@ -125,9 +125,10 @@ def _converse(session: "Session", limits: "Limits", *, open_each: bool) -> None:
             click.echo(KEYS, err=True)
     if picture is None:
         click.echo("there is no image left to vote on", err=True)
-    if session.model is not None:
+    if recommender.model is not None:
         click.echo(
-            f"see what it recommends: retrieval recommend --name {session.name} --rank 50 --open",
+            f"see what it recommends: retrieval recommend --name {recommender.name} "
+            "--rank 50 --open",
             err=True,
         )
 
@@ -146,24 +147,24 @@ def _answer() -> str:
     return answer[:1].lower()
 
 
-def _progress(session: "Session") -> str:
-    right = session.right
-    text = session.votes_text
+def _progress(recommender: "Recommender") -> str:
+    right = recommender.right
+    text = recommender.votes_text
     return f"{text}; {sum(right)} of {len(right)} predicted right" if right else text
 
 
 def _show_next(
-    session: "Session", protocol: str | None, limits: "Limits", *, open_each: bool
-) -> "Picture | None":
+    recommender: "Recommender", protocol: str | None, limits: "Limits", *, open_each: bool
+) -> "Candidate | None":
     """Show the next picture that can be shown, and return it; None if there is none left."""
-    while (picture := session.next()) is not None:
+    while (picture := recommender.next()) is not None:
         if _show(picture, protocol, limits, open_each=open_each):
             return picture
-        session.set_aside(picture)
+        recommender.set_aside(picture)
     return None
 
 
-def _show(picture: "Picture", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
+def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
     """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
     from retrieval_pipeline.images.errors import ImageError
     from retrieval_pipeline.paths import printable, to_text

@@ -10,7 +10,7 @@ from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.recommend import svm
 from retrieval_pipeline.recommend.active_learning import STRATEGIES, Pool, next_item
-from retrieval_pipeline.recommend.session import Picture, Session
+from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.svm import (
     Parameters,
     Votes,
@@ -249,43 +249,43 @@ def searcher_of(tmp_path: Path, kept: range) -> Searcher:
     return Searcher.open(settings_of(store.home, a=tmp_path / "A", b=tmp_path / "B"))
 
 
-def vote_all(session: Session, count: int) -> list[str]:
+def vote_all(recommender: Recommender, count: int) -> list[str]:
     shown = []
     for _ in range(count):
-        picture = session.next()
+        picture = recommender.next()
         assert picture is not None
         shown.append(picture.path.stem)
-        session.vote(picture, picture.path.stem.startswith("good"))
+        recommender.vote(picture, picture.path.stem.startswith("good"))
     return shown
 
 
 def test_a_session_learns_and_ranks_what_was_not_shown(searcher: Searcher) -> None:
-    session = Session(searcher, "good")
+    recommender = Recommender(searcher, "good")
     with pytest.raises(RecommendError, match="0 liked, 0 not; missing 3 liked and 3 not liked"):
-        session.ranking(5)
-    shown = vote_all(session, 40)
+        recommender.ranking(5)
+    shown = vote_all(recommender, 40)
     assert len(set(shown)) == 40
-    ranking = session.ranking(1_000)
+    ranking = recommender.ranking(1_000)
     assert len(ranking) == 80
     assert not {picture.path.stem for picture in ranking} & set(shown)
     good = [picture.path.stem.startswith("good") for picture in ranking]
     assert average_precision_score(good, [picture.score for picture in ranking]) > 0.5
-    assert len(session.right) > 10
-    assert np.mean(session.right) > 0.6
+    assert len(recommender.right) > 10
+    assert np.mean(recommender.right) > 0.6
 
 
 def test_a_session_that_stops_goes_on_as_if_it_had_not(searcher: Searcher) -> None:
-    through = vote_all(Session(searcher, "one"), 45)
-    first = vote_all(Session(searcher, "two"), 15)
-    assert first + vote_all(Session(searcher, "two"), 30) == through
+    through = vote_all(Recommender(searcher, "one"), 45)
+    first = vote_all(Recommender(searcher, "two"), 15)
+    assert first + vote_all(Recommender(searcher, "two"), 30) == through
 
 
 def test_votes_survive_another_index_and_those_on_images_that_have_gone_are_kept(
     searcher: Searcher, tmp_path: Path
 ) -> None:
-    shown = vote_all(Session(searcher, "good"), 40)
+    shown = vote_all(Recommender(searcher, "good"), 40)
     before = read_judgements(Store(tmp_path / "home"), "good")
-    again = Session(searcher_of(tmp_path, range(30, 120)), "good")
+    again = Recommender(searcher_of(tmp_path, range(30, 120)), "good")
     left = {picture.path.stem for picture in again._pictures(again.votes.numbers)}
     assert left == {name for name in shown if int(name.strip("gobad")) >= 30}
     assert again.gone > 0
@@ -294,108 +294,108 @@ def test_votes_survive_another_index_and_those_on_images_that_have_gone_are_kept
 
 
 def test_undo_shows_the_picture_again_and_forgets_the_prediction(searcher: Searcher) -> None:
-    session = Session(searcher, "good")
-    assert session.undo() == (None, None)
-    vote_all(session, 30)
-    predictions, ranking = session.right, session.ranking(9)
-    picture = session.next()
+    recommender = Recommender(searcher, "good")
+    assert recommender.undo() == (None, None)
+    vote_all(recommender, 30)
+    predictions, ranking = recommender.right, recommender.ranking(9)
+    picture = recommender.next()
     assert picture is not None
-    session.vote(picture, True)
-    undone, shown = session.undo()
+    recommender.vote(picture, True)
+    undone, shown = recommender.undo()
     assert undone is not None
     assert shown is not None
     assert undone.content_id == shown.content_id == picture.content_id
-    assert session.right == predictions
-    assert session.ranking(9) == ranking
+    assert recommender.right == predictions
+    assert recommender.ranking(9) == ranking
 
 
 def test_a_vote_that_cannot_be_stored_does_not_count(searcher: Searcher, tmp_path: Path) -> None:
-    session = Session(searcher, "good")
-    vote_all(session, 3)
+    recommender = Recommender(searcher, "good")
+    vote_all(recommender, 3)
     Store(tmp_path / "home").judgements("good").write_bytes(b"PAR1")
-    picture = session.next()
+    picture = recommender.next()
     assert picture is not None
     with pytest.raises(StoreError, match=r"good\.parquet"):
-        session.vote(picture, True)
-    assert len(session.votes) == 3
-    assert session.next() == picture
+        recommender.vote(picture, True)
+    assert len(recommender.votes) == 3
+    assert recommender.next() == picture
 
 
 def test_only_images_of_the_sources_asked_for_are_shown_and_ranked(searcher: Searcher) -> None:
-    vote_all(Session(searcher, "good"), 40)
-    session = Session(searcher, "good", sources=["b"])
-    assert {picture.location.source for picture in session.ranking(100)} == {"b"}
-    assert len(session.votes) == 40
+    vote_all(Recommender(searcher, "good"), 40)
+    recommender = Recommender(searcher, "good", sources=["b"])
+    assert {picture.location.source for picture in recommender.ranking(100)} == {"b"}
+    assert len(recommender.votes) == 40
     with pytest.raises(QueryError, match='no source "c"'):
-        Session(searcher, "good", sources=["c"])
+        Recommender(searcher, "good", sources=["c"])
 
 
 def test_a_picture_set_aside_is_not_shown_again(searcher: Searcher) -> None:
-    session = Session(searcher, "good")
-    first = session.next()
+    recommender = Recommender(searcher, "good")
+    first = recommender.next()
     assert first is not None
-    session.set_aside(first)
+    recommender.set_aside(first)
     assert first.content_id not in {
-        picture.content_id for picture in iter(lambda: _next_and_set_aside(session), None)
+        picture.content_id for picture in iter(lambda: _next_and_set_aside(recommender), None)
     }
 
 
-def _next_and_set_aside(session: Session) -> Picture | None:
-    picture = session.next()
+def _next_and_set_aside(recommender: Recommender) -> Candidate | None:
+    picture = recommender.next()
     if picture is not None:
-        session.set_aside(picture)
+        recommender.set_aside(picture)
     return picture
 
 
 def test_when_all_are_judged_there_is_nothing_to_show_and_nothing_to_rank(
     searcher: Searcher,
 ) -> None:
-    session = Session(searcher, "good", strategy="uncertain")
-    vote_all(session, 120)
-    assert session.next() is None
-    assert session.ranking(3) == []
-    assert session.quality() is not None
+    recommender = Recommender(searcher, "good", strategy="uncertain")
+    vote_all(recommender, 120)
+    assert recommender.next() is None
+    assert recommender.ranking(3) == []
+    assert recommender.quality() is not None
 
 
 def test_another_voter_of_the_same_name_is_heard(searcher: Searcher, tmp_path: Path) -> None:
-    session = Session(searcher, "good")
-    vote_all(session, 2)
-    other = Session(searcher, "good")
+    recommender = Recommender(searcher, "good")
+    vote_all(recommender, 2)
+    other = Recommender(searcher, "good")
     vote_all(other, 3)
-    vote_all(session, 1)
-    assert len(session.votes) == len(set(session.votes.numbers.tolist()))
+    vote_all(recommender, 1)
+    assert len(recommender.votes) == len(set(recommender.votes.numbers.tolist()))
     assert len(read_judgements(Store(tmp_path / "home"), "good")) == 6
 
 
 def test_the_last_vote_on_an_image_is_trained_on(searcher: Searcher, tmp_path: Path) -> None:
-    session = Session(searcher, "good")
-    vote_all(session, 5)
-    picture = session._pictures(session.votes.numbers[:1])[0]
-    was = bool(session.votes.liked[0])
-    session.vote(picture, not was)
-    assert len(session.votes) == 5
-    assert bool(session.votes.liked[-1]) is not was
+    recommender = Recommender(searcher, "good")
+    vote_all(recommender, 5)
+    picture = recommender._pictures(recommender.votes.numbers[:1])[0]
+    was = bool(recommender.votes.liked[0])
+    recommender.vote(picture, not was)
+    assert len(recommender.votes) == 5
+    assert bool(recommender.votes.liked[-1]) is not was
 
 
 def test_the_trees_and_the_scan_give_the_same_session(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scanned = vote_all(Session(searcher, "scan"), 40)
+    scanned = vote_all(Recommender(searcher, "scan"), 40)
     build = searcher.build
     trees = Plan(kind="trees", candidates=300, search_k=16_000)
     calibration = build.info.calibration.model_copy(update={"plan": trees})
     monkeypatch.setattr(build, "info", build.info.model_copy(update={"calibration": calibration}))
-    assert vote_all(Session(searcher, "trees"), 40) == scanned
+    assert vote_all(Recommender(searcher, "trees"), 40) == scanned
 
 
 def test_votes_from_elsewhere_train_at_once(searcher: Searcher) -> None:
-    session = Session(searcher, "good")
+    recommender = Recommender(searcher, "good")
     names = names_of(tastes(120)[1])
-    session.add([(content(name), name.startswith("good")) for name in names[:50]])
-    session.add([(content("unknown"), True)])
-    assert session.gone == 1
-    assert len(session.votes) == 50
-    assert session.ranking(1)[0].path.stem.startswith("good")
+    recommender.add([(content(name), name.startswith("good")) for name in names[:50]])
+    recommender.add([(content("unknown"), True)])
+    assert recommender.gone == 1
+    assert len(recommender.votes) == 50
+    assert recommender.ranking(1)[0].path.stem.startswith("good")
 
 
 def test_fewer_than_three_images_end_with_what_is_missing(tmp_path: Path) -> None:
@@ -404,10 +404,10 @@ def test_fewer_than_three_images_end_with_what_is_missing(tmp_path: Path) -> Non
     write_part(store, SPACE, "a", ["x", "y"], random_vectors(2, DIM))
     build_index(store, SPACE, ["a"])
     add_judgements(store, "few", [(content("x"), True)])
-    session = Session(Searcher.open(settings_of(store.home, a=tmp_path)), "few")
-    picture = session.next()
+    recommender = Recommender(Searcher.open(settings_of(store.home, a=tmp_path)), "few")
+    picture = recommender.next()
     assert picture is not None
-    session.vote(picture, True)
-    assert session.next() is None
+    recommender.vote(picture, True)
+    assert recommender.next() is None
     with pytest.raises(RecommendError, match="2 liked, 0 not; missing 1 liked and 3 not liked"):
-        session.ranking(3)
+        recommender.ranking(3)

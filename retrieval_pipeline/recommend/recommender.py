@@ -1,6 +1,6 @@
-"""Votes -> what to show next, and what a person will like: an RBF-kernel SVM on the full vectors.
+"""A recommender: stored votes and a build, what to show next, and what a person will like.
 
-Everything above `Session` works on arrays alone; `Session` joins it with a build and stored votes.
+The model is in `svm`, the choice of the next picture in `active_learning`: both know arrays alone.
 """
 
 import functools
@@ -44,17 +44,17 @@ NEIGHBOURS = 300
 
 
 @dataclass(frozen=True)
-class Picture:
+class Candidate:
     """An item to vote on, or one that a model recommends.
 
     Attributes:
         number: Of the item in the build.
         content_id: Identity of the image's bytes.
         path: Absolute path of `location`.
-        location: Its first location in the session's sources.
+        location: Its first location in the recommender's sources.
         locations: Every file that holds this image.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Pixels of the upright picture.
         score: Decision score, above 0 for a predicted like; None before there is a model.
     """
 
@@ -73,7 +73,7 @@ class Picture:
         return tuple(place for place in self.locations if place != self.location)
 
 
-class Session:
+class Recommender:
     """One person's voting in one recommender, on the current build. Every vote is stored at once.
 
     Attributes:
@@ -118,36 +118,47 @@ class Session:
 
     @property
     def right(self) -> list[bool]:
-        """Whether each vote of this session that was predicted was predicted right."""
+        """Whether each vote of this recommender that was predicted was predicted right."""
         return [right for right in self._predicted if right is not None]
 
-    def next(self) -> Picture | None:
+    def next(self) -> Candidate | None:
         """Return the picture to vote on next; None if there is none left."""
         build = self.build
         pool = Pool(self._unseen(), build.vectors, functools.partial(_neighbours, build))
-        # Seeded by how far the session is, so that it goes on alike after a pause.
+        # Seeded by how far the recommender is, so that it goes on alike after a pause.
         rng = np.random.default_rng([SEED, len(self.votes), int(self._allowed.sum())])
         number = next_item(pool, self.votes, self.model, self.strategy, rng)
         return None if number is None else self._pictures(np.array([number]))[0]
 
-    def picture(self, content_id: str) -> Picture | None:
+    def picture(self, content_id: str) -> Candidate | None:
         """Return an indexed picture with its present score; None if the index has none such."""
         number = self.build.number_of(content_id)
         return None if number is None else self._pictures(np.array([number]))[0]
 
-    def vote(self, picture: Picture, liked: bool) -> None:
-        """Store a vote; raises StoreError, and changes nothing, if that cannot be done."""
+    def vote(self, picture: Candidate, liked: bool) -> None:
+        """Store a vote at once.
+
+        Raises:
+            StoreError: It cannot be stored; nothing has changed.
+        """
         self._take(add_judgements(self._store, self.name, [(picture.content_id, liked)]))
         self._predicted.append(None if picture.score is None else (picture.score > 0) == liked)
 
     def add(self, votes: Sequence[tuple[str, bool]]) -> None:
-        """Store many votes, (content id, liked) each; raises StoreError."""
+        """Store many votes, each (content id, liked).
+
+        Raises:
+            StoreError: They cannot be stored; nothing has changed.
+        """
         self._take(add_judgements(self._store, self.name, votes))
 
-    def undo(self) -> tuple[Judgement | None, Picture | None]:
-        """Take the last vote back; return it and its picture, to be shown again.
+    def undo(self) -> tuple[Judgement | None, Candidate | None]:
+        """Take the last vote back; return the vote and its picture, to be shown again.
 
-        Both are None if there is no vote; the picture is, if it has gone. Raises StoreError.
+        Both are None if there is no vote. The picture is None if it left the index.
+
+        Raises:
+            StoreError: The vote cannot be taken back; nothing has changed.
         """
         judgement, left = undo_judgement(self._store, self.name)
         if judgement is None:
@@ -159,14 +170,18 @@ class Session:
         return judgement, None if number is None else self._pictures(np.array([number]))[0]
 
     def refresh(self) -> None:
-        """Take over votes that were stored by somebody else; raises StoreError."""
+        """Read the votes anew: another program may have stored some.
+
+        Raises:
+            StoreError: The judgements are damaged.
+        """
         self._take(read_judgements(self._store, self.name))
 
-    def set_aside(self, picture: Picture) -> None:
-        """Do not show this picture in this session: its file has gone, for example."""
+    def set_aside(self, picture: Candidate) -> None:
+        """Do not show this picture in this recommender: its file has gone, for example."""
         self._allowed[picture.number] = False
 
-    def ranking(self, k: int) -> list[Picture]:
+    def ranking(self, k: int) -> list[Candidate]:
         """Return the `k` best pictures that are not judged, best first; fewer if there are fewer.
 
         Raises:
@@ -233,7 +248,7 @@ class Session:
 
     def _pictures(
         self, numbers: Numbers, scores: npt.NDArray[np.float32] | None = None
-    ) -> list[Picture]:
+    ) -> list[Candidate]:
         build = self.build
         if scores is None and self.model is not None:
             scores = self.model.scores(build.vectors(numbers))
@@ -244,7 +259,7 @@ class Session:
             # An image that was undone may be of another source.
             first = next((each for each in places if each.source in self._sources), places[0])
             pictures.append(
-                Picture(
+                Candidate(
                     number=number,
                     content_id=item.content_id,
                     path=self._path_of(first),

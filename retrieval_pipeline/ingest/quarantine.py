@@ -1,0 +1,86 @@
+"""The images of a source that could not be used, and when they are tried again."""
+
+import contextlib
+import importlib.metadata
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from retrieval_pipeline.images.errors import ImageError, Reason
+from retrieval_pipeline.storage.schemas import QUARANTINE
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import (
+    read_quarantine,
+    write_table,
+)
+from retrieval_pipeline.vectors import VectorSpace
+
+
+class Quarantine:
+    """The images of one source that could not be used, by content id."""
+
+    def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
+        self._store, self._space, self._source = store, space, source
+        self._software = software()
+        self._stored: dict[str, dict[str, object]] = {}
+        self._rows: dict[str, dict[str, object]] = {}
+        self.added = 0
+
+    @classmethod
+    def read(cls, store: Store, space: VectorSpace, source: str, wanted: set[str]) -> "Quarantine":
+        """Read the table; rows of content that is gone or embedded by now are dropped."""
+        quarantine = cls(store, space, source)
+        rows = read_quarantine(store, space, source).to_pylist()
+        quarantine._stored = {row["content_id"]: row for row in rows}
+        quarantine._rows = {row["content_id"]: row for row in rows if row["content_id"] in wanted}
+        return quarantine
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def settled(self) -> set[str]:
+        """Content ids that this very software has tried; trying again would change nothing."""
+        return {
+            content
+            for content, row in self._rows.items()
+            if row["tried_with"] == self._software and row["reason"] != Reason.UNREADABLE
+        }
+
+    def add(self, content: str, path: str, error: ImageError) -> None:
+        """Note that the image of this content id, found at `path`, failed once more."""
+        former = self._rows.get(content)
+        self.added += former is None
+        self._rows[content] = {
+            "content_id": content,
+            "path": path,
+            "reason": error.reason.value,
+            "detail": error.detail,
+            "attempts": (former["attempts"] if former else 0) + 1,  # type: ignore[operator]
+            "last_tried": datetime.now(UTC),
+            "tried_with": self._software,
+        }
+
+    def discard(self, content: str) -> None:
+        """Forget an image that could be used after all."""
+        self._rows.pop(content, None)
+
+    def publish(self) -> None:
+        """Write the table if it changed.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        if self._rows != self._stored:
+            rows = sorted(self._rows.values(), key=lambda row: str(row["path"]))
+            table = pa.Table.from_pylist(rows, schema=QUARANTINE)
+            write_table(self._store.quarantine(self._space, self._source), table, self._space)
+            self._stored = dict(self._rows)
+
+
+def software() -> str:
+    """Name the versions that decide whether an image can be decoded; plugins may be missing."""
+    found = []
+    for name in ("retrieval-pipeline", "pillow", "pillow-heif", "pillow-jxl-plugin"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)

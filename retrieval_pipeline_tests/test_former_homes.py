@@ -1,0 +1,68 @@
+"""Homes that earlier versions made open, answer, verify and go on."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from retrieval_pipeline import Query, Searcher, Settings, index_sources, load_settings
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.pipeline import run
+from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.storage.store import Store
+
+# Five small photographs, a copy of one and a file that is no picture, indexed by the version in the
+# name with the offline model, and two votes. The map was left out: it is drawn anew.
+HOMES = sorted((Path(__file__).parent / "data").glob("home-*.tar.xz"))
+
+
+@pytest.fixture(params=HOMES, ids=lambda path: path.name)
+def former(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A home of an earlier version, with its pictures and settings."""
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return load_settings(tmp_path / "retrieval.toml")
+
+
+def test_it_answers_as_it_did(former: Settings) -> None:
+    hits = Searcher.open(former).search(Query(text="a cat"), k=5)
+    assert [hit.path.name for hit in hits] == [
+        f"{name}.jpg" for name in ("cat", "flower", "rocket", "temple", "coffee")
+    ]
+    assert hits[0].score == pytest.approx(0.8, abs=0.001)
+    assert [place.path for place in hits[0].other_locations] == ["copy.jpg"]
+
+
+def test_it_verifies(former: Settings) -> None:
+    findings = list(verify(Store(former.home)))
+    assert len(findings) == 6
+    assert [finding for finding in findings if finding.problem] == []
+
+
+def test_it_is_indexed_again_without_embedding_anything_again(
+    former: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_model(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_settings_encoder", no_model)
+        report = index_sources(former)
+    (embedded,) = report.embeddings
+    assert (embedded.known, embedded.embedded, embedded.quarantined) == (5, 0, 1)
+    (manifest,) = report.manifests
+    assert (manifest.files, manifest.unchanged) == (7, 7)
+    test_it_answers_as_it_did(former)
+
+
+def test_a_new_picture_joins_the_old_ones(former: Settings, sample_photos: dict[str, Path]) -> None:
+    (source,) = former.sources
+    shutil.copy(sample_photos["motorcycle"], Path(str(source.path)) / "motorcycle.png")
+    (embedded,) = index_sources(former).embeddings
+    assert (embedded.known, embedded.embedded) == (5, 1)
+    assert len(Searcher.open(former).build) == 6
+
+
+def test_its_votes_count(former: Settings) -> None:
+    assert [vote.liked for vote in read_judgements(Store(former.home), "pets")] == [True, False]
