@@ -1,6 +1,7 @@
 """The files that the index names, and whether they may be handed out."""
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -34,19 +35,25 @@ def file_of(settings: Settings, location: Location) -> Place:
     Raises:
         GoneError: It does not, or is no longer there.
     """
-    source = _source_of(settings, location)
+    source = source_of(settings, location)
+    path = to_path(location.path)
     if isinstance(source.path, Remote):
-        return _remote_file(source.path, to_path(location.path))
+        return _remote_file(source.path, path)
+    return _local_file(source.path, path, anywhere=source.follow_symlinks)
+
+
+def _local_file(root: Path, path: str, *, anywhere: bool) -> Path:
+    """Return a file with all links resolved; below its root, unless it may lie `anywhere`."""
     try:
-        root = source.path.resolve(strict=True)
-        path = (source.path / to_path(location.path)).resolve(strict=True)
+        file = (root / path).resolve(strict=True)
+        inside = file.is_relative_to(root.resolve(strict=True))
     except (OSError, RuntimeError, ValueError):
         raise GoneError("the file is not there any more") from None
-    if not path.is_relative_to(root) and not source.follow_symlinks:
+    if not inside and not anywhere:
         raise GoneError("the file lies outside of its source")
-    if not path.is_file():
+    if not file.is_file():
         raise GoneError("it is not a regular file")
-    return path
+    return file
 
 
 def verified_copy(settings: Settings, location: Location, content_id: str) -> IO[bytes]:
@@ -77,7 +84,7 @@ def verified_copy(settings: Settings, location: Location, content_id: str) -> IO
 
 def _chunks(settings: Settings, location: Location) -> Iterator[bytes]:
     """Yield the bytes of a location's file; raises GoneError."""
-    source = _source_of(settings, location)
+    source = source_of(settings, location)
     path = to_path(location.path)
     if isinstance(source.path, Remote):
         yield from _remote_file(source.path, path).chunks()
@@ -85,16 +92,18 @@ def _chunks(settings: Settings, location: Location) -> Iterator[bytes]:
     try:
         # Behind the links of a source that follows them, any place is meant.
         descriptor = (
-            os.open(file_of(settings, location), READ)
+            os.open(_local_file(source.path, path, anywhere=True), READ)
             if source.follow_symlinks
-            else _open_beneath(Path(source.path), path)
+            else _open_beneath(source.path, path)
         )
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise GoneError("it is not a regular file")
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise GoneError("a link leads there, maybe outside of the source") from None
         raise GoneError("the file is not there any more") from None
 
 
@@ -120,7 +129,8 @@ def _open_beneath(root: Path, path: str) -> int:
         os.close(descriptor)
 
 
-def _source_of(settings: Settings, location: Location) -> Source:
+def source_of(settings: Settings, location: Location) -> Source:
+    """Return the source of a location; raises GoneError if it left the settings."""
     source = next((each for each in settings.sources if each.name == location.source), None)
     if source is None:
         raise GoneError(f'the source "{location.source}" is not in the settings any more')
