@@ -1,12 +1,10 @@
-"""What is indexed, by which model, how fresh, and what failed."""
-
-from __future__ import annotations
+"""The status: what is indexed, by which model, when it was last looked at, and what failed."""
 
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -20,27 +18,22 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from retrieval_pipeline.index.build import BuildInfo
-
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """One source, as of its last crawl.
+    """One source, as it was at its last crawl.
 
     Attributes:
-        name: Of the source.
+        name: The source's name.
         path: Its directory.
-        reachable: The directory is there now.
-        files: Files with a content id.
-        images: Different contents among them.
-        bytes: Sizes of the files, added up.
-        embedded: Contents that have an embedding in the vector space of the settings.
-        quarantined: Contents that cannot be used, by reason.
-        unreadable: Files and directories that could not be read.
-        crawled_at: When the source was last looked at; None before the first time.
+        reachable: Whether the directory is there now.
+        files: Number of files with a content id.
+        images: Number of different content ids among them.
+        bytes: Sum of the files' sizes.
+        embedded: Content ids with an embedding in the vector space of the settings.
+        quarantined: Number of content ids that could not be embedded, by reason.
+        unreadable: Number of files and directories that could not be read.
+        crawled_at: When the source was last crawled; None before the first time.
     """
 
     name: str
@@ -56,13 +49,22 @@ class SourceStatus:
 
     @property
     def pending(self) -> int:
-        """Contents that the next run will try to embed."""
+        """Number of content ids that the next run will try to embed."""
         return self.images - self.embedded - sum(self.quarantined.values())
 
 
 @dataclass(frozen=True)
 class LibraryStatus:
-    """Everything `retrieval status` shows."""
+    """Everything that `retrieval status` shows.
+
+    Attributes:
+        home: As in the settings.
+        model: The model of the settings.
+        sources: In the order of the settings.
+        build: Directory of the current build; None before the first one.
+        info: The facts about it; None if it cannot be used.
+        problem: Why there is no usable build, or why it is not of the settings' model.
+    """
 
     home: Place
     model: str
@@ -73,7 +75,11 @@ class LibraryStatus:
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
-    """Read the state of every source in `space` and of the current build.
+    """Read the state of every source and of the current build.
+
+    Args:
+        settings: Name the home and the sources.
+        space: The vector space of the settings' model.
 
     Raises:
         StoreError: A table is damaged.
@@ -123,7 +129,7 @@ def _source_status(
 
 
 def search_line(info: BuildInfo) -> str:
-    """Say how a build is searched, what that finds, and on what it was tried."""
+    """Describe how a build is searched, its recall, its speed, and how both were measured."""
     calibration = info.calibration
     line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
     if calibration.plan.kind == "codes":
