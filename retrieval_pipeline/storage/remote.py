@@ -1,7 +1,7 @@
 """Places on object stores and other remote file systems, named by a URL as in the settings.
 
-`s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...` are PyArrow's own; every other
-scheme is fsspec's, if its package is installed. Nothing here knows what the files mean.
+PyArrow opens `s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...`; fsspec opens every
+other scheme whose package is installed. What the files contain is none of this module's business.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")
 
-# Here a file appears when its upload has ended, and there are no directories.
+# PyArrow's names of the file systems where a file appears only when its upload has ended, and
+# which have no directories.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 
 # Bytes read at once: one request to an object store.
@@ -30,7 +31,7 @@ CHUNK_BYTES = 8 << 20
 class RemoteError(RetrievalError, OSError):
     """A remote file system cannot be reached, or refuses."""
 
-    # As `OSError` has it, which callers show.
+    # The attribute of OSError that callers print.
     strerror: str
 
     def __init__(self, message: str) -> None:
@@ -43,8 +44,8 @@ class Remote:
     """A file or directory on a remote file system.
 
     Attributes:
-        root: URL as people write it; options such as `?region=eu-central-1` may follow.
-        key: What lies below the root, "" for the root itself. No URL: any character is itself.
+        root: URL as in the settings; options such as `?region=eu-central-1` may follow.
+        key: Path below the root, "" for the root itself. It is not URL-encoded.
     """
 
     root: str
@@ -54,7 +55,7 @@ class Remote:
         return Remote(self.root, f"{self.key}/{name}" if self.key else name)
 
     def __str__(self) -> str:
-        # A URL may hold keys: nobody wants to read them in a log.
+        # Access keys in a URL must not appear in messages and logs.
         base = re.sub("//[^/@]*@", "//", self.root.partition("?")[0]).rstrip("/")
         return f"{base}/{self.key}" if self.key else base
 
@@ -69,10 +70,10 @@ class Remote:
         return PurePosixPath(self.name).stem
 
     def files(self, *, missing_ok: bool = False) -> list["FileInfo"]:
-        """Return every file below, `path` being relative to here, in the order of their paths.
+        """Return every file below, sorted by path; each `path` is relative to this directory.
 
         Raises:
-            RemoteError: There is no such directory, and not `missing_ok`; or it cannot be listed.
+            RemoteError: It cannot be listed, or is missing and `missing_ok` is false.
         """
         from pyarrow.fs import FileSelector, FileType
 
@@ -95,18 +96,18 @@ class Remote:
             return system.get_file_info(path)
 
     def exists(self) -> bool:
-        """Tell whether something is there; what cannot be asked for is taken to be."""
+        """Return whether something is there; True if the file system cannot be reached."""
         try:
             return bool(self.info().type.value)
         except RemoteError:
             return True
 
     def is_file(self) -> bool:
-        """Tell whether it is a file that can be reached."""
+        """Return whether it is a file; False if the file system cannot be reached."""
         return self._is("File")
 
     def is_dir(self) -> bool:
-        """Tell whether it is a directory that can be reached."""
+        """Return whether it is a directory; False if the file system cannot be reached."""
         return self._is("Directory")
 
     def read(self) -> bytes:
@@ -124,7 +125,7 @@ class Remote:
                 yield chunk
 
     def write(self, data: bytes) -> None:
-        """Write a file whole: readers see it complete or not at all.
+        """Write a file atomically: readers see it complete or not at all.
 
         Raises:
             RemoteError: It cannot be written.
@@ -157,7 +158,7 @@ class Remote:
                 target.write(chunk)
 
     def delete(self) -> None:
-        """Remove the file, which may be gone already.
+        """Remove the file, if it is there.
 
         Raises:
             RemoteError: It cannot be removed.
@@ -167,7 +168,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _replacing(self) -> Iterator[tuple["FileSystem", str]]:
-        """Give the path to write to, so that this file becomes visible when it is complete."""
+        """Yield the path to write to, so that readers see this file only when it is complete."""
         with self._opened() as (system, path):
             if system.type_name in OBJECT_STORES:
                 yield system, path
@@ -188,7 +189,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple["FileSystem", str]]:
-        """Give the file system and the path on it; its errors become one line."""
+        """Yield the file system and the path on it; its errors become a RemoteError of one line."""
         import pyarrow as pa
 
         try:
@@ -210,7 +211,10 @@ def parse_place(value: object) -> object:
 
 @functools.cache
 def _filesystem(root: str) -> tuple[Any, str]:
-    """Connect once in a process: it takes requests to learn where a bucket lives."""
+    """Return the file system of a URL and the path on it.
+
+    Kept for the life of the process, since finding the region of a bucket takes requests.
+    """
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
