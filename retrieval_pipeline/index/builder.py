@@ -12,43 +12,42 @@ import numpy as np
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.index.ann import (
-    BASIS,
-    CODES,
-    METRIC,
-    TREES,
-    take_over,
-    write_structures,
-)
+from retrieval_pipeline.index.ann import METRIC, TREE_COUNT
 from retrieval_pipeline.index.build import (
-    FORMAT,
-    ITEMS,
-    VOCABULARY,
+    BUILD_FORMAT,
+    ITEMS_FILE,
+    VOCABULARY_FILE,
     Build,
     BuildInfo,
     Check,
     FileFacts,
     check_files,
     current_or_none,
-    file_identity,
     item_matrices,
     map_items,
     open_current,
     read_info,
+    remember_hashed,
     vocabulary_digest,
     write_info,
-    write_stamp,
 )
 from retrieval_pipeline.index.items import (
-    Joined,
+    JoinedItems,
     join,
     one_chunk,
     write_items,
 )
-from retrieval_pipeline.index.knn import COMPONENTS, rows_of, spread
+from retrieval_pipeline.index.knn import evenly_spaced, rows_of
 from retrieval_pipeline.index.quantization import require_codes
+from retrieval_pipeline.index.reduction import REDUCED_DIMENSIONS
 from retrieval_pipeline.index.retention import retire_builds
 from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, measure_background
+from retrieval_pipeline.index.search_structures import (
+    BASIS_FILE,
+    CODES_FILE,
+    reuse_structures,
+    write_structures,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory
@@ -127,7 +126,9 @@ def build_index(
             "there is nothing to index: no source has an image that could be embedded. "
             "`retrieval status` shows what was found"
         )
-    inputs = joined.digest(FORMAT, TREES, COMPONENTS, recall, codes, vocabulary_digest(), space.key)
+    inputs = joined.digest(
+        BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes, vocabulary_digest(), space.key
+    )
     if (same := _same_build(store, space, inputs)) is not None:
         published = same != current_or_none(store)
         if published:
@@ -137,11 +138,11 @@ def build_index(
     write = functools.partial(
         _write_build, store, space, joined, inputs, recall, codes, texts, accept, progress
     )
-    former = _open_former(store, space, recall, codes, texts)
+    previous = _open_previous(store, space, recall, codes, texts)
     try:
-        return write(former)
+        return write(previous)
     except RefusedBuildError:
-        if former is None:
+        if previous is None:
             raise
         # It may be for what it took over.
         return write(None)
@@ -150,37 +151,39 @@ def build_index(
 def _write_build(
     store: Store,
     space: VectorSpace,
-    joined: Joined,
+    joined: JoinedItems,
     inputs: str,
     recall: float,
     codes: bool,
     texts: Vectors | None,
     accept: Callable[["Build"], Sequence[Check]] | None,
     progress: Progress,
-    former: "Build | None",
+    previous: "Build | None",
 ) -> BuildReport:
-    """Write, check and publish a build, which takes over what it can from `former`."""
+    """Write, check and publish a build, which takes over what it can from `previous`."""
     started = time.monotonic()
     created_at = datetime.now(UTC)
     # Names sort by age, also those of one second.
     build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
     with new_directory(build) as directory:
         progress.start("writing the index", len(joined), "images")
-        for count in write_items(joined, space, directory / ITEMS, directory / "scratch"):
+        for count in write_items(joined, space, directory / ITEMS_FILE, directory / "scratch"):
             progress.advance(count)
         progress.finish()
-        matrices = item_matrices(map_items(directory / ITEMS), space.dim)
+        matrices = item_matrices(map_items(directory / ITEMS_FILE), space.dim)
         if texts is not None:
-            np.save(directory / VOCABULARY, texts)
+            np.save(directory / VOCABULARY_FILE, texts)
         structures = None
-        if former is not None:
+        if previous is not None:
             content_ids = one_chunk(joined.table["content_id"])
-            structures = take_over(directory, matrices, content_ids, texts, former.kept, progress)
+            structures = reuse_structures(
+                directory, matrices, content_ids, texts, previous.as_previous, progress
+            )
         if structures is None:
             structures = write_structures(directory, matrices, texts, recall, codes, progress)
         flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
         info = BuildInfo(
-            format=FORMAT,
+            format=BUILD_FORMAT,
             created_at=created_at,
             inputs=inputs,
             model=space.model,
@@ -189,7 +192,7 @@ def _write_build(
             preprocessing=space.preprocessing,
             metric=METRIC,
             trees=structures.trees,
-            tree_components=structures.components,
+            tree_components=structures.tree_dimensions,
             items=len(joined),
             locations=len(flat_sources),
             sources={
@@ -205,8 +208,7 @@ def _write_build(
                 for file in sorted(directory.iterdir())
             },
         )
-        stamp = {name: file_identity(directory / name, facts) for name, facts in info.files.items()}
-        write_stamp(directory, stamp)
+        remember_hashed(directory, info)
         write_info(directory, info)
         if accept is not None:
             progress.start("checking the index", None, "")
@@ -221,7 +223,7 @@ def _write_build(
     return BuildReport(build, info, published=True)
 
 
-def _open_former(
+def _open_previous(
     store: Store, space: VectorSpace, recall: float, codes: bool, texts: Vectors | None
 ) -> "Build | None":
     """Open the current build if the next one may take over how it is searched."""
@@ -230,7 +232,7 @@ def _open_former(
         info = build.info
         vocabulary = None if texts is None else vocabulary_digest()
         # Only a projection has codes.
-        with_codes = CODES in info.files or (codes and BASIS not in info.files)
+        with_codes = CODES_FILE in info.files or (codes and BASIS_FILE not in info.files)
         found = info.space, info.calibration.target, with_codes, info.vocabulary
         if found == (space, recall, codes, vocabulary):
             return build
@@ -238,7 +240,7 @@ def _open_former(
 
 
 def _sample(matrices: list[Vectors]) -> Vectors:
-    return rows_of(matrices, spread(sum(map(len, matrices)), SAMPLE_PICTURES))
+    return rows_of(matrices, evenly_spaced(sum(map(len, matrices)), SAMPLE_PICTURES))
 
 
 def _vocabulary(
@@ -250,7 +252,7 @@ def _vocabulary(
             info = read_info(build)
             if info.vocabulary == vocabulary_digest():
                 check_files(build, info)
-                known: Vectors = np.load(build / VOCABULARY)
+                known: Vectors = np.load(build / VOCABULARY_FILE)
                 return known
         except BuildError:
             continue

@@ -324,14 +324,14 @@ class Searcher:
         count: int,
     ) -> list[Ranking]:
         """Rank each query's `count` best items: exactly if filters or unwanted things decide."""
-        nearest, plan = self.build.nearest, self.build.plan
+        index, plan = self.build.vector_index, self.build.plan
         whole = [
             flags is None and (plan.kind == "scan" or len(meaning.unwanted) > 0)
             for meaning, flags in zip(meanings, allowed, strict=True)
         ]
         scanned = [m.vectors for m, scan in zip(meanings, whole, strict=True) if scan]
         # One product for all of them.
-        cosines = nearest.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
+        cosines = index.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
         rankings, column = [], 0
         for query, meaning, flags, scan in zip(queries, meanings, allowed, whole, strict=True):
             # A picture is not an answer to itself.
@@ -341,11 +341,11 @@ class Searcher:
                 numbers, scores = top(meaning.scores(cosines[:, columns]), wanted)
             elif flags is not None:
                 passed = np.flatnonzero(flags)
-                cosines_of = nearest.scores_of(meaning.vectors, passed)
+                cosines_of = index.scores_of(meaning.vectors, passed)
                 order, scores = top(meaning.scores(cosines_of), wanted)
                 numbers = passed[order]
             else:
-                numbers, scores = nearest.best(meaning.wanted, wanted, plan)
+                numbers, scores = index.best(meaning.wanted, wanted, plan)
             used = plan if flags is None and not scan else SCAN
             own = [int(self._number_of(content)[0]) for content in set(query.like)]
             kept = ~np.isin(numbers, own)
