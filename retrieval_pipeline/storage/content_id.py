@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The content id: a hash of a file's bytes, the same in the crawler and in decode workers."""
-=======
 """The content id: a hash of a file's bytes, as the crawler and the decode workers compute it."""
->>>>>>> 91f6a16
 
 from collections.abc import Iterator
 from pathlib import Path

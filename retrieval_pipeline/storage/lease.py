@@ -12,31 +12,18 @@ from pathlib import Path
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
-<<<<<<< HEAD
-# A claim that was not renewed for this long belongs to a run that died.
-=======
 # A claim that was not renewed for so many seconds belongs to a dead run.
->>>>>>> 91f6a16
 STALE_SECONDS = 600.0
 
 
 class Lease:
     """The right to write, among machines that share nothing but a remote file system.
 
-<<<<<<< HEAD
-    A machine that wants to write uploads a claim (a small file) and then lists all claims. Of two
-    machines that do so at the same time at least one sees the claim of the other, and gives way.
-    That needs listings that show every file uploaded before, which today's object stores
-    guarantee. The age of a claim is told by the clock of the file system, since the clocks of the
-    machines may differ. On one machine only the holder of the local lock claims, so that an older
-    claim of the same machine was left by a run that died.
-=======
     A run that wants to write first writes a claim (a small file) and then lists all claims. If two
     runs do this at once, at least one sees the claim of the other and gives way. This needs a file
     system whose listing shows every earlier write, as object stores guarantee. The age of a claim
     is measured by the clock of the file system. On each machine only the holder of the local lock
     makes claims, so that another claim of the same machine is of a run that died.
->>>>>>> 91f6a16
     """
 
     def __init__(self, folder: Remote, machine: str) -> None:
@@ -48,23 +35,10 @@ class Lease:
     @classmethod
     @contextlib.contextmanager
     def held(cls, folder: Remote, machine: str, *, wait: bool) -> Iterator["Lease"]:
-<<<<<<< HEAD
-        """Hold the lease until the block ends.
-
-        Args:
-            folder: Where the claims are.
-            machine: Names this machine's copy of the home, see `Mirror`.
-            wait: Wait for another holder instead of failing.
-
-        Raises:
-            StoreError: Another run holds the lease, and `wait` is false.
-            RemoteError: The file system cannot be reached.
-=======
         """Hold the right to write inside the `with` block.
 
         Raises:
             StoreError: Another run holds it, and `wait` is False.
->>>>>>> 91f6a16
         """
         while True:
             claim = cls(folder, machine)
@@ -93,16 +67,6 @@ class Lease:
         return self._folder / self._name
 
     def renew(self) -> None:
-<<<<<<< HEAD
-        """Write the claim again: its time of change tells others that its owner is alive."""
-        self._file.write(f"{self._owner}\n{self._machine}".encode())
-
-    def check(self) -> None:
-        """Check that no other machine removed the claim because it was not renewed in time.
-
-        Raises:
-            StoreError: The claim is gone.
-=======
         """Write the claim again: its new time of change shows others that the owner is alive."""
         self._file.write(f"{self._owner}\n{self._machine}".encode())
 
@@ -111,7 +75,6 @@ class Lease:
 
         Raises:
             StoreError: Another run took this one for dead.
->>>>>>> 91f6a16
         """
         if not self._file.is_file():
             raise StoreError(
@@ -120,11 +83,7 @@ class Lease:
             )
 
     def _other(self) -> str | None:
-<<<<<<< HEAD
-        """Return the owner of another claim, or None; claims of runs that died are removed."""
-=======
         """Return who else holds a claim, or None; remove the claims of dead runs."""
->>>>>>> 91f6a16
         claims = {info.path: info.mtime_ns or 0 for info in self._folder.files()}
         now = claims.pop(self._name, 0)
         for name, renewed in claims.items():
