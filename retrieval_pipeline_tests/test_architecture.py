@@ -75,7 +75,7 @@ def loaded_by(code: str) -> set[str]:
         "from retrieval_pipeline.cli.main import cli\n"
         "assert CliRunner().invoke(cli, ['query', '--help']).exit_code == 0",
         "from retrieval_pipeline.config import Settings\n"
-        "from retrieval_pipeline.definitions import build_definitions\n"
+        "from retrieval_pipeline.orchestration.code_location import build_definitions\n"
         "build_definitions(Settings(home='/nowhere', sources=[]))",
     ],
     ids=["the package", "--help", "definitions.py"],
