@@ -21,8 +21,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from retrieval_pipeline.orchestration import code_location
 from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.orchestration import code_location
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 PR_SET_CHILD_SUBREAPER = 36
