@@ -187,6 +187,11 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
             yield Finding(build, f"{build}: reading it ended with {child.returncode}")
 
 
+def check_build_here(path: Path) -> Finding:
+    """Read a whole build in this process, which a damaged Annoy file can crash."""
+    return _finding(path, _read_whole_build)
+
+
 def _read_whole_build(path: Path) -> None:
     """Open a build and check every vector and content id in it."""
     build = Build.open(path, rehash=True)
@@ -212,7 +217,7 @@ def _check_current(store: Store) -> None:
 def main() -> None:
     """Check the builds that the command line names; answer each with a line of JSON."""
     for path in map(Path, sys.argv[1:]):
-        finding = _finding(path, _read_whole_build)
+        finding = check_build_here(path)
         sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")
         sys.stdout.flush()
 
