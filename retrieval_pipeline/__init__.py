@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.searcher import Searcher
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",

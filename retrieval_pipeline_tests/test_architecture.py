@@ -7,66 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "retrieval_pipeline"
-
-# From the roof to the ground; a module at the top level of the package is a floor of its own.
-# A floor imports only from those below it. docs/architecture.md draws this list.
-FLOORS = (
-    "__main__",
-    "cli",
-    "definitions",
-    "orchestration",
-    "web",
-    "maintenance",
-    "pipeline",
-    "latent_map",
-    "recommend",
-    "search",
-    "ingest",
-    "rendering",
-    "encoders",
-    "images",
-    "index",
-    "config",
-    "storage",
-    "progress",
-    "vectors",
-    "concurrency",
-    "paths",
-    "errors",
-)
-
-
-def floor_of(module: str) -> str:
-    """The folder, or the top-level module, that `retrieval_pipeline.a.b` lies in."""
-    return module.split(".")[1]
-
-
-def imports_of(file: Path) -> list[tuple[int, str]]:
-    """Lines and names of the package's own modules that a file imports, also inside functions."""
-    found = []
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
-            if node.module and node.module.split(".")[0] == PACKAGE.name:
-                names = [node.module] if "." in node.module else []
-                names += [f"{node.module}.{alias.name}" for alias in node.names if not names]
-                found += [(node.lineno, name) for name in names]
-        elif isinstance(node, ast.Import):
-            found += [
-                (node.lineno, alias.name)
-                for alias in node.names
-                if alias.name.startswith(f"{PACKAGE.name}.")
-            ]
-    return found
-
-
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def name_of(file: Path) -> str:
-    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+from docs.architecture import FLOORS, PACKAGE, PICTURE, draw, floor_of, imports_of, modules
 
 
 def test_every_folder_and_top_level_module_has_its_floor() -> None:
@@ -75,22 +16,21 @@ def test_every_folder_and_top_level_module_has_its_floor() -> None:
 
 
 def test_arrows_go_down_only() -> None:
+    floors = list(FLOORS)
     wrong = []
-    for file in modules():
-        floor = floor_of(name_of(file))
-        if floor == "__init__":
+    for module, file in modules().items():
+        floor = floor_of(module)
+        if floor == "__init__":  # it hands on the public names of all floors
             continue
         for line, target in imports_of(file):
             below = floor_of(target)
-            if below in ("__version__", floor):
-                continue
-            if FLOORS.index(below) < FLOORS.index(floor):
+            if below not in ("__version__", floor) and floors.index(below) < floors.index(floor):
                 wrong.append(f"{file}:{line}: {floor} imports {target}, which lies above it")
     assert wrong == []
 
 
 def test_no_module_imports_in_a_circle() -> None:
-    arrows = {name_of(file): {name for _, name in imports_of(file)} for file in modules()}
+    arrows = {module: {name for _, name in imports_of(file)} for module, file in modules().items()}
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
@@ -102,6 +42,11 @@ def test_no_module_imports_in_a_circle() -> None:
 
     for module in arrows:
         visit(module, ())
+
+
+def test_the_picture_shows_the_imports_of_today() -> None:
+    again = "draw it anew: python docs/architecture.py"
+    assert PICTURE.read_text("utf-8") == draw(), again
 
 
 @pytest.mark.parametrize(
@@ -149,11 +94,12 @@ def test_importing_the_package_imports_nothing_but_the_standard_library() -> Non
 
 
 def test_the_core_knows_nothing_of_dagster() -> None:
-    core = FLOORS[FLOORS.index("web") :]
+    floors = list(FLOORS)
+    core = floors[floors.index("web") :]
     named = [
         f"{file}:{number}"
-        for file in modules()
-        if floor_of(name_of(file)) in core
+        for module, file in modules().items()
+        if floor_of(module) in core
         for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)
         if line.strip().startswith(("import dagster", "from dagster"))
     ]

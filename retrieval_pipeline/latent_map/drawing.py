@@ -1,6 +1,6 @@
 """A latent map as people see it: which images, under which colours, with which thumbnails.
 
-`map_page` and `map_picture` draw what is gathered here.
+`html` and `picture` draw what is gathered here.
 """
 
 import os
