@@ -25,7 +25,8 @@ NEIGHBOURS = 10
 MARGIN = 0.03
 # A scan is timed on fewer: it always takes the same.
 SCAN_QUERIES = 10
-# At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
+# At least what is judged together (JUDGED_TOGETHER in search/relevance.py), and some to spare for
+# pictures left out.
 CANDIDATES = (1_000, 3_000, 10_000)
 FIRST_SEARCH_K = 1_000
 # More than there are in any build.

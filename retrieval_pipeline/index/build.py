@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import functools
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -32,6 +33,7 @@ from retrieval_pipeline.index.items import (
     items_schema,
 )
 from retrieval_pipeline.index.knn import Nearest, Plan, spread
+from retrieval_pipeline.index.records import ItemRecord, read_records
 from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Background
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.atomic import replacing
@@ -282,6 +284,10 @@ class Build:
         ids = np.array(self.items["content_id"].to_pylist(), np.bytes_)
         order = np.argsort(ids)
         return ids[order], order
+
+    def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
+        """Return what is told of these items, in this order."""
+        return read_records(self.items, numbers)
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, float32 (len(numbers), dim)."""

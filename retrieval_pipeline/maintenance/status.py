@@ -1,14 +1,14 @@
 """What is indexed, by which model, how fresh, and what failed."""
 
-from __future__ import annotations
-
+import json
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
+from pydantic_core import core_schema
 
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import BuildError
@@ -20,14 +20,15 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from retrieval_pipeline.index.build import BuildInfo
+# A path as text: some are on other machines.
+AnyPlace = Annotated[Place, PlainSerializer(str, return_type=str)]
 
 
-@dataclass(frozen=True)
-class SourceStatus:
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceStatus(_Model):
     """One source, as of its last crawl.
 
     Attributes:
@@ -38,38 +39,61 @@ class SourceStatus:
         images: Different contents among them.
         bytes: Sizes of the files, added up.
         embedded: Contents that have an embedding in the vector space of the settings.
+        pending: Contents that the next run will try to embed.
         quarantined: Contents that cannot be used, by reason.
         unreadable: Files and directories that could not be read.
         crawled_at: When the source was last looked at; None before the first time.
     """
 
     name: str
-    path: Place
+    path: AnyPlace
     reachable: bool
     files: int
     images: int
     bytes: int
     embedded: int
+    pending: int
     quarantined: dict[str, int]
     unreadable: int
     crawled_at: datetime | None
 
-    @property
-    def pending(self) -> int:
-        """Contents that the next run will try to embed."""
-        return self.images - self.embedded - sum(self.quarantined.values())
+
+# Taken without a look into its type, whose parts would get into the JSON schema of the web's API.
+_AS_IT_IS = GetPydanticSchema(lambda source, handler: core_schema.any_schema())
 
 
-@dataclass(frozen=True)
-class LibraryStatus:
-    """Everything `retrieval status` shows."""
+def _build_name(build: Path | None) -> str | None:
+    return build.name if build else None
 
-    home: Place
+
+def _without_files(index: BuildInfo | None) -> dict[str, Any] | None:
+    return index.model_dump(mode="json", exclude={"files"}) if index else None
+
+
+class LibraryStatus(_Model):
+    """Everything `retrieval status` shows; its JSON is what `--json` prints.
+
+    Attributes:
+        home: Directory of the tables and builds.
+        model: That the settings name.
+        build: Directory of the current build; its name in JSON.
+        index: The facts about the current build.
+        recall_at_10: Share of the true ten nearest items that a query finds.
+        problem: Why the build cannot be used, or does not fit the settings.
+        sources: Of the settings.
+    """
+
+    home: AnyPlace
     model: str
-    sources: tuple[SourceStatus, ...]
-    build: Path | None
-    info: BuildInfo | None
+    build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
+    index: Annotated[
+        BuildInfo | None,
+        _AS_IT_IS,
+        PlainSerializer(_without_files, return_type=dict[str, Any] | None),
+    ]
+    recall_at_10: float | None
     problem: str | None
+    sources: tuple[SourceStatus, ...]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -96,7 +120,15 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
                     f"the index answers with {info.model}; the settings now name {space.model}: "
                     "`retrieval index` makes the change"
                 )
-    return LibraryStatus(settings.home, space.model, sources, build, info, problem)
+    return LibraryStatus(
+        home=settings.home,
+        model=space.model,
+        build=build,
+        index=info,
+        recall_at_10=info.recall_at_10 if info else None,
+        problem=problem,
+        sources=sources,
+    )
 
 
 def _source_status(
@@ -108,6 +140,7 @@ def _source_status(
     quarantine = read_quarantine(store, space, source.name).to_pylist()
     reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
     path = store.manifest(source.name)
+    done = len(contents & embedded)
     return SourceStatus(
         name=source.name,
         path=source.path,
@@ -115,7 +148,8 @@ def _source_status(
         files=len(files),
         images=len(contents),
         bytes=pc.sum(files["size"]).as_py() or 0,
-        embedded=len(contents & embedded),
+        embedded=done,
+        pending=len(contents) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
@@ -135,30 +169,6 @@ def search_line(info: BuildInfo) -> str:
     return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
 
 
-def status_json(status: LibraryStatus) -> dict[str, Any]:
-    """Return the JSON object of `retrieval status`."""
-    info = status.info
-    return {
-        "home": str(status.home),
-        "model": status.model,
-        "build": status.build.name if status.build else None,
-        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
-        "recall_at_10": info.recall_at_10 if info else None,
-        "problem": status.problem,
-        "sources": [
-            {
-                "name": source.name,
-                "path": str(source.path),
-                "reachable": source.reachable,
-                "files": source.files,
-                "images": source.images,
-                "bytes": source.bytes,
-                "embedded": source.embedded,
-                "pending": source.pending,
-                "quarantined": source.quarantined,
-                "unreadable": source.unreadable,
-                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
-            }
-            for source in status.sources
-        ],
-    }
+def status_json(status: LibraryStatus) -> str:
+    """Return the JSON of `retrieval status --json`."""
+    return json.dumps(status.model_dump(), indent=2, default=datetime.isoformat)

@@ -19,7 +19,7 @@ from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.recommend.votes import read_judgements
-from retrieval_pipeline.search.saved_queries import read_seen
+from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
@@ -116,7 +116,7 @@ def _check_quarantine(path: Path) -> None:
 
 
 def _check_saved_query(path: Path) -> None:
-    read_seen(path)
+    read_found(path)
 
 
 def _check_judgements(store: Store, path: Path) -> None:

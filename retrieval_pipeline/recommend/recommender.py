@@ -252,22 +252,21 @@ class Recommender:
         build = self.build
         if scores is None and self.model is not None:
             scores = self.model.scores(build.vectors(numbers))
-        columns = ["content_id", "locations", "width", "height"]
-        rows = build.items.select(columns).take(pa.array(numbers)).to_pylist()
         pictures = []
-        for index, (number, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
-            places = tuple(Location(place["source"], place["path"]) for place in row["locations"])
+        records = build.records(numbers)
+        for index, (number, item) in enumerate(zip(numbers.tolist(), records, strict=True)):
+            places = item.locations
             # An image that was undone may be of another source.
             first = next((each for each in places if each.source in self._sources), places[0])
             pictures.append(
                 Candidate(
                     number=number,
-                    content_id=row["content_id"],
+                    content_id=item.content_id,
                     path=self._path_of(first),
                     location=first,
                     locations=places,
-                    width=row["width"],
-                    height=row["height"],
+                    width=item.width,
+                    height=item.height,
                     score=None if scores is None else float(scores[index]),
                 )
             )

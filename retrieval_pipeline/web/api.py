@@ -22,12 +22,12 @@ from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
 from retrieval_pipeline.latent_map.drawing import colour_of
 from retrieval_pipeline.latent_map.html import POINTS
-from retrieval_pipeline.maintenance.status import status_json
+from retrieval_pipeline.maintenance.status import LibraryStatus
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
@@ -35,7 +35,7 @@ from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import Nothing, Operation
 from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, FileLocation
+from retrieval_pipeline.web.pictures import AnswerPage, Details, FileLocation
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline.web.snapshot import Snapshot
@@ -144,22 +144,6 @@ class Duplicates(BaseModel):
     groups: list[list[Twin]]
 
 
-class SourceState(BaseModel):
-    """One source, as of its last crawl; see `retrieval status --json`."""
-
-    name: str
-    path: str
-    reachable: bool
-    files: int
-    images: int
-    bytes: int
-    embedded: int
-    pending: int
-    quarantined: dict[str, int]
-    unreadable: int
-    crawled_at: datetime | None
-
-
 class Run(BaseModel):
     """One run that published an index."""
 
@@ -173,17 +157,10 @@ class Run(BaseModel):
     current: bool
 
 
-class LibraryState(BaseModel):
+class ServerStatus(LibraryStatus):
     """What is indexed, by which model, how fresh, and what failed."""
 
-    home: str
-    model: str
-    build: str | None
     serving: str | None
-    index: dict[str, Any] | None
-    recall_at_10: float | None
-    problem: str | None
-    sources: list[SourceState]
     runs: list[Run]
 
 
@@ -239,12 +216,12 @@ def access_of(request: Request) -> Access:
     return access
 
 
-async def search(request: Request, page: SearchPage) -> Answer:
+async def search(request: Request, page: SearchPage) -> AnswerPage:
     """Search by words and pictures; without either, list everything, the newest first."""
     return (await library_of(request).search(page))[1]
 
 
-async def similar(request: Request, asked: SimilarTo) -> Answer:
+async def similar(request: Request, asked: SimilarTo) -> AnswerPage:
     """Find the pictures that look most like an indexed one."""
     page = SearchPage(like=[asked.content_id], k=asked.k, offset=asked.offset)
     return (await library_of(request).search(page))[1]
@@ -371,7 +348,7 @@ async def next_picture(request: Request, asked: voting.Named) -> voting.Next:
     return await library.run(voting.next_picture, library.snapshot, asked.name)
 
 
-async def ranking(request: Request, asked: voting.RankingOf) -> voting.Ranking:
+async def ranking(request: Request, asked: voting.RankingOf) -> voting.Recommendations:
     """List the pictures that a recommender recommends, best first."""
     library = library_of(request)
     return await library.run(voting.ranking, library.snapshot, asked.name, asked.k)
@@ -381,19 +358,20 @@ async def map_data(request: Request, asked: Search) -> MapData:
     """Give the map of all pictures, with their nearness to a query if there is one."""
     library = library_of(request)
     snapshot = library.snapshot
-    meaning = None
+    query_vectors = None
     if asked.asks:
-        meaning = await library.meaning(snapshot, asked)
-    return await library.run(_map_data, snapshot, meaning)
+        query_vectors = await library.query_vectors(snapshot, asked)
+    return await library.run(_map_data, snapshot, query_vectors)
 
 
-def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
+def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData:
     at = snapshot.mapped()
     rows = sample(len(snapshot.build), POINTS)
     sources, source_of = snapshot.first_sources
     points = np.stack([at.x[rows], at.y[rows]], axis=1)
     ids = snapshot.build.items["content_id"].take(rows).to_pylist()
     shares = at.info.explained
+    scores = None if query_vectors is None else snapshot.scores(query_vectors)[rows]
     return MapData(
         build=snapshot.name,
         axes=(
@@ -413,7 +391,7 @@ def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
             Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
             for number, name in enumerate(sources)
         ],
-        score=None if meaning is None else _base64(snapshot.scores(meaning)[rows], "<f4"),
+        score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
         images=len(snapshot.build),
     )
@@ -489,14 +467,12 @@ def _failures(library: Library, asked: FailuresOf) -> Failures:
 _QUARANTINE_FIELDS = ("path", "reason", "detail", "attempts", "last_tried")
 
 
-async def status(request: Request, _: Nothing) -> LibraryState:
+async def status(request: Request, _: Nothing) -> ServerStatus:
     """Tell what is indexed, by which model, how fresh, and what failed."""
     library = library_of(request)
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
-    return LibraryState.model_validate(
-        status_json(state) | {"serving": serving, "runs": [_run(*each) for each in runs]}
-    )
+    return ServerStatus(**dict(state), serving=serving, runs=[_run(*each) for each in runs])
 
 
 def _run(build: str, info: BuildInfo, current: bool) -> Run:
@@ -542,10 +518,15 @@ _UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 OPERATIONS = (
     Operation(
-        "GET", "/api/search", search, SearchPage, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+        "GET", "/api/search", search, SearchPage, returns=AnswerPage, problems=(_UNKNOWN, _NO_INDEX)
     ),
     Operation(
-        "GET", "/api/similar", similar, SimilarTo, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+        "GET",
+        "/api/similar",
+        similar,
+        SimilarTo,
+        returns=AnswerPage,
+        problems=(_UNKNOWN, _NO_INDEX),
     ),
     Operation(
         "POST",
@@ -637,7 +618,7 @@ OPERATIONS = (
         "/api/recommenders/{name}/ranking",
         ranking,
         voting.RankingOf,
-        returns=voting.Ranking,
+        returns=voting.Recommendations,
         problems=(_NO_INDEX,),
     ),
     Operation("GET", "/api/map", map_data, Search, returns=MapData, problems=(_UNKNOWN, _NO_INDEX)),
@@ -652,6 +633,6 @@ OPERATIONS = (
         returns=Failures,
         problems=(_NO_INDEX,),
     ),
-    Operation("GET", "/api/status", status, returns=LibraryState, problems=(_NO_INDEX,)),
+    Operation("GET", "/api/status", status, returns=ServerStatus, problems=(_NO_INDEX,)),
     Operation("GET", "/api/token", token, returns=Token),
 )

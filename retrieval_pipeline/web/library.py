@@ -14,12 +14,12 @@ from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer
+from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.snapshot import Snapshot, check_sources
 from retrieval_pipeline.web.thumbnails import Thumbnails
 from retrieval_pipeline.web.uploads import Uploads
@@ -160,7 +160,7 @@ class Library:
 
     # Questions
 
-    async def search(self, page: SearchPage) -> tuple[Snapshot, Answer]:
+    async def search(self, page: SearchPage) -> tuple[Snapshot, AnswerPage]:
         """Answer a search, or show everything, newest first, if it asks for nothing.
 
         Raises:
@@ -172,18 +172,18 @@ class Library:
         if not page.asks and not page.minus:
             return snapshot, await self.run(snapshot.browse, page)
         query = snapshot.query(page)
-        meaning, milliseconds = await self._meaning(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, meaning)
+        query_vectors, milliseconds = await self._encode(snapshot, query)
+        answer = await self.run(snapshot.answer, page, query, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def meaning(self, snapshot: Snapshot, search: Search) -> Meaning:
-        """Return what a search means; raises as `search` does."""
-        return (await self._meaning(snapshot, snapshot.query(search)))[0]
+    async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
+        """Return the vectors of a search; raises as `search` does."""
+        return (await self._encode(snapshot, snapshot.query(search)))[0]
 
-    async def _meaning(self, snapshot: Snapshot, query: Query) -> tuple[Meaning, float]:
-        if (meaning := snapshot.known_meaning(query)) is not None:
-            return meaning, 0.0
+    async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:
+        if (known := snapshot.known_vectors(query)) is not None:
+            return known, 0.0
         return await asyncio.wrap_future(self._encoding.submit(snapshot.encode, query))
 
     async def status(self) -> LibraryStatus:

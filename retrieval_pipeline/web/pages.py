@@ -33,7 +33,7 @@ from retrieval_pipeline.web.parameters import (
     SearchPage,
     parse,
 )
-from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, Answer
+from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import MAP_POLICY
 
@@ -112,7 +112,7 @@ class Results:
     """
 
     search: SearchPage
-    answer: Answer | None
+    answer: AnswerPage | None
     problem: RequestError | None
     chips: Sequence[Chip]
     filters: int

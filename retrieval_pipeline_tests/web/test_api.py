@@ -67,7 +67,7 @@ def test_pages_of_an_answer_follow_each_other(client: TestClient) -> None:
     assert parts[0] + parts[1] == whole
 
 
-def test_the_meaning_of_a_query_is_encoded_once(client: TestClient) -> None:
+def test_a_query_is_encoded_once(client: TestClient) -> None:
     first = client.get("/api/search", params={"text": "an astronaut in orbit"}).json()
     again = client.get("/api/search", params={"text": "an astronaut in orbit", "offset": 3}).json()
     assert first["timings_ms"]["encode"] > 0

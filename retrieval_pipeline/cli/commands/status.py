@@ -1,6 +1,5 @@
 """`retrieval status`: what is indexed."""
 
-import json
 from pathlib import Path
 
 import click
@@ -20,4 +19,4 @@ def status(as_json: bool, config: Path | None) -> None:
     from retrieval_pipeline.maintenance.status import read_status, status_json
 
     state = read_status(settings, describe_encoder(settings).space)
-    click.echo(json.dumps(status_json(state), indent=2) if as_json else status_text(state))
+    click.echo(status_json(state) if as_json else status_text(state))
