@@ -222,7 +222,7 @@ def choose_plan(
 
     A scan of the full vectors misses nothing, so there always is one.
     """
-    exact = [_measure_scan(nearest, trial)]
+    exact = [measure_scan(nearest, trial)]
     exact += [each for each in projected if each.recall >= target]
     best = min(exact, key=lambda each: each.p50_ms)
     candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
@@ -269,7 +269,8 @@ def measure_again(
 
 
 @one_blas_thread()
-def _measure_scan(nearest: Nearest, trial: Trial) -> Measured:
+def measure_scan(nearest: Nearest, trial: Trial) -> Measured:
+    """Measure a scan of the full vectors, which misses nothing."""
     seconds = []
     for vector in trial.vectors[:SCAN_QUERIES]:
         started = time.thread_time()
