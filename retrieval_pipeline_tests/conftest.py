@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline_tests.support.library import SHARED_DATA
 from retrieval_pipeline_tests.support.processes import made_once, shared_directory
 from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
     import dagster
 
 TESTS = Path(__file__).parent
-SHARED_DATA = TESTS.parents[1] / "shared" / "data"
 
 # Each takes a gigabyte, and there are not many groups of tests.
 MOST_PROCESSES = 4
 # Fewer texts than this are encoded whenever a test asks.
 MANY_TEXTS = 500
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, also where pytest itself must not (`nohup`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

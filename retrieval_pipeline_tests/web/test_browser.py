@@ -18,6 +18,8 @@ from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
 PATIENCE = 60_000
