@@ -1,5 +1,5 @@
 """The `retrieval` command: its subcommands, and what they print, draw and ask in a terminal.
 
 What is searched, indexed or checked is decided in the folders below; Dagster and the web server
-have folders of their own.
+have their own folders, `orchestration` and `web`.
 """

@@ -1,4 +1,4 @@
-"""`retrieval demo`: the whole flow on photographs that installed packages carry, offline."""
+"""`retrieval demo`: index the photographs that installed packages carry, without a network."""
 
 import importlib.util
 import shutil
@@ -72,7 +72,7 @@ def run_demo(directory: Path, say: Callable[[str], None]) -> Path:
 
 
 def _copied(name: str, target: Path) -> Path:
-    """Copy the photographs of a package into `target`, so that people can add their own there."""
+    """Copy the photographs of a package to `target`, where people can add pictures of their own."""
     folder, files = PHOTOS[name]
     module, _, inner = folder.partition("/")
     found = importlib.util.find_spec(module)

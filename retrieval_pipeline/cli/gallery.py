@@ -1,4 +1,4 @@
-"""The answers of a search as a page of pictures."""
+"""Answers of a search, and groups of duplicates, as HTML pages of pictures."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from retrieval_pipeline.search.results import Answer
 def gallery_html(answers: Sequence[Answer], limits: Limits, *, title: str | None = None) -> str:
     """Return one self-contained HTML page with the hits of each query.
 
-    A file that is gone or broken becomes a placeholder that says so. Without a `title` the page is
-    named after its only query.
+    A file that is gone or broken becomes a placeholder that says so. Without a `title`, the page
+    is named after its query, or after the number of queries if there are several.
     """
     sections = [_section(answer) for answer in answers]
     if title is None:
@@ -25,7 +25,7 @@ def gallery_html(answers: Sequence[Answer], limits: Limits, *, title: str | None
 
 
 def duplicates_html(groups: Sequence[DuplicateGroup], limits: Limits) -> str:
-    """Return one self-contained HTML page with a section a group; scores are cosines."""
+    """Return one self-contained HTML page with a section for each group; scores are cosines."""
     sections = [
         Section(
             heading=to_text(group.pictures[0].paths[0].name),
@@ -78,7 +78,7 @@ def _heading(query: Query) -> str:
 
 
 def _notes(query: Query) -> tuple[str, ...]:
-    """Say what else the query asked for, and which filters it set."""
+    """List what the query asked for beside its heading, and the filters that it set."""
     notes = [f"like {_names(query)}"] if query.text and query.images else []
     notes += [f"+ {text}" for text in query.plus] + [f"− {text}" for text in query.minus]
     notes += [f"in {source}" for source in query.sources]

@@ -1,4 +1,4 @@
-"""The `retrieval` command: results on stdout, talk on stderr, one clear line for each error."""
+"""The `retrieval` command: results go to stdout, messages to stderr, and an error is one line."""
 
 import logging
 import os

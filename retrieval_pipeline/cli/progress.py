@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress on stderr: bars if it is a terminal, plain lines otherwise."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from retrieval_pipeline.progress import LineProgress, Progress
 
 @contextlib.contextmanager
 def console_progress() -> Iterator[Progress]:
-    """Give the progress that fits stderr."""
+    """Show progress on stderr while the context lasts."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield LineProgress()
@@ -40,7 +40,7 @@ def console_progress() -> Iterator[Progress]:
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """The column that shows units per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -48,25 +48,25 @@ class _Rate(ProgressColumn):
 
 
 class BarProgress:
-    """One bar a stage; a finished stage's bar stays."""
+    """One bar for each stage; the bar of a finished stage stays on the screen."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._task: TaskID | None = None
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
-        """Add a bar, unless there is nothing to do."""
+        """Add a bar for the stage, unless it has nothing to do."""
         self._task = None
         if total != 0:
             self._task = self._bars.add_task(stage, total=total, unit=unit)
 
     def advance(self, count: int = 1) -> None:
-        """Move the bar."""
+        """Move the bar of the current stage by `count` units."""
         if self._task is not None:
             self._bars.advance(self._task, count)
 
     def finish(self) -> None:
-        """Stop the bar's clock; a stage of unknown length is now full."""
+        """Stop the clock of the bar, and fill the bar of a stage whose length was unknown."""
         if self._task is not None:
             task = self._bars.tasks[self._bars.task_ids.index(self._task)]
             self._bars.update(self._task, total=task.completed)

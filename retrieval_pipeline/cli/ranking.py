@@ -1,4 +1,4 @@
-"""What a recommender recommends, as text, JSON values and a page."""
+"""The ranking of a recommender as text, as values for JSON, and as an HTML page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from retrieval_pipeline.rendering.html_page import Card, Section, page_html
 
 
 def ranking_text(ranking: Sequence[Candidate]) -> str:
-    """Rank, score and path of each picture."""
+    """Return a line for each picture: rank, score and path."""
     lines = [
         f"{rank:>4}  {picture.score:6.3f}  {printable(to_text(str(picture.path)))}"
         for rank, picture in enumerate(ranking, 1)
@@ -19,7 +19,7 @@ def ranking_text(ranking: Sequence[Candidate]) -> str:
 
 
 def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> dict[str, Any]:
-    """Return the JSON object of a recommender: its votes, and what it recommends."""
+    """Return the JSON object of a recommender: counts of its votes, and its ranking."""
     return {
         "name": recommender.name,
         "liked": recommender.likes,
@@ -45,7 +45,7 @@ def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> 
 
 
 def ranking_html(recommender: Recommender, ranking: Sequence[Candidate], limits: Limits) -> str:
-    """Return one self-contained page with the ranking."""
+    """Return one self-contained HTML page with the ranking."""
     section = Section(
         heading=f"Recommended: {recommender.name}",
         cards=tuple(

@@ -1,4 +1,4 @@
-"""Answers, reports and states as text for a terminal, and as plain values for JSON."""
+"""Answers, reports and states as text for a terminal."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
 
-# Seconds of embedding after which people want to know what it was that took so long.
+# Seconds of embedding above which the report says which step limited the speed.
 WORTH_A_HINT = 20.0
 
 
 def answer_text(answer: Answer, *, heading: bool) -> str:
-    """Rank, score, relevance and path of each hit, with the other copies below."""
+    """Return a line for each hit (rank, score, relevance, path), and below it its other copies."""
     lines = [printable(str(answer.query))] if heading else []
     for rank, hit in enumerate(answer.hits, 1):
         path = printable(to_text(str(hit.path)))
@@ -43,13 +43,13 @@ def answer_text(answer: Answer, *, heading: bool) -> str:
 
 
 def answer_explanation(answer: Answer) -> str:
-    """Say how the hits were found and how long each step took."""
+    """Say which search plan found the hits, and how long each step took in milliseconds."""
     steps = ", ".join(f"{step} {taken:.1f} ms" for step, taken in answer.timings_ms.items())
     return f"{answer.plan}; {steps}; model {answer.model}, index {answer.build}"
 
 
 def saved_text(found: SavedAnswer, *, only_new: bool) -> str:
-    """Name a saved query, say how many of its hits are new, and list them, the new ones or all."""
+    """Name a saved query, count its hits and the new ones, and list the new hits or all of them."""
     answer = found.new if only_new else found.answer
     hits = _plural(len(found.answer.hits), "hit")
     heading = f"{printable(found.name)}: {hits}, {len(found.new.hits):,} new"
@@ -57,7 +57,7 @@ def saved_text(found: SavedAnswer, *, only_new: bool) -> str:
 
 
 def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
-    """List each group: the picture, then what is the same as it, byte by byte or to the eye."""
+    """List each group: a picture, then the files with the same bytes or the same looks."""
     lines = []
     for group in groups:
         for number, picture in enumerate(group.pictures):
@@ -76,7 +76,7 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
 
 
 def index_report(report: IndexReport) -> str:
-    """Say in a few lines what a run did."""
+    """Return a few lines that say what a run of `retrieval index` did."""
     lines = []
     embeddings = {each.source: each for each in report.embeddings}
     for manifest in report.manifests:
@@ -119,7 +119,7 @@ def index_report(report: IndexReport) -> str:
 
 
 def map_text(info: MapInfo) -> str:
-    """Say what a map shows."""
+    """Return the facts about a map: its images, the variance on each axis, and its clusters."""
     shares = ", ".join(f"{share:.1%}" for share in info.explained)
     lines = [
         f"{_plural(info.items, 'image')}, model {info.model}",
@@ -147,7 +147,7 @@ def builds_text(builds: Mapping[Path, BuildInfo | str], current: Path | None, he
 
 
 def status_text(status: LibraryStatus) -> str:
-    """Say what is indexed, source by source."""
+    """Return the model, the index, and the state of each source."""
     lines = [f"home   {status.home}", f"model  {status.model}"]
     if status.index is not None and status.build is not None:
         lines.append(
@@ -164,7 +164,7 @@ def status_text(status: LibraryStatus) -> str:
 
 
 def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:
-    """Say what went (or would go), where it was, why, and how much that gives back."""
+    """List what was removed (or would be): its size, its path under `home`, and the reason."""
     lines = [
         f"{_size(each.bytes):>9}  {each.path.relative_to(home)}  ({each.why})" for each in freed
     ]

@@ -1,4 +1,4 @@
-"""What is indexed, by which model, how fresh, and what failed."""
+"""The status: what is indexed, by which model, when it was last looked at, and what failed."""
 
 import json
 from collections import Counter
@@ -29,19 +29,19 @@ class _Model(BaseModel):
 
 
 class SourceStatus(_Model):
-    """One source, as of its last crawl.
+    """One source, as it was at its last crawl.
 
     Attributes:
-        name: Of the source.
+        name: The source's name.
         path: Its directory.
-        reachable: The directory is there now.
-        files: Files with a content id.
-        images: Different contents among them.
-        bytes: Sizes of the files, added up.
-        embedded: Contents that have an embedding in the vector space of the settings.
-        pending: Contents that the next run will try to embed.
-        quarantined: Contents that cannot be used, by reason.
-        unreadable: Files and directories that could not be read.
+        reachable: Whether the directory is there now.
+        files: Number of files with a content id.
+        images: Number of different content ids among them.
+        bytes: Sum of the files' sizes.
+        embedded: Content ids with an embedding in the vector space of the settings.
+        pending: Content ids that the next run will try to embed.
+        quarantined: Number of content ids that could not be embedded, by reason.
+        unreadable: Number of files and directories that could not be read.
         crawled_at: When the source was last looked at; None before the first time.
     """
 
@@ -71,11 +71,11 @@ def _without_files(index: BuildInfo | None) -> dict[str, Any] | None:
 
 
 class LibraryStatus(_Model):
-    """Everything `retrieval status` shows; its JSON is what `--json` prints.
+    """Everything that `retrieval status` shows; its JSON is what `--json` prints.
 
     Attributes:
         home: Directory of the tables and builds.
-        model: That the settings name.
+        model: The model of the settings.
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.

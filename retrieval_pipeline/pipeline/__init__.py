@@ -1,4 +1,4 @@
-"""All steps in one call, and publication: may this build serve, and which one does.
+"""All steps of indexing in one call, the checks of a new build, and its publication.
 
-Each step has its own folder: `ingest`, `index`, `latent_map`.
+The steps themselves are in `ingest`, `index` and `latent_map`.
 """

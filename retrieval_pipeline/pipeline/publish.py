@@ -1,4 +1,4 @@
-"""Publishing: the index of all sources, the map, and going back to an earlier build."""
+"""Publication of an index and its map, and the return to an earlier build."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
-# Share of the images that a new model may leave for the next run when it takes over: files that
-# change while they are embedded must not put it off for ever.
+# A new model takes over when at most this share of the images is not embedded yet: files that
+# change during a run would otherwise delay it for ever.
 MAY_BE_PENDING = 0.001
 
 
@@ -36,9 +36,9 @@ class MapReport:
     """The map of a build.
 
     Attributes:
-        directory: Where it is.
-        info: The facts about it; None if there is no map.
-        problem: Why there is none.
+        directory: The folder of the map.
+        info: The facts about the map; None if there is none.
+        problem: Why there is no map.
     """
 
     directory: Path
@@ -55,9 +55,9 @@ def update_index(
 ) -> BuildReport:
     """Build the index of all sources and publish it if it passes its checks.
 
-    The current build stays where people hold it, and where it is of another model as long as that
-    of `space` has not embedded the sources: otherwise their images could not be found meanwhile.
-    The caller holds the store's lock.
+    The current build stays if `retrieval use` holds it. It also stays if it is of another model and
+    the model of `space` has not embedded all sources yet: the images that are missing in the new
+    build could not be found. The caller holds the store's lock.
 
     Raises:
         BuildError: There is nothing to index.
@@ -71,7 +71,7 @@ def update_index(
         try:
             return BuildReport(current, read_info(current), published=False, kept=kept)
         except BuildError:
-            # A damaged one is not worth keeping.
+            # A damaged build cannot answer: build a new one.
             store.release()
     return build_index(
         store,
@@ -101,7 +101,7 @@ def use_build(settings: Settings, name: str) -> Build:
     """Make the build called `name` the current one, and hold it until `Store.release`.
 
     Raises:
-        BuildError: There is none of that name, or it is damaged.
+        BuildError: There is no build of that name, or it is damaged.
         StoreError: Another run is writing, or the file system refused.
     """
     store = Store(settings.home)
@@ -116,10 +116,10 @@ def use_build(settings: Settings, name: str) -> Build:
 
 
 def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:
-    """Draw the map of a build unless it is there; the caller holds the store's lock.
+    """Draw the map of a build unless there is one; the caller holds the store's lock.
 
     Args:
-        settings: Say where the sources are.
+        settings: Where the sources are, and the limits for their images.
         build: Directory of the build.
         progress: Told of the steps.
 

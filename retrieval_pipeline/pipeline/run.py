@@ -1,4 +1,4 @@
-"""The whole flow in one call, for the command line and scripts; Dagster runs the same steps."""
+"""All steps of indexing in one call, for the command line and scripts; Dagster runs the same."""
 
 import functools
 import threading
@@ -22,7 +22,15 @@ from retrieval_pipeline.storage.store import Store
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What one run did; `failures` are the sources that could not be brought up to date."""
+    """What one run did.
+
+    Attributes:
+        manifests: A report for each source that could be listed.
+        embeddings: A report for each of the same sources.
+        build: The index that answers now.
+        map: The map of that index.
+        failures: Why the other sources could not be brought up to date.
+    """
 
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
@@ -41,17 +49,27 @@ def index_sources(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> IndexReport:
-    """Bring the tables of the sources (`only` these, if given), the index and the map up to date.
+    """Bring the tables of the sources, the index and the map up to date.
 
     A source that fails keeps its former tables and its images in the index; the others go on. After
     a change of model every source is embedded, since the new build must hold them all.
 
+    Args:
+        settings: Sources, model and home.
+        only: Names of the sources to bring up to date; empty means all.
+        allow_shrink: Accept that more than `max_shrink` of a source's files are gone.
+        rehash: Read every file again, even if its size and time are unchanged.
+        retry_quarantined: Try again the images that could not be used.
+        progress: Told of the steps.
+        stop: Once it is set, the run finishes the part in hand and raises Stopped.
+
     Raises:
         SettingsError: There is no source, or none of that name.
-        SourceError: No source could ever be read, or one that a change of model needs cannot.
+        SourceError: No source could ever be read, or a change of model needs one that cannot be
+            read now.
         StoreError: Another run is writing, a table is damaged or the disk is full.
         EncoderError: The model cannot be had.
-        BuildError: There is nothing to index, or no faiss for `index.codes`.
+        BuildError: There is nothing to index, or `index.codes` needs faiss, which is not installed.
         Stopped: `stop` was set.
     """
     if not settings.sources:
@@ -124,7 +142,7 @@ def _needed(source: Source) -> SourceError:
 def embed_options(
     settings: Settings, description: Description, *, retry_quarantined: bool = False
 ) -> EmbedOptions:
-    """Return how to embed by these settings: in this process, or on their Ray cluster."""
+    """Return the options of embedding; with `ray` in the settings, it runs on that cluster."""
     limits = Limits.of(settings.images)
     backend = None
     if settings.ray is not None:

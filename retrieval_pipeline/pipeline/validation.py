@@ -1,4 +1,4 @@
-"""What a new build must be before it is published: complete, and as good at finding as it says."""
+"""Checks of a new build before it is published: it is complete, and its recall is enough."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.autotune import MARGIN, measure, prepare_trial
+from retrieval_pipeline.index.autotune import RECALL_TOLERANCE, make_sample_queries, measure
 from retrieval_pipeline.index.build import Build, Check
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-# Any number but the calibration's: other queries.
-SEED = 5
+# Another number than autotune.QUERY_SEED: other queries than the build was calibrated with.
+QUERY_SEED = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Coverage:
 
 
 def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> Coverage:
-    """Count manifests against embeddings and quarantine.
+    """Compare the manifests of sources with the embeddings and the quarantine.
 
     Raises:
         StoreError: A table is damaged.
@@ -49,7 +49,7 @@ def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> C
         row["content_id"]
         for name in sources
         for row in read_quarantine(store, space, name).to_pylist()
-        # What could not be read is tried again: its disk may be away.
+        # Unreadable images count as pending and are tried again: their disk may be away.
         if row["reason"] != Reason.UNREADABLE
     } - embedded
     images = set().union(*contents.values())
@@ -65,18 +65,18 @@ def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> C
 
 
 def check_build(build: Build, coverage: Coverage, target: float) -> list[Check]:
-    """Compare a build with the tables that it was made from, and try how much it finds.
+    """Compare a build with the tables that it was made from, and measure its recall.
 
     Args:
-        build: Not yet published.
-        coverage: Of its sources.
-        target: The recall at 10 that was asked for.
+        build: The build, not yet published.
+        coverage: Counts of the tables of its sources.
+        target: The recall at 10 that the settings ask for, 0 to 1.
     """
     return [_check_rows(build, coverage), _check_recall(build, target)]
 
 
 def _check_rows(build: Build, coverage: Coverage) -> Check:
-    """The index holds each embedded image of the manifests once, with all its files."""
+    """Check that the index holds each embedded image of the manifests once, with all its files."""
     files = pc.sum(pc.list_value_length(build.items["locations"])).as_py()
     return Check(
         name="rows_agree",
@@ -89,15 +89,15 @@ def _check_rows(build: Build, coverage: Coverage) -> Check:
 
 
 def _check_recall(build: Build, target: float) -> Check:
-    """The build finds as much as was asked for, with queries that it was not calibrated with."""
+    """Check the recall with queries that the search plan was not tuned with."""
     build.load_codes()
     plan = build.plan
     recall, how = 1.0, "a scan misses nothing"
     if plan.kind != "scan":
-        trial = prepare_trial(build.nearest.matrices, build.vocabulary, SEED)
-        recall = measure(build.nearest, trial, plan).recall
-        how = f"with {len(trial.vectors)} fresh queries"
-    least = target - MARGIN
+        queries = make_sample_queries(build.vector_index.matrices, build.vocabulary, QUERY_SEED)
+        recall = measure(build.vector_index, queries, plan).recall
+        how = f"with {len(queries.vectors)} fresh queries"
+    least = target - RECALL_TOLERANCE
     return Check(
         name="recall_is_enough",
         passed=recall >= least,

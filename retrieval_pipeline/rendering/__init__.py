@@ -1,4 +1,4 @@
-"""HTML pages, contact sheets and pictures in a terminal, for whoever has something to show.
+"""HTML pages, contact sheets, and pictures in a terminal.
 
-What is shown comes from the folders above; the web server's own pages are in `web`.
+The folders above say what is shown; the pages of the web server are in `web`.
 """

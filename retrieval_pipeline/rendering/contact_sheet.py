@@ -1,4 +1,4 @@
-"""A few pictures on one small PNG: what Dagster's event log shows of a directory or a ranking."""
+"""A contact sheet: one small PNG of a few pictures, for the event log of Dagster."""
 
 import math
 from collections.abc import Sequence
@@ -13,26 +13,28 @@ from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.storage.remote import Place
 
-# An event log keeps every sheet for ever, and a browser gets all those of a run at once. As base64
-# this leaves some kB of 100 for the rest of an event.
+# The event log keeps every sheet, and a browser loads all sheets of a run at once. Base64 makes
+# this 93 kB, so that a whole event stays below 100 kB.
 MAX_BYTES = 70_000
-# More could not be told apart within that size.
+# With more pictures, each would be too small to recognise within MAX_BYTES.
 MAX_PICTURES = 48
-# In pixels: widest sheet, longest edge of a picture on it, space around each, caption's line.
+# In pixels: greatest width of the sheet, longest edge of a picture, gap between pictures, height of
+# a caption.
 WIDTH, PICTURE, GAP, LINE = 640, 480, 4, 16
-# Height over width that the rows aim at, and the most that a single row may have.
+# Height divided by width: the aim for the whole sheet, and the greatest value for one row.
 ASPECT, ROW_ASPECT = 0.6, 0.5
-# Width over height beyond which a picture is cropped, so that a panorama leaves room for others.
+# Width divided by height: pictures outside this range are cropped, so that a panorama leaves room
+# for others.
 NARROWEST, WIDEST = 0.5, 2.5
-# With dithering; within MAX_BYTES, twice or half of it looked worse for the pixels to spare.
+# Colours of the dithered palette; sheets of MAX_BYTES looked worse with 64 and with 256.
 COLOURS = 128
-# Dark enough that photographs stand out, in the light and the dark theme of Dagster alike.
+# Background, empty tile and text; photographs stand out in the light and the dark theme of Dagster.
 GROUND, MATTE, INK = (28, 27, 25), (62, 59, 55), (206, 201, 193)
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """One picture, or the reason why it cannot be shown."""
+    """A picture, or the reason why it cannot be shown, and a caption."""
 
     picture: Image.Image | None
     problem: str
@@ -40,7 +42,7 @@ class _Tile:
 
     @property
     def ratio(self) -> float:
-        """Width over height."""
+        """Width divided by height of the place for the picture."""
         if self.picture is None:
             return 4 / 3
         return min(max(self.picture.width / self.picture.height, NARROWEST), WIDEST)
@@ -60,7 +62,7 @@ def contact_sheet(paths: Sequence[Place], limits: Limits, captions: Sequence[str
     tiles = tiles or [_Tile(None, "no pictures", "")]
     width = WIDTH
     while len(png := _png(_drawn(tiles, width))) >= MAX_BYTES:
-        # A little less than in proportion: small pictures take more bytes a pixel.
+        # Slightly less than in proportion, because smaller pictures take more bytes per pixel.
         width = int(width * 0.96 * math.sqrt(MAX_BYTES / len(png)))
     return png
 
@@ -104,9 +106,10 @@ def _drawn(tiles: Sequence[_Tile], width: int) -> Image.Image:
 
 
 def _rows(tiles: Sequence[_Tile]) -> list[list[_Tile]]:
-    """Split the tiles into rows of about equal length, so that the last one is full, too."""
+    """Split the tiles into rows of about equal length, so that the last row is full as well."""
     total = sum(tile.ratio for tile in tiles)
-    # Rows of pictures as high as width / rows x ASPECT fill the sheet when this many are needed.
+    # A row is W * rows / total high if rows share the ratios evenly; that many rows are ASPECT * W
+    # high together when rows**2 = total * ASPECT.
     rows = max(1, round(math.sqrt(total * ASPECT)))
     middles = []
     passed = 0.0
@@ -121,7 +124,7 @@ def _rows(tiles: Sequence[_Tile]) -> list[list[_Tile]]:
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return as much of a text as fits into `width` pixels."""
+    """Return the text, cut with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -15,13 +15,13 @@ from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
 from retrieval_pipeline.storage.remote import Place, Remote
 
-# Longest edge in pixels: sharp at the size of a card on a screen of double density, and about
-# 25 KB a picture.
+# Longest edge in pixels: sharp in a card on a screen with two device pixels per CSS pixel, and
+# about 25 KB per picture.
 THUMBNAIL_PIXELS = 480
-# Each may hold one whole picture in memory.
+# Few, since each thread may hold one whole picture in memory.
 THUMBNAIL_THREADS = min(4, os.cpu_count() or 1)
-# Width over height between which a picture's card takes its shape; a panorama or a strip beyond
-# them is shown whole inside the nearest one, so that its caption has room.
+# Width divided by height: a card has the shape of its picture within this range. A picture outside
+# it is shown whole inside a card of the nearest allowed shape, so that the caption has room.
 NARROWEST, WIDEST = 0.56, 2.8
 
 
@@ -32,10 +32,10 @@ class Card:
     Attributes:
         path: Its file; a click opens it if the path is absolute.
         source: Name of the source it is in.
-        width: Pixels of the upright picture.
-        height: Likewise.
+        width: Width of the upright picture, in pixels.
+        height: Height of the upright picture, in pixels.
         others: The other files that hold the same picture.
-        rank: Its place in the order, from 1.
+        rank: Position in the order, from 1.
         score: Shown with three decimals.
         relevance: 0 to 1, shown as a bar.
     """
@@ -51,23 +51,23 @@ class Card:
 
     @property
     def uri(self) -> str | None:
-        """`file://` address of the file, its bytes percent-encoded."""
+        """`file://` address of the file, percent-encoded; None unless it is local and absolute."""
         if isinstance(self.path, Remote) or not self.path.is_absolute():
             return None
         return self.path.as_uri()
 
     @property
     def shape(self) -> int:
-        """Width over height of the card's picture, in thousandths."""
+        """Width divided by height of the card, in thousandths."""
         return round(1000 * min(max(self.width / self.height, NARROWEST), WIDEST))
 
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures that belong together, in order.
+    """Pictures in their order, under one heading.
 
     Attributes:
-        heading: What they have in common.
+        heading: Text above the pictures.
         cards: The pictures.
         notes: Short facts beside the heading.
         example: A picture shown beside the heading.
@@ -92,7 +92,7 @@ class _Thumbnail:
 def page_html(
     title: str, sections: Sequence[Section], limits: Limits, *, footer: Sequence[str] = ()
 ) -> str:
-    """Return the page; a picture that cannot be shown is a placeholder that says why."""
+    """Return the HTML; a picture that cannot be shown becomes a placeholder that says why."""
     shown = [card.path for section in sections for card in section.cards]
     shown += [section.example for section in sections if section.example]
     style = _style_sheet(card.shape for section in sections for card in section.cards)
@@ -110,7 +110,7 @@ def page_html(
 def _style_sheet(shapes: Iterable[int]) -> str:
     """Return the style sheet with a rule for each shape.
 
-    The policy forbids style attributes, whose content a hash cannot vouch for.
+    The Content-Security-Policy of the page forbids style attributes, so each shape is a class.
     """
     rules = [f".r{shape} {{ --r: {shape / 1000:g}; }}" for shape in sorted(set(shapes))]
     return "\n".join([read_texts("tokens.css", "page.css"), *rules])

@@ -1,4 +1,4 @@
-"""Templates, style sheets and scripts of the pages, and the hashes that their policies name."""
+"""Loads templates, style sheets and scripts of pages, and hashes them for their policies."""
 
 import base64
 import hashlib
@@ -12,29 +12,29 @@ from retrieval_pipeline.paths import printable, to_text
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page; every value that is not marked as safe is escaped."""
+    """Return the HTML of a template; values are escaped unless they are marked as safe."""
     return environment("retrieval_pipeline.rendering").get_template(template).render(**values)
 
 
 def read_texts(*names: str) -> str:
-    """Return the files of the folder `templates` as one text."""
+    """Return the named files of the folder `templates`, joined to one text."""
     folder = files("retrieval_pipeline.rendering") / "templates"
     return "\n".join((folder / name).read_text("utf-8") for name in names)
 
 
 def policy_hash(text: str) -> str:
-    """Return what a Content-Security-Policy calls an inline script or style sheet."""
+    """Return the hash that allows an inline script or style in a Content-Security-Policy."""
     return f"sha256-{as_base64(hashlib.sha256(text.encode()).digest())}"
 
 
 def as_base64(data: bytes) -> str:
-    """Return base64 as data URIs hold it."""
+    """Return `data` in standard base64, as data URIs hold it."""
     return base64.b64encode(data).decode()
 
 
 @cache
 def environment(package: str) -> Environment:
-    """Return what loads the templates of a package: they escape all values, and may miss none."""
+    """Return the templates of a package; they escape values, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader(package),
         autoescape=True,

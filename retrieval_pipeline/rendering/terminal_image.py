@@ -20,22 +20,27 @@ from retrieval_pipeline.images.decode import open_upright, thumbnail
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.storage.remote import Place
 
-# Longest edge in pixels: half of a common window, so that question and answer stay beside it.
+# Longest edge in pixels: half of a common window, so that the question stays visible below it.
 PIXELS = 480
 # Bytes of base64 in one escape sequence of kitty: the most that its protocol allows.
 KITTY_CHUNK = 4096
-# Colours of a sixel picture: what the VT340's successors have.
+# Colours of a sixel picture; terminals today have 256 colour registers.
 SIXEL_COLOURS = 255
 # Seconds to wait for a terminal to say what it is; local ones answer within a few milliseconds.
 ANSWER_SECONDS = 0.3
 
-# Programs that tell their name and are known to show pictures.
+# Values of $TERM_PROGRAM whose terminals show pictures by this protocol.
 ITERM_PROGRAMS = {"iTerm.app", "WezTerm", "mintty"}
 KITTY_PROGRAMS = {"ghostty"}
 
 
 def picture_sequence(path: Place, protocol: str, limits: Limits) -> str:
-    """Return what to write to a terminal of this protocol (a key of PROTOCOLS) for a picture.
+    """Return the escape sequence that shows a picture in a terminal.
+
+    Args:
+        path: The image file.
+        protocol: A key of PROTOCOLS.
+        limits: Bounds under which the file is decoded.
 
     Raises:
         ImageError: The picture cannot be used.
@@ -51,8 +56,8 @@ def terminal_protocol() -> str | None:
 
 
 def protocol_of(environment: Mapping[str, str]) -> str | None:
-    """Return the protocol that the environment variables of a terminal tell; None if none."""
-    # tmux and screen inherit the variables of a terminal that they hide.
+    """Return the protocol of the terminal that set these variables; None if they name none."""
+    # Inside tmux and screen, the variables are still those of the terminal outside.
     if environment.get("TMUX") or environment.get("STY"):
         return None
     program = environment.get("TERM_PROGRAM")
@@ -64,13 +69,13 @@ def protocol_of(environment: Mapping[str, str]) -> str | None:
 
 
 def says_sixel(attributes: bytes) -> bool:
-    """Tell whether a terminal's answer to the query for its attributes (DA1) names sixel, 4."""
+    """Tell whether the answer to a device attributes query (DA1) lists sixel, attribute 4."""
     answer = re.search(rb"\x1b\[\?([\d;]*)c", attributes)
     return answer is not None and b"4" in answer[1].split(b";")
 
 
 def _device_attributes() -> bytes:
-    """Ask the terminal for its attributes; every VT100 and its heirs answer, others time out."""
+    """Return the answer of the terminal to a DA1 query; empty if none comes in time."""
     if os.environ.get("TERM", "dumb") == "dumb":
         return b""
     terminal = sys.stdin.fileno()
@@ -81,7 +86,7 @@ def _device_attributes() -> bytes:
         sys.stdout.write("\x1b[c")
         sys.stdout.flush()
         while not answer.endswith(b"c") and select.select([terminal], [], [], ANSWER_SECONDS)[0]:
-            # One at a time, so that keys pressed meanwhile stay for whoever reads next.
+            # One byte at a time, so that keys pressed meanwhile stay in the input.
             answer += os.read(terminal, 1)
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, former)
@@ -106,14 +111,14 @@ def _iterm2(png: bytes) -> str:
 
 
 def _sixel(png: bytes) -> str:
-    """Six rows a band; in a band, a line for each colour: a character holds one column's bits."""
+    """Encode bands of six pixel rows; in a band, each colour has one line of characters."""
     image = open_upright(png, Limits()).quantize(SIXEL_COLOURS)
     palette = np.array(image.getpalette()).reshape(-1, 3)
     pixels = np.asarray(image)
     height, width = pixels.shape
     parts = [f'\x1bPq"1;1;{width};{height}']
     for number, colour in enumerate(palette):
-        # Percent of full brightness, as sixel counts.
+        # Sixel gives brightness in percent.
         red, green, blue = np.rint(colour / 2.55).astype(int)
         parts.append(f"#{number};2;{red};{green};{blue}")
     for top in range(0, height, 6):

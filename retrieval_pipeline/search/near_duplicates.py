@@ -86,7 +86,7 @@ def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vecto
             # Items that look the same share leaves in most trees: few nodes find them.
             plan = Plan(kind="trees", candidates=100, search_k=2_000)
             for number, vector in enumerate(block, start):
-                found = build.nearest.candidates(vector, plan)
+                found = build.vector_index.candidates(vector, plan)
                 cosines = build.vectors(found) @ vector
                 close = cosines >= threshold
                 yield number, found[close], cosines[close]

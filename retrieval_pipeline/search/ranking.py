@@ -50,14 +50,16 @@ def rank_items(
         allowed: For each query which items it may find, bool (items,), or None for all.
         count: How many items; fewer if there are fewer.
     """
-    nearest, plan = build.nearest, build.plan
+    vector_index, plan = build.vector_index, build.plan
     whole = [
         flags is None and (plan.kind == "scan" or len(vectors.unwanted) > 0)
         for vectors, flags in zip(query_vectors, allowed, strict=True)
     ]
     scanned = [each.vectors for each, scan in zip(query_vectors, whole, strict=True) if scan]
     # One product for all of them.
-    cosines = nearest.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
+    cosines = (
+        vector_index.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
+    )
     rankings, column = [], 0
     for query, vectors, flags, scan in zip(queries, query_vectors, allowed, whole, strict=True):
         # As many more as are left out below.
@@ -67,11 +69,11 @@ def rank_items(
             numbers, scores = top(vectors.scores(cosines[:, columns]), wanted)
         elif flags is not None:
             passed = np.flatnonzero(flags)
-            cosines_of = nearest.scores_of(vectors.vectors, passed)
+            cosines_of = vector_index.scores_of(vectors.vectors, passed)
             order, scores = top(vectors.scores(cosines_of), wanted)
             numbers = passed[order]
         else:
-            numbers, scores = nearest.best(vectors.wanted, wanted, plan)
+            numbers, scores = vector_index.best(vectors.wanted, wanted, plan)
         used = plan if flags is None and not scan else SCAN
         own = [indexed_number(build, content) for content in set(query.like)]
         kept = ~np.isin(numbers, own)

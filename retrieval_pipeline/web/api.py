@@ -1,10 +1,10 @@
 """The JSON API: everything that the pages show, for programs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -28,10 +28,11 @@ from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
 from retrieval_pipeline.search.query_vectors import QueryVectors
+from retrieval_pipeline.storage.content_id import CHUNK_BYTES
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
-from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.files import GoneError, file_of, verified_copy
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import Nothing, Operation
 from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
@@ -40,6 +41,8 @@ from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline.web.snapshot import Snapshot
 from retrieval_pipeline.web.thumbnails import Size
+
+T = TypeVar("T")
 
 # A picture never changes under its content id.
 IMMUTABLE = "private, max-age=31536000, immutable"
@@ -272,18 +275,20 @@ async def thumbnail(request: Request, asked: Thumbnail) -> Response:
 async def file(request: Request, asked: OnePicture) -> Response:
     """Download the file of a picture, as it is."""
     library = library_of(request)
-    snapshot = library.snapshot
-    path, location = await library.run(_first_file, snapshot, asked.content_id)
+    copy, location = await library.run(_first_copy, library.snapshot, asked.content_id)
     name = Path(to_path(location.path)).name
     encoded = quote(name.encode("utf-8", "surrogateescape"))
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{encoded}",
         "content-security-policy": "sandbox; default-src 'none'",
     }
-    media = "application/octet-stream"
-    if isinstance(path, Remote):
-        return StreamingResponse(path.chunks(), media_type=media, headers=headers)
-    return FileResponse(path, media_type=media, headers=headers)
+    return StreamingResponse(_sent(copy), media_type="application/octet-stream", headers=headers)
+
+
+def _sent(copy: IO[bytes]) -> Iterator[bytes]:
+    with copy:
+        while chunk := copy.read(CHUNK_BYTES):
+            yield chunk
 
 
 async def show_in_folder(request: Request, asked: OnePicture) -> Response:
@@ -307,12 +312,23 @@ def may_reveal(request: Request) -> bool:
     return local and access_of(request).token is None and reveal.opener() is not None
 
 
+def _first_copy(snapshot: Snapshot, content_id: str) -> tuple[IO[bytes], Location]:
+    """Return the bytes of the first file that still holds a picture; raises GoneError."""
+    return _first(
+        snapshot, content_id, lambda place: verified_copy(snapshot.settings, place, content_id)
+    )
+
+
 def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Place, Location]:
     """Return the first file of a picture that is there; raises GoneError."""
+    return _first(snapshot, content_id, lambda place: file_of(snapshot.settings, place))
+
+
+def _first(snapshot: Snapshot, content_id: str, get: Callable[[Location], T]) -> tuple[T, Location]:
     problem = GoneError("the picture has no file")
     for location in snapshot.locations(content_id):
         try:
-            return file_of(snapshot.settings, location), location
+            return get(location), location
         except GoneError as error:
             problem = error
     raise problem
@@ -334,6 +350,13 @@ async def judge(request: Request, vote: voting.Vote) -> voting.Votes:
     """Vote on a picture; of several votes on one the last counts."""
     library = library_of(request)
     return await library.run(voting.vote, library.snapshot, vote)
+
+
+async def set_aside(request: Request, asked: voting.OnePicture) -> Response:
+    """Do not ask about a picture again while this server runs: it cannot be shown."""
+    library = library_of(request)
+    await library.run(voting.set_aside, library.snapshot, asked.name, asked.content_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 async def undo(request: Request, asked: voting.Named) -> voting.Undone:
@@ -538,6 +561,7 @@ OPERATIONS = (
             HTTPStatus.REQUEST_TIMEOUT,
             _LARGE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
             _FULL,
         ),
     ),
@@ -604,6 +628,13 @@ OPERATIONS = (
         voting.Named,
         returns=voting.Undone,
         problems=(_NO_INDEX, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/set-aside",
+        set_aside,
+        body=voting.OnePicture,
+        problems=(_NO_INDEX,),
     ),
     Operation(
         "GET",

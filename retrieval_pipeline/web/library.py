@@ -109,7 +109,7 @@ class Library:
         try:
             opened = await self.run(self._open_other)
         except RetrievalError as error:
-            # The former build goes on answering.
+            # The build before goes on answering.
             self._problem = error
             # A damaged build is read whole before it is refused: not every second.
             return FAILED_SECONDS if self.store.current_file.exists() else LOOK_SECONDS
@@ -147,9 +147,18 @@ class Library:
         return settings.model_copy(update={"home": self.settings.home})
 
     async def _keep_looking(self, seconds: float) -> None:
+        told = ""
         while True:
             await asyncio.sleep(seconds)
-            seconds = await self.look()
+            try:
+                seconds = await self.look()
+                told = ""
+            # Whatever goes wrong now may be right in a while; a task that ended would never see it.
+            except Exception as error:  # noqa: BLE001
+                seconds = FAILED_SECONDS
+                if (line := f"{type(error).__name__}: {error}") != told:
+                    told = line
+                    logger.warning("the index could not be looked at (%s): trying again", line)
 
     @staticmethod
     def _warm_up(snapshot: Snapshot) -> None:

@@ -18,7 +18,7 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.files import GoneError, file_of, source_of
 
 Size = Literal["small", "large"]
 SIZES = get_args(Size)
@@ -66,6 +66,12 @@ class Thumbnails:
             StoreError: The thumbnail cannot be written.
             WorkerError: There are no workers.
         """
+        for location in locations:
+            with contextlib.suppress(GoneError):
+                source_of(self.settings, location)
+                break
+        else:
+            raise GoneError("its source is not in the settings any more")
         path = self._store.thumbnail(content_id, size)
         if await self._run(path.exists):
             return path

@@ -38,6 +38,12 @@ class Vote(Named):
     liked: StrictBool
 
 
+class OnePicture(Named):
+    """A picture in a recommender."""
+
+    content_id: ContentId
+
+
 class Tally(BaseModel):
     """How a recommender stands.
 

@@ -1,4 +1,5 @@
-"""The subcommands of `retrieval`, one a module.
+"""The subcommands of `retrieval`, one in each module.
 
-Only click is imported at the top: what is heavy is imported inside, so that --help is immediate.
+Their modules import only what is light; heavy modules are imported inside the functions, so that
+`--help` answers at once.
 """

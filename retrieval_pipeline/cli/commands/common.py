@@ -1,4 +1,4 @@
-"""What several commands share: the settings option, pages, and how a run is asked to stop."""
+"""Shared by several commands: the option --config, writing pages, and stopping a run."""
 
 import contextlib
 import signal
@@ -18,7 +18,7 @@ config_option = click.option(
 
 
 class StopRequest(threading.Event):
-    """Set by a signal; remembers which."""
+    """An event that a signal sets; it keeps the number of the signal."""
 
     signal_number: int = signal.SIGINT
 

@@ -1,4 +1,4 @@
-"""`retrieval demo`: everything on bundled photographs."""
+"""`retrieval demo`: try everything on bundled photographs."""
 
 import webbrowser
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`retrieval duplicates`: what is in the collection more than once."""
+"""`retrieval duplicates`: list the pictures that the collection holds more than once."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,19 @@ from retrieval_pipeline.config import load_settings
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Cosine from which on the looks of two pictures are compared. Default: 0.95.",
+    help="Compare the looks of two pictures whose cosine is at least this. Default: 0.95.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--gallery", type=click.Path(path_type=Path), help="Write the groups as a HTML page.")
+@click.option(
+    "--gallery", type=click.Path(path_type=Path), help="Write the groups as an HTML page."
+)
 @config_option
 def duplicates(
     threshold: float | None, as_json: bool, gallery: Path | None, config: Path | None
 ) -> None:
     """List files that are the same, or that look the same: resized, re-encoded, retouched.
 
-    The numbers are cosines with the first picture of the group. Nothing is ever deleted.
+    The numbers are cosines with the first picture of the group. No file is ever deleted.
     """
     settings = load_settings(config)
     from retrieval_pipeline.cli.text import duplicates_text

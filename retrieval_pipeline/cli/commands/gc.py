@@ -1,4 +1,4 @@
-"""`retrieval gc`: give back the disk space that nobody needs."""
+"""`retrieval gc`: remove stored files that are no longer needed."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from retrieval_pipeline.config import load_settings
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Remove nothing; say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 @click.option(
     "--other-models",
     is_flag=True,
-    help="Also remove embeddings and builds of all models but that of the settings.",
+    help="Also remove the embeddings and builds of every model that the settings do not name.",
 )
 @config_option
 def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
-    """Give back the disk space of what the settings no longer name.
+    """Remove stored files that the settings no longer need, to free disk space.
 
-    That is tables of former sources, embeddings of images that are gone, old builds and maps, and
-    what killed runs and repairs left behind. Small tables are merged. Pictures and votes are never
-    touched, nor what a process has open.
+    These are tables of former sources, embeddings of images that are gone, old builds and maps, and
+    what killed runs and repairs left behind. Small tables are merged. Pictures, votes and files
+    that a process has open are never touched.
     """
     settings = load_settings(config)
     from retrieval_pipeline.cli.text import gc_text

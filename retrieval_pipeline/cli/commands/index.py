@@ -1,4 +1,4 @@
-"""`retrieval index`: bring tables and index up to date."""
+"""`retrieval index`: bring the tables and the index up to date."""
 
 from pathlib import Path
 
@@ -10,16 +10,22 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
 
 
 @click.command()
-@click.option("--source", "only", multiple=True, metavar="NAME", help="Only this source (repeat).")
-@click.option("--allow-shrink", is_flag=True, help="Confirm that most files of a source are gone.")
 @click.option(
-    "--rehash", is_flag=True, help="Read every file again, also those that look unchanged."
+    "--source", "only", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
 )
-@click.option("--retry-quarantined", is_flag=True, help="Try images again that could not be used.")
+@click.option(
+    "--allow-shrink", is_flag=True, help="Go on although most files of a source are gone."
+)
+@click.option(
+    "--rehash", is_flag=True, help="Read every file again, even if its size and time are unchanged."
+)
+@click.option(
+    "--retry-quarantined", is_flag=True, help="Try again the images that could not be used."
+)
 @click.option(
     "--model",
-    help="Embed with this model and change to it, whatever the settings name. The index before "
-    "answers until the new one is whole.",
+    help="Embed with this model instead of the one in the settings. The present index answers "
+    "until the new one is complete.",
 )
 @click.option(
     "--ray",
@@ -27,8 +33,8 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
     is_flag=False,
     flag_value="local",
     metavar="[ADDRESS]",
-    help='Embed on this Ray cluster: "auto" or "host:6379"; without an address on Ray on this '
-    "machine. [ray] in the settings says how much of it to use.",
+    help='Embed on this Ray cluster: "auto" or "host:6379"; without ADDRESS, Ray starts on this '
+    "machine. [ray] in the settings says how many processes to use.",
 )
 @config_option
 def index(
@@ -42,8 +48,8 @@ def index(
 ) -> None:
     """Bring the tables and the index up to date with the directories.
 
-    Only new and changed files are read, only unknown images are embedded. It can be stopped at
-    any moment and goes on where it was; run it from cron as it is.
+    Only new and changed files are read, and only new images are embedded. A run that is stopped
+    is continued by the next one, so it can be started from cron as it is.
     """
     named = load_settings(config)
     settings = named.with_model(model) if model else named

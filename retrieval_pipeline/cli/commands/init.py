@@ -19,7 +19,9 @@ from retrieval_pipeline.errors import RetrievalError
 @click.command()
 @click.argument("directories", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", help="Encoder to write into the file.  [default: CLIP ViT-L/14@336px]")
-@click.option("--home", default="retrieval-home", show_default=True, help="Where tables will live.")
+@click.option(
+    "--home", default="retrieval-home", show_default=True, help="Directory for tables and indexes."
+)
 @click.option("--force", is_flag=True, help="Replace a settings file that exists.")
 @config_option
 def init(
@@ -31,7 +33,7 @@ def init(
         raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
     from retrieval_pipeline.storage.atomic import replacing
 
-    # Not resolved: a link that the user typed is the name that they know.
+    # Links are not resolved: the user knows the directory by the name that they typed.
     roots = [Path(os.path.abspath(path.expanduser())) for path in directories or [Path()]]  # noqa: PTH100
     for root in roots:
         if not root.is_dir():

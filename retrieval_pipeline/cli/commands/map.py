@@ -1,4 +1,4 @@
-"""`retrieval map`: the picture of the latent space."""
+"""`retrieval map`: draw the latent space of the collection."""
 
 import re
 import webbrowser
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from retrieval_pipeline.latent_map.drawing import ColourBy
     from retrieval_pipeline.progress import Progress
 
-# Below this nothing can be read; above, Pillow and most viewers give up.
+# Pixels of a side: labels cannot be read on a smaller picture, and Pillow and most viewers refuse
+# larger ones.
 SMALLEST, LARGEST = 256, 20_000
 
 
@@ -40,14 +41,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.command("map")
 @click.option("--like", metavar="TEXT", help="Colour images by how near they are to these words.")
 @click.option(
-    "--like-image", type=click.Path(path_type=Path), metavar="PATH", help="Likewise, to a picture."
+    "--like-image",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Colour images by how near they are to this picture.",
 )
 @click.option(
     "--sample",
     "count",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Map only the N images nearest to --like; without it, N at random.",
+    help="Map only the N images nearest to --like; without --like, N random images.",
 )
 @click.option(
     "--clusters",
@@ -56,10 +60,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     help="Number of clusters.  [default: as many as separate best]",
 )
 @click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
 )
 @click.option(
-    "--path", "paths", multiple=True, metavar="GLOB", help="Only paths like this (repeat)."
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="GLOB",
+    help="Only paths that match this glob. Can be repeated.",
 )
 @click.option(
     "--color",
@@ -67,13 +75,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     type=click.Choice(["cluster", "source", "score"]),
     help="What colours mean.",
 )
-@click.option("--size", type=Size(), help="Of the picture, in pixels.  [default: 4096x2048]")
-@click.option("--3d", "three", is_flag=True, help="Three dimensions in the page.")
+@click.option("--size", type=Size(), help="Size of map.png in pixels.  [default: 4096x2048]")
+@click.option("--3d", "three", is_flag=True, help="Draw map.html in three dimensions.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where map.html and map.png go.",
+    help="Directory for map.html and map.png.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 @config_option
@@ -91,10 +99,10 @@ def latent_map(
     open_page: bool,
     config: Path | None,
 ) -> None:
-    """Show the collection as a map on which pictures that are alike lie together.
+    """Show the collection as a map on which similar pictures lie together.
 
-    Without options it is the map that `retrieval index` keeps up to date. With options it is drawn
-    to order, from the images chosen, into a directory of its own.
+    Without options this is the map that `retrieval index` keeps up to date. With options a map of
+    the chosen images is drawn now, into a directory of its own.
 
     \b
     retrieval map --open
@@ -144,7 +152,7 @@ def latent_map(
 
 
 def _standing_map(settings: Settings, progress: "Progress") -> "tuple[Path, MapInfo]":
-    """Return the map of the current build; it is drawn now if `retrieval index` did not."""
+    """Return the map of the current build, and draw it if `retrieval index` did not."""
     from retrieval_pipeline.errors import BuildError, MapError
     from retrieval_pipeline.latent_map.coordinates import read_map_info
     from retrieval_pipeline.pipeline.publish import update_map

@@ -1,4 +1,4 @@
-"""`retrieval query`: find pictures, once, in a conversation or for each line of a pipe."""
+"""`retrieval query`: answer one query, a prompt, or each line of piped input."""
 
 import functools
 import json
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.searcher import Searcher
 
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-# Relevance below which the prompt rather says that nothing is there (relevance.py tells what it
-# means; measured in docs/benchmarks.md, "Relevance").
+# The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
+# measured in docs/benchmarks.md, "Relevance").
 CUT = 0.75
 
 
@@ -32,38 +32,65 @@ CUT = 0.75
     "images",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Find pictures like this one (repeat).",
+    help="Find pictures similar to this file. Can be repeated.",
 )
 @click.option(
-    "--like", multiple=True, metavar="CONTENT_ID", help="Like this indexed picture (repeat)."
+    "--like",
+    multiple=True,
+    metavar="CONTENT_ID",
+    help="Find pictures similar to this indexed picture. Can be repeated.",
 )
 @click.option(
-    "--plus", multiple=True, metavar="TEXT", help='And this; "2*snow" counts twice (repeat).'
+    "--plus",
+    multiple=True,
+    metavar="TEXT",
+    help='More words to look for; "2*snow" weighs twice. Can be repeated.',
 )
-@click.option("--minus", multiple=True, metavar="TEXT", help="But not this, likewise (repeat).")
+@click.option(
+    "--minus",
+    multiple=True,
+    metavar="TEXT",
+    help='Words to avoid; "2*people" weighs twice. Can be repeated.',
+)
 @click.option(
     "-k", default=8, show_default=True, type=click.IntRange(min=1), help="Number of hits."
 )
-@click.option("--offset", default=0, type=click.IntRange(min=0), help="Leave out the first hits.")
 @click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+    "--offset", default=0, type=click.IntRange(min=0), help="Leave out this many of the best hits."
 )
 @click.option(
-    "--path", "paths", multiple=True, metavar="GLOB", help="Only paths like this (repeat)."
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
+)
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="GLOB",
+    help="Only paths that match this glob. Can be repeated.",
 )
 @click.option("--after", type=DATE, help="Only files changed on this day or later.")
 @click.option("--before", type=DATE, help="Only files changed before this day.")
-@click.option("--min-width", default=0, type=click.IntRange(min=0), help="In pixels.")
-@click.option("--min-height", default=0, type=click.IntRange(min=0), help="In pixels.")
-@click.option("--format", "formats", multiple=True, metavar="NAME", help="Only jpg, png (repeat).")
+@click.option("--min-width", default=0, type=click.IntRange(min=0), help="Least width in pixels.")
+@click.option("--min-height", default=0, type=click.IntRange(min=0), help="Least height in pixels.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="NAME",
+    help="Only files of this format, such as png. Can be repeated.",
+)
 @click.option(
     "--min-relevance",
     type=click.FloatRange(0, 1),
-    help=f"Leave out hits below it. Default: 0, and {CUT} in the prompt.",
+    help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
 )
-@click.option("--collapse", is_flag=True, help="Show pictures that look the same once.")
-@click.option("--explain", is_flag=True, help="Tell how the hits were found, and how fast.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; one line a query when piped.")
+@click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
+@click.option(
+    "--explain", is_flag=True, help="Also print the search plan and the time of each step."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON; for piped input, one line for each query."
+)
 @click.option("--gallery", type=click.Path(path_type=Path), help="Write the hits as an HTML page.")
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
@@ -80,8 +107,8 @@ def query(
 ) -> None:
     """Find the pictures that look most like TEXT.
 
-    Without TEXT it asks for one after the other ("exit" or Ctrl-D leaves); with text piped in, it
-    answers each line.
+    Without TEXT, a prompt asks for queries until "exit" or Ctrl-D. Of piped input, each line is
+    answered as a query.
 
     \b
     retrieval query "a dog on grass" -k 12
@@ -123,7 +150,7 @@ def _converse(
     interactive: bool,
     as_json: bool,
 ) -> "list[Answer]":
-    """Answer one line after the other until "exit"; one that cannot be answered ends nothing."""
+    """Answer lines until "exit" or the end of the input; an error ends only its own query."""
     if interactive:
         # Line editing and history for input().
         import readline  # noqa: F401
@@ -131,7 +158,7 @@ def _converse(
         click.echo(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.', err=True)
         searcher.warm_up()
     else:
-        # The first line loads the rest.
+        # Everything else is loaded by the first query.
         searcher.build.load_codes()
     answers: list[Answer] = []
     failed = False

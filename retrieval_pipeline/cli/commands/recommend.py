@@ -1,4 +1,4 @@
-"""`retrieval recommend`: vote on pictures, and see what a recommender makes of the votes."""
+"""`retrieval recommend`: vote on pictures, and see the ranking that is learned from the votes."""
 
 import json
 import sys
@@ -18,20 +18,33 @@ KEYS = "y = like, n = not, u = undo, q = quit"
 
 
 @click.command()
-@click.option("--name", default="default", show_default=True, help="One taste, one name.")
+@click.option(
+    "--name",
+    default="default",
+    show_default=True,
+    help="Name of the recommender, which has its own votes.",
+)
 @click.option(
     "--strategy",
     type=click.Choice(["alternating", "uncertain"]),
     default="alternating",
     show_default=True,
-    help="Show predicted likes and dislikes in turn, or what is hardest to predict.",
+    help="Show predicted likes and dislikes in turn, or the pictures that are hardest to predict.",
 )
-@click.option("--rank", type=click.IntRange(min=1), metavar="N", help="Print the N best unseen.")
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print the N best pictures without a vote.",
+)
 @click.option(
     "--gallery", type=click.Path(path_type=Path), help="Write the ranking as an HTML page."
 )
 @click.option(
-    "--open", "open_it", is_flag=True, help="Open the page of the ranking, or each picture."
+    "--open",
+    "open_it",
+    is_flag=True,
+    help="Open the page of the ranking; when voting, each picture.",
 )
 @click.option(
     "--from-json",
@@ -42,7 +55,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print votes and ranking as JSON.")
 @click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source (repeat)."
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
 )
 @config_option
 def recommend(
@@ -58,9 +71,9 @@ def recommend(
 ) -> None:
     """Learn what you like from yes/no votes, and recommend pictures that you have not seen.
 
-    Shows one picture after the other and takes a key for each: y (like), n (not), u (undo the
-    last vote), q (quit). Every vote is kept at once, so that you can go on at any time. Piped
-    input is read as one answer a line.
+    Shows one picture after the other and takes a key for each: y (like), n (do not like), u (undo
+    the last vote), q (quit). Every vote is stored at once, so you can stop at any time and go on
+    later. Of piped input, each line is one answer.
 
     \b
     retrieval recommend --name cats
@@ -102,7 +115,7 @@ def recommend(
 
 
 def _converse(recommender: "Recommender", limits: "Limits", *, open_each: bool) -> None:
-    """Show pictures and take votes until q, the end of the input, or of the pictures."""
+    """Show pictures and take votes until q, the end of the input, or the last picture."""
     from retrieval_pipeline.rendering.terminal_image import terminal_protocol
 
     protocol = terminal_protocol()
@@ -134,7 +147,7 @@ def _converse(recommender: "Recommender", limits: "Limits", *, open_each: bool) 
 
 
 def _answer() -> str:
-    """Return the next key in lower case, or of piped input the first letter of the next line."""
+    """Return the next key in lower case; of piped input, the first letter of the next line."""
     try:
         if sys.stdin.isatty():
             click.echo(f"{KEYS}: ", nl=False, err=True)
@@ -156,7 +169,7 @@ def _progress(recommender: "Recommender") -> str:
 def _show_next(
     recommender: "Recommender", protocol: str | None, limits: "Limits", *, open_each: bool
 ) -> "Candidate | None":
-    """Show the next picture that can be shown, and return it; None if there is none left."""
+    """Show the next picture whose file can be used and return it; None if none is left."""
     while (picture := recommender.next()) is not None:
         if _show(picture, protocol, limits, open_each=open_each):
             return picture
@@ -172,7 +185,7 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
 
     path = printable(to_text(str(picture.path)))
     if not picture.path.is_file():
-        click.echo(f"left out, because it has gone since it was indexed: {path}", err=True)
+        click.echo(f"left out, because it is gone since it was indexed: {path}", err=True)
         return False
     if protocol is not None:
         try:

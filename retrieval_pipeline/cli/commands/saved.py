@@ -1,4 +1,4 @@
-"""`retrieval saved`: ask the saved queries of the settings."""
+"""`retrieval saved`: answer the saved queries of the settings."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,18 @@ from retrieval_pipeline.errors import SettingsError
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--new", "only_new", is_flag=True, help="Print only what was not there last time.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line a query.")
+@click.option(
+    "--new",
+    "only_new",
+    is_flag=True,
+    help="Print only hits that the last run of the query did not have.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each query.")
 @config_option
 def saved(names: tuple[str, ...], only_new: bool, as_json: bool, config: Path | None) -> None:
-    """Ask the saved queries of the settings (or only NAMES), and tell what is new.
+    """Answer the saved queries of the settings (or only NAMES), and say which hits are new.
 
-    With --new, nothing is printed where nothing is new, so that cron only mails news:
+    With --new, queries without new hits print nothing, so that cron sends mail only about news:
 
     \b
     */10 * * * *  retrieval index 2>/dev/null >/dev/null; retrieval saved --new

@@ -1,4 +1,4 @@
-"""`retrieval serve`: the search page."""
+"""`retrieval serve`: run the web server."""
 
 import functools
 import sys
@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
     "--host",
     default=LOOPBACK,
     show_default=True,
-    help="Address to listen on. Others than this machine can connect only with --token.",
+    help="Address to listen on. Other machines can connect only if there is a token.",
 )
 @click.option(
     "--token",
@@ -34,7 +34,7 @@ LOOPBACK = "127.0.0.1"
     default="http://127.0.0.1:3000",
     show_default=True,
     metavar="URL",
-    help="Where Dagster's own pages are: linked from the status page.",
+    help="Address of Dagster's own pages, to which the status page links.",
 )
 @config_option
 def serve(
@@ -45,9 +45,9 @@ def serve(
     dagster_url: str,
     config: Path | None,
 ) -> None:
-    """Open a web page to search, vote and look around, on this machine; Ctrl-C ends it.
+    """Serve a web page to search, vote and look around, until Ctrl-C.
 
-    A new index shows up by itself. Nothing is sent anywhere else.
+    The page follows a new index by itself. Nothing is sent to other servers.
     """
     load = functools.partial(load_settings, config)
     load()

@@ -1,4 +1,4 @@
-"""`retrieval status`: what is indexed."""
+"""`retrieval status`: show what is indexed."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from retrieval_pipeline.config import load_settings
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_option
 def status(as_json: bool, config: Path | None) -> None:
-    """Show what is indexed, by which model, how fresh, and what failed."""
+    """Show what is indexed, by which model, how old that is, and what failed."""
     settings = load_settings(config)
     from retrieval_pipeline.cli.text import status_text
     from retrieval_pipeline.encoders.from_settings import describe_encoder

@@ -1,4 +1,4 @@
-"""`retrieval use`: go back to a build."""
+"""`retrieval use`: list the builds, and go back to an earlier one."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from retrieval_pipeline.errors import RetrievalError
 @click.option("--latest", is_flag=True, help="Let `retrieval index` publish new builds again.")
 @config_option
 def use(build: str | None, latest: bool, config: Path | None) -> None:
-    """Answer from BUILD until told otherwise; without BUILD, list the builds there are.
+    """Answer from BUILD until `--latest` is given; without BUILD, list the builds.
 
     \b
     retrieval use

@@ -1,4 +1,4 @@
-"""`retrieval verify`: check every stored file, and repair what can be."""
+"""`retrieval verify`: check every stored file, and repair what can be repaired."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from retrieval_pipeline.errors import RetrievalError
 
 @click.command()
 @click.option(
-    "--repair", "do_repair", is_flag=True, help="Rebuild what is damaged from what is sound."
+    "--repair", "do_repair", is_flag=True, help="Rebuild damaged files from undamaged ones."
 )
 @config_option
 def verify(do_repair: bool, config: Path | None) -> None:
-    """Check every stored file against its contract; exit 1 if anything is off.
+    """Check every stored file; exit with 1 if one is damaged or missing.
 
-    All of it is read and hashed again. With --repair, damaged files move to the folder `damaged`
-    under home, and are rebuilt from the sound ones; the next `retrieval index` makes what is
-    missing then. Votes cannot be rebuilt: a damaged table of them stays where it is.
+    Every file is read and hashed again. With --repair, damaged files are moved to the folder
+    `damaged` under home and rebuilt from the undamaged ones; the next `retrieval index` makes what
+    cannot be rebuilt. Votes cannot be made again: a damaged table of votes stays where it is.
     """
     settings = load_settings(config)
     problems = _check(settings)
@@ -37,7 +37,7 @@ def verify(do_repair: bool, config: Path | None) -> None:
 
 
 def _check(settings: Settings) -> int:
-    """Print what is wrong, or that nothing is; return how many files are not as they must be."""
+    """Print a line for each problem, or that there is none; return the number of problems."""
     from retrieval_pipeline.maintenance.verify import verify as verify_store
     from retrieval_pipeline.storage.store import Store
 
