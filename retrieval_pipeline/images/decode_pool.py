@@ -103,12 +103,12 @@ class DecodePool:
         self._width = workers or default_workers()
         self._look_ahead = look_ahead or self._width * LOOK_AHEAD
         self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="decode")
-        self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
+        self._idle: SimpleQueue[Worker | None] = SimpleQueue()
         for _ in range(self._width):
             self._idle.put(None)
         self._busy = self._computing = 0.0
         self._lock = threading.Lock()
-        self._workers: set[_Worker] = set()
+        self._workers: set[Worker] = set()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -204,12 +204,12 @@ class DecodePool:
         finally:
             self._idle.put(worker)
 
-    def _start(self) -> "_Worker":
+    def _start(self) -> "Worker":
         with self._lock:
             if self._closed:
                 raise CancelledError
             self._workers = {worker for worker in self._workers if not worker.ended}
-            worker = _Worker()
+            worker = Worker()
             self._workers.add(worker)
         worker.prepare(self._transform, self._limits)
         return worker
@@ -233,7 +233,7 @@ class _Lost(Exception):  # noqa: N818
         self.from_outside = from_outside
 
 
-class _Worker:
+class Worker:
     """The parent's end of one worker process."""
 
     def __init__(self) -> None:
@@ -258,10 +258,12 @@ class _Worker:
 
     @property
     def pid(self) -> int:
+        """Its process id."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
+        """Whether the process is known to be over."""
         return self._process.returncode is not None
 
     def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
@@ -290,6 +292,7 @@ class _Worker:
         return _outcome(facts, pixels), facts["computing"]
 
     def kill(self) -> None:
+        """End the process, whatever it does."""
         self._process.kill()
 
     def end(self) -> None:

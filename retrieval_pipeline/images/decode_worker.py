@@ -33,7 +33,7 @@ ORPHAN_SECONDS = 5.0
 
 def main() -> None:
     """Answer jobs until stdin ends, which it does when the parent dies."""
-    jobs, answers = _private_channels()
+    jobs, answers = private_channels()
     # If the parent is gone, writing the answer ends this process.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     transform, limits = pickle.load(jobs)
@@ -77,7 +77,7 @@ def _exists(path: str | Place) -> bool:
     return path.exists() if isinstance(path, Remote) else Path(path).exists()
 
 
-def _private_channels() -> tuple[BinaryIO, BinaryIO]:
+def private_channels() -> tuple[BinaryIO, BinaryIO]:
     """Return the streams for jobs and answers; the C libraries, which print warnings, lose them.
 
     Python's own stderr stays open for tracebacks, which tell of bugs.

@@ -315,12 +315,12 @@ def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]
     remote = isinstance(root, Remote)
     yield from ordered_map(
         lambda batch: [_hashed(root, row) for row in batch],
-        _batches(rows, 1 if remote else BATCH_FILES),
+        batches_to_hash(rows, 1 if remote else BATCH_FILES),
         threads=REMOTE_THREADS if remote else HASH_THREADS,
     )
 
 
-def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
+def batches_to_hash(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
     """Yield batches of at most `most` rows and about BATCH_BYTES of files."""
     batch: list[FileRow] = []
     size = 0

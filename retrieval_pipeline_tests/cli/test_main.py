@@ -254,6 +254,7 @@ def test_the_status_names_what_failed(library: Path) -> None:
     assert state["index"]["items"] == 7
 
 
+@pytest.mark.slow
 def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -274,6 +275,7 @@ def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_p
     assert run(copy, "gc").stdout == "there is nothing to give back\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_the_work_and_says_how_to_go_on(
     tmp_path: Path, number: signal.Signals
@@ -360,6 +362,7 @@ def test_output_into_a_closed_pipe_is_no_error(library: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_change_of_model_and_the_way_back(library: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(library, copy)

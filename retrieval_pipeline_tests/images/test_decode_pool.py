@@ -92,14 +92,14 @@ def exists(pid: int) -> bool:
 def strike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
     """Signals that a worker gets right before its job of that path: the first of each list."""
     signals: dict[str, list[int]] = {}
-    original = decode_module._Worker.decode
+    original = decode_module.Worker.decode
 
-    def struck(self: decode_module._Worker, job: Job, seconds: float) -> Outcome:
+    def struck(self: decode_module.Worker, job: Job, seconds: float) -> Outcome:
         if signals.get(job.path):
             os.kill(self.pid, signals[job.path].pop(0))
         return original(self, job, seconds)
 
-    monkeypatch.setattr(decode_module._Worker, "decode", struck)
+    monkeypatch.setattr(decode_module.Worker, "decode", struck)
     yield signals
     assert not any(signals.values()), "a signal was not sent"
 
@@ -234,16 +234,16 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_job_is_replaced(files: list[
 def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = decode_module._Worker.prepare
+    original = decode_module.Worker.prepare
     killed = []
 
-    def killed_once(self: decode_module._Worker, transform: ImageTransform, limits: Limits) -> None:
+    def killed_once(self: decode_module.Worker, transform: ImageTransform, limits: Limits) -> None:
         if not killed:
             os.kill(self.pid, signal.SIGKILL)
             killed.append(self.pid)
         original(self, transform, limits)
 
-    monkeypatch.setattr(decode_module._Worker, "prepare", killed_once)
+    monkeypatch.setattr(decode_module.Worker, "prepare", killed_once)
     with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
         assert {summary(outcome) for outcome in outcomes(pool, files)} == {"Decoded"}
 
@@ -388,8 +388,8 @@ def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> N
 def test_prints_of_libraries_do_not_reach_the_channel() -> None:
     code = """if True:
         import os, sys
-        from retrieval_pipeline.images.decode_worker import _private_channels
-        jobs, answers = _private_channels()
+        from retrieval_pipeline.images.decode_worker import private_channels
+        jobs, answers = private_channels()
         print("stray", flush=True)
         os.system("echo stray; echo stray >&2")
         answers.write(jobs.read() + b"back")

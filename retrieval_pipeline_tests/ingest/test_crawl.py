@@ -16,7 +16,7 @@ from retrieval_pipeline.ingest.crawl import (
     BATCH_FILES,
     FileRow,
     Status,
-    _batches,
+    batches_to_hash,
     update_manifest,
     walk,
 )
@@ -382,10 +382,10 @@ def test_a_stopped_crawl_keeps_what_it_hashed(root: Path, store: Store) -> None:
 def test_files_are_hashed_by_the_handful_unless_they_are_large(root: Path) -> None:
     sizes = [10] * BATCH_FILES + [10, BATCH_BYTES, BATCH_BYTES, 10]
     rows = [FileRow(str(number), size, 0) for number, size in enumerate(sizes)]
-    batches = list(_batches(rows, BATCH_FILES))
+    batches = list(batches_to_hash(rows, BATCH_FILES))
     assert list(map(len, batches)) == [BATCH_FILES, 2, 1, 1]
     assert [row for batch in batches for row in batch] == rows
-    assert list(_batches([], BATCH_FILES)) == []
+    assert list(batches_to_hash([], BATCH_FILES)) == []
 
 
 def test_a_file_touched_but_not_changed_keeps_its_content_id(root: Path, store: Store) -> None:
