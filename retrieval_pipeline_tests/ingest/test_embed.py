@@ -108,16 +108,16 @@ def test_workers_that_are_killed_cost_no_picture(
 ) -> None:
     library.add(20)
     library.crawl()
-    prepare = decode._Worker.prepare
+    prepare = decode.Worker.prepare
     killed: list[int] = []
 
-    def kill_two(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
+    def kill_two(self: decode.Worker, transform: ImageTransform, limits: Limits) -> None:
         prepare(self, transform, limits)
         if len(killed) < 2:
             os.kill(self.pid, signal.SIGKILL)
             killed.append(self.pid)
 
-    monkeypatch.setattr(decode._Worker, "prepare", kill_two)
+    monkeypatch.setattr(decode.Worker, "prepare", kill_two)
     assert library.embed().embedded == 20
     assert len(killed) == 2
 
@@ -165,13 +165,13 @@ def test_the_model_is_loaded_while_pictures_are_decoded(
     library.add(3)
     library.crawl()
     started: list[int] = []
-    prepare = decode._Worker.prepare
+    prepare = decode.Worker.prepare
 
-    def note(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
+    def note(self: decode.Worker, transform: ImageTransform, limits: Limits) -> None:
         prepare(self, transform, limits)
         started.append(self.pid)
 
-    monkeypatch.setattr(decode._Worker, "prepare", note)
+    monkeypatch.setattr(decode.Worker, "prepare", note)
 
     def load() -> Encoder:
         while not started:
