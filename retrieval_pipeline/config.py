@@ -36,6 +36,14 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _holds_no_nul(cls, value: object) -> object:
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str | PurePath) and "\0" in str(each):
+                raise ValueError("holds a NUL character, which no name, path or argument can")
+        return value
+
 
 def _check_name(name: str) -> str:
     if not SOURCE_NAME.fullmatch(name):
@@ -119,7 +127,7 @@ class Schedule(_Model):
     reindex: Cron = "0 2 * * *"
     saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    watch_seconds: Annotated[int, Field(ge=1)] = 60
+    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 60
 
 
 class SavedQuery(_Model):
@@ -145,7 +153,7 @@ class SavedQuery(_Model):
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    k: Annotated[int, Field(ge=1)] = 20
+    k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
     notify: tuple[str, ...] = ()
 
@@ -191,8 +199,8 @@ class RaySettings(_Model):
     """
 
     address: Annotated[str, Field(min_length=1), AfterValidator(_check_address)] = "local"
-    decoders: Annotated[int, Field(ge=1)] = 4
-    encoders: Annotated[int, Field(ge=1)] = 1
+    decoders: Annotated[int, Field(ge=1, le=100_000)] = 4
+    encoders: Annotated[int, Field(ge=1, le=100_000)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -265,6 +273,11 @@ class Settings(_Model):
                 )
         for name, root in roots:
             for other, parent in roots:
+                if name != other and root == parent:
+                    raise ValueError(
+                        f'sources "{other}" and "{name}" are the same directory ({root}): '
+                        "keep one of them"
+                    )
                 if name != other and root.is_relative_to(parent):
                     raise ValueError(
                         f'source "{name}" ({root}) lies inside source "{other}" ({parent}): '
@@ -293,7 +306,7 @@ class Settings(_Model):
             ray = RaySettings.model_validate(values)
         except ValidationError as error:
             lines = [_explain(problem, values) for problem in error.errors()]
-            raise SettingsError("\n".join(lines)) from None
+            raise SettingsError(*lines) from None
         return self.model_copy(update={"ray": ray})
 
     def source(self, name: str) -> Source:
@@ -340,7 +353,7 @@ def load_settings(given: Path | None = None) -> Settings:
     """
     file = find_settings_file(given)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
@@ -354,12 +367,15 @@ def load_settings(given: Path | None = None) -> Settings:
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
     except RecursionError:
         raise SettingsError(f"{file}: not valid TOML: brackets within brackets") from None
+    except ValueError as error:
+        # Python reads no number of thousands of digits.
+        raise SettingsError(f"{file}: {error}") from None
     base = file.absolute().parent
     try:
         return Settings.model_validate(_with_absolute_paths(values, base))
     except ValidationError as error:
         lines = [_explain(problem, values) for problem in error.errors()]
-        raise SettingsError("\n".join(f"{file}: {line}" for line in lines)) from None
+        raise SettingsError(*(f"{file}: {line}" for line in lines)) from None
 
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -388,10 +404,10 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _expanded(path: str) -> Path:
-    """Return a path with a home directory for its "~"; one of nobody is a name like any other."""
+    """Return a path with a home directory for its "~"; without such a user, "~" is a name."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return Path(path)
 
 

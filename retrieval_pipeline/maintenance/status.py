@@ -15,6 +15,7 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
@@ -139,7 +140,7 @@ def status_json(status: LibraryStatus) -> dict[str, Any]:
     """Return the JSON object of `retrieval status`."""
     info = status.info
     return {
-        "home": str(status.home),
+        "home": to_text(str(status.home)),
         "model": status.model,
         "build": status.build.name if status.build else None,
         "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
@@ -148,7 +149,7 @@ def status_json(status: LibraryStatus) -> dict[str, Any]:
         "sources": [
             {
                 "name": source.name,
-                "path": str(source.path),
+                "path": to_text(str(source.path)),
                 "reachable": source.reachable,
                 "files": source.files,
                 "images": source.images,

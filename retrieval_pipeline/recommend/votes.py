@@ -199,5 +199,5 @@ def read_votes_file(file: Path) -> list[tuple[str, bool]]:
         except ValueError as error:
             problems.append(f"{file}: entry {number}: {error}")
     if problems:
-        raise RecommendError("\n".join(problems))
+        raise RecommendError(*problems)
     return votes

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.storage.remote import Place
 
@@ -69,7 +70,7 @@ class Answer:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
+    """Return the JSON object of one answer; its paths are text of `paths.to_text`."""
     return {
         "query": str(answer.query),
         "model": answer.model,
@@ -77,7 +78,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "hits": [
             {
                 "content_id": hit.content_id,
-                "path": str(hit.path),
+                "path": to_text(str(hit.path)),
                 "source": hit.source,
                 "score": round(hit.score, 6),
                 "relevance": round(hit.relevance, 6),

@@ -1,11 +1,11 @@
 """`retrieval status`: show what is indexed."""
 
-import json
 from pathlib import Path
 
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import echo, echo_json
 from retrieval_pipeline.config import load_settings
 
 
@@ -20,4 +20,7 @@ def status(as_json: bool, config: Path | None) -> None:
     from retrieval_pipeline.maintenance.status import read_status, status_json
 
     state = read_status(settings, describe_encoder(settings).space)
-    click.echo(json.dumps(status_json(state), indent=2) if as_json else status_text(state))
+    if as_json:
+        echo_json(status_json(state), indent=2)
+    else:
+        echo(*status_text(state))
