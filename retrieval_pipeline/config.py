@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
@@ -240,6 +241,18 @@ class Settings(_Model):
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 
+    @field_validator("home")
+    @classmethod
+    def _home_is_text(cls, home: Place) -> Place:
+        # Arrow and Annoy take the names of files as UTF-8 only.
+        try:
+            str(home).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{to_text(str(home))} is not UTF-8: name a home elsewhere, or rename the directory"
+            ) from None
+        return home
+
     @model_validator(mode="after")
     def _saved_queries_are_apart(self) -> "Settings":
         names = [query.name.lower() for query in self.saved_queries]
@@ -367,9 +380,9 @@ def load_settings(given: Path | None = None) -> Settings:
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
     except RecursionError:
         raise SettingsError(f"{file}: not valid TOML: brackets within brackets") from None
-    except ValueError as error:
-        # Python reads no number of thousands of digits.
-        raise SettingsError(f"{file}: {error}") from None
+    except ValueError:
+        # Python's own limit on the length of numbers; tomllib passes its error on.
+        raise SettingsError(f"{file}: a number has thousands of digits") from None
     base = file.absolute().parent
     try:
         return Settings.model_validate(_with_absolute_paths(values, base))
