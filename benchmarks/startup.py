@@ -44,7 +44,8 @@ laps = [0, time.process_time()]
 from retrieval_pipeline.cli import main as cli
 laps.append(time.process_time())
 from retrieval_pipeline.config import load_settings
-from retrieval_pipeline.search.searcher import Query, Searcher
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.cli.text import answer_text
 laps.append(time.process_time())
 searcher = Searcher.open(load_settings())

@@ -140,7 +140,8 @@ def draw() -> str:
         )
     bottom = 20 + len(rows) * ROW
     ground = ", ".join(EVERYWHERE)
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-2 * GAP} 0 {width + 4 * GAP:g} {bottom + 30}"
+    view = f"{-2 * GAP} 0 {width + 4 * GAP:g} {bottom + 30}"
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}"
  font-family="system-ui, sans-serif" font-size="12" text-anchor="middle">
 <style>
 rect {{ fill: #f4f1ea; stroke: #5b5546 }} .ground {{ fill: #e4ded0 }}

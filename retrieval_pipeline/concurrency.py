@@ -1,4 +1,4 @@
-"""Threads, cores and the order of work: shared by everything that computes in parallel."""
+"""Cores, threads and ordered parallel work, for every folder that computes in parallel."""
 
 import contextlib
 import functools
@@ -15,20 +15,20 @@ from threadpoolctl import ThreadpoolController
 def available_cores() -> int:
     """Return the cores that this process may use, at least 1.
 
-    joblib asks the affinity of the process and the quota of its control group: a container with
-    `--cpus 2` on a machine of 64 cores has two.
+    Heeds the CPU affinity of the process and the quota of its control group (joblib knows both): a
+    container with `--cpus 2` on a machine of 64 cores has two.
     """
-    from joblib import cpu_count  # half a second of imports, which a query does not need
+    from joblib import cpu_count  # takes half a second, which a query should not wait
 
     return int(cpu_count())
 
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Multiply with one thread in this process meanwhile.
+    """Let matrix products in this process use one thread only, inside the `with` block.
 
-    After it was used by several threads at once, the process may stay with one: what serves many
-    queries at a time has no use for more.
+    If several threads use this at once, the limit may stay in force afterwards. That is fine for
+    a server, where many queries share the cores anyway.
     """
     with _controller().limit(limits=1, user_api="blas"):
         yield
@@ -36,14 +36,14 @@ def one_blas_thread() -> Iterator[None]:
 
 @functools.cache
 def _controller() -> ThreadpoolController:
-    # Looking for the libraries of the process takes a millisecond.
+    # Finding the BLAS libraries of the process takes a millisecond, which every query would pay.
     return ThreadpoolController()
 
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Jobs in flight for each thread: enough that none idles, few enough that memory stays bounded.
+# Jobs in flight per thread: enough that no thread idles, few enough to bound the memory.
 AHEAD = 4
 
 
@@ -55,10 +55,11 @@ def ordered_map(
     ahead: int = AHEAD,
     enter: Callable[[], None] | None = None,
 ) -> Iterator[R]:
-    """Yield `function(item)` in the order of `items`; at most `ahead` x threads are in flight.
+    """Yield `function(item)` in the order of `items`, computed on `threads` threads.
 
-    Each thread calls `enter` first. What `function` raises is raised here; then, or when the
-    consumer stops, nothing more starts.
+    At most `ahead` x `threads` items are in flight or wait for the consumer. Each thread calls
+    `enter` first. An exception of `function` is raised here; after that, or when the consumer
+    stops, no further item is started.
     """
     remaining = iter(items)
     pending: deque[Future[R]] = deque()
@@ -78,12 +79,12 @@ def ordered_map(
 
 @dataclass(frozen=True)
 class Stage:
-    """What the threads or processes of a stage did together.
+    """The work of one stage (decode or encode), summed over its threads or processes.
 
     Attributes:
-        width: How many there were.
-        busy: Seconds in which they had work, summed over them.
-        computing: Seconds of processor time that it took.
+        width: Number of threads or processes.
+        busy: Seconds of wall time in which they had work.
+        computing: Seconds of processor time that they used.
     """
 
     width: int
@@ -91,5 +92,5 @@ class Stage:
     computing: float
 
     def __sub__(self, earlier: "Stage") -> "Stage":
-        """Return what was done since."""
+        """Return the work since `earlier`."""
         return Stage(self.width, self.busy - earlier.busy, self.computing - earlier.computing)

@@ -1,4 +1,4 @@
-"""The user's settings, read from retrieval.toml and validated. Knows nothing of the rest."""
+"""The user's settings, read from retrieval.toml and validated."""
 
 import difflib
 import json
@@ -55,10 +55,10 @@ def _check_name(name: str) -> str:
     return name
 
 
-# A partition of Dagster's and part of a file name.
+# Names become Dagster partitions and parts of file names.
 Name = Annotated[str, AfterValidator(_check_name)]
 
-# A directory, here or at a URL.
+# A directory on this machine, or a URL.
 Directory = Annotated[Place, BeforeValidator(parse_place)]
 
 
@@ -66,11 +66,11 @@ class Source(_Model):
     """A named directory that the user wants indexed.
 
     Attributes:
-        name: Stays with its images.
+        name: Identifies the source in tables and queries; it should stay when the path changes.
         path: The directory; may be a URL such as "s3://bucket/prefix".
-        extensions: Of the files that are images.
-        exclude: Globs on the path or the name of what is left out.
-        follow_symlinks: Also look behind links.
+        extensions: File name extensions of images, such as ".jpg".
+        exclude: Globs on the relative path or the name of files and folders to leave out.
+        follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
     """
 
@@ -91,7 +91,13 @@ class Source(_Model):
 
 
 class ImageLimits(_Model):
-    """Bounds for one image; what exceeds them is quarantined as too large or timed out."""
+    """Bounds for one image; one that exceeds them is quarantined as too large or timed out.
+
+    Attributes:
+        max_megapixels: Largest width x height, in millions of pixels.
+        max_megabytes: Largest file, in millions of bytes.
+        timeout_seconds: Longest time that decoding may take.
+    """
 
     max_megapixels: Annotated[float, Field(gt=0, le=1e6)] = 300.0
     max_megabytes: Annotated[float, Field(gt=0, le=1e6)] = 1000.0
@@ -99,7 +105,12 @@ class ImageLimits(_Model):
 
 
 class IndexSettings(_Model):
-    """How well the index must answer."""
+    """How well the index must answer.
+
+    Attributes:
+        recall: Share of the true ten nearest images that a query must find.
+        codes: True to write quantised vectors too, which faiss (the extra `codes`) searches faster.
+    """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     codes: bool = False
@@ -111,18 +122,18 @@ def _check_timezone(name: str) -> str:
     return name
 
 
-# Five fields; Dagster checks what is in them.
+# Five fields; Dagster checks their contents.
 Cron = Annotated[str, Field(pattern=r"^\S+( +\S+){4}$")]
 
 
 class Schedule(_Model):
-    """When Dagster does what nobody asks for.
+    """When Dagster runs jobs by itself.
 
     Attributes:
-        reindex: Cron line of the run over all sources.
-        saved_queries: Cron line of asking the saved queries; new builds make them ask anyway.
-        timezone: Of the cron lines, an IANA name.
-        watch_seconds: Time between two looks at the directories.
+        reindex: Cron line for indexing all sources.
+        saved_queries: Cron line for asking the saved queries; each new build asks them too.
+        timezone: IANA name of the time zone of the cron lines.
+        watch_seconds: Seconds between two looks at the directories.
     """
 
     reindex: Cron = "0 2 * * *"
@@ -132,19 +143,20 @@ class Schedule(_Model):
 
 
 class SavedQuery(_Model):
-    """A query that is asked again and again.
+    """A query that is asked whenever there is a new index, and on a schedule.
 
     Attributes:
-        name: Of the query.
-        text: Words.
-        images: Pictures to find similar ones of.
-        plus: More words; "2*snow" weighs twice.
+        name: Name of the query.
+        text: What to look for, in words.
+        images: Files of pictures to find similar ones of.
+        plus: More words to look for; "2*snow" counts twice.
         minus: Words whose pictures are not wanted.
-        sources: Only images of these sources; empty means all.
-        paths: Only paths like these globs; empty means all.
-        k: The most hits.
-        min_relevance: Hits below it are left out.
-        notify: Command and arguments to run when there is something new, with JSON on its input.
+        sources: Names of the sources to search; empty means all.
+        paths: Globs on the paths to search; empty means all.
+        k: Largest number of hits.
+        min_relevance: Hits with a lower relevance (0 to 1) are left out.
+        notify: Command and arguments to run when there are new hits, which it gets as JSON on its
+            standard input.
     """
 
     name: Name
@@ -166,12 +178,12 @@ class SavedQuery(_Model):
 
 
 class Checks(_Model):
-    """From when on Dagster's checks tell people to have a look.
+    """Thresholds above which Dagster's checks warn.
 
     Attributes:
         max_quarantined: Share of a source's images that cannot be used.
         max_drift: How far images moved between two maps, as a share of the map's size.
-        max_age_hours: Since a source was last looked at.
+        max_age_hours: Hours since a source was last crawled.
     """
 
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -194,9 +206,9 @@ class RaySettings(_Model):
     Attributes:
         address: "local" starts one on this machine for the run; "auto" or "host:6379" joins one
             that this machine belongs to.
-        decoders: Most actors that decode, a processor each.
-        encoders: Most actors that hold the model.
-        num_gpus: GPUs of each of them, also a fraction; with 0 they compute on processors.
+        decoders: Largest number of actors that decode; each takes one processor.
+        encoders: Largest number of actors that hold the model.
+        num_gpus: GPUs for each encoder, also a fraction; with 0 it computes on a processor.
     """
 
     address: Annotated[str, Field(min_length=1), AfterValidator(_check_address)] = "local"
@@ -210,20 +222,20 @@ class Settings(_Model):
 
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
-        model: "offline", a hub id, or the directory of a checkpoint.
-        revision: Branch, tag or commit of a hub model.
+        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
+        revision: Branch, tag or commit of a hub model; None means its main branch.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" or "reference" (float32, every pixel decoded).
-        workers: Processes that decode images; by default one for each core.
-        max_shrink: Share of a source's files that may vanish between two runs unconfirmed.
+        workers: Number of processes that decode images; None means one per core.
+        max_shrink: Share of a source's files that may vanish between two runs without
+            `--allow-shrink`.
         images: Bounds for one image.
-        index: `recall` is the share of the true ten nearest images that a query must find; with
-            `codes` the index has a form that faiss (the extra `codes`) searches sooner.
-        schedule: When Dagster runs by itself.
-        ray: Where images are embedded; None is this process.
-        checks: What Dagster's checks accept.
+        index: How well the index must answer.
+        schedule: When Dagster runs jobs by itself.
+        ray: The Ray cluster that embeds images; None means this process.
+        checks: Thresholds of Dagster's checks.
         sources: The directories to index.
-        saved_queries: Queries that are asked whenever the index is new.
+        saved_queries: Queries that are asked whenever there is a new index.
     """
 
     home: Directory = Path("retrieval-home")
@@ -278,7 +290,7 @@ class Settings(_Model):
         roots = [(source.name, _resolved(source.path)) for source in self.sources]
         home = _resolved(self.home)
         for name, root in roots:
-            # A local home is left out by the crawl.
+            # The crawl leaves out a local home that lies inside a source.
             if isinstance(self.home, Remote) and home.is_relative_to(root):
                 raise ValueError(
                     f'home ({self.home}) lies inside source "{name}", whose pictures it would '
@@ -304,15 +316,18 @@ class Settings(_Model):
         return [source.name for source in self.sources]
 
     def with_model(self, model: str) -> "Settings":
-        """Return these settings with another model; a relative path is that of the caller."""
+        """Return these settings with another model.
+
+        A model that is written as a relative path is relative to the working directory.
+        """
         values = {"model": _model_path(model, Path.cwd()), "revision": None}
         return self.model_copy(update=values)
 
     def with_ray(self, address: str) -> "Settings":
-        """Return these settings with another Ray cluster, and what they say about its use.
+        """Return these settings with the Ray cluster at `address`; other keys of `ray` stay.
 
         Raises:
-            SettingsError: There can be no cluster at that address.
+            SettingsError: The address is not one that Ray Data can use.
         """
         values = {**(self.ray or RaySettings()).model_dump(), "address": address}
         try:
@@ -417,7 +432,7 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _expanded(path: str) -> Path:
-    """Return a path with a home directory for its "~"; without such a user, "~" is a name."""
+    """Replace a leading "~" by the home directory; keep the "~name" of an unknown user."""
     try:
         return Path(path).expanduser()
     except (RuntimeError, ValueError):
@@ -425,14 +440,14 @@ def _expanded(path: str) -> Path:
 
 
 def _model_path(model: str, base: Path) -> str:
-    """Return a model's name; one that is written as a path, as an absolute path."""
+    """Return the model's name; if it is written as a path, the absolute path."""
     if model.startswith(("./", "../", "~", "/")):
         return os.path.normpath(base / _expanded(model))
     return model
 
 
 def _explain(problem: Any, values: dict[str, Any]) -> str:
-    """Turn one pydantic error into "key: what is wrong, what is allowed"."""
+    """Turn one pydantic error into a line "key: what is wrong, what is allowed"."""
     location: tuple[int | str, ...] = problem["loc"]
     key = _key_name(location, values)
     if problem["type"] == "extra_forbidden":
@@ -453,7 +468,7 @@ def _explain(problem: Any, values: dict[str, Any]) -> str:
 
 
 def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:
-    """Write a location as in the file; a source in a list by its name where it has one."""
+    """Write the location of an error as a key, such as `sources["holidays"].path`."""
     parts: list[str] = []
     here: Any = values
     for step in location:
@@ -470,7 +485,7 @@ def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """Names that are allowed beside the last step of `location`."""
+    """Return the keys that are allowed where the last step of `location` stands."""
     section = str(location[0]) if len(location) > 1 else ""
     return list(_SECTIONS.get(section, Settings).model_fields)
 
@@ -496,7 +511,7 @@ def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str)
 
 
 def _quoted(text: str) -> str:
-    """Write a TOML basic string; a JSON string is one."""
+    """Write a TOML basic string; every JSON string is one."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -520,9 +535,9 @@ device = "auto"
 
 # A table [ray] embeds on Ray, with the extra "ray"; its keys and their defaults:
 #   address = "local"      or "auto", "host:6379"
-#   decoders = 4           most actors that decode, a processor each
-#   encoders = 1           most actors that hold the model
-#   num_gpus = 0           of each encoder
+#   decoders = 4           at most so many actors decode, each on one processor
+#   encoders = 1           at most so many actors hold the model
+#   num_gpus = 0           GPUs for each encoder
 
 # Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
 # [[saved_queries]].
@@ -538,7 +553,7 @@ device = "auto"
 
 
 def names_for(directories: Sequence[Path]) -> list[str]:
-    """Give each directory a distinct source name made from its own name."""
+    """Return a source name for each directory, made from its name; all are distinct."""
     names: list[str] = []
     for directory in directories:
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", directory.name).strip("-_")[:56] or "pictures"

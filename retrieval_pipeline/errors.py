@@ -1,4 +1,4 @@
-"""Every error that a user can cause or meet. Each message says what, where and what to do."""
+"""The errors that users can meet. Each message says what happened, where, and what to do."""
 
 
 class RetrievalError(Exception):
@@ -9,7 +9,7 @@ class RetrievalError(Exception):
 
 
 class SettingsError(RetrievalError):
-    """The settings file is missing or says something that is not allowed."""
+    """The settings file is missing or not valid."""
 
 
 class SourceError(RetrievalError):
@@ -45,4 +45,4 @@ class MapError(RetrievalError):
 
 
 class Stopped(RetrievalError):
-    """Somebody asked a run to stop; what it had finished is kept."""
+    """A run was asked to stop; its finished work is kept."""

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Names are bytes on Linux and need not be UTF-8. A backslash starts an escape, so that the text
-# can be turned back into the very same bytes.
+# File names are bytes on Linux and need not be UTF-8. A backslash starts an escape, so that the
+# text can be turned back into the same bytes.
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2})")
 
 
@@ -29,14 +29,14 @@ def to_path(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line, without characters that could steer a terminal."""
+    """Return `text` with escapes for line ends and for characters that control a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def compile_globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
-    """Return one expression that tells whether any of the globs matches, or None without globs.
+    """Return one regular expression for all globs, for `glob_matches`; None if there are none.
 
-    Apply it with `glob_matches`. `*` and `?` also match `/`; `[` starts a character class, and
+    `*` and `?` also match `/`; `[` starts a character class, and
     `[[]` is a literal bracket. Unicode normal forms do not matter.
     """
     if not patterns:
@@ -46,7 +46,7 @@ def compile_globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def glob_matches(globs: re.Pattern[str] | None, path: str) -> bool:
-    """Tell whether a glob matches the whole relative path (with `/`) or its last name."""
+    """Tell whether one of the globs matches the relative path (with `/`) or its last part."""
     if globs is None:
         return False
     path = unicodedata.normalize("NFC", path)

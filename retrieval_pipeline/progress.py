@@ -1,4 +1,4 @@
-"""How long work tells the outside how far it is; the core never prints."""
+"""How long-running work reports its progress; the core itself never prints."""
 
 import sys
 import time
@@ -8,23 +8,23 @@ from retrieval_pipeline.paths import printable
 
 
 class Progress(Protocol):
-    """Receives stages and counts: a progress bar, log lines, or nothing."""
+    """Receives progress: to draw a bar, write log lines, or ignore it."""
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
-        """A stage begins; `total` units of work are ahead (None: unknown)."""
+        """Begin a stage of `total` units of work (None if the number is not known)."""
 
     def advance(self, count: int = 1) -> None:
-        """That many more units of the current stage are done."""
+        """Count `count` more units of the current stage as done."""
 
     def finish(self) -> None:
-        """The current stage is over."""
+        """End the current stage."""
 
     def note(self, line: str) -> None:
-        """Something people should read, such as a file that failed."""
+        """Show a line that people should read, such as that a file failed."""
 
 
 class Quiet:
-    """Progress for those who do not watch."""
+    """Ignores all progress."""
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """Ignored."""
@@ -39,12 +39,12 @@ class Quiet:
         """Ignored."""
 
 
-# Seconds between two lines of a log that nobody watches.
+# Seconds between two lines of a log.
 LINE_SECONDS = 10.0
 
 
 class LineProgress:
-    """A line now and then, and one at the end of each stage that had work."""
+    """Prints a line to stderr every LINE_SECONDS and at the end of each stage that had work."""
 
     def __init__(self) -> None:
         self._stage, self._unit = "", ""
@@ -53,19 +53,19 @@ class LineProgress:
         self._started = self._last = time.monotonic()
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
-        """Remember the stage."""
+        """Begin a stage, without printing."""
         self._stage, self._total, self._unit = stage, total, unit
         self._done = self._told = 0
         self._started = self._last = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """Print a line if the last one is old."""
+        """Count the units; print a line if the last one is LINE_SECONDS old."""
         self._done += count
         if time.monotonic() - self._last >= LINE_SECONDS:
             self._print()
 
     def finish(self) -> None:
-        """Print how the stage ended, if it did anything that was not told yet."""
+        """Print a last line, unless the stage had no work since the line before."""
         if self._done != self._told:
             self._print()
 

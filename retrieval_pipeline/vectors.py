@@ -1,4 +1,4 @@
-"""What a vector is here: float32, finite, of unit length, and of one named vector space."""
+"""Vectors: float32, finite, of unit length, and each in one named vector space."""
 
 import hashlib
 import re
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from retrieval_pipeline.errors import VectorError
 
 Vectors = npt.NDArray[np.float32]
-# Numbers of items in a build, or of rows.
+# Indices of items in a build, or of rows.
 Numbers = npt.NDArray[np.int64]
-# One truth value for each item or row.
+# One bool for each item or row.
 Flags = npt.NDArray[np.bool_]
-# Scores in double precision.
+# Float64, for scores.
 Values = npt.NDArray[np.float64]
 # n texts -> vectors, float32 (n, dim), of unit length.
 EncodeTexts = Callable[[Sequence[str]], Vectors]
@@ -25,12 +25,12 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class VectorSpace:
-    """What makes two vectors comparable: they were made by one model in one way.
+    """Two vectors can be compared only if they have the same vector space.
 
     Attributes:
         model: Name of the encoder, as in the settings.
-        revision: What fixes its weights: a hub commit, a hash of local files, package versions.
-        dim: Number of components.
+        revision: Identifies its weights: a hub commit, a hash of local files, or package versions.
+        dim: Number of components of each vector.
         preprocessing: Fingerprint of how an image becomes the encoder's input.
     """
 
@@ -41,14 +41,14 @@ class VectorSpace:
 
     @property
     def key(self) -> str:
-        """Directory name: readable, and different for every space (another revision is another)."""
+        """Directory name: the model's name and a hash of all four attributes."""
         slug = re.sub(r"[^A-Za-z0-9_.-]+", "--", self.model).strip("-.")[-80:] or "model"
         identity = "\0".join((self.model, self.revision, str(self.dim), self.preprocessing))
         return f"{slug}@{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def normalise(vectors: npt.NDArray[np.floating]) -> Vectors:
-    """Scale each row (n, d) to unit length in float32.
+    """Return the rows of `vectors` (n, d), or one vector (d,), at unit length: float32 (n, d).
 
     Raises:
         VectorError: A row is zero or not finite, so that it has no direction.
@@ -67,8 +67,11 @@ def normalise(vectors: npt.NDArray[np.floating]) -> Vectors:
 def check_vectors(vectors: npt.NDArray[np.floating], dim: int, what: str = "vector") -> Vectors:
     """Return `vectors` as float32 (n, dim) if each row is finite and of unit length.
 
+    The length may differ from 1 by UNIT_TOLERANCE.
+
     Raises:
-        VectorError: Names the first row that is not, as "`what` <row>".
+        VectorError: The shape is another, or a row is not; the message names the first such row,
+            as `what` and its number.
     """
     rows = np.asarray(vectors, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] != dim:

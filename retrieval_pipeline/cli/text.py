@@ -148,13 +148,13 @@ def builds_text(
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
     lines = [f"home   {status.home}", f"model  {status.model}"]
-    if status.info is not None and status.build is not None:
+    if status.index is not None and status.build is not None:
         lines.append(
-            f"index  {status.build.name}: {_plural(status.info.items, 'image')}, "
-            f"{_plural(status.info.locations, 'file')}, {_ago(status.info.created_at)}, "
-            f"model {status.info.model}"
+            f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
+            f"{_plural(status.index.locations, 'file')}, {_ago(status.index.created_at)}, "
+            f"model {status.index.model}"
         )
-        lines.append(f"search {search_line(status.info)}")
+        lines.append(f"search {search_line(status.index)}")
     if status.problem:
         lines.append(f"note   {status.problem}")
     for source in status.sources:

@@ -1,4 +1,4 @@
-"""What an encoder is: images and texts in, unit vectors of one space out."""
+"""The encoder interface: images and texts in, unit vectors of one space out."""
 
 import logging
 from abc import abstractmethod
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Description:
-    """What an encoder makes of what, known without loading its weights."""
+    """The vector space and the image transform of an encoder, known without loading its weights."""
 
     space: VectorSpace
     transform: ImageTransform
@@ -29,11 +29,11 @@ class Description:
 
 @dataclass(frozen=True)
 class ThreadPlan:
-    """How an encoder is called for the most images in a second.
+    """How many threads encode images the fastest.
 
     Attributes:
-        count: Threads that call `encode_pixels` at a time.
-        enter: What each of them calls first.
+        count: Number of threads that call `encode_pixels` at the same time.
+        enter: Function that each of these threads calls once, before it encodes.
     """
 
     count: int
@@ -44,9 +44,9 @@ class Encoder(Protocol):
     """Turns images and texts into vectors of one space; safe to call from several threads.
 
     Attributes:
-        space: Where the vectors live.
-        transform: How an image becomes the pixels that `encode_pixels` takes.
-        batch: Images that `encode_pixels` computes at once; more are cut into batches.
+        space: The vector space of its vectors.
+        transform: Turns an image into the pixels that `encode_pixels` takes.
+        batch: Largest number of images computed at once; `encode_pixels` splits longer lists.
     """
 
     space: VectorSpace
@@ -60,7 +60,7 @@ class Encoder(Protocol):
 
     @property
     def revision(self) -> str:
-        """What fixes the weights."""
+        """Version of the weights: a commit of the hub, or a fingerprint of the files."""
         return self.space.revision
 
     @property
@@ -70,32 +70,35 @@ class Encoder(Protocol):
 
     @property
     def preprocessing(self) -> str:
-        """Fingerprint of how an image becomes the model's input."""
+        """Fingerprint of the preprocessing: equal fingerprints give equal model inputs."""
         return self.space.preprocessing
 
     @abstractmethod
     def encode_pixels(self, pixels: Sequence[Pixels]) -> Vectors:
-        """Encode uint8 (height, width, 3) arrays as `transform` makes them, in one batch.
+        """Encode uint8 (height, width, 3) arrays, as `transform` makes them.
 
         Returns:
             float32 (n, dim), each row finite and of unit length.
 
         Raises:
-            VectorError: The model made something that is not a vector of the space.
+            VectorError: The model returned values that are not finite, or a wrong dimension.
             EncoderError: The device failed, or has too little memory for a single image.
         """
 
     @abstractmethod
     def encode_threads(self) -> AbstractContextManager[ThreadPlan]:
-        """Tell how several threads encode images at a time, until the end of the context."""
+        """Prepare for several encoding threads; the plan holds until the context ends."""
 
     @abstractmethod
     def efficiency(self, images: int, seconds: float) -> float | None:
-        """Return the share of the fastest product that a thread achieved, None if that is unknown.
+        """Return the reached share, 0 to 1, of the processor's peak speed in matrix products.
 
         Args:
-            images: That were encoded.
-            seconds: Of processor time, of all threads.
+            images: Number of images that were encoded.
+            seconds: Processor time of all encoding threads together.
+
+        Returns:
+            None where the peak speed is unknown.
         """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -104,14 +107,14 @@ class Encoder(Protocol):
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts; what exceeds the model's limit of tokens is cut with a logged warning.
+        """Encode texts; tokens beyond the model's limit are dropped, with a logged warning.
 
         Returns and raises as `encode_pixels` does.
         """
 
 
 class BaseEncoder(Encoder):
-    """What all models share: batches that fit, the checks on what is computed, the empty case."""
+    """Code that all encoders share: batches that fit into memory, checked vectors, empty lists."""
 
     def __init__(self, description: Description, *, batch: int) -> None:
         self.space = description.space
@@ -128,7 +131,7 @@ class BaseEncoder(Encoder):
         return None
 
     def _in_batches(self, pixels: Sequence[Pixels]) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the features of all images; batches that do not fit into memory are halved."""
+        """Yield the features of all images; a batch that does not fit into memory is halved."""
         start = 0
         while start < len(pixels):
             size = min(self.batch, len(pixels) - start)
@@ -153,7 +156,11 @@ class BaseEncoder(Encoder):
         return self._checked(self._text_features(texts), "text") if texts else self._none()
 
     def _halve(self, size: int, error: RuntimeError) -> None:
-        """Never again compute `size` images at once: it failed for lack of memory."""
+        """Lower the batch size for good, after a batch of `size` images ran out of memory.
+
+        Raises:
+            EncoderError: Not even one image fits.
+        """
         if size == 1:
             raise EncoderError(
                 f"{self.name}: the device has too little memory for a single image: end what else "
@@ -183,7 +190,7 @@ class BaseEncoder(Encoder):
 
 
 def warn_of_cut_texts(count: int, limit: int) -> None:
-    """Tell, once a call, that `count` texts have more tokens than the model's `limit`."""
+    """Log one warning if `count` texts have more tokens than the model's `limit`."""
     if count:
         logger.warning(
             "%d %s longer than the model's limit of %d tokens: the rest is ignored",

@@ -1,6 +1,6 @@
 """From a model's name to a directory with its files, on this machine or fetched from the hub.
 
-Whoever reads the files needs no hub any more: everything else works on the directory.
+Only this module knows the hub; all others read files in the directory that it returns.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-# The files that decide what comes out, apart from the weights.
+# The files that decide the vectors, besides the weights.
 CONFIGURATION = (
     CONFIG,
     *IMAGE_CONFIGS,
@@ -37,13 +37,13 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 WEIGHT_PATTERNS = (WEIGHTS, WEIGHTS_INDEX, "model-*.safetensors")
 
-# A weights file is known by its size and so many blocks spread over it: reading gigabytes takes
-# seconds, and training changes every block.
+# The fingerprint of a weights file covers its size and this many blocks spread over it. Hashing all
+# of it would take seconds for gigabytes, and training changes every block anyway.
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 65_536
 
-# The hub's own bot offers the safetensors of a repository that only has pickled weights (the
-# default model among them) as a pull request of this title; transformers takes it from there too.
+# For a repository that has only pickled weights, such as the default model, the hub's own bot
+# offers safetensors in a pull request with this title. transformers reads them from there, too.
 CONVERSION_BOT = "SFconvertbot"
 CONVERSION_TITLE = "Adding `safetensors` variant of this model"
 
@@ -64,11 +64,11 @@ class Checkpoint:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is a vocabulary; without one transformers makes up an empty tokenizer."""
+        """Whether it has a vocabulary; without one transformers would make an empty tokenizer."""
         return _has_tokenizer(self.directory)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return the contents of one of its JSON files, {} if it has none of that name.
+        """Return the contents of one of its JSON files, or {} if there is no file of that name.
 
         Raises:
             EncoderError: The file is not a JSON object.
@@ -88,12 +88,13 @@ class Checkpoint:
 def find_checkpoint(model: str, revision: str | None, *, weights: bool) -> Checkpoint:
     """Find the files of `model`; a hub model is taken from the cache, else downloaded.
 
-    What the cache holds completely is used without asking the hub: it works offline, and the
-    vector space does not change under an index because somebody pushed to the hub.
+    A model that is completely in the cache is used without asking the hub. So it works offline, and
+    a new commit on the hub does not change the vector space of an index.
 
     Args:
         model: A directory or a hub id.
-        revision: Of a hub model: branch, tag or commit. Of a directory: what it must still have.
+        revision: Of a hub model: branch, tag or commit. Of a directory: the fingerprint that its
+            files must still have.
         weights: Whether the weights of a hub model are needed, or only its configuration.
 
     Raises:
@@ -126,7 +127,7 @@ def _local_checkpoint(model: str, directory: Path, revision: str | None) -> Chec
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the safetensors of a directory, none if some are missing."""
+    """Return the safetensors files of a directory; an empty list if any of them is missing."""
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     try:
@@ -138,7 +139,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _fingerprint(directory: Path, weights: list[Path]) -> str:
-    """Hash the configuration files whole, and of each weights file the size and some blocks."""
+    """Hash all bytes of the configuration files, and size and sampled blocks of the weights."""
     digest = hashlib.sha256()
     for name in CONFIGURATION:
         path = directory / name
@@ -165,8 +166,8 @@ def _hub_checkpoint(model: str, revision: str | None, *, weights: bool) -> Check
 def _cached_snapshot(model: str, revision: str | None, *, weights: bool) -> Path | None:
     """Return the directory of a complete snapshot in the hub's cache, named by its commit.
 
-    Without a revision only one with weights will do: before the first download it is not known
-    here whether the weights are on the main branch.
+    Without a revision, only a snapshot with weights is accepted: until they were downloaded once,
+    it is not known here whether they are on the main branch or in the bot's pull request.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -248,7 +249,7 @@ def _no_safetensors(model: str, files: list[str]) -> EncoderError:
 
 @contextmanager
 def _hub_errors(model: str, revision: str | None) -> Iterator[None]:
-    """Turn what can go wrong with the hub into one line that says what to do."""
+    """Turn errors of the hub's client into an EncoderError of one line that says what to do."""
     from huggingface_hub import constants, errors
 
     try:

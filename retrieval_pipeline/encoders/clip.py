@@ -38,7 +38,7 @@ from retrieval_pipeline.vectors import VectorSpace
 if TYPE_CHECKING:
     import torch
 
-# The model types with two towers, and what their configuration calls the dimension of a vector.
+# Model types with an image and a text tower, and where their configuration holds the dimension.
 FAMILY = {
     "aimv2": ("projection_dim",),
     "align": ("projection_dim",),
@@ -52,28 +52,29 @@ FAMILY = {
     "siglip2": ("vision_config", "hidden_size"),
 }
 
-# Trained on texts padded to full length and pooled at the last position: with any other padding
-# they read another text.
+# These models were trained on texts padded to full length and pool at the last position: other
+# padding would give other vectors.
 PADDED_TO_LIMIT = {"siglip", "siglip2"}
 
-# Texts in one batch: bounds the memory for long lists of words.
+# Texts in one batch: bounds the memory that long lists take.
 TEXT_BATCH = 64
 
-# Seconds of encoding after which some tenths for measuring what the cores can do are well spent.
+# The peak speed is measured, which takes some tenths of a second, only after this many seconds of
+# encoding.
 WORTH_MEASURING = 10.0
 
-# Tokens of the images that are computed together. On one core of a processor more make nothing
-# faster, and fewer are sooner done; a GPU wants many, and fewer where its memory ends.
+# Tokens (of all images together) in one batch. On one processor core, larger batches are no faster
+# and take longer to give a first result. A GPU needs large ones, halved if memory runs out.
 BATCH_TOKENS = {"cpu": 800, "cuda": 16_384}
 
 
 def describe(model: str, revision: str | None, precision: Precision) -> Description:
-    """See `encoders.describe`."""
+    """See `encoders.load.describe`."""
     return _read(find_checkpoint(model, revision, weights=False), precision)[0]
 
 
 def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
-    """See `encoders.load_encoder`."""
+    """See `encoders.load.load_encoder`."""
     devices = pick_devices(device)
     checkpoint = find_checkpoint(model, revision, weights=True)
     description, preprocessing = _read(checkpoint, precision)
@@ -91,7 +92,7 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.directory, trust_remote_code=False, local_files_only=True
         )
-    # What the file lacks, transformers fills with random numbers.
+    # transformers would fill missing tensors with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise EncoderError(
             f'model "{model}" has incomplete weights: {len(missing)} tensors are missing, '
@@ -128,7 +129,7 @@ def _read_dim(checkpoint: Checkpoint) -> int:
     dim: Any = config
     for key in FAMILY[kind]:
         dim = dim.get(key) if isinstance(dim, Mapping) else None
-    if not isinstance(dim, int):  # the file leaves out what is the default of its type
+    if not isinstance(dim, int):  # not in the file: it is the default of the model type
         with transformers_loading(checkpoint):
             from transformers import AutoConfig
 
@@ -155,11 +156,12 @@ class ClipEncoder(BaseEncoder):
         """Wrap a model.
 
         Args:
-            description: What it makes.
-            networks: The model in evaluation mode, once on each device.
-            tokenizer: Its tokenizer.
-            processor: What finishes the pixels, unless the transform says it all.
-            fuse: Rearrange the image towers for processors, if that can be done.
+            description: Vector space and image transform of the model.
+            networks: The model in evaluation mode, one copy per device.
+            tokenizer: The tokenizer of the model.
+            processor: transformers' image processor, if the transform alone does not make the
+                input; else None.
+            fuse: Rearrange the image towers for processors (see `fused_vision`), if possible.
         """
         network = networks[0]
         towers = [_Tower(each, description.transform, processor, fuse) for each in networks]
@@ -168,7 +170,7 @@ class ClipEncoder(BaseEncoder):
         super().__init__(description, batch=batch)
         self._network = network
         self._fused = towers[0].fused
-        # Each thread takes a tower, so that the threads of all devices are busy.
+        # Towers alternate in the queue: threads that each take one keep all devices busy.
         self._threads = encode_threads_of(network.device) * len(towers)
         self._towers: SimpleQueue[_Tower] = SimpleQueue()
         for thread in range(self._threads):
@@ -177,7 +179,7 @@ class ClipEncoder(BaseEncoder):
         self._limit = _token_limit(tokenizer, network.config.text_config)
         self._padding = "max_length" if network.config.model_type in PADDED_TO_LIMIT else True
         self._text_inputs = inspect.signature(network.get_text_features).parameters.keys()
-        # A fast tokenizer cannot be set up for one call while it works on another.
+        # A fast tokenizer must not get new settings while another thread uses it.
         self._tokenizer_lock = threading.Lock()
 
     @contextmanager
@@ -233,14 +235,14 @@ class _Tower:
     """The image tower of a model on one device.
 
     Attributes:
-        fused: Its faster arrangement, if there is one.
+        fused: The faster arrangement of the tower; None if there is none for this model.
     """
 
     def __init__(self, network: Any, transform: ImageTransform, processor: Any, fuse: bool) -> None:
         self._network, self._transform, self._processor = network, transform, processor
         self.fused = fused_tower(network) if fuse and processor is None else None
         if self.fused is not None:
-            network.vision_model = None  # it has its own copy of the weights
+            network.vision_model = None  # the fused tower has its own copy of the weights
 
     def features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """Return (n, dim) features."""
@@ -259,7 +261,7 @@ class _Tower:
 
 
 def _own_stream(device: "torch.device") -> AbstractContextManager[Any]:
-    """Let a thread's work on a GPU run beside that of the other threads."""
+    """Give a thread its own CUDA stream, so that its work runs beside that of other threads."""
     import torch
 
     if device.type != "cuda":
@@ -268,7 +270,7 @@ def _own_stream(device: "torch.device") -> AbstractContextManager[Any]:
 
 
 def _placed(inputs: "Mapping[str, torch.Tensor]", network: Any) -> "dict[str, torch.Tensor]":
-    """Move the inputs of a network to its device, the fractions among them in its format."""
+    """Move inputs to the device of the network, floating-point ones also to its number format."""
     return {
         name: tensor.to(network.device, network.dtype if tensor.is_floating_point() else None)
         for name, tensor in inputs.items()
@@ -276,7 +278,7 @@ def _placed(inputs: "Mapping[str, torch.Tensor]", network: Any) -> "dict[str, to
 
 
 def _tokens_per_image(config: Any) -> int:
-    """Return about how many tokens an image becomes; towers that are none have none to tell."""
+    """Return the approximate number of tokens of an image; a guess for convolutional towers."""
     edge, patch = getattr(config, "image_size", 224), getattr(config, "patch_size", 32)
     return int((edge // patch) ** 2)
 
@@ -291,7 +293,7 @@ def _on_cpu(features: "torch.Tensor") -> npt.NDArray[np.float32]:
 
 
 def _token_limit(tokenizer: Any, config: Any) -> int:
-    """Return how many tokens of a text count, the special ones included."""
+    """Return the greatest number of tokens of a text, special tokens included."""
     positions: int = config.max_position_embeddings
     if config.model_type == "altclip_text_model":  # RoBERTa counts positions from there on
         positions -= config.pad_token_id + 1

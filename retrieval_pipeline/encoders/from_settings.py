@@ -7,16 +7,20 @@ from retrieval_pipeline.vectors import VectorSpace
 
 
 def describe_encoder(settings: Settings) -> Description:
-    """Tell what the encoder of the settings makes, without loading it."""
+    """Return vector space and transform of the encoder of the settings, without loading it.
+
+    Raises:
+        EncoderError: The model cannot be had.
+    """
     return describe(settings.model, revision=settings.revision, precision=settings.precision)
 
 
 def load_settings_encoder(settings: Settings, space: VectorSpace) -> Encoder:
-    """Load the encoder of the settings as it was described, whatever the hub has by now.
+    """Load the encoder of the settings in the revision that was described before.
 
     Args:
-        settings: Say which model, and on which device.
-        space: Of what `describe_encoder` told before.
+        settings: Name the model and the device.
+        space: The vector space that `describe_encoder` returned.
 
     Raises:
         EncoderError: The model or the device cannot be had.

@@ -1,9 +1,9 @@
-"""The image towers of CLIP and SigLIP, rearranged for processors: the same numbers, sooner.
+"""The image towers of CLIP and SigLIP, rearranged to run faster on processors.
 
 Vision Transformer: Dosovitskiy et al., 2020, arXiv:2010.11929. Compared with transformers' own
-modules: queries, keys and values are one product; weights are packed for oneDNN, and activations
-and residuals are added within the product; attention goes image by image, so that its scores stay
-in the cache; of the last layer only what is read is computed.
+modules: queries, keys and values are one matrix product; weights are packed for oneDNN, which also
+computes activations and residual sums inside the product; attention is computed image by image, so
+that its scores fit into the cache; of the last layer only the tokens that are read are computed.
 """
 
 import platform
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 # The model types whose image tower is CLIP's or SigLIP's.
 FUSED = {"chinese_clip", "clip", "siglip"}
 
-# What a configuration calls an activation: oneDNN's name and algorithm for it, and the factor on
-# its input that makes one the other (quick_gelu(x) = x sigmoid(1.702 x) = swish(1.702 x) / 1.702).
+# By the configuration's name of an activation: oneDNN's name, its algorithm, and the factor by
+# which the input is multiplied and the output divided: quick_gelu(x) = x sigmoid(1.702 x) =
+# swish(1.702 x) / 1.702.
 ACTIVATIONS = {
     "gelu": ("gelu", "none", 1.0),
     "gelu_pytorch_tanh": ("gelu", "tanh", 1.0),
     "quick_gelu": ("swish", "none", 1.702),
 }
 
-# Another arrangement of the same arithmetic rounds otherwise; a mistake does worse than this.
+# Least cosine between the vectors of the two arrangements. Rounding leaves it above this value, an
+# error in the arrangement does not.
 LEAST_COSINE = 0.999
 
 
 def fused_tower(network: Any) -> "FusedTower | None":
-    """Rearrange the image tower of a transformers model; None where that cannot be done.
+    """Rearrange the image tower of a transformers model; None where that is not possible.
 
-    Another version of torch or transformers may mean something else by the names that are used
-    here, so the result must agree with the model itself on a picture of noise.
+    The attributes read here are not a public interface of torch and transformers, so the result is
+    compared with the model itself on an image of noise, and dropped if they disagree.
     """
     import torch
 
@@ -50,7 +52,7 @@ def fused_tower(network: Any) -> "FusedTower | None":
             return None
         expected = network.get_image_features(pixel_values=noise).pooler_output
         cosine = torch.cosine_similarity(found.float(), expected.float()).item()
-    # Weights that are not finite are told by the vectors that they make.
+    # A cosine that is NaN passes: weights that are not finite are reported with the first vectors.
     return None if cosine < LEAST_COSINE else tower
 
 
@@ -58,8 +60,8 @@ class FusedTower:
     """The image tower of a transformers model of a `FUSED` type; its weights are copies.
 
     Attributes:
-        tokens: That one image becomes.
-        operations: Additions and multiplications of one image, in matrix products.
+        tokens: Number of tokens of one image.
+        operations: Additions and multiplications in the matrix products for one image.
     """
 
     def __init__(self, network: Any) -> None:
@@ -92,7 +94,7 @@ class FusedTower:
         n, channels, height, width = pixels.shape
         edge = self._edge
         rows, columns = height // edge, width // edge
-        # A convolution whose patches do not overlap is a product.
+        # A convolution whose patches do not overlap is one matrix product.
         patches = pixels.view(n, channels, rows, edge, columns, edge).permute(0, 2, 4, 1, 3, 5)
         states = self._patch(patches.reshape(n, rows * columns, -1))
         if self._class is not None:
@@ -147,7 +149,7 @@ class _Layer:
 
 
 class Linear:
-    """A product with weights (out, in), a bias, and an activation or a residual after it."""
+    """A linear layer, weights (out, in), fused with an activation or a residual sum."""
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class Linear:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight)
 
     def __call__(self, states: "Tensor", residual: "Tensor | None" = None) -> "Tensor":
-        """Return what follows from states (..., in): (..., out)."""
+        """Map states (..., in) to (..., out)."""
         import torch
         from torch.nn import functional
 
@@ -191,7 +193,9 @@ class Linear:
 
 
 def packs(dtype: "torch.dtype") -> bool:
-    """Tell whether this torch offers oneDNN's packed products; only x86 has been measured.
+    """Tell whether to use oneDNN's packed products: torch has them, and the processor is x86.
+
+    On other processors they have not been measured.
 
     On a processor without bfloat16 instructions oneDNN refuses packed products of that type.
     """

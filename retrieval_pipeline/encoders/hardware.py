@@ -1,4 +1,4 @@
-"""Which devices compute, in which number format, how many threads, and how pixels get there."""
+"""Devices, number formats and threads for encoding, and how pixels reach the device."""
 
 import os
 import platform
@@ -18,19 +18,19 @@ from retrieval_pipeline.images.transform import ImageTransform, Pixels
 if TYPE_CHECKING:
     import torch
 
-# OpenMP's threads spin while they wait for work, at the cost of everything else that computes:
-# decode workers take turns with them. Read when torch is loaded, which only encoders do.
+# OpenMP's threads would spin while they wait for work, and take the cores from the decode workers.
+# The variable is read when torch is loaded, which only encoders do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 Precision = Literal["auto", "reference"]
 
-# Threads that feed one GPU: while one waits for its vectors, the other one's batch is on its way.
+# Threads that feed one GPU: while one waits for its vectors, the other copies its batch.
 THREADS_PER_GPU = 2
 
-# What torch says when a GPU, its driver or its libraries fail; there is no type for all of them.
+# Words in torch's messages when a GPU, its driver or its libraries fail: there is no common type.
 DEVICE_FAILURE = re.compile(r"\b(CUDA|HIP|cuDNN|CUBLAS|MPS)", re.IGNORECASE)
 
-# A matrix product as large as those of an image tower, and how often it is timed.
+# Shape of the timed matrix product, similar to those in an image tower, and the repetitions.
 PEAK_SHAPE = (800, 768, 3072)
 PEAK_TIMES = 20
 
@@ -80,12 +80,12 @@ def pick_device(device: str) -> "torch.device":
 
 
 def pick_dtype(device: "torch.device", precision: Precision) -> "torch.dtype":
-    """Return the fastest number format on `device` that keeps the vectors faithful.
+    """Return the fastest number format on `device` that leaves the vectors nearly unchanged.
 
-    bfloat16 has float32's range, so that no checkpoint overflows in it; a GPU without it gets
-    float16, where an overflow shows as a refused vector. MPS stays with float32: its half
-    precision has not been measured. Vectors of one space may be made in several formats, since
-    they differ by less than what tells two images apart (cosine above 0.999).
+    bfloat16 has the range of float32, so no checkpoint overflows. A GPU without bfloat16 uses
+    float16, where an overflow is noticed as a vector that is not finite. MPS uses float32: half
+    precision has not been measured there. Vectors of one space may come from different formats:
+    their cosine is above 0.999, a difference far smaller than that between two images.
     """
     import torch
 
@@ -100,7 +100,7 @@ def pick_dtype(device: "torch.device", precision: Precision) -> "torch.dtype":
 def _cpu_computes_in_bfloat16() -> bool:
     """Tell whether the processor has bfloat16 instructions; emulating them is slower than float32.
 
-    oneDNN's own answer counts any x86 processor with AVX-512, hence the second question.
+    oneDNN says yes for any x86 processor with AVX-512, so the instructions are asked for, too.
     """
     import torch
 
@@ -113,16 +113,16 @@ def _cpu_computes_in_bfloat16() -> bool:
 
 
 def encode_threads_of(device: "torch.device") -> int:
-    """Return how many threads at a time use `device` best."""
+    """Return the number of threads that together encode fastest on `device`."""
     return {"cpu": available_cores(), "cuda": THREADS_PER_GPU}.get(device.type, 1)
 
 
 @contextmanager
 def one_core_each(device: "torch.device") -> Iterator[Callable[[], None]]:
-    """Yield what a thread calls to compute on one core of a CPU; nothing on another device.
+    """Yield a function that limits the calling thread to one core; on a GPU it does nothing.
 
-    No core waits for another one then, whatever the decode workers do to either, and half the batch
-    keeps it busy. The threads must have ended when the context does.
+    Each core then computes a batch of its own: it never waits for another core that a decode worker
+    occupies. The threads must have ended when the context ends.
     """
     import torch
 
@@ -133,24 +133,24 @@ def one_core_each(device: "torch.device") -> Iterator[Callable[[], None]]:
     try:
         yield lambda: torch.set_num_threads(1)
     finally:
-        # Each thread has a number of its own, but new ones begin with the last that was set.
+        # The setting belongs to each thread, but new threads start with the value set last.
         torch.set_num_threads(threads)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell a lack of memory, of a GPU or of the machine, from other failures."""
+    """Tell whether memory of the GPU or of the machine ran out."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def is_device_failure(error: RuntimeError) -> bool:
-    """Tell a GPU that fails or is gone from a mistake in a program."""
+    """Tell whether a GPU, its driver or its libraries failed, rather than the program."""
     return DEVICE_FAILURE.search(str(error)) is not None
 
 
 def measured_peak(dtype: "torch.dtype") -> float:
-    """Return how many operations a core does in a second in a large product, all cores busy."""
+    """Measure the operations per second of one core in a large matrix product, all cores busy."""
     import torch
 
     device = torch.device("cpu")
@@ -184,10 +184,10 @@ def to_tensor(
 
     batch = torch.from_numpy(np.stack(pixels))
     if device.type == "cuda":
-        batch = batch.pin_memory()  # else the copy would wait for what the GPU does now
-    # Bytes cross to the device, a quarter of what floats would be.
+        batch = batch.pin_memory()  # otherwise the copy waits for the GPU's current work
+    # Copy uint8: a quarter of the bytes of float32.
     batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values)[:, None, None] for values in (transform.mean, transform.std))
     offset, factor = (each.to(device, non_blocking=True) for each in (-mean / std, 1 / (255 * std)))
-    # (pixel / 255 - mean) / std, with one rounding less and in two passes.
+    # (pixel / 255 - mean) / std, in two passes over memory and with one rounding less.
     return torch.addcmul(offset, batch.float(), factor)

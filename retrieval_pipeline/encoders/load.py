@@ -20,15 +20,15 @@ __all__ = [
 ]
 
 
-# Models with a module of their own; every other name is a checkpoint for clip.py. A module offers
-# describe(model, revision, precision) and load(model, revision, device, precision).
+# Names of models with a module of their own; every other name is a checkpoint for clip.py. Each
+# module has describe(model, revision, precision) and load(model, revision, device, precision).
 _MODULES = {"offline": "offline"}
 
 
 def describe(
     model: str, *, revision: str | None = None, precision: Precision = "auto"
 ) -> Description:
-    """Tell what `load_encoder` would give, from the configuration files alone.
+    """Return space and transform of the encoder, from the configuration files alone.
 
     Args:
         model: "offline", a hub id or the directory of a checkpoint.
@@ -82,9 +82,9 @@ def load_encoder_of(space: VectorSpace, *, device: str = "auto") -> Encoder:
 
 
 def load_text_encoder_of(space: VectorSpace) -> EncodeTexts | None:
-    """Load only what encodes texts for `space`, without torch; None if its model needs torch.
+    """Load a text encoder for `space` that needs no torch; None if there is none for its model.
 
-    Gives what the encoder of `load_encoder_of` gives, to float32's precision.
+    Its vectors equal those of `load_encoder_of` to the precision of float32.
 
     Raises:
         EncoderError: The model cannot be had, or is no longer the one that made the vectors.

@@ -1,4 +1,4 @@
-"""Reading a checkpoint through transformers: no chatter, and one clear line when it fails."""
+"""Reading a checkpoint through transformers: silently, and with one clear line if it fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from retrieval_pipeline.errors import EncoderError
 
 @contextmanager
 def transformers_loading(checkpoint: Checkpoint) -> Iterator[None]:
-    """Silence reports and progress bars inside, and name the checkpoint in what goes wrong.
+    """Silence transformers' reports and progress bars, and turn its errors into one line.
 
     Raises:
         EncoderError: transformers cannot make sense of the checkpoint's files.
@@ -38,7 +38,7 @@ def transformers_loading(checkpoint: Checkpoint) -> Iterator[None]:
             f'model "{checkpoint.name}" lacks a package: {_line(error).partition(". ")[0]}'
         ) from error
     except Exception as error:
-        # tokenizers has no name for a file that it cannot parse: it raises a bare Exception.
+        # For a file that it cannot parse, tokenizers raises a bare Exception.
         if not isinstance(error, damage) and type(error) is not Exception:
             raise
         raise EncoderError(f'model "{checkpoint.name}" cannot be loaded: {_line(error)}') from error

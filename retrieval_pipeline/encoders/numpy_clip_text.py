@@ -1,6 +1,7 @@
-"""CLIP's text tower in NumPy: a query by text in a fifth of a second, and no torch to import.
+"""CLIP's text tower in NumPy: a query by text takes a fifth of a second and imports no torch.
 
-Radford et al., 2021, arXiv:2103.00020. Gives what transformers gives, to float32's precision.
+Radford et al., 2021, arXiv:2103.00020. The vectors equal those of transformers to the precision of
+float32.
 """
 
 import math
@@ -25,7 +26,7 @@ from retrieval_pipeline.encoders.numpy_safetensors import Tensors
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import Vectors, normalise
 
-# What a configuration leaves out is this (transformers' CLIPTextConfig).
+# Values of keys that a configuration leaves out, as in transformers' CLIPTextConfig.
 DEFAULTS = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
@@ -36,12 +37,13 @@ DEFAULTS = {
 }
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 TOKENIZER = "tokenizer.json"
-# Written before transformers knew which token ends a text; it then is the one of the largest id.
+# Old checkpoints have this placeholder as eos_token_id. Then the token with the largest id ends a
+# text, as transformers has it.
 UNKNOWN_END = 2
 
 
 def read_text_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Return the text tower's configuration; None if `ClipText` cannot stand for the model."""
+    """Return the configuration of the text tower; None if `ClipText` cannot compute this model."""
     config = checkpoint.read_json(CONFIG)
     text = config.get("text_config") or {}
     former = config.get("text_config_dict") or {}
@@ -87,14 +89,14 @@ class ClipText:
 
     @one_blas_thread()
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (n, dim) unit vectors; a text is cut, with a warning, at the limit."""
+        """Return float32 (n, dim) unit vectors; excess tokens are dropped, with a log line."""
         encodings = self._tokenizer.encode_batch(list(texts))
         warn_of_cut_texts(sum(bool(each.overflowing) for each in encodings), self._limit)
         pooled = in_batches([each.ids for each in encodings], self._pooled)
         return normalise(pooled @ self._tensors["text_projection.weight"].T)
 
     def _pooled(self, tokens: Tokens) -> Vectors:
-        """Run tokens (n, length) through the network: the state of the token that ends each."""
+        """Map tokens (n, length) to the final states of the end tokens, float32 (n, width)."""
         states = self._tensors.rows("text_model.embeddings.token_embedding.weight", tokens)
         states += self._tensors["text_model.embeddings.position_embedding.weight"][
             : tokens.shape[1]

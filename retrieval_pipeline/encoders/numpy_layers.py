@@ -1,4 +1,4 @@
-"""The layers of a transformer in NumPy, for texts: (n, length, width) in, the same out.
+"""The layers of a transformer in NumPy, for texts: states are float32 (n, length, width).
 
 Vaswani et al., 2017, arXiv:1706.03762.
 """
@@ -13,14 +13,14 @@ from retrieval_pipeline.vectors import Vectors
 
 Tokens = npt.NDArray[np.int64]
 
-# Tokens in one batch: bounds the memory (12 KB a token in the widest layer).
+# Tokens in one batch: bounds the memory, 12 KB a token in the widest layer.
 BATCH_TOKENS = 4096
 
 
 def in_batches(texts: Sequence[Sequence[int]], encode: Callable[[Tokens], Vectors]) -> Vectors:
-    """Return `encode` of tokenised texts, a row a text.
+    """Encode tokenised texts in batches; return float32 (texts, dim), in the order of the texts.
 
-    Texts of one length make a batch: it needs no padding and no mask.
+    A batch holds texts of equal length, so that it needs no padding and no mask.
     """
     lengths = np.array([len(tokens) for tokens in texts])
     rows = np.empty((0, 0), np.float32)
@@ -35,15 +35,15 @@ def in_batches(texts: Sequence[Sequence[int]], encode: Callable[[Tokens], Vector
 
 
 def linear(states: Vectors, weight: Vectors, bias: Vectors) -> Vectors:
-    """Multiply by weight (out, in), add the bias."""
-    # One large product; NumPy would multiply a 3-d array text by text.
+    """Multiply states (..., in) by weight (out, in), and add the bias: (..., out)."""
+    # One large product: NumPy would multiply a three-dimensional array text by text.
     flat = states.reshape(-1, states.shape[-1]) @ weight.T
     flat += bias
     return flat.reshape(*states.shape[:-1], -1)
 
 
 def layer_norm(states: Vectors, weight: Vectors, bias: Vectors, epsilon: float) -> Vectors:
-    """Give each token's state mean 0 and variance 1, then scale and shift it."""
+    """Normalise each token's state to mean 0 and variance 1, then scale and shift it."""
     centred = states - states.mean(axis=-1, keepdims=True)
     variance = np.square(centred).mean(axis=-1, keepdims=True)
     normed: Vectors = centred / np.sqrt(variance + np.float32(epsilon)) * weight + bias
@@ -53,7 +53,7 @@ def layer_norm(states: Vectors, weight: Vectors, bias: Vectors, epsilon: float) 
 def attention(
     query: Vectors, key: Vectors, value: Vectors, heads: int, *, causal: bool = False
 ) -> Vectors:
-    """Mix the values of each text's tokens; `causal`: of a token and those before it."""
+    """Multi-head attention within each text; with `causal`, no token sees later ones."""
     n, length, width = query.shape
     query, key, value = (
         each.reshape(n, length, heads, -1).swapaxes(1, 2) for each in (query, key, value)
@@ -68,17 +68,17 @@ def attention(
 
 
 def quick_gelu(x: Vectors) -> Vectors:
-    """x times the logistic function of 1.702 x (Hendrycks and Gimpel, 2016, arXiv:1606.08415)."""
-    # The logistic function as a tanh: no overflow.
+    """Return x times the logistic function of 1.702 x (Hendrycks and Gimpel, arXiv:1606.08415)."""
+    # The logistic function, written as a tanh, which cannot overflow.
     result: Vectors = x * (0.5 + 0.5 * np.tanh(np.float32(0.851) * x))
     return result
 
 
 def gelu(x: Vectors) -> Vectors:
-    """x times the normal distribution function of x.
+    """Return x times the cumulative distribution function of the normal distribution.
 
-    The error function is Abramowitz and Stegun's 7.1.26, off by at most 1.5e-7, a float32's
-    precision; NumPy has none, and SciPy's costs 0.3 s to import.
+    NumPy has no error function, and SciPy's takes 0.3 s to import: this is formula 7.1.26 of
+    Abramowitz and Stegun, whose error of 1.5e-7 is about the precision of float32.
     """
     size = np.abs(x) / math.sqrt(2)
     t = 1 / (1 + 0.3275911 * size)

@@ -1,4 +1,4 @@
-"""The sentence encoder all-MiniLM-L6-v2 in NumPy: milliseconds a text, and no torch to import.
+"""The sentence encoder all-MiniLM-L6-v2 in NumPy: milliseconds a text, without importing torch.
 
 A BERT (Devlin et al., 2018, arXiv:1810.04805) whose token states are averaged and normalised, as
 sentence-transformers does it (Reimers and Gurevych, 2019, arXiv:1908.10084).
@@ -42,13 +42,13 @@ class MiniLM:
 
     @one_blas_thread()
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return float32 (n, 384) unit vectors; a text is cut, with a warning, at 256 tokens."""
+        """Return float32 (n, 384) unit vectors; tokens beyond 256 are dropped, with a log line."""
         encodings = self._tokenizer.encode_batch(list(texts))
         warn_of_cut_texts(sum(bool(each.overflowing) for each in encodings), self._limit)
         return normalise(in_batches([each.ids for each in encodings], self._mean_states))
 
     def _mean_states(self, tokens: Tokens) -> Vectors:
-        """Run tokens (n, length) through the network: (n, 384)."""
+        """Map tokens (n, length) to the mean of their final states, float32 (n, 384)."""
         states = (
             self._tensors.rows("embeddings.word_embeddings.weight", tokens)
             + self._tensors["embeddings.position_embeddings.weight"][: tokens.shape[1]]

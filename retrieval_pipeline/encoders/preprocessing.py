@@ -1,6 +1,7 @@
-"""How a checkpoint wants its images: its image processor's configuration as an `ImageTransform`.
+"""Preprocessing of a checkpoint: its image processor's configuration as an `ImageTransform`.
 
-A processor that no `ImageTransform` can express (NaFlex) runs itself, on pictures of bounded size.
+If no `ImageTransform` can express it (NaFlex), the processor of transformers runs itself, on
+pictures of bounded size.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ from retrieval_pipeline.images.transform import ImageTransform
 
 _RESIZES = {"do_resize", "size", "resample", "do_normalize", "image_mean", "image_std"}
 _CROPS = {"do_center_crop", "crop_size"}
-# Processors that only resize, crop, rescale and normalise, in this order, and what their file must
-# say itself lest the class adds a default.
+# Processors that only resize, crop, rescale and normalise, in this order, with the keys that their
+# file must have: for a missing key, the class would use a default that is not known here.
 PLAIN_PROCESSORS = {
     "BlipImageProcessor": _RESIZES,
     "CLIPImageProcessor": _RESIZES | _CROPS,
@@ -30,8 +31,8 @@ PLAIN_PROCESSORS = {
 
 RESAMPLE_NAMES = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
-# Shorter edge, in pixels, of the pictures that a processor of its own gets: about twice what
-# today's models take in, so that a picture resized twice loses next to nothing.
+# Shorter edge, in pixels, of the pictures that are handed to transformers' own processor: about
+# twice the input of today's models, so that the second resize loses next to nothing.
 BOUNDED_EDGE = 768
 
 
@@ -41,8 +42,8 @@ class Preprocessing:
 
     Attributes:
         transform: From an upright image to uint8 pixels.
-        fingerprint: Names everything that decides the model's input.
-        processor: transformers' image processor, if it has to finish what `transform` begins.
+        fingerprint: Text that names every setting that decides the model's input.
+        processor: transformers' image processor, if it must run after `transform`; else None.
     """
 
     transform: ImageTransform
@@ -51,10 +52,10 @@ class Preprocessing:
 
 
 def read_preprocessing(checkpoint: Checkpoint, precision: Precision) -> Preprocessing:
-    """Read how the checkpoint prepares images; transformers is imported for unusual ones only.
+    """Read the preprocessing of a checkpoint; transformers is imported for unusual ones only.
 
     Raises:
-        EncoderError: The checkpoint does not say, or transformers does not understand it.
+        EncoderError: The checkpoint has no such configuration, or transformers cannot read it.
     """
     shrink = 0 if precision == "reference" else ImageTransform.shrink_on_load
     config = _image_config(checkpoint)
@@ -95,13 +96,13 @@ def _image_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """Return the class of the image processor, whatever the age of the file."""
+    """Return the class name of the image processor, also from files of old versions."""
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
     return str(kind).removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
 
 
 def _transform(config: Mapping[str, Any], shrink_on_load: int) -> ImageTransform | None:
-    """Express a processor's configuration; None if it is incomplete or cannot be expressed."""
+    """Translate a processor's configuration; None if it is incomplete or has other steps."""
     kind = _kind(config)
     if kind not in PLAIN_PROCESSORS or not config.keys() >= PLAIN_PROCESSORS[kind]:
         return None
@@ -113,7 +114,7 @@ def _transform(config: Mapping[str, Any], shrink_on_load: int) -> ImageTransform
         return None
     crop = _size(config["crop_size"]) if config.get("do_center_crop") else None
     height, width = (resize, resize) if isinstance(resize, int) else resize
-    if crop and (crop[0] > height or crop[1] > width):  # the picture would have to be padded
+    if crop and (crop[0] > height or crop[1] > width):  # such a crop would pad the picture
         return None
     if config["resample"] not in RESAMPLE_NAMES:
         return None
@@ -129,8 +130,8 @@ def _transform(config: Mapping[str, Any], shrink_on_load: int) -> ImageTransform
 
 
 def _resize(size: Any, kind: str) -> int | tuple[int, int] | None:
-    """Return the shorter edge or the exact size, None for any other rule."""
-    if isinstance(size, int):  # as the first CLIPs were saved; it means a square to other classes
+    """Return the shorter edge or the exact (height, width); None for any other rule."""
+    if isinstance(size, int):  # the shorter edge in old CLIP files; other classes mean a square
         return size if kind == "CLIPImageProcessor" else None
     if size.keys() == {"shortest_edge"}:
         return int(size["shortest_edge"])

@@ -6,12 +6,12 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-# A profile that moves no colour by more than this (of 255) is sRGB by another name.
+# A profile that changes no channel by more than this (of 255) is treated as sRGB: no conversion.
 SRGB_TOLERANCE = 2
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Return a loaded image as one of L, LA, RGB, RGBA and CMYK, which can be scaled."""
+    """Convert a loaded image to L, LA, RGB, RGBA or CMYK, eight-bit modes that can be resized."""
     mode = image.mode
     if mode.startswith(("I", "F")):
         return _grey(image)
@@ -25,11 +25,12 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Scale a picture of wider integers or floats to L, or LA if one of its values is transparent.
+    """Scale grey values of more than eight bits to mode L, or LA if one value means transparent.
 
-    Of 16 bits the upper eight are kept, as Pillow does with 16-bit colours. Floats are taken for
-    0..1, 0..255 or 0..65535, whatever holds them all, and integers for 0..65535; what exceeds that
-    is stretched from its least to its greatest value.
+    Of 16 bits the upper eight are kept, as Pillow does with 16-bit colours. Floats are read as
+    brightness of the range 0..1, 0..255 or 0..65535: the smallest that holds all values. 32-bit
+    integers are read as 0..65535. Values outside of these ranges are stretched linearly, from the
+    least to the greatest of the picture.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
@@ -57,7 +58,12 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return L, LA, RGB, RGBA or CMYK as RGB in the colours of sRGB, over white."""
+    """Convert L, LA, RGB, RGBA or CMYK to RGB in the sRGB colour space; transparency shows white.
+
+    Args:
+        image: A loaded image.
+        profile: The ICC profile of its colours; None means sRGB (or plain CMYK).
+    """
     alpha = image.getchannel("A") if image.mode.endswith("A") else None
     if alpha is not None:
         image = image.convert(image.mode.removesuffix("A"))
@@ -75,9 +81,9 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)  # the cameras of one library share few profiles, of up to some MB
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what turns `mode` under an ICC profile into sRGB; None if there is nothing to do.
+    """Build the conversion from `mode` with an ICC profile to sRGB; None if none is needed.
 
-    A profile that is broken, or meant for another mode, is ignored, as browsers do.
+    A profile that is broken, or made for another mode, is ignored, as browsers do.
     """
     try:
         transform = ImageCms.buildTransform(

@@ -33,10 +33,10 @@ from retrieval_pipeline.storage.remote import Remote
 # The bytes of an image file, or its path.
 Source = bytes | str | os.PathLike[str] | Remote
 
-# Memory that a decoder takes at most, bytes per pixel: JPEG 2000 has an int32 for each channel.
+# Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
 
-# What turns a picture upright, by its EXIF orientation.
+# The operation that turns a picture upright, by its EXIF orientation; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,7 +50,8 @@ LAID_DOWN = {5, 6, 7, 8}
 MIRRORED_X = {2, 3, 6, 7}
 MIRRORED_Y = {3, 4, 7, 8}
 
-# A box filter leaves more error than the JPEG decoder's scaling: it stops at this many times more.
+# Box-reduce only down to this many times the shrink limit: a box filter is less accurate than the
+# scaling of the JPEG decoder.
 BOX_MARGIN = 2
 THUMBNAIL_QUALITY = 80
 
@@ -148,13 +149,14 @@ def _download(file: Remote, limits: Limits) -> bytes:
 def _load(
     source: Source, limits: Limits, shrinkable: Callable[[int, int], Size] | None
 ) -> UprightImage:
-    """Open and decode once, for all that this module offers.
+    """Open, decode, convert to sRGB and turn upright: the steps that every caller needs.
 
     Args:
         source: The image file.
-        limits: Bounds.
-        shrinkable: From the (width, height) of the picture to those that it may be shrunk to. It
-            is asked before the orientation is known: swapping its arguments swaps its results.
+        limits: Bounds for the file.
+        shrinkable: Maps the (width, height) of the picture to the least size to which it may be
+            shrunk; None keeps every pixel. It is called before the orientation is known, so
+            swapped arguments must give swapped results.
     """
     data = source if isinstance(source, bytes) else read_bytes(source, limits)
     _check_bytes(len(data), limits)
@@ -192,7 +194,7 @@ def _load(
 
 
 def _upright(picture: UprightImage, orientation: object) -> UprightImage:
-    """Turn a picture that starts at the top left of its image as its EXIF orientation says."""
+    """Apply the EXIF orientation to a picture that starts at the top left of its image."""
     if orientation not in TURNS:
         return picture
     image = picture.image.transpose(TURNS[orientation])
@@ -209,14 +211,14 @@ def _upright(picture: UprightImage, orientation: object) -> UprightImage:
 
 
 def _orientation(image: Image.Image) -> object:
-    """Return the EXIF orientation of a loaded image; anything but 2 to 8 is upright."""
-    # JPEG XL keeps its pixels upright, whatever the EXIF says, but for a repacked JPEG.
+    """Return the EXIF orientation of a loaded image; any value but 2 to 8 means upright."""
+    # A JPEG XL stores its pixels upright, whatever its EXIF says, unless it is a repacked JPEG.
     if image.format == "JXL" and not getattr(image, "jpeg", False):
         return None
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    # The EXIF parser fails on damaged data in as many ways as the decoders (see typed_errors),
-    # and a picture is no worse for a broken EXIF.
+    # On damaged data the EXIF parser raises as many types as the decoders do (see typed_errors). A
+    # picture without a readable orientation is taken to be upright.
     except Exception:  # noqa: BLE001
         return None
 

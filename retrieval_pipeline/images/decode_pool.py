@@ -1,7 +1,7 @@
-"""Decode images in worker processes, which a hostile file may hang, exhaust or crash.
+"""Decode images in worker processes: a file that hangs, crashes or exhausts one harms no other.
 
 Not `multiprocessing`: it would import the main module (and torch) again in each worker, or fork a
-process with threads, and its pools do not survive a worker's death.
+process that has threads, and its pools do not survive the death of a worker.
 """
 
 import json
@@ -31,19 +31,20 @@ from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.storage.remote import Place
 
-# Jobs in flight or decoded and waiting for the consumer, for each worker: enough that none waits
-# for a slow picture before it. Some 150 to 350 kB each.
+# Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
+# while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
 LOOK_AHEAD = 16
 
-# Each worker takes some 50 MB, and this process some 0.15 ms for each image.
+# A worker takes some 50 MB; handing over an image costs this process some 0.15 ms.
 MOST_WORKERS = 64
 
-# A machine that needs longer to start Python, or to end a killed process, is in trouble.
+# Longest time to start a worker, and for a killed one to be gone: on a sound machine both take
+# less than a second.
 START_SECONDS = 60.0
 END_SECONDS = 5.0
 
-# The workers run the code of this package, wherever their parent has it from. -P keeps the working
-# directory, which may be somebody's pictures, off their path.
+# Workers import this package from the same directory as their parent. -P keeps the working
+# directory, which may hold anybody's files, off their import path.
 START = (
     "import sys; sys.path.insert(0, {!r}); import retrieval_pipeline; del sys.path[0]; "
     "from retrieval_pipeline.images.decode_worker import main; main()"
@@ -59,8 +60,8 @@ class Job:
     """One file to decode.
 
     Attributes:
-        path: In the file system's encoding, with surrogate escapes.
-        content_id: What its bytes must hash to, if that is known.
+        path: The file; bytes that are not UTF-8 are surrogate escapes.
+        content_id: Expected content id of its bytes; None accepts any content.
     """
 
     path: str | Place
@@ -69,17 +70,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Changed:
-    """The file does not hold the content that the job names: it was edited or removed since."""
+    """The file no longer has the content id of the job: it was edited or removed meanwhile."""
 
 
 Outcome = Decoded | ImageError | Changed
 
 
 def default_workers() -> int:
-    """Return how many workers suit this machine: one for each core.
+    """Return the number of workers for this machine: one a core, at most MOST_WORKERS.
 
-    An encoder on the same cores takes turns with them: whichever is ahead waits for the other, so
-    that the cores go where the work is. None of its threads waits for another one.
+    An encoder on the same processor shares the cores with them: queues between the two are
+    bounded, so that the faster side waits and leaves its cores to the slower one.
     """
     return min(available_cores(), MOST_WORKERS)
 
@@ -87,9 +88,8 @@ def default_workers() -> int:
 class DecodePool:
     """Worker processes that decode the images of many jobs; a context manager.
 
-    Each worker has one job at a time, so that a death or a hang has one file to blame. A worker
-    that was killed from outside (the out-of-memory killer, an administrator) gets a second chance
-    with the same file.
+    Each worker has one job at a time: if it dies or hangs, that file is the cause. If it was killed
+    from outside (out-of-memory killer, administrator), the file is tried once more.
     """
 
     def __init__(
@@ -119,25 +119,28 @@ class DecodePool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that run now: they start when they are needed."""
+        """Process ids of the workers that run now; workers are started when jobs need them."""
         with self._lock:
             return [worker.pid for worker in self._workers if not worker.ended]
 
     @property
     def work(self) -> Stage:
-        """What the workers have done so far."""
+        """Time that the workers have spent so far."""
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
     def submit(self, job: Job) -> Future[Outcome]:
-        """Decode one image, as soon as a worker is free; a WorkerError is the future's."""
+        """Decode one image as soon as a worker is free.
+
+        The future raises WorkerError if no worker can be started.
+        """
         return self._threads.submit(self._decode, job)
 
     def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Begin at once; yield each job with its outcome, in order.
+        """Start decoding at once; yield each job with its outcome, in the order of the jobs.
 
         Args:
-            jobs: Read only so far ahead of the consumer.
+            jobs: Read at most `look_ahead` jobs ahead of the consumer.
 
         Raises:
             WorkerError: Workers cannot be started.
@@ -164,7 +167,7 @@ class DecodePool:
         return outcomes()
 
     def close(self) -> None:
-        """Kill the workers, whatever they do; they hold nothing that could be lost."""
+        """Kill the workers, busy or not; they hold nothing that could be lost."""
         with self._lock:
             self._closed = True
         for worker in self._workers:
@@ -222,7 +225,7 @@ def _outcome(facts: Mapping[str, Any], pixels: bytearray) -> Outcome:
 
 
 class _Lost(Exception):  # noqa: N818
-    """A worker is gone, and its job without an answer."""
+    """A worker died before it answered its job."""
 
     def __init__(self, reason: Reason, detail: str, from_outside: bool = False) -> None:
         super().__init__(detail)
@@ -243,7 +246,7 @@ class _Worker:
                 bufsize=0,
                 # Numpy's threads would take memory and never run.
                 env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-                # Ctrl-C in a terminal is for the parent alone.
+                # Ctrl-C in a terminal must reach the parent only, which then ends the workers.
                 process_group=0,
             )
         except OSError as error:
@@ -262,11 +265,11 @@ class _Worker:
         return self._process.returncode is not None
 
     def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
-        """Hand over what holds for all jobs, and wait until the worker is ready.
+        """Send what holds for all jobs, and wait until the worker is ready.
 
         Raises:
-            WorkerError: It does not get ready by its own fault.
-            _Lost: It was killed.
+            WorkerError: The worker failed to start.
+            _Lost: The worker was killed from outside.
         """
         try:
             self._exchange((transform, limits), START_SECONDS)
@@ -278,10 +281,10 @@ class _Worker:
             ) from None
 
     def decode(self, job: Job, seconds: float) -> tuple[Outcome, float]:
-        """Have the worker do a job: return the outcome and the seconds of processor time.
+        """Decode one file; return the outcome and the processor time in seconds.
 
         Raises:
-            _Lost: It crashed, or hung and was killed.
+            _Lost: The worker crashed, or was killed because it exceeded the time limit.
         """
         facts, pixels = self._exchange((job.path, job.content_id), seconds)
         return _outcome(facts, pixels), facts["computing"]
@@ -290,11 +293,11 @@ class _Worker:
         self._process.kill()
 
     def end(self) -> None:
-        """Wait for the end of the process, and help a little."""
+        """Wait until the process has ended, and close its pipes."""
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            # Deaf even to SIGKILL while it waits for a disk that is gone: init will inherit it.
+            # Even SIGKILL waits while the process waits for a disk that is gone; init inherits it.
             self.kill()
         self._jobs.close()
         self._answers.close()
@@ -318,7 +321,7 @@ class _Worker:
         buffer = bytearray(count)
         rest = memoryview(buffer)
         while rest:
-            # What is there is read, however late: this process may have been suspended.
+            # Read what has arrived even after the deadline: this process may have been suspended.
             if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):
                 raise TimeoutError
             read = os.readv(self._answers.fileno(), [rest])

@@ -1,8 +1,9 @@
-"""A decode worker: a process that `decode.py` starts, feeds, and kills when a file is hostile.
+"""A decode worker: the process that `decode_pool.py` starts, feeds, and kills if it hangs.
 
-Jobs come in on stdin as pickles: (path, content id or None), after the (transform, limits) for all
-of them. Answers go out on stdout as frames: two lengths, a JSON object and the pixels. Those are
-no pickles, so that nothing which a picture makes of this process can run code in its parent.
+Jobs arrive on stdin as pickles: first (transform, limits), which hold for all jobs, then one
+(path, content id or None) for each file. Answers leave on stdout as frames: two lengths, a JSON
+object and the pixels. Answers are not pickles: a picture that takes over this process cannot run
+code in its parent.
 """
 
 import json
@@ -26,20 +27,19 @@ from retrieval_pipeline.storage.remote import Place, Remote
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
 
-# Seconds after the parent's time limit at which a worker ends itself, should nobody be left to
-# kill it.
+# A worker whose parent is gone ends itself this many seconds after the time limit of a job.
 ORPHAN_SECONDS = 5.0
 
 
 def main() -> None:
     """Answer jobs until stdin ends, which it does when the parent dies."""
     jobs, answers = _private_channels()
-    # An answer that nobody waits for ends the worker.
+    # If the parent is gone, writing the answer ends this process.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     transform, limits = pickle.load(jobs)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Allocations fail beyond this, which Pillow reports; the out-of-memory killer never wakes.
-    # The data limit, unlike that of the address space, leaves libraries and reservations out.
+    # Beyond this limit allocations fail, which Pillow reports, before the kernel's out-of-memory
+    # killer acts. Unlike RLIMIT_AS, RLIMIT_DATA does not count libraries and reserved addresses.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mb << 20, limits.memory_mb << 20))
     _send(answers, {"ready": True})
     while True:
@@ -78,16 +78,16 @@ def _exists(path: str | Place) -> bool:
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:
-    """Take the standard streams away from the C libraries, which print what they find odd.
+    """Return the streams for jobs and answers; the C libraries, which print warnings, lose them.
 
-    Python's own stderr stays: it tells of bugs.
+    Python's own stderr stays open for tracebacks, which tell of bugs.
     """
     jobs, answers, errors = (os.dup(stream) for stream in (0, 1, 2))
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     sys.stderr = os.fdopen(errors, "w")
-    logging.disable()  # Pillow logs of broken files
+    logging.disable()  # Pillow logs about broken files
     return os.fdopen(jobs, "rb"), os.fdopen(answers, "wb")
 
 

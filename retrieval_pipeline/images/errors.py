@@ -16,10 +16,10 @@ class Reason(StrEnum):
     not_an_image: empty, or in no picture format that is known here.
     truncated: a picture whose data end early or are damaged.
     too_large: more pixels, bytes or memory than the limits allow.
-    unsupported: maybe sound, but a format or variant that is not read here.
+    unsupported: a format, or a variant of one, that is not read here; the file may be sound.
     unreadable: the file system does not hand out its bytes.
     timed_out: decoding took longer than the limit.
-    crashed: decoding killed the worker process.
+    crashed: the worker process died while it decoded the file.
     """
 
     NOT_AN_IMAGE = "not_an_image"

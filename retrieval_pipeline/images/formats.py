@@ -1,4 +1,4 @@
-"""Which file formats are opened, and what is said of a file that none of them takes."""
+"""Which file formats are opened, and the typed reason why a file cannot be."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from retrieval_pipeline.images.errors import ImageError, Reason, out_of_memory, 
 # Tried in this order. Left out, though Pillow would open them:
 # - EPS, because Pillow runs Ghostscript on it; WMF, HDF5, GRIB, BUFR, MPEG: there is no decoder;
 # - FITS, SPIDER, McIDAS: measurements, whose numbers are no brightness;
-# - IM, IMT, IPTC have no signature, XBM and XPM are C sources: other files pass for them;
+# - IM, IMT, IPTC have no signature, XBM and XPM are C sources: other files are mistaken for them;
 # - BLP, FTEX, GBR, MSP, PIXAR, FLI, XV thumbnails: no photographs, but a history of hangs.
 # TGA has no signature either and comes last.
 FORMATS = (
@@ -23,7 +23,7 @@ FORMATS = (
     *("ICNS", "PSD", "PPM", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "DIB", "PCD", "TGA"),
 )
 
-# Formats of plugins that may be missing: signature and package.
+# Formats that need a Python package of their own: signature of their files, name of the package.
 PLUGINS = {
     "HEIF": (re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL), "pillow-heif"),
     "JXL": (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "pillow-jxl-plugin"),
@@ -35,7 +35,7 @@ TEXT = bytes(range(32, 127)) + b"\t\n\r"
 # TIFF compressions that libtiff may have been built without.
 OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
 
-# What Pillow says of files that are too large in some way, and of sound ones that it cannot decode.
+# Words in Pillow's messages about files that are too large, and about variants that it cannot read.
 TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
 UNSUPPORTED = re.compile(
     r"support|unimplemented|unknown (?!error|filter)|unable to determine|not available"
@@ -48,7 +48,7 @@ def open_image(data: bytes) -> Image.Image:
     """Open the bytes of an image file by their signature, without decoding pixels.
 
     Raises:
-        ImageError: No format that is known here takes them.
+        ImageError: They are in no format that is read here.
         Exception: Whatever Pillow raises on a damaged header; see `typed_errors`.
     """
     try:
@@ -57,7 +57,7 @@ def open_image(data: bytes) -> Image.Image:
         if isinstance(error, UnidentifiedImageError) or _is_text(data[:16]):
             raise _unidentified(data) from None
         raise
-    # What passes for a TGA, which has no signature, but describes no data, is something else.
+    # TGA has no signature: a file that was taken for one but describes no pixels is something else.
     if image.format == "TGA" and not image.tile:
         raise _unidentified(data)
     return image
@@ -65,9 +65,9 @@ def open_image(data: bytes) -> Image.Image:
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Register the decoders, each on one thread, and return the formats that may be opened.
+    """Register the decoders, one thread each, and return the names of the formats that are opened.
 
-    The parallelism is that of many images: threads would only cost memory.
+    Many images are decoded at a time, by many processes: more threads would only cost memory.
     """
     Image.init()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -99,7 +99,7 @@ def typed_errors(large: bool = False) -> Iterator[None]:
 
 
 def _diagnosis(error: Exception, large: bool = False) -> ImageError:
-    """Tell the reason of a failure from what Pillow raised on a file that it identified."""
+    """Return the typed error for what Pillow raised on a file whose format it knows."""
     if isinstance(error, UnidentifiedImageError):
         return ImageError(Reason.TRUNCATED, "the picture inside of it is damaged")
     detail = " ".join(str(error).split())[:200] or type(error).__name__
@@ -121,7 +121,7 @@ def _diagnosis(error: Exception, large: bool = False) -> ImageError:
 
 
 def _unidentified(data: bytes) -> ImageError:
-    """Tell why none of the formats took the file."""
+    """Return the typed error for a file that no decoder accepted."""
     for name, (signature, package) in PLUGINS.items():
         if signature.match(data) and name not in readable_formats():
             return ImageError(
@@ -145,12 +145,18 @@ def _unidentified(data: bytes) -> ImageError:
 
 
 def _is_text(prefix: bytes) -> bool:
-    """Tell a text that begins with the two letters that sign a BMP or PPM."""
+    """Tell whether a file is plain text, which may begin with the letters of a BMP or PPM."""
     return not prefix.translate(None, TEXT)
 
 
 def check_tiff_codec(image: Image.Image) -> None:
-    """Refuse a TIFF whose compression this libtiff lacks; it would only say "decoder error -2"."""
+    """Refuse a TIFF whose compression this build of libtiff lacks.
+
+    Decoding it would fail, too, but with no better message than "decoder error -2".
+
+    Raises:
+        ImageError: The compression is missing.
+    """
     compression = image.info.get("compression")
     if image.format == "TIFF" and compression in OPTIONAL_TIFF_CODECS:
         try:

@@ -11,15 +11,16 @@ Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
-# Names the rules of this module that decide pixels (colours, alpha, orientation, shrinking). A
-# change of them takes a new name, which makes another vector space of the embeddings.
+# Version of the rules that turn a file into pixels (colours, alpha, orientation, shrinking), a part
+# of every fingerprint: a new version is a new vector space, for which everything is embedded anew.
 PIXEL_RULES = "srgb1"
 
-# A thumbnail's source may be shrunk cheaply to this many times its size: the loss is not seen.
+# Before the exact resize, a picture may be shrunk by faster methods to this many times the size of
+# its thumbnail: the difference is not visible.
 THUMBNAIL_SHRINK = 2
 
-# A picture that would be resized to more pixels than this, because it is very long, is only
-# resized where the crop keeps it. Pillow's box is float32, so this is exact within one level.
+# A very long picture that would have more pixels than this after the resize is cropped first.
+# Pillow's crop box is float32, so the pixels differ by at most one level.
 RESIZED_PIXELS = 4_000_000
 
 
@@ -46,7 +47,7 @@ class ImageTransform:
 
     @property
     def fingerprint(self) -> str:
-        """Readable and complete: two transforms with one fingerprint give the same pixels."""
+        """Text that names every setting: transforms with equal fingerprints give equal pixels."""
         resize = self.resize if isinstance(self.resize, int) else "{}x{}".format(*self.resize)
         crop = "{}x{}".format(*self.crop) if self.crop else "none"
         mean, std = (",".join(str(float(v)) for v in values) for values in (self.mean, self.std))
@@ -63,19 +64,19 @@ class Fit:
     size: int
 
     def of(self, width: int, height: int, times: int = 1) -> Size:
-        """Return the (width, height) of a picture within `times` the size."""
+        """Return the (width, height) of a picture after it is fitted into `times` the size."""
         scale = min(times * self.size / max(width, height), 1.0)
         return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image as the encoder, or whoever shows it, wants it.
+    """One image after a transform or fit, ready to be encoded or shown.
 
     Attributes:
         pixels: uint8 (height, width, 3), RGB, after the transform.
-        width: Of the file's own picture, upright, in pixels.
-        height: Likewise.
+        width: Width of the upright picture in the file, in pixels, before the transform.
+        height: Height of the upright picture in the file, in pixels, before the transform.
         format: Pillow's name of the file format ("JPEG", "PNG").
     """
 
@@ -91,9 +92,10 @@ class UprightImage:
 
     Attributes:
         image: The pixels.
-        box: Where the picture lies in `image`; its last row or column may cover but a part.
-        width: Of the picture in full size, upright, in pixels.
-        height: Likewise.
+        box: Where the picture lies in `image`: left, upper, right, lower. Shrinking rounds sizes
+            up, so that the last column or row may belong to the picture only in part.
+        width: Width of the upright picture in full size, in pixels.
+        height: Height of the upright picture in full size, in pixels.
         format: Pillow's name of the file format.
     """
 
@@ -105,17 +107,22 @@ class UprightImage:
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
-    """Apply `transform` to an upright RGB image, exactly: uint8 (height, width, 3).
+    """Apply `transform` to an upright RGB image without shrinking first: uint8 (height, width, 3).
 
-    These are the pixels of transformers' image processors on Pillow (CLIP, SigLIP) before they
-    rescale and normalise.
+    The pixels equal those of transformers' image processors with the Pillow backend (CLIP, SigLIP)
+    before they rescale and normalise.
     """
     whole = UprightImage(image, (0, 0, *image.size), *image.size, format="")
     return transformed(whole, transform)
 
 
 def shrink_limit(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
-    """Return to which (width, height) a picture may be shrunk before `transform`; None: not."""
+    """Return the least size to which a picture may be shrunk before the exact resize.
+
+    Returns:
+        A function from the picture's (width, height) to the least (width, height) allowed; None if
+        the picture must not be shrunk.
+    """
     if isinstance(transform, Fit):
         return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
     times = transform.shrink_on_load
@@ -147,7 +154,10 @@ def fitted(picture: UprightImage, fit: Fit) -> Image.Image:
 
 
 def transformed(picture: UprightImage, transform: ImageTransform) -> Pixels:
-    """Resize and crop; the sizes follow from the full picture, not from the shrunk one."""
+    """Resize and crop: uint8 (height, width, 3).
+
+    Sizes are computed from the picture in full size, even if `picture.image` was shrunk.
+    """
     resample = Image.Resampling[transform.resample.upper()]
     width, height = _resized(picture.width, picture.height, transform.resize)
     box = picture.box
@@ -168,5 +178,5 @@ def transformed(picture: UprightImage, transform: ImageTransform) -> Pixels:
         left, top = left - x, top - y
         width, height = kept_width, kept_height
     resized = picture.image.resize((width, height), resample, box)
-    # Beyond its edges, Pillow crops zeros, as transformers does.
+    # Where the crop is larger than the picture, Pillow fills with zeros, as transformers does.
     return np.array(resized.crop((left, top, left + crop_width, top + crop_height)))

@@ -1,4 +1,5 @@
-"""The vector index: items, nearest neighbours, Annoy's trees, quantisation, tuning, builds.
+"""The vector index: items, builds, and the structures that make nearest neighbours fast to find.
 
-It knows neither texts nor pictures; what a query means is decided in `search`.
+It works on vectors and content ids alone. What a query means and how relevant a hit is belongs to
+`search`; how images become vectors belongs to `encoders` and `ingest`.
 """

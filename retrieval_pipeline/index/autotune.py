@@ -1,7 +1,8 @@
-"""Choose how a build is searched, by measuring: what does each way find, and how fast?
+"""Autotune: choose a build's plan by measuring how much each plan finds, and how fast.
 
-Two kinds of queries, since trees that are good at one can be bad at the other: pictures lie among
-the items, texts apart from all of them (the modality gap; Liang et al., 2022, arXiv:2203.02053).
+Two kinds of queries are tried, since trees that are good at one can be bad at the other: pictures
+lie among the items, texts lie apart from all of them (the modality gap; Liang et al., 2022,
+arXiv:2203.02053).
 """
 
 import time
@@ -12,37 +13,48 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.concurrency import one_blas_thread
-from retrieval_pipeline.index.knn import SCAN, Nearest, Plan, largest, rows_of
+from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex, largest, rows_of
 from retrieval_pipeline.vectors import Numbers, Vectors, normalise
 
-# Up to here a scan takes some tenths of a millisecond: nothing can be gained.
-SMALL = 2_000
-# Queries of a kind: 2,000 true neighbours, a recall of 0.99 is known to within 0.003.
-QUERIES = 200
-NEIGHBOURS = 10
-# How far a recall that is measured with QUERIES others may lie below the target that the
-# calibration reached: three standard errors at a recall of 0.9, more above it.
-MARGIN = 0.03
-# A scan is timed on fewer: it always takes the same.
+# Up to this many items only an exact scan is considered: it takes some tenths of a millisecond.
+SCAN_ONLY_ITEMS = 2_000
+# Queries of each kind. With 2,000 true neighbours a recall of 0.99 is known to within 0.003.
+QUERIES_PER_KIND = 200
+# Recall is measured at 10: how many of a query's 10 nearest items are found.
+TRUE_NEIGHBOURS = 10
+# How far a recall that is measured with QUERIES_PER_KIND other queries may lie below the target
+# that the calibration reached: three standard errors at a recall of 0.9, more above it.
+RECALL_TOLERANCE = 0.03
+# An exact scan is timed on fewer queries, since it takes the same time for each.
 SCAN_QUERIES = 10
-# At least what is judged together (relevance.BLOCK), and some to spare for pictures left out.
-CANDIDATES = (1_000, 3_000, 10_000)
+# How many candidates to try. The least is above the number of hits whose relevance is judged
+# together (search.relevance.JUDGED_TOGETHER), with some to spare for pictures that are left out.
+CANDIDATE_COUNTS = (1_000, 3_000, 10_000)
+# The search_k of the trees that is tried first.
 FIRST_SEARCH_K = 1_000
-# More than there are in any build.
-MOST_TREES = 100
-# Share of what may be missed that trees and codes have to leave: a plan that is taken since it just
+# More trees than any build has.
+MAX_TREES = 100
+# Safety margin: trees and codes may use only half of the permitted recall loss. A plan that just
 # reached the target with some queries would fall below it with others, and with more items.
-HEADROOM = 0.5
-# What trees or codes must gain to be preferred to a scan, which misses less and depends less on the
-# builds before.
-WORTHWHILE = 1.3
-SEED = 4
+SAFETY_MARGIN = 0.5
+# How many times faster than a scan trees or codes must be. A scan misses less, and it depends less
+# on earlier builds.
+MIN_SPEEDUP = 1.3
+QUERY_SEED = 4
+# Rows that are multiplied at a time: the scores of a whole matrix would take 100 MB.
+PRODUCT_ROWS = 8_192
 
 
-class Measured(BaseModel):
+class Measurement(BaseModel):
     """What one plan found, and how long a query took.
 
-    `p50_ms` is a median of processor time: what else the machine does should not decide.
+    Attributes:
+        plan: How the queries were run.
+        recall_image: Mean share of the true ten nearest items among the candidates, for queries
+            like pictures.
+        recall_text: The same for texts; None if no texts were tried.
+        p50_ms: Median processor time of a query in milliseconds. It is not wall-clock time, so that
+            other work on the machine does not decide which plan is chosen.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,20 +66,24 @@ class Measured(BaseModel):
 
     @property
     def recall(self) -> float:
-        """Share of the true ten nearest that were found, for the kind of query that fares worse."""
+        """The recall at 10 for the kind of query that fares worse."""
         return min(self.recall_image, 1.0 if self.recall_text is None else self.recall_text)
 
 
 class Calibration(BaseModel):
-    """How a build is searched and what that was chosen from.
+    """The plan that a build is searched by, and the measurements that it was chosen from.
 
     Attributes:
-        target: The recall that was asked for.
-        plan: The fastest that reached it, of this build or of one that it takes over from.
-        recall_at_10: Of the plan, for the kind of query that fares worse.
-        image_queries: How many queries like pictures were tried; 0 where only a scan makes sense.
-        text_queries: How many texts.
-        measured: Everything that was tried; of what was taken over, the plan alone is new.
+        target: The recall at 10 that was asked for.
+        plan: The fastest plan that reached the target, in this build or in the earlier one whose
+            structures it reuses.
+        recall_at_10: What the plan finds of the true ten nearest items, for the kind of query that
+            fares worse.
+        image_queries: How many queries like pictures were tried; 0 if nothing was measured because
+            the build is small.
+        text_queries: How many texts were tried.
+        measured: All measurements. If the structures are reused, only that of the plan was made
+            with this build; the others are those of the earlier build.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,17 +93,17 @@ class Calibration(BaseModel):
     recall_at_10: float
     image_queries: int = 0
     text_queries: int = 0
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Queries with the score that an item must reach to be among their true nearest.
+class SampleQueries:
+    """Queries, and the score that makes an item one of a query's true nearest.
 
     Attributes:
         vectors: Queries like pictures, then texts: float32 (n, dim).
-        images: How many of them are like pictures.
-        least: Score of the last of the NEIGHBOURS true nearest, float32 (n,).
+        images: How many of the queries are like pictures.
+        least: Score of the last of the TRUE_NEIGHBOURS items nearest to each query, float32 (n,).
     """
 
     vectors: Vectors
@@ -95,27 +111,28 @@ class Trial:
     least: Vectors
 
 
-def prepare_trial(
+def make_sample_queries(
     matrices: Sequence[Vectors],
     texts: Vectors | None,
-    seed: int = SEED,
+    seed: int = QUERY_SEED,
     among: Numbers | None = None,
-) -> Trial:
-    """Make queries and find by a scan what is true of them.
+) -> SampleQueries:
+    """Make queries, and find the scores of their true nearest items by an exact scan.
 
     Args:
-        matrices: The vectors of all items.
-        texts: Some of these (n, dim) are queries too.
-        seed: Of what is left to chance.
-        among: The items that the queries like pictures are like; default: all.
+        matrices: The vectors of all items, float32 (n, dim) each.
+        texts: Vectors of texts, float32 (n, dim), some of which become queries; None for no texts.
+        seed: Of the random choice; another seed gives other queries.
+        among: Numbers of the items that the queries like pictures resemble; None for all.
     """
     rng = np.random.default_rng(seed)
     images = _like_pictures(matrices, rng, among)
     vectors = images
     if texts is not None:
-        chosen = rng.choice(len(texts), min(QUERIES, len(texts)), replace=False)
+        chosen = rng.choice(len(texts), min(QUERIES_PER_KIND, len(texts)), replace=False)
         vectors = np.concatenate([images, texts[chosen]])
-    return Trial(vectors, len(images), _best_scores(matrices, vectors)[:, NEIGHBOURS - 1])
+    least = _best_scores(matrices, vectors)[:, TRUE_NEIGHBOURS - 1]
+    return SampleQueries(vectors, len(images), least)
 
 
 def _like_pictures(
@@ -123,13 +140,17 @@ def _like_pictures(
 ) -> Vectors:
     """Return vectors that could be further pictures of the collection, and are not.
 
-    An item itself would be too easy: it leads each tree to its own leaf. So each query is an item
-    moved, in the direction in which two random items differ, as far as its nearest neighbour is.
+    An item itself would be too easy a query: it leads each tree to its own leaf. So each query is
+    an item that is moved as far as its nearest neighbour is, in the direction in which two random
+    items differ.
     """
     count = sum(map(len, matrices))
     models = np.arange(count) if among is None else among
     start, one, other = (
-        rows_of(matrices, rng.choice(numbers, QUERIES, replace=len(numbers) < QUERIES))
+        rows_of(
+            matrices,
+            rng.choice(numbers, QUERIES_PER_KIND, replace=len(numbers) < QUERIES_PER_KIND),
+        )
         for numbers in (models, np.arange(count), np.arange(count))
     )
     cosine = np.clip(_best_scores(matrices, start)[:, 1:2], 0, 1)
@@ -141,14 +162,13 @@ def _like_pictures(
 
 
 def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
-    """Return the scores of each vector's NEIGHBOURS + 1 nearest items, best first."""
-    wanted = NEIGHBOURS + 1
+    """Return the scores of each vector's TRUE_NEIGHBOURS + 1 nearest items, best first."""
+    wanted = TRUE_NEIGHBOURS + 1
     best = np.full((len(vectors), wanted), -np.inf, np.float32)
     for matrix in matrices:
-        # A part at a time: the scores of a whole matrix would take 100 MB.
-        for part in np.array_split(matrix, -(-len(matrix) // 8_192)):
+        for part in np.array_split(matrix, -(-len(matrix) // PRODUCT_ROWS)):
             scores = vectors @ part.T
-            # Later parts have nothing to add for most queries.
+            # Most queries find nothing better in the later parts.
             better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))
             both = np.concatenate([best[better], scores[better]], axis=1)
             best[better] = np.partition(both, both.shape[1] - wanted, axis=1)[:, -wanted:]
@@ -156,130 +176,176 @@ def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
 
 
 @one_blas_thread()
-def measure(nearest: Nearest, trial: Trial, plan: Plan) -> Measured:
-    """Run the trial's queries by `plan`, which proposes candidates."""
+def measure(index: VectorIndex, queries: SampleQueries, plan: Plan) -> Measurement:
+    """Run the queries by `plan`, and compare its candidates with the true nearest items.
+
+    Raises:
+        ValueError: The plan needs a structure that the index lacks or has not loaded.
+    """
+    if plan.kind == "scan":
+        return _time_scan(index, queries)
     recalls, seconds = [], []
-    for vector, least in zip(trial.vectors, trial.least, strict=True):
+    for vector, least in zip(queries.vectors, queries.least, strict=True):
         started = time.thread_time()
-        scores = nearest.scores_of(vector, nearest.candidates(vector, plan))
+        scores = index.scores_of(vector, index.candidates(vector, plan))
         seconds.append(time.thread_time() - started)
-        # Rounding differs with the shape of a product.
-        recalls.append(min(int((scores >= least - 1e-6).sum()), NEIGHBOURS) / NEIGHBOURS)
-    texts = recalls[trial.images :]
-    return Measured(
+        # The same score is rounded differently in products of different shapes.
+        found = int((scores >= least - 1e-6).sum())
+        recalls.append(min(found, TRUE_NEIGHBOURS) / TRUE_NEIGHBOURS)
+    texts = recalls[queries.images :]
+    return Measurement(
         plan=plan,
-        recall_image=_rounded(np.mean(recalls[: trial.images])),
+        recall_image=_rounded(np.mean(recalls[: queries.images])),
         recall_text=_rounded(np.mean(texts)) if texts else None,
         p50_ms=_rounded(1000 * np.median(seconds)),
     )
 
 
-def measure_projected(nearest: Nearest, trial: Trial, target: float) -> list[Measured]:
-    """Scan the projection with more and more candidates until the recall has its headroom."""
-    measured: list[Measured] = []
-    for candidates in CANDIDATES:
-        measured.append(measure(nearest, trial, Plan(kind="projected", candidates=candidates)))
-        if measured[-1].recall >= with_headroom(target):
+def _time_scan(index: VectorIndex, queries: SampleQueries) -> Measurement:
+    """Measure the exact scan, whose recall is 1 by definition."""
+    seconds = []
+    for vector in queries.vectors[:SCAN_QUERIES]:
+        started = time.thread_time()
+        largest(index.scan(vector), TRUE_NEIGHBOURS)
+        seconds.append(time.thread_time() - started)
+    return Measurement(
+        plan=SCAN,
+        recall_image=1.0,
+        recall_text=1.0 if queries.images < len(queries.vectors) else None,
+        p50_ms=_rounded(1000 * np.median(seconds)),
+    )
+
+
+def with_safety_margin(target: float) -> float:
+    """Return the recall that an approximate plan has to reach when it is measured."""
+    return target + SAFETY_MARGIN * (1 - target)
+
+
+def measure_reduced_scans(
+    index: VectorIndex, queries: SampleQueries, target: float
+) -> list[Measurement]:
+    """Scan the reduced vectors for more and more candidates until the safety margin is kept.
+
+    Returns:
+        One measurement for each number of candidates that was tried, ascending.
+    """
+    measured: list[Measurement] = []
+    for candidates in CANDIDATE_COUNTS:
+        measured.append(measure(index, queries, Plan(kind="projected", candidates=candidates)))
+        if measured[-1].recall >= with_safety_margin(target):
             break
     return measured
 
 
-def with_headroom(target: float) -> float:
-    """Return the recall that a plan which is tried for its speed has to reach."""
-    return target + HEADROOM * (1 - target)
+def tune_search_k(
+    index: VectorIndex, queries: SampleQueries, plan: Plan, least_recall: float, limit_ms: float
+) -> list[Measurement]:
+    """Double the plan's search_k until it finds `least_recall` or takes longer than `limit_ms`.
 
+    If the recall is reached by doubling, a search_k half-way back (on a logarithmic scale) is tried
+    too. Doubling also ends where a larger search_k has nothing more to look at: each tree holds
+    each item once.
 
-def measure_deeper(
-    nearest: Nearest, trial: Trial, aim: float, plan: Plan, limit_ms: float
-) -> list[Measured]:
-    """Double the plan's search_k until the recall is `aim` or it takes longer than `limit_ms`.
-
-    Or until there is nothing more to look at: each of the trees holds each item once. Where the
-    recall was reached, a value half-way is tried too.
+    Returns:
+        All measurements, in the order in which they were made.
     """
-    everything = MOST_TREES * sum(map(len, nearest.matrices))
-    measured = [measure(nearest, trial, plan)]
+    everything = MAX_TREES * sum(map(len, index.matrices))
+    measured = [measure(index, queries, plan)]
     while (
-        measured[-1].recall < aim
+        measured[-1].recall < least_recall
         and measured[-1].p50_ms <= limit_ms
         and measured[-1].plan.search_k < everything
     ):
-        measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 2)))
-    if measured[-1].recall >= aim and len(measured) > 1:
-        measured.append(measure(nearest, trial, _deeper(measured[-1].plan, 0.5**0.5)))
+        measured.append(measure(index, queries, _scale_search_k(measured[-1].plan, 2)))
+    if measured[-1].recall >= least_recall and len(measured) > 1:
+        measured.append(measure(index, queries, _scale_search_k(measured[-1].plan, 0.5**0.5)))
     return measured
 
 
-def _deeper(plan: Plan, factor: float) -> Plan:
+def _scale_search_k(plan: Plan, factor: float) -> Plan:
     return plan.model_copy(update={"search_k": round(factor * plan.search_k)})
 
 
 def choose_plan(
-    nearest: Nearest, trial: Trial, target: float, projected: Sequence[Measured]
+    index: VectorIndex,
+    queries: SampleQueries,
+    target: float,
+    reduced_scans: Sequence[Measurement],
 ) -> Calibration:
-    """Measure the scan, the trees and the codes too, and take the fastest that reaches the target.
+    """Measure the exact scan, the trees and the codes, and choose the fastest that finds enough.
 
-    A scan of the full vectors misses nothing, so there always is one.
+    Scans have to reach `target`. Trees and codes have to keep the safety margin and be MIN_SPEEDUP
+    times as fast as the fastest scan. An exact scan always qualifies.
+
+    Args:
+        index: With trees, and with codes if the build has them: they are loaded here.
+        queries: What to measure with.
+        target: The recall at 10 that was asked for.
+        reduced_scans: What `measure_reduced_scans` returned; empty without reduced vectors.
+
+    Raises:
+        BuildError: The codes cannot be read.
     """
-    exact = [_measure_scan(nearest, trial)]
-    exact += [each for each in projected if each.recall >= target]
-    best = min(exact, key=lambda each: each.p50_ms)
-    candidates = projected[-1].plan.candidates if projected else CANDIDATES[0]
-    limit = best.p50_ms / WORTHWHILE
-    aim = with_headroom(target)
-    deeper = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
-    # Codes find what a scan of the components finds, at most.
-    if nearest.codes is not None and projected and projected[-1].recall >= aim:
-        deeper += [Plan(kind="codes", candidates=candidates, search_k=2 * candidates)]
-        nearest.load_for(deeper[-1])
-    tried = [each for plan in deeper for each in measure_deeper(nearest, trial, aim, plan, limit)]
-    good = [each for each in tried if each.recall >= aim and each.p50_ms <= limit]
-    best = min([*good, best], key=lambda each: each.p50_ms)
+    exact_scan = measure(index, queries, SCAN)
+    enough = [exact_scan, *(each for each in reduced_scans if each.recall >= target)]
+    fastest_scan = min(enough, key=lambda each: each.p50_ms)
+    limit_ms = fastest_scan.p50_ms / MIN_SPEEDUP
+    least_recall = with_safety_margin(target)
+    candidates = reduced_scans[-1].plan.candidates if reduced_scans else CANDIDATE_COUNTS[0]
+    starts = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
+    # Codes find at most what a scan of the reduced vectors finds.
+    if index.codes_file is not None and reduced_scans and reduced_scans[-1].recall >= least_recall:
+        starts.append(Plan(kind="codes", candidates=candidates, search_k=2 * candidates))
+        index.load_codes_for(starts[-1])
+    approximate = [
+        each
+        for plan in starts
+        for each in tune_search_k(index, queries, plan, least_recall, limit_ms)
+    ]
+    good = [each for each in approximate if each.recall >= least_recall and each.p50_ms <= limit_ms]
+    chosen = min([*good, fastest_scan], key=lambda each: each.p50_ms)
     return Calibration(
         target=target,
-        plan=best.plan,
-        recall_at_10=best.recall,
-        image_queries=trial.images,
-        text_queries=len(trial.vectors) - trial.images,
-        measured=(exact[0], *projected, *tried),
+        plan=chosen.plan,
+        recall_at_10=chosen.recall,
+        image_queries=queries.images,
+        text_queries=len(queries.vectors) - queries.images,
+        measured=(exact_scan, *reduced_scans, *approximate),
     )
 
 
-def measure_again(
-    nearest: Nearest, texts: Vectors | None, former: Calibration, newcomers: Numbers
+def remeasure(
+    index: VectorIndex, texts: Vectors | None, previous: Calibration, new_items: Numbers
 ) -> Calibration | None:
-    """Keep the plan of another build's calibration, with the recall that it has by now.
+    """Measure the plan of an earlier build with this build, which reuses its structures.
 
-    None if that is less than the target, or if what is like the newcomers, items that the other
-    build did not have, is found less often: they may be of a kind that its plan does not suit.
+    Args:
+        index: The vectors and structures of this build.
+        texts: Vectors of the vocabulary, float32 (n, dim), or None.
+        previous: The calibration of the earlier build.
+        new_items: Numbers of the items that the trees of the earlier build did not index.
+
+    Returns:
+        The calibration with the plan's present recall. None if that is below the target, or if
+        queries like the new items find clearly less: these may be of a kind that neither the trees
+        nor the reduced vectors of the earlier build suit.
+
+    Raises:
+        BuildError: The codes cannot be read.
     """
-    if former.plan.kind == "scan":
-        return former
-    nearest.load_for(former.plan)
-    now = measure(nearest, prepare_trial(nearest.matrices, texts), former.plan)
-    if now.recall < former.target:
+    if previous.plan.kind == "scan":
+        return previous
+    index.load_codes_for(previous.plan)
+    queries = make_sample_queries(index.matrices, texts)
+    now = measure(index, queries, previous.plan)
+    if now.recall < previous.target:
         return None
-    if len(newcomers):
-        trial = prepare_trial(nearest.matrices, None, among=newcomers)
-        if measure(nearest, trial, former.plan).recall < former.target - MARGIN:
+    if len(new_items):
+        queries = make_sample_queries(index.matrices, None, among=new_items)
+        if measure(index, queries, previous.plan).recall < previous.target - RECALL_TOLERANCE:
             return None
-    measured = tuple(now if each.plan == now.plan else each for each in former.measured)
-    return former.model_copy(update={"recall_at_10": now.recall, "measured": measured})
-
-
-@one_blas_thread()
-def _measure_scan(nearest: Nearest, trial: Trial) -> Measured:
-    seconds = []
-    for vector in trial.vectors[:SCAN_QUERIES]:
-        started = time.thread_time()
-        largest(nearest.scan(vector), NEIGHBOURS)
-        seconds.append(time.thread_time() - started)
-    return Measured(
-        plan=SCAN,
-        recall_image=1.0,
-        recall_text=1.0 if trial.images < len(trial.vectors) else None,
-        p50_ms=_rounded(1000 * np.median(seconds)),
-    )
+    measured = tuple(now if each.plan == now.plan else each for each in previous.measured)
+    return previous.model_copy(update={"recall_at_10": now.recall, "measured": measured})
 
 
 def _rounded(value: np.floating) -> float:

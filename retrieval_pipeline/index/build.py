@@ -1,9 +1,10 @@
-"""One build of the index: what it consists of, checking it, opening it, asking it."""
+"""One build of the index: its build.json, checking its files, opening it, searching it."""
 
 import contextlib
 import fcntl
 import functools
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -16,23 +17,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.index.ann import (
-    ANNOY,
-    METRIC,
-    PLACES,
-    Former,
-    Structures,
-    TreeFacts,
-    map_nearest,
-    not_as_said,
-)
+from retrieval_pipeline.index.ann import METRIC, TreeFacts
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.items import (
-    as_matrix,
-    items_schema,
-)
-from retrieval_pipeline.index.knn import Nearest, Plan, spread
+from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
+from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
+from retrieval_pipeline.index.records import ItemRecord, read_records
 from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Background
+from retrieval_pipeline.index.search_structures import (
+    ITEM_NUMBERS_FILE,
+    TREES_FILE,
+    PreviousBuild,
+    SearchStructures,
+    build_json_mismatch,
+    open_vector_index,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
@@ -40,15 +39,17 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.sync import CHECKED
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 
-FORMAT = 4
+# Raised when files of a build change their meaning: builds of another format are not opened.
+BUILD_FORMAT = 4
 
-ITEMS = "items.arrow"
-VOCABULARY = "vocabulary.npy"
-INFO = "build.json"
+# Names of the files in a build's directory; `search_structures` names the others.
+ITEMS_FILE = "items.arrow"
+VOCABULARY_FILE = "vocabulary.npy"
+INFO_FILE = "build.json"
 
 
 class FileFacts(BaseModel):
-    """What a file of a build must be."""
+    """What a file of a build must be: its size in bytes and its BLAKE3, as a content id."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +58,13 @@ class FileFacts(BaseModel):
 
 
 class Check(BaseModel):
-    """Something that was looked at before a build was published, and what was found."""
+    """A check that a build went through before it was published.
+
+    Attributes:
+        name: Of the check, in snake_case.
+        passed: Whether the build may be published as far as this check goes.
+        found: What was found, as part of a sentence.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,7 +74,26 @@ class Check(BaseModel):
 
 
 class BuildInfo(BaseModel):
-    """The contents of build.json."""
+    """The contents of build.json.
+
+    Attributes:
+        format: BUILD_FORMAT of the program that wrote it.
+        created_at: When the build was begun, in UTC.
+        inputs: Hash of the items and of every setting that the build was made with.
+        model: With `revision`, `dim` and `preprocessing`, the vector space (see VectorSpace).
+        metric: Annoy's name of the similarity.
+        trees: What each Annoy file holds, by file name.
+        tree_components: Number of components of the vectors in the trees.
+        items: How many images there are, copies counted once.
+        locations: How many files hold them.
+        sources: How many of these files each source has.
+        calibration: How the build is searched, and what that finds.
+        background: How unrelated texts and pictures score.
+        vocabulary: Hash of the words whose vectors the build has; None if it has none.
+        build_seconds: How long writing it took, without the checks.
+        files: What each other file of the build must be, by file name.
+        checks: The checks that it passed before it was published.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,63 +119,72 @@ class BuildInfo(BaseModel):
 
     @property
     def space(self) -> VectorSpace:
-        """The vector space of the build: queries must be encoded in it."""
+        """The vector space of the build; queries must be encoded in the same one."""
         return VectorSpace(self.model, self.revision, self.dim, self.preprocessing)
 
     @property
     def recall_at_10(self) -> float:
-        """Share of the true ten nearest items that a query finds, as measured when it was built."""
+        """Share of a query's true ten nearest items that are found, measured at the build."""
         return self.calibration.recall_at_10
 
 
 class OtherVersionError(BuildError):
-    """A build that another version of this program wrote; it may be whole."""
+    """A build was written by another version of this program; its files may be sound."""
 
 
 def vocabulary_digest() -> str:
-    """Return the hash of the vocabulary: a build with another one has other vectors of words."""
+    """Return the hash of the present vocabulary, to compare with that of a build."""
     return blake3("\n".join(words()).encode()).hexdigest(length=16)
 
 
 def write_info(directory: Path, info: BuildInfo) -> None:
-    """Write build.json into the directory of a build that is not published yet."""
-    (directory / INFO).write_text(info.model_dump_json(indent=2), encoding="utf-8")
+    """Write build.json into the directory of a build that is not yet published."""
+    (directory / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
 
 
 def read_info(build: Path) -> BuildInfo:
-    """Read build.json.
+    """Read the build.json of a build's directory.
 
     Raises:
-        BuildError: It is missing, damaged or of another version.
+        BuildError: The file is missing or damaged.
+        OtherVersionError: Another version of this program wrote it.
     """
     try:
-        data = (build / INFO).read_bytes()
+        data = (build / INFO_FILE).read_bytes()
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     try:
         found = from_json(data)
-        if (found.get("format"), found.get("metric")) != (FORMAT, METRIC):
+        if (found.get("format"), found.get("metric")) != (BUILD_FORMAT, METRIC):
             raise OtherVersionError(f"{build}: made by another version: run `retrieval index`")
         return BuildInfo.model_validate(found)
     except (ValueError, AttributeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
-        raise BuildError(f"{build / INFO}: damaged ({what}): run `retrieval index`") from None
+        raise BuildError(f"{build / INFO_FILE}: damaged ({what}): run `retrieval index`") from None
 
 
-def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
-    """Compare every file with build.json; one that was hashed before and is the same file passes.
+def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> bool:
+    """Compare the size and hash of every file with build.json.
+
+    A file that was hashed earlier, and is still the same by size, modification time and inode, is
+    not hashed again unless `rehash`.
+
+    Returns:
+        Whether all files were hashed earlier; `remember_hashed` notes that for the next time.
 
     Raises:
-        BuildError: A file is missing or is not what it must be.
+        BuildError: A file is missing, or is not what build.json says.
     """
-    known = {} if rehash else _read_stamp(build)
-    if missing := {ITEMS, ANNOY, PLACES, *info.trees} - set(info.files):
-        raise BuildError(f"{build / INFO}: does not name {min(missing)}: run `retrieval index`")
+    known = {} if rehash else _read_hashed(build)
+    if missing := {ITEMS_FILE, TREES_FILE, ITEM_NUMBERS_FILE, *info.trees} - set(info.files):
+        raise BuildError(
+            f"{build / INFO_FILE}: does not name {min(missing)}: run `retrieval index`"
+        )
     for name, facts in info.files.items():
         file = build / name
         try:
             whole = file.stat().st_size == facts.size and (
-                known.get(name) == file_identity(file, facts)
+                known.get(name) == _identity(file, facts)
                 or content_id_of_file(file) == facts.blake3
             )
         except OSError as error:
@@ -158,43 +193,43 @@ def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
             raise BuildError(
                 f"{file}: not as build.json says, so not loaded: run `retrieval index`"
             )
-    stamp = {name: file_identity(build / name, facts) for name, facts in info.files.items()}
-    if stamp != known:
-        # Without it the next reader hashes again; a store on a read-only disk can do no better.
-        with contextlib.suppress(StoreError):
-            write_stamp(build, stamp)
+    return known == _identities(build, info)
 
 
-def file_identity(file: Path, facts: FileFacts) -> list[int | str]:
-    """Return what tells that a file is still the one that had this hash."""
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, facts.blake3]
-
-
-def _read_stamp(build: Path) -> dict[str, object]:
-    """Return the identities of the files that were hashed before; {} if that is not known."""
-    try:
-        stamp = from_json((build / CHECKED).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
-
-
-def write_stamp(build: Path, stamp: dict[str, list[int | str]]) -> None:
-    """Note which files of a build were hashed, so that they are not hashed again unchanged.
+def remember_hashed(build: Path, info: BuildInfo) -> None:
+    """Note that the build's files, as they are now, have the hashes of `info`.
 
     Raises:
         StoreError: The file system refused.
     """
     with replacing(build / CHECKED) as temporary:
-        temporary.write_text(json.dumps(stamp), encoding="utf-8")
+        temporary.write_text(json.dumps(_identities(build, info)), encoding="utf-8")
+
+
+def _identities(build: Path, info: BuildInfo) -> dict[str, list[int | str]]:
+    return {name: _identity(build / name, facts) for name, facts in info.files.items()}
+
+
+def _identity(file: Path, facts: FileFacts) -> list[int | str]:
+    """Return a file's hash with what shows that the file is still the one that was hashed."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, facts.blake3]
+
+
+def _read_hashed(build: Path) -> dict[str, object]:
+    """Return what `remember_hashed` noted, by file name; {} if that is missing or damaged."""
+    try:
+        hashed = from_json((build / CHECKED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return hashed if isinstance(hashed, dict) else {}
 
 
 def map_items(file: Path) -> pa.Table:
-    """Map items.arrow into memory; its columns are those of `items_schema` if it is sound.
+    """Map items.arrow into memory; the caller compares its columns with `items_schema`.
 
     Raises:
-        BuildError: It is missing or no Arrow file.
+        BuildError: The file is missing or is no Arrow file.
     """
     try:
         return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
@@ -203,42 +238,55 @@ def map_items(file: Path) -> pa.Table:
 
 
 def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
-    """View the embeddings of items as float32 matrices (n, dim), one for each record batch."""
+    """View the embeddings as float32 matrices (n, dim), one for each record batch of the items."""
     return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
 
 
 class Build:
-    """An open build. Its files are memory-mapped and never change, nor are they removed."""
+    """An open build: its files are mapped into memory, and nobody changes or removes them.
+
+    Items are numbered from 0, in the order of items.arrow.
+    """
 
     def __init__(
-        self, path: Path, info: BuildInfo, items: pa.Table, nearest: Nearest, hold: IO[bytes]
+        self,
+        path: Path,
+        info: BuildInfo,
+        items: pa.Table,
+        vector_index: VectorIndex,
+        lock: IO[bytes],
     ) -> None:
         self.path = path
         self.info = info
         self.items = items
-        self.nearest = nearest
-        # Closed, and with it unlocked, when nobody uses the build any more.
-        self._hold = hold
+        self.vector_index = vector_index
+        # Python closes the file, which ends the lock, when nobody refers to this object any more.
+        self._lock = lock
 
     @classmethod
     def open(cls, path: Path, *, rehash: bool = False) -> "Build":
-        """Check every file of the build against build.json, then map it.
+        """Check every file of the build against build.json, then map the files into memory.
 
-        Files that were hashed before, and have not been touched since, are not hashed again unless
-        `rehash`: a build of gigabytes opens in milliseconds.
+        Files that were hashed earlier, and not touched since, are not hashed again unless `rehash`,
+        so that a build of gigabytes opens in milliseconds.
 
         Raises:
             BuildError: The build is missing, damaged or of another version.
         """
-        hold = _hold(path)
+        lock = _lock_shared(path)
         info = read_info(path)
-        check_files(path, info, rehash=rehash)
-        items = map_items(path / ITEMS)
+        hashed_earlier = check_files(path, info, rehash=rehash)
+        items = map_items(path / ITEMS_FILE)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise not_as_said(path / ITEMS)
+            raise build_json_mismatch(path / ITEMS_FILE)
+        if not hashed_earlier:
+            check_items(items, path / ITEMS_FILE)
+            # On a read-only disk every reader has to hash again.
+            with contextlib.suppress(StoreError):
+                remember_hashed(path, info)
         matrices = item_matrices(items, info.dim)
-        nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
-        return cls(path, info, items, nearest, hold)
+        index = open_vector_index(path, matrices, info.trees, info.tree_components, info.files)
+        return cls(path, info, items, index, lock)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -246,79 +294,92 @@ class Build:
 
     @property
     def plan(self) -> Plan:
-        """How the build is searched."""
-        return self.nearest.usable(self.info.calibration.plan)
+        """The plan that searches follow; without loaded codes, a scan instead of codes."""
+        return self.vector_index.usable_plan(self.info.calibration.plan)
 
     def load_codes(self) -> None:
-        """Read the codes if the build is to be searched by them: worth it for many queries only.
+        """Read the codes if the build's plan uses them; this pays off for many queries only.
 
         Raises:
-            BuildError: They cannot be read.
+            BuildError: The codes cannot be read.
         """
-        self.nearest.load_for(self.info.calibration.plan)
+        self.vector_index.load_codes_for(self.info.calibration.plan)
 
     @property
-    def kept(self) -> Former:
-        """What the next build may take over."""
-        return Former(
+    def as_previous(self) -> PreviousBuild:
+        """What the next build may reuse of this one."""
+        return PreviousBuild(
             directory=self.path,
             hashes={name: facts.blake3 for name, facts in self.info.files.items()},
             content_ids=self.items["content_id"],
-            structures=Structures(
+            structures=SearchStructures(
                 self.info.trees, self.info.tree_components, self.info.calibration
             ),
         )
 
     def number_of(self, content_id: str) -> int | None:
-        """Return the item with this content id, or None."""
+        """Return the number of the item with this content id; None if there is none."""
         ids, order = self._sorted_ids
-        place = int(np.searchsorted(ids, np.bytes_(content_id.encode())))
-        found = place < len(ids) and ids[place] == content_id.encode()
-        return int(order[place]) if found else None
+        position = int(np.searchsorted(ids, np.bytes_(content_id.encode(errors="replace"))))
+        found = position < len(ids) and ids[position] == content_id.encode(errors="replace")
+        return int(order[position]) if found else None
 
     @functools.cached_property
     def _sorted_ids(self) -> tuple[npt.NDArray[np.bytes_], Numbers]:
-        """The content ids in their order, and the item of each: 40 MB for a million."""
+        """The content ids, sorted, and the item number of each: 40 MB for a million items."""
         ids = np.array(self.items["content_id"].to_pylist(), np.bytes_)
         order = np.argsort(ids)
         return ids[order], order
 
+    def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
+        """Return what is told of these items, in this order."""
+        return read_records(self.items, numbers)
+
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, float32 (len(numbers), dim)."""
-        return self.nearest.vectors(numbers)
+        return self.vector_index.vectors(numbers)
 
     @functools.cached_property
     def sample_numbers(self) -> Numbers:
-        """Items spread evenly over the build, whose scores stand for the scores of all."""
-        return spread(len(self), SAMPLE_PICTURES)
+        """Numbers of items, evenly spaced, whose scores stand for the scores of all."""
+        return evenly_spaced(len(self), SAMPLE_PICTURES)
 
     @functools.cached_property
     def sample(self) -> Vectors:
-        """Vectors of `sample_numbers`, float32 (n, dim), n <= SAMPLE_PICTURES."""
+        """The vectors of `sample_numbers`, float32 (n, dim), n at most SAMPLE_PICTURES."""
         return self.vectors(self.sample_numbers)
 
     @functools.cached_property
     def vocabulary(self) -> Vectors | None:
-        """Vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
-        return np.load(self.path / VOCABULARY) if VOCABULARY in self.info.files else None
+        """The vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
+        if VOCABULARY_FILE not in self.info.files:
+            return None
+        return load_array(self.path / VOCABULARY_FILE, np.float32, (None, self.info.dim))
 
     def scan(self, vectors: Vectors) -> Vectors:
         """Return the exact score of every item: (items,) for (dim,), (items, n) for (n, dim)."""
-        return self.nearest.scan(vectors)
+        return self.vector_index.scan(vectors)
 
     def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
-        """Return the `count` best items for `vector` and their scores, by the build's plan."""
-        return self.nearest.best(vector, count, self.plan)
+        """Return the `count` best items for `vector` (dim,) and their scores, by the build's plan.
+
+        Of equal scores the item with the smaller number comes first.
+        """
+        return self.vector_index.best(vector, count, self.plan)
 
 
-def _hold(build: Path) -> IO[bytes]:
-    """Keep `retire_builds` off a build until the returned file is closed."""
+def _lock_shared(build: Path) -> IO[bytes]:
+    """Lock a build against `retention.remove_build` until the returned file is closed.
+
+    Raises:
+        BuildError: The build is missing.
+    """
     try:
-        file = (build / INFO).open("rb")
+        file = (build / INFO_FILE).open("rb")
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
-    # Some network file systems know no locks: there, a removed build lives on as far as it is
-    # mapped.
+    # Some network file systems know no locks. On these an open build may be removed; what is mapped
+    # into memory remains readable.
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_SH)
     return file
@@ -336,15 +397,19 @@ def open_current(store: Store) -> Build:
         try:
             return Build.open(path)
         except BuildError:
-            # It may have been replaced and removed between the pointer and the files.
-            former, path = path, store.current_build()
-            if path == former:
+            # Between reading CURRENT and opening the files, the build may have been replaced and
+            # removed.
+            tried, path = path, store.current_build()
+            if path == tried:
                 raise
     raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
 
 
 def current_or_none(store: Store) -> Path | None:
-    """Return the current build; a damaged pointer, which the next build replaces, is none."""
+    """Return the directory of the current build; None if there is none or CURRENT is damaged.
+
+    The next build to be published replaces a damaged CURRENT.
+    """
     try:
         return store.current_build()
     except StoreError:
@@ -352,7 +417,7 @@ def current_or_none(store: Store) -> Path | None:
 
 
 def list_builds(store: Store) -> dict[Path, BuildInfo | str]:
-    """Return what each build is, or why it cannot be used; the newest first."""
+    """Return the build.json of each build, or why it cannot be used; the newest build first."""
     builds: dict[Path, BuildInfo | str] = {}
     for build in sorted(store.all_builds(), key=lambda path: path.name, reverse=True):
         try:

@@ -1,7 +1,6 @@
-"""Making a build: items, vectors and what speeds up the search; checked before it is published."""
+"""The index builder: writes a build, has it checked and publishes it."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,43 +11,43 @@ import numpy as np
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, StoreError
-from retrieval_pipeline.index.ann import (
-    BASIS,
-    CODES,
-    METRIC,
-    TREES,
-    take_over,
-    write_structures,
-)
+from retrieval_pipeline.index.ann import METRIC, TREE_COUNT
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.build import (
-    FORMAT,
-    ITEMS,
-    VOCABULARY,
+    BUILD_FORMAT,
+    ITEMS_FILE,
+    VOCABULARY_FILE,
     Build,
     BuildInfo,
     Check,
     FileFacts,
     check_files,
     current_or_none,
-    file_identity,
     item_matrices,
     map_items,
     open_current,
     read_info,
+    remember_hashed,
     vocabulary_digest,
     write_info,
-    write_stamp,
 )
-from retrieval_pipeline.index.items import (
-    Joined,
-    join,
-    one_chunk,
-    write_items,
-)
-from retrieval_pipeline.index.knn import COMPONENTS, rows_of, spread
+from retrieval_pipeline.index.items import JoinedItems, join, one_chunk, write_items
+from retrieval_pipeline.index.knn import evenly_spaced, rows_of
 from retrieval_pipeline.index.quantization import require_codes
+from retrieval_pipeline.index.reduction import REDUCED_DIMENSIONS
 from retrieval_pipeline.index.retention import retire_builds
-from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, measure_background
+from retrieval_pipeline.index.score_statistics import (
+    SAMPLE_PICTURES,
+    Background,
+    measure_background,
+)
+from retrieval_pipeline.index.search_structures import (
+    BASIS_FILE,
+    CODES_FILE,
+    SearchStructures,
+    reuse_structures,
+    write_structures,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory
@@ -56,7 +55,36 @@ from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, check_vectors
 
-RECALL = 0.99  # The target where the settings name no other.
+RECALL = 0.99  # The recall at 10 to reach where the settings name none.
+
+# Checks a build, opened as readers open it, before it is published.
+AcceptBuild = Callable[[Build], Sequence[Check]]
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What a build is made from.
+
+    Attributes:
+        space: The vector space of the embeddings.
+        joined: The items.
+        inputs: Hash of the items and of every setting that the build depends on.
+        recall: The recall at 10 that the plan must reach when it is measured.
+        with_codes: Whether to write codes, and to try them.
+        texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
+    """
+
+    space: VectorSpace
+    joined: JoinedItems
+    inputs: str
+    recall: float
+    with_codes: bool
+    texts: Vectors | None
+
+    @property
+    def vocabulary(self) -> str | None:
+        """Hash of the words that `texts` are the vectors of; None without texts."""
+        return None if self.texts is None else vocabulary_digest()
 
 
 @dataclass(frozen=True)
@@ -65,9 +93,9 @@ class BuildReport:
 
     Attributes:
         build: Its directory.
-        info: What it is.
-        published: Whether it became the current one now.
-        kept: Why it stayed the current one although there is something newer; "" if there is not.
+        info: The contents of its build.json.
+        published: Whether this update made it the current one.
+        kept: Why it stayed the current one although newer images are waiting; "" if none are.
     """
 
     build: Path
@@ -96,24 +124,24 @@ def build_index(
     recall: float = RECALL,
     codes: bool = False,
     encode_texts: EncodeTexts | None = None,
-    accept: Callable[["Build"], Sequence[Check]] | None = None,
+    accept: AcceptBuild | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Write and publish a build of `sources`, unless there is one of the same inputs.
+    """Write and publish a build of `sources`, unless a sound one has the same inputs.
 
     Args:
         store: Where tables and builds are.
-        space: Whose embeddings to index.
-        sources: Whose manifests to index.
-        recall: The recall at 10 that the way of searching must reach when it is measured.
-        codes: Whether to write codes for faiss and try how fast they are.
-        encode_texts: Encodes the vocabulary where no build of this space has it yet. Without it
-            the build knows no words: it is calibrated with queries like pictures alone.
+        space: The vector space whose embeddings to index.
+        sources: The names of the sources whose manifests to index.
+        recall: The recall at 10 that the plan must reach when it is measured.
+        codes: Whether to write codes for faiss, and to try how fast they are.
+        encode_texts: Encodes the vocabulary if no build of this space has it yet. Without it the
+            build has no vectors of words, and only queries like pictures calibrate it.
         accept: Checks a build, opened as readers open it, before it is published.
         progress: Told about stages and items.
 
     Raises:
-        BuildError: There is nothing to index, or faiss is not installed for `codes`.
+        BuildError: There is nothing to index, or `codes` are wanted and faiss is not installed.
         RefusedBuildError: A check failed; nothing was published.
         StoreError: A table is damaged or the build cannot be written.
         VectorError: A stored vector is not of unit length.
@@ -121,146 +149,36 @@ def build_index(
     progress = progress or Quiet()
     if codes:
         require_codes()
+    joined = _join_sources(store, space, sources)
+    inputs = joined.digest(
+        BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes, vocabulary_digest(), space.key
+    )
+    if (same := _same_build(store, space, inputs)) is not None:
+        return _publish_existing(store, same)
+    texts = _vocabulary_vectors(store, space, encode_texts)
+    spec = BuildSpec(space, joined, inputs, recall, codes, texts)
+    previous = _open_previous(store, spec)
+    try:
+        return _write_and_publish(store, spec, previous, accept, progress)
+    except RefusedBuildError:
+        if previous is None:
+            raise
+        # What was reused from the previous build may be to blame.
+        return _write_and_publish(store, spec, None, accept, progress)
+
+
+def _join_sources(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
     joined = join(store, space, sources)
     if not len(joined):
         raise BuildError(
             "there is nothing to index: no source has an image that could be embedded. "
             "`retrieval status` shows what was found"
         )
-    inputs = joined.digest(FORMAT, TREES, COMPONENTS, recall, codes, vocabulary_digest(), space.key)
-    if (same := _same_build(store, space, inputs)) is not None:
-        published = same != current_or_none(store)
-        if published:
-            store.publish(same)
-        return BuildReport(same, read_info(same), published)
-    texts = _vocabulary(store, space, encode_texts)
-    write = functools.partial(
-        _write_build, store, space, joined, inputs, recall, codes, texts, accept, progress
-    )
-    former = _open_former(store, space, recall, codes, texts)
-    try:
-        return write(former)
-    except RefusedBuildError:
-        if former is None:
-            raise
-        # It may be for what it took over.
-        return write(None)
-
-
-def _write_build(
-    store: Store,
-    space: VectorSpace,
-    joined: Joined,
-    inputs: str,
-    recall: float,
-    codes: bool,
-    texts: Vectors | None,
-    accept: Callable[["Build"], Sequence[Check]] | None,
-    progress: Progress,
-    former: "Build | None",
-) -> BuildReport:
-    """Write, check and publish a build, which takes over what it can from `former`."""
-    started = time.monotonic()
-    created_at = datetime.now(UTC)
-    # Names sort by age, also those of one second.
-    build = store.new_build(space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{inputs[:8]}")
-    with new_directory(build) as directory:
-        progress.start("writing the index", len(joined), "images")
-        for count in write_items(joined, space, directory / ITEMS, directory / "scratch"):
-            progress.advance(count)
-        progress.finish()
-        matrices = item_matrices(map_items(directory / ITEMS), space.dim)
-        if texts is not None:
-            np.save(directory / VOCABULARY, texts)
-        structures = None
-        if former is not None:
-            content_ids = one_chunk(joined.table["content_id"])
-            structures = take_over(directory, matrices, content_ids, texts, former.kept, progress)
-        if structures is None:
-            structures = write_structures(directory, matrices, texts, recall, codes, progress)
-        flat_sources = pc.list_flatten(joined.table["locations"]).combine_chunks().field("source")
-        info = BuildInfo(
-            format=FORMAT,
-            created_at=created_at,
-            inputs=inputs,
-            model=space.model,
-            revision=space.revision,
-            dim=space.dim,
-            preprocessing=space.preprocessing,
-            metric=METRIC,
-            trees=structures.trees,
-            tree_components=structures.components,
-            items=len(joined),
-            locations=len(flat_sources),
-            sources={
-                entry["values"]: entry["counts"]
-                for entry in pc.value_counts(flat_sources).to_pylist()
-            },
-            calibration=structures.calibration,
-            background=measure_background(_sample(matrices), texts),
-            vocabulary=None if texts is None else vocabulary_digest(),
-            build_seconds=round(time.monotonic() - started, 3),
-            files={
-                file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
-                for file in sorted(directory.iterdir())
-            },
-        )
-        stamp = {name: file_identity(directory / name, facts) for name, facts in info.files.items()}
-        write_stamp(directory, stamp)
-        write_info(directory, info)
-        if accept is not None:
-            progress.start("checking the index", None, "")
-            checks = tuple(accept(Build.open(directory)))
-            progress.finish()
-            if not all(check.passed for check in checks):
-                raise RefusedBuildError(checks)
-            info = info.model_copy(update={"checks": checks})
-            write_info(directory, info)
-    store.publish(build)
-    retire_builds(store)
-    return BuildReport(build, info, published=True)
-
-
-def _open_former(
-    store: Store, space: VectorSpace, recall: float, codes: bool, texts: Vectors | None
-) -> "Build | None":
-    """Open the current build if the next one may take over how it is searched."""
-    with contextlib.suppress(BuildError, StoreError):
-        build = open_current(store)
-        info = build.info
-        vocabulary = None if texts is None else vocabulary_digest()
-        # Only a projection has codes.
-        with_codes = CODES in info.files or (codes and BASIS not in info.files)
-        found = info.space, info.calibration.target, with_codes, info.vocabulary
-        if found == (space, recall, codes, vocabulary):
-            return build
-    return None
-
-
-def _sample(matrices: list[Vectors]) -> Vectors:
-    return rows_of(matrices, spread(sum(map(len, matrices)), SAMPLE_PICTURES))
-
-
-def _vocabulary(
-    store: Store, space: VectorSpace, encode_texts: EncodeTexts | None
-) -> Vectors | None:
-    """Return the vectors of `vocabulary.words()`, from an earlier build of the space if it can."""
-    for build in reversed(store.builds(space)):
-        try:
-            info = read_info(build)
-            if info.vocabulary == vocabulary_digest():
-                check_files(build, info)
-                known: Vectors = np.load(build / VOCABULARY)
-                return known
-        except BuildError:
-            continue
-    if encode_texts is None:
-        return None
-    return check_vectors(encode_texts(words()), space.dim, "vocabulary")
+    return joined
 
 
 def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
-    """Return a build that was made from the same inputs and is whole; the current one first."""
+    """Return a sound build that was made from the same inputs; the current one if it is such."""
     current = current_or_none(store)
     newest_first = reversed(store.builds(space))
     for build in sorted(newest_first, key=lambda build: build != current):
@@ -270,3 +188,165 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
                 check_files(build, info)
                 return build
     return None
+
+
+def _publish_existing(store: Store, build: Path) -> BuildReport:
+    """Make an existing build the current one, unless it already is."""
+    published = build != current_or_none(store)
+    if published:
+        store.publish(build)
+    return BuildReport(build, read_info(build), published)
+
+
+def _vocabulary_vectors(
+    store: Store, space: VectorSpace, encode_texts: EncodeTexts | None
+) -> Vectors | None:
+    """Return the vectors of `vocabulary.words()`, from an earlier build of the space if possible.
+
+    None if no build has them and there is no `encode_texts`.
+    """
+    for build in reversed(store.builds(space)):
+        try:
+            info = read_info(build)
+            if info.vocabulary == vocabulary_digest():
+                check_files(build, info)
+                return load_array(build / VOCABULARY_FILE, np.float32, (None, space.dim))
+        except BuildError:
+            continue
+    if encode_texts is None:
+        return None
+    return check_vectors(encode_texts(words()), space.dim, "vocabulary")
+
+
+def _open_previous(store: Store, spec: BuildSpec) -> Build | None:
+    """Open the current build if a build of `spec` may reuse its search structures."""
+    with contextlib.suppress(BuildError, StoreError):
+        build = open_current(store)
+        info = build.info
+        # Codes are written of reduced vectors only: a build without these suits any setting.
+        with_codes = CODES_FILE in info.files or (spec.with_codes and BASIS_FILE not in info.files)
+        found = info.space, info.calibration.target, with_codes, info.vocabulary
+        if found == (spec.space, spec.recall, spec.with_codes, spec.vocabulary):
+            return build
+    return None
+
+
+def _write_and_publish(
+    store: Store,
+    spec: BuildSpec,
+    previous: Build | None,
+    accept: AcceptBuild | None,
+    progress: Progress,
+) -> BuildReport:
+    """Write, check and publish a build, which reuses what it can of `previous`."""
+    started = time.monotonic()
+    created_at = datetime.now(UTC)
+    # Names sort by age, even those of builds that were begun in the same second.
+    build = store.new_build(spec.space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{spec.inputs[:8]}")
+    with new_directory(build) as directory:
+        matrices = _write_items(directory, spec, progress)
+        if spec.texts is not None:
+            np.save(directory / VOCABULARY_FILE, spec.texts)
+        structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)
+        background = _measure_background(matrices, spec.texts)
+        info = _describe(directory, spec, structures, background, created_at, started)
+        remember_hashed(directory, info)
+        write_info(directory, info)
+        if accept is not None:
+            checks = _check(directory, accept, progress)
+            info = info.model_copy(update={"checks": checks})
+            write_info(directory, info)
+    store.publish(build)
+    retire_builds(store)
+    return BuildReport(build, info, published=True)
+
+
+def _write_items(directory: Path, spec: BuildSpec, progress: Progress) -> list[Vectors]:
+    """Write items.arrow, and return its vectors, mapped into memory: float32 (n, dim) each."""
+    progress.start("writing the index", len(spec.joined), "images")
+    written = write_items(spec.joined, spec.space, directory / ITEMS_FILE, directory / "scratch")
+    for count in written:
+        progress.advance(count)
+    progress.finish()
+    return item_matrices(map_items(directory / ITEMS_FILE), spec.space.dim)
+
+
+def _reuse_or_write_structures(
+    directory: Path,
+    spec: BuildSpec,
+    matrices: Sequence[Vectors],
+    previous: Build | None,
+    progress: Progress,
+) -> SearchStructures:
+    if previous is not None:
+        content_ids = one_chunk(spec.joined.table["content_id"])
+        reused = reuse_structures(
+            directory, matrices, content_ids, spec.texts, previous.as_previous, progress
+        )
+        if reused is not None:
+            return reused
+    return write_structures(directory, matrices, spec.texts, spec.recall, spec.with_codes, progress)
+
+
+def _measure_background(matrices: Sequence[Vectors], texts: Vectors | None) -> Background:
+    numbers = evenly_spaced(sum(map(len, matrices)), SAMPLE_PICTURES)
+    return measure_background(rows_of(matrices, numbers), texts)
+
+
+def _describe(
+    directory: Path,
+    spec: BuildSpec,
+    structures: SearchStructures,
+    background: Background,
+    created_at: datetime,
+    started: float,
+) -> BuildInfo:
+    """Return the build.json of a build whose other files are in `directory`.
+
+    Args:
+        directory: Of the new build.
+        spec: What it was made from.
+        structures: The search structures that were written.
+        background: How unrelated texts and pictures score.
+        created_at: When the build was begun.
+        started: The same, by `time.monotonic()`.
+    """
+    sources = pc.list_flatten(spec.joined.table["locations"]).combine_chunks().field("source")
+    counts = pc.value_counts(sources).to_pylist()
+    return BuildInfo(
+        format=BUILD_FORMAT,
+        created_at=created_at,
+        inputs=spec.inputs,
+        model=spec.space.model,
+        revision=spec.space.revision,
+        dim=spec.space.dim,
+        preprocessing=spec.space.preprocessing,
+        metric=METRIC,
+        trees=structures.trees,
+        tree_components=structures.tree_dimensions,
+        items=len(spec.joined),
+        locations=len(sources),
+        sources={entry["values"]: entry["counts"] for entry in counts},
+        calibration=structures.calibration,
+        background=background,
+        vocabulary=spec.vocabulary,
+        build_seconds=round(time.monotonic() - started, 3),
+        files={
+            file.name: FileFacts(size=file.stat().st_size, blake3=content_id_of_file(file))
+            for file in sorted(directory.iterdir())
+        },
+    )
+
+
+def _check(directory: Path, accept: AcceptBuild, progress: Progress) -> tuple[Check, ...]:
+    """Open a build that is not yet published, and let `accept` check it.
+
+    Raises:
+        RefusedBuildError: A check failed.
+    """
+    progress.start("checking the index", None, "")
+    checks = tuple(accept(Build.open(directory)))
+    progress.finish()
+    if not all(check.passed for check in checks):
+        raise RefusedBuildError(checks)
+    return checks

@@ -1,6 +1,6 @@
-"""Manifests joined with embeddings: what there is to index, one item a content, in a fixed order.
+"""The items to index: manifests joined with embeddings, one item for each content id.
 
-Tables stay in Arrow and vectors on disk, so that a million items need little memory.
+Tables stay in Arrow and vectors stay on disk, so that a million items need little memory.
 """
 
 import json
@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
+from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 
-# Rows of one Arrow record batch: 200 MB at 768 dimensions, scanned as one matrix product.
+# Items in one Arrow record batch of items.arrow: 200 MB at 768 dimensions. Each batch is scanned as
+# one matrix product.
 BATCH_ROWS = 65_536
 
 LOCATION = pa.struct(
@@ -33,7 +35,7 @@ LOCATION = pa.struct(
 
 
 def items_schema(dim: int) -> pa.Schema:
-    """Columns of items.arrow, in the order of the items."""
+    """Return the columns of items.arrow, whose rows are the items in their order."""
     return pa.schema(
         [
             pa.field("content_id", pa.string(), nullable=False),
@@ -51,8 +53,8 @@ class Location:
     """One file that holds an image.
 
     Attributes:
-        source: Name of its source.
-        path: Relative to the source, as text of `paths.to_text`.
+        source: Name of the source that the file belongs to.
+        path: Relative to the source, as text made by `paths.to_text`.
     """
 
     source: str
@@ -60,14 +62,14 @@ class Location:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The join of manifests and embeddings on content id, without the vectors.
+class JoinedItems:
+    """The join of manifests and embeddings on the content id, without the vectors.
 
     Attributes:
-        table: content_id, locations, width, height, format; a row an item, sorted by source and
-            path of the first location.
-        rows: Row of each item's vector in the concatenation of `parts`, int64 (n,).
-        parts: The embedding parts that `rows` counts, and how many rows each has.
+        table: A row for each item, with the columns content_id, locations, width, height and
+            format; sorted by the source and path of the first location.
+        rows: Row of each item's vector in the concatenation of `parts`, int64 (items,).
+        parts: The files with embeddings, and how many rows each has.
     """
 
     table: pa.Table
@@ -78,18 +80,21 @@ class Joined:
         return len(self.table)
 
     def digest(self, *constants: object) -> str:
-        """Hash of the items and of whatever else decides what is made from them."""
+        """Return a hash of the table and of `constants`, which must be values that JSON knows.
+
+        It leaves out the vectors: a content id and a vector space determine a vector.
+        """
         digest = blake3(json.dumps(constants).encode())
         with (
-            pa.PythonFile(_Hashing(digest), "w") as sink,
+            pa.PythonFile(_HashingSink(digest), "w") as sink,
             pa.ipc.new_stream(sink, self.table.schema) as writer,
         ):
             writer.write_table(self.table.combine_chunks(), max_chunksize=BATCH_ROWS)
         return digest.hexdigest(length=16)
 
 
-class _Hashing:
-    """A file to write to that keeps nothing but a hash."""
+class _HashingSink:
+    """A file object for writing that hashes the data instead of storing it."""
 
     closed = False
 
@@ -101,14 +106,16 @@ class _Hashing:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         self.closed = True
 
 
-def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> Joined:
-    """Join the manifests of `sources` with all embeddings of `space`; copies become one item.
+def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
+    """Join the manifests of `sources` with all embeddings of `space`.
+
+    Files with the same content become one item. Files whose content is not embedded are left out.
 
     Raises:
         StoreError: A table is damaged.
@@ -120,13 +127,13 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> Joined:
     tables = [read_table(path, schema, columns) for path in paths]
     empty = pa.schema([schema.field(name) for name in columns]).empty_table()
     facts = pa.concat_tables([empty, *tables])
-    # index_in gives the first row of an id, so that an id embedded twice counts once.
+    # index_in returns the first row with an id: an image that was embedded twice counts once.
     rows = pc.index_in(located["content_id"], facts["content_id"].combine_chunks())
     known = pc.is_valid(rows)
     table, rows = located.filter(known), rows.filter(known)
     for name in columns[1:]:
         table = table.append_column(name, facts[name].take(rows))
-    return Joined(
+    return JoinedItems(
         table,
         rows.to_numpy().astype(np.int64),
         [(path, len(part)) for path, part in zip(paths, tables, strict=True)],
@@ -134,7 +141,10 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> Joined:
 
 
 def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
-    """Return content_id and locations, a row a content id, in the order of first locations."""
+    """Return the columns content_id and locations, with a row for each content id.
+
+    Rows, and the locations within a row, are sorted by source and path.
+    """
     manifests = []
     for source in sorted(sources):
         rows = read_manifest(store, source)
@@ -150,25 +160,35 @@ def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
         )
     files = pa.concat_tables(manifests).sort_by([("source", "ascending"), ("path", "ascending")])
     encoded = one_chunk(files["content_id"]).dictionary_encode()
-    # Codes count the ids in the order of their first file.
-    codes = encoded.indices.to_numpy()
-    order = np.argsort(codes, kind="stable")
+    # The dictionary holds each content id once, in the order of its first file.
+    rows_of_files = encoded.indices.to_numpy()
+    order = np.argsort(rows_of_files, kind="stable")
     offsets = np.concatenate(
-        [[0], np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))]
+        [[0], np.cumsum(np.bincount(rows_of_files, minlength=len(encoded.dictionary)))]
     )
     files = files.take(pa.array(order)).combine_chunks()
-    places = pa.StructArray.from_arrays(
+    locations = pa.StructArray.from_arrays(
         [one_chunk(files[field.name]) for field in LOCATION], fields=list(LOCATION)
     )
-    locations = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), places)
-    return pa.table({"content_id": encoded.dictionary, "locations": locations})
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), locations)
+    return pa.table({"content_id": encoded.dictionary, "locations": lists})
 
 
-def write_items(joined: Joined, space: VectorSpace, file: Path, scratch: Path) -> Iterator[int]:
-    """Write items.arrow to `file`, and yield after each batch how many items it had.
+def write_items(
+    joined: JoinedItems, space: VectorSpace, file: Path, scratch: Path
+) -> Iterator[int]:
+    """Write items.arrow to `file`, and yield the number of items of each batch once it is written.
 
-    Parts hold the vectors in the order of the embedding runs, Parquet has no random access, and
-    together they may exceed the memory: `scratch` is a passing copy of the vectors that has both.
+    The parts are Parquet files, which have no random access, and hold the vectors in the order in
+    which they were embedded. Together they may exceed the memory. So the vectors are first copied
+    to `scratch`, a raw file that can be mapped into memory, and from there put into the order of
+    the items. It is removed at the end.
+
+    Args:
+        joined: The items.
+        space: The vector space of their embeddings.
+        file: What to write.
+        scratch: A path on the same disk where nothing is yet.
 
     Raises:
         StoreError: A part is damaged.
@@ -176,13 +196,14 @@ def write_items(joined: Joined, space: VectorSpace, file: Path, scratch: Path) -
     """
     order = np.argsort(joined.rows)
     _copy_vectors(joined, space, joined.rows[order], scratch)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    # The row of each item's vector in the scratch file.
+    scratch_row = np.empty_like(order)
+    scratch_row[order] = np.arange(len(order))
     vectors = np.memmap(scratch, np.float32, "r", shape=(len(joined), space.dim))
     schema = items_schema(space.dim)
     with pa.ipc.new_file(str(file), schema) as writer:
         for start in range(0, len(joined), BATCH_ROWS):
-            batch = vectors[place[start : start + BATCH_ROWS]]
+            batch = vectors[scratch_row[start : start + BATCH_ROWS]]
             embedding = pa.FixedSizeListArray.from_arrays(pa.array(batch.reshape(-1)), space.dim)
             rows = joined.table.slice(start, len(batch)).combine_chunks()
             writer.write_table(rows.append_column("embedding", embedding).cast(schema))
@@ -192,12 +213,12 @@ def write_items(joined: Joined, space: VectorSpace, file: Path, scratch: Path) -
 
 
 def _copy_vectors(
-    joined: Joined, space: VectorSpace, rows: npt.NDArray[np.int64], file: Path
+    joined: JoinedItems, space: VectorSpace, rows: npt.NDArray[np.int64], file: Path
 ) -> None:
-    """Write the vectors of these rows, ascending, one after the other as float32."""
+    """Write the vectors of these rows of all parts, which must ascend, to `file` as raw float32."""
     schema = embedding_schema(space.dim)
     start = 0
-    # Written, not mapped: a full disk is an error here and would be a crash there.
+    # Written, not mapped into memory: on a full disk, writing to a map would kill the process.
     with file.open("wb") as handle:
         for part, count in joined.parts:
             first, last = np.searchsorted(rows, [start, start + count])
@@ -208,16 +229,43 @@ def _copy_vectors(
             start += count
 
 
+def check_items(items: pa.Table, file: Path) -> None:
+    """Check the values of an items table, whose columns are those of `items_schema`.
+
+    Its bytes may be those that were written, and yet not make sense: whoever can write a build can
+    write its hashes.
+
+    Args:
+        items: The table, mapped into memory.
+        file: Where it is, for the error.
+
+    Raises:
+        BuildError: A value cannot be, such as a text that is not UTF-8 or a picture without files.
+    """
+    try:
+        items.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise BuildError(f"{file}: {error}: run `retrieval index`") from None
+    for batch in items.to_batches():
+        locations = batch["locations"]
+        columns = [*batch.columns, *locations.flatten().flatten()]
+        least = [pc.list_value_length(locations), batch["width"], batch["height"]]
+        if any(column.null_count for column in columns) or any(
+            pc.min(column).as_py() < 1 for column in least
+        ):
+            raise BuildError(f"{file}: an item lacks a value: run `retrieval index`")
+
+
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array."""
+    """Return a column as one array, copied only if it has several chunks."""
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else combined.chunk(0)
 
 
 def as_matrix(column: pa.Array | pa.ChunkedArray, dim: int) -> Vectors:
-    """View a fixed-size-list column as float32 (n, dim), without a copy of a single chunk."""
+    """View a column of fixed-size lists as float32 (n, dim); several chunks are copied together."""
     array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
     flat = array.flatten()
-    # `to_numpy` would import pandas where it is installed, which takes as long as all the rest.
+    # `to_numpy` would import pandas if it is installed, and that takes longer than all the rest.
     values = np.frombuffer(flat.buffers()[1], np.float32, len(flat), flat.offset * 4)
     return values.reshape(-1, dim)

@@ -1,4 +1,4 @@
-"""Which old builds go, and when."""
+"""Retention: which old builds are removed, and when."""
 
 import contextlib
 import fcntl
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from retrieval_pipeline.index.build import INFO
+from retrieval_pipeline.index.build import INFO_FILE
 from retrieval_pipeline.storage.atomic import discard
 from retrieval_pipeline.storage.store import Store
 
-# How long a replaced build stays, so that whoever is about to open it still can.
+# How long a replaced build stays at least: a process that has read its name can still open it.
 GRACE = timedelta(hours=1)
 
 
 def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
-    """Remove the old builds that no process has open, and return them.
+    """Remove the old builds (see `old_builds`) that no process has open, and return their paths.
 
     Raises:
-        StoreError: One cannot be removed.
+        StoreError: CURRENT is damaged, or a build cannot be removed.
     """
     return [build for build in old_builds(store, grace) if remove_build(build)]
 
@@ -26,7 +26,8 @@ def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
 def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
     """Return the builds that were replaced longer than `grace` ago.
 
-    Never the current one, nor the newest other one of each space, to which people can go back.
+    The current build is never old. In each vector space the newest build that is not the current
+    one is not old either, so that people can go back to it.
 
     Raises:
         StoreError: CURRENT is damaged.
@@ -47,12 +48,12 @@ def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
 
 
 def remove_build(build: Path) -> bool:
-    """Remove a build unless a process has it open; tell whether it went.
+    """Remove a build unless a process has it open; tell whether it was removed.
 
     Raises:
         StoreError: The file system refused.
     """
-    with _let_go(build) as free:
+    with _lock_if_unused(build) as free:
         if free:
             discard(build)
     return free
@@ -60,21 +61,21 @@ def remove_build(build: Path) -> bool:
 
 def is_open(build: Path) -> bool:
     """Tell whether a process has the build open."""
-    with _let_go(build) as free:
+    with _lock_if_unused(build) as free:
         return not free
 
 
 @contextlib.contextmanager
-def _let_go(build: Path) -> Iterator[bool]:
-    """Tell whether nobody has the build open, and let nobody open it meanwhile."""
+def _lock_if_unused(build: Path) -> Iterator[bool]:
+    """Tell whether no process has the build open, and keep others from opening it meanwhile."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context((build / INFO).open("rb"))
+            file = stack.enter_context((build / INFO_FILE).open("rb"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         except OSError:
-            # It is not whole, or the file system knows no locks (see `_hold`).
+            # The build has no build.json, or the file system knows no locks (see build.Build).
             yield True
         else:
             yield True

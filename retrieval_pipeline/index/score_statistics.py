@@ -1,4 +1,7 @@
-"""How the scores of a collection are spread: means and deviations that relevance is judged by."""
+"""How unrelated texts and pictures score: the means and deviations that relevance is judged by.
+
+A score is the cosine of two vectors. `search.relevance` compares a query's scores with these.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.vectors import Values, Vectors
 
-# Pictures and pairs enough to know a mean and a deviation to within a percent.
+# Their pairs are enough to know a mean and a deviation to within a percent.
 SAMPLE_PICTURES = 1_000
-# Cosine from which on two vectors are of the same picture, which then does not judge itself.
-SAME = 0.9999
-# What is known of all pictures counts like so many scores on the picture itself.
+# From this cosine on, two vectors are of the same picture: it is not unrelated to itself.
+SAME_PICTURE_COSINE = 0.9999
+# The mean and deviation over all pictures count as much as so many scores on one picture.
 PRIOR_SCORES = 10
 
 
@@ -25,7 +28,12 @@ class Spread(BaseModel):
 
 
 class Background(BaseModel):
-    """How words (None: the build knows none) and pictures score on a build's pictures."""
+    """How unrelated things score on a build's pictures.
+
+    Attributes:
+        words: The scores of the vocabulary; None if the build has no vectors of it.
+        pictures: The scores of other pictures.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,35 +43,52 @@ class Background(BaseModel):
 
 @dataclass(frozen=True)
 class Noise:
-    """How unrelated things score on each of n items: float64 (n,) each."""
+    """How unrelated things score on each of n items.
+
+    Attributes:
+        mean: Mean of their scores, float64 (n,).
+        deviation: Standard deviation of their scores, float64 (n,).
+    """
 
     mean: Values
     deviation: Values
 
 
 def measure_background(sample: Vectors, words: Vectors | None) -> Background:
-    """Measure how words (m, dim) and a sample of pictures (n, dim) score on that sample."""
+    """Measure how unrelated things score on a sample of pictures.
+
+    Args:
+        sample: Vectors of the pictures, float32 (n, dim).
+        words: Vectors of words, float32 (m, dim), or None.
+    """
     pairs = (sample @ sample.T)[~np.eye(len(sample), dtype=np.bool_)]
     return Background(
         words=None if words is None else spread_of(sample @ words.T),
-        # Of a single picture nothing can be learnt: in many dimensions unrelated is orthogonal.
+        # A single picture makes no pairs. With many dimensions, unrelated is nearly orthogonal.
         pictures=spread_of(pairs) if pairs.size else Spread(mean=0.0, deviation=0.1),
     )
 
 
 def spread_of(scores: Vectors) -> Spread:
-    """Return mean and deviation of scores, the latter at least what float32 can tell apart."""
+    """Return the mean and standard deviation of scores, rounded to six decimals.
+
+    The deviation is at least 1e-6, about what float32 can tell apart.
+    """
     mean, deviation = float(np.mean(scores, dtype=np.float64)), float(np.std(scores))
     return Spread(mean=round(mean, 6), deviation=max(round(deviation, 6), 1e-6))
 
 
 def noise_of(items: Vectors, others: Vectors, prior: Spread) -> Noise:
-    """Measure how `others` (m, dim) score on each of `items` (n, dim), themselves left out.
+    """Measure how other things score on each item; the item itself, if among them, is left out.
 
-    What they say is averaged with `prior`, which matters where they are few.
+    Args:
+        items: Vectors of the items, float32 (n, dim).
+        others: Vectors of the other things, float32 (m, dim).
+        prior: The scores on all pictures. It is averaged in with the weight of PRIOR_SCORES scores,
+            which matters if there are few others.
     """
     cosines = items @ others.T
-    other = cosines < SAME
+    other = cosines < SAME_PICTURE_COSINE
     count = other.sum(axis=1) + PRIOR_SCORES
     mean = (cosines.sum(axis=1, where=other) + PRIOR_SCORES * prior.mean) / count
     squares = np.square(cosines - mean[:, None]).sum(axis=1, where=other)

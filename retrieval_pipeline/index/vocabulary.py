@@ -1,7 +1,7 @@
-"""A few hundred things and scenes that photographs commonly show: a yardstick for any query.
+"""The vocabulary: a few hundred things and scenes that photographs commonly show.
 
-The index is calibrated with them, a query's scores are compared with theirs, and the regions of the
-map are named after them.
+Its words are the text queries that a build is calibrated with, the yardstick for the scores of any
+query, and the names of the map's regions.
 """
 
 import functools

@@ -1,15 +1,15 @@
-"""Where the time of embedding goes: which stage holds the others up, and what would help."""
+"""Tells which stage of embedding (decode, encode, write) limits the speed, and what would help."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from retrieval_pipeline.concurrency import Stage
 
-# The processors are the limit when the stages keep them so busy.
+# The processors count as fully used above this share of their time.
 FULL = 0.8
-# Tables are written seldom; if it takes more than this share of the time, the disk is slow.
+# Tables are written seldom: if writing takes more than this share of the time, the disk is slow.
 SLOW_WRITING = 0.3
-# A worker that computes for less than this share of its time waits for something else.
+# A decode worker that computes for less than this share of its busy time waits for files.
 IDLE = 0.5
 
 
@@ -18,14 +18,14 @@ class Timings:
     """Where the time went while images were embedded, in seconds.
 
     Attributes:
-        loading: Until the model was there; decoding began meanwhile.
-        elapsed: From then on.
+        loading: From the start until the model was loaded; decoding begins meanwhile.
+        elapsed: From the moment the model was loaded until the end.
         decode: Reading and decoding, in worker processes.
         encode: Computing vectors.
         writing: Publishing tables.
-        cores: That this process may use.
-        efficiency: Speed of the vectors' computation as a share of the fastest matrix product on
-            the same cores, None if that is unknown.
+        cores: Number of processor cores that this process may use.
+        efficiency: Speed of encoding as a share of the fastest matrix product on the same cores;
+            None if it is not known.
     """
 
     loading: float
@@ -37,16 +37,16 @@ class Timings:
     efficiency: float | None = None
 
     def busy(self, stage: Stage) -> float:
-        """Return the share of the time in which a stage had work; the rest it waited."""
+        """Return the share of `elapsed` in which the threads or processes of a stage had work."""
         return min(stage.busy / max(stage.width * self.elapsed, 1e-9), 1.0)
 
     def load(self, stage: Stage) -> float:
-        """Return the share of the processors' time that a stage took."""
+        """Return the share of the time of all cores that a stage used."""
         return stage.computing / max(self.cores * self.elapsed, 1e-9)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Each figure by its name."""
+        """Every measured time in seconds, by name, for reports and Dagster's metadata."""
         return {
             "loading": round(self.loading, 3),
             "elapsed": round(self.elapsed, 3),
@@ -59,12 +59,12 @@ class Timings:
 
     @property
     def full(self) -> bool:
-        """Whether the processors had no time left."""
+        """True if decoding and encoding together kept the processors fully busy."""
         return self.load(self.decode) + self.load(self.encode) > FULL
 
     @property
     def bound(self) -> Literal["decode", "encode", "write"]:
-        """The stage that the others wait for."""
+        """The stage that limits the speed."""
         if self.writing > SLOW_WRITING * self.elapsed:
             return "write"
         measure = self.load if self.full else self.busy
@@ -72,7 +72,7 @@ class Timings:
 
     @property
     def hint(self) -> str:
-        """One line: what bounds the speed, and what would help."""
+        """One line for people: which stage limits the speed, and what would help."""
         return f"{self.bound}-bound: {self._explanation}"
 
     @property

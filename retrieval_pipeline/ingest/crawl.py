@@ -1,4 +1,4 @@
-"""Directory -> manifest: walk a source, keep what is unchanged, hash what is new."""
+"""Directory -> manifest: list a source, keep the rows of unchanged files, hash the others."""
 
 import os
 import stat
@@ -22,18 +22,19 @@ from retrieval_pipeline.storage.schemas import MANIFEST
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, write_table
 
-# What systems and devices keep for themselves; nobody's pictures.
+# Folders that operating systems and NAS devices keep for themselves: no pictures of the user's.
 SYSTEM_FOLDERS = frozenset(
     {"$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found", "__macosx"}
 )
-# Reading overlaps with hashing; more threads only fight for the disk and the interpreter.
+# Several threads overlap reading and hashing; more only compete for the disk and the interpreter.
 HASH_THREADS = min(8, os.cpu_count() or 1)
-# Files that one thread takes at once: handing over a small one takes longer than reading it.
+# Files that one thread takes at once: handing over a small file takes longer than reading it.
 BATCH_FILES = 64
 BATCH_BYTES = 1 << 20
-# A request to an object store is mostly waiting.
+# Requests to an object store are mostly waiting.
 REMOTE_THREADS = 32
-# Hashing a large disk takes hours: this much of it, in seconds, is lost at the most.
+# Hashing a large disk takes hours: the manifest is saved so often, in seconds, so that a killed
+# run loses little.
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -47,7 +48,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row of a manifest; `path` is relative to the source, as text of `paths.to_text`."""
+    """One row of a manifest.
+
+    Attributes:
+        path: Relative to the source, as `paths.to_text` writes it; a folder that cannot be listed
+            ends with "/".
+        size: Bytes.
+        mtime_ns: Time of the last change, nanoseconds since 1970.
+        content_id: Hash of the content; None if it is not known (yet).
+        status: Whether the content could be read.
+        error: Why not; None for a file that could be read.
+    """
 
     path: str
     size: int
@@ -59,7 +70,19 @@ class FileRow:
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """What a crawl found; the counts are files of the wanted extensions."""
+    """What a crawl found, in numbers of files that have one of the source's extensions.
+
+    Attributes:
+        source: Name of the source.
+        files: Files whose content is known.
+        new: Files at paths that the former manifest did not have.
+        changed: Files whose content is another one than before.
+        removed: Paths of the former manifest that are gone.
+        unchanged: Files whose row is as before.
+        unreadable: Files and folders that could not be read.
+        bytes_hashed: Bytes of the files that were hashed.
+        published: True if the manifest was written, False if nothing had changed.
+    """
 
     source: str
     files: int
@@ -84,13 +107,13 @@ def update_manifest(
 ) -> ManifestReport:
     """Bring the manifest of `source` up to date.
 
-    A file whose path, size and mtime are as before is not read again, unless `rehash`. A crawl
-    that `stop` interrupts keeps what it has hashed.
+    A file whose path, size and mtime are as before is not read again, unless `rehash` is True. A
+    crawl that `stop` interrupts keeps the hashes that it has computed.
 
     Raises:
-        SourceError: The directory is missing, unreadable, or lost more than the share
-            `max_shrink` of its files, which `allow_shrink` confirms; moved ones are not lost, and
-            unreadable ones are. The manifest keeps every row that it had.
+        SourceError: The directory is missing or cannot be listed; or more than the share
+            `max_shrink` of its files is gone or unreadable, and `allow_shrink` is False. Files
+            that were moved within the source do not count. The manifest keeps all its rows.
         StoreError: The manifest is damaged or cannot be written.
         Stopped: `stop` was set.
     """
@@ -106,7 +129,7 @@ def update_manifest(
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
     most = len(before) if allow_shrink else max_shrink * len(before)
-    # Even if all new files are old ones that were moved, more than that are gone.
+    # Even if every new path is a file that was moved, more files than permitted are gone.
     if len(before) - len(listed) > most:
         raise _shrunk(source, len(removed), len(before))
 
@@ -134,7 +157,7 @@ def update_manifest(
     if published or not store.manifest(source.name).exists():
         _save(store, source.name, rows)
     else:
-        # Its time is that of the last crawl.
+        # The time of the manifest tells when the source was last crawled.
         os.utime(store.manifest(source.name))
     fresh = [rows[row.path] for row in todo]
     return ManifestReport(
@@ -155,9 +178,9 @@ def update_manifest(
 def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
     """Yield the files of a source in a stable order, without reading them.
 
-    Hidden and system folders, what the settings exclude, sockets, fifos and devices are left out;
-    a directory that cannot be listed is yielded as an unreadable row. `skip` is a directory that
-    is never entered (the home of the tables).
+    Left out are hidden and system folders, paths that the settings exclude, and sockets, FIFOs and
+    devices. A directory that cannot be listed is yielded as an unreadable row. The directory
+    `skip` (the home of the tables) is never entered.
 
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
@@ -192,7 +215,7 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
                 if entry.is_dir():
                     # The same directory can be reached twice through links; loops end here.
                     identity = _identity(entry.path)
-                    # Where that is not known, listing it will tell why.
+                    # A directory without an identity cannot be listed either: that will say why.
                     if identity is None or identity not in entered:
                         entered.add(identity)
                         folders.append(f"{path}/")
@@ -252,7 +275,7 @@ def _why(error: OSError) -> str:
 
 
 def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -> None:
-    """Add the former rows below directories that cannot be listed now: they are not gone."""
+    """Add the former rows of files below directories that cannot be listed: they are not gone."""
     listed = {row.path for row in seen}
     for folder in [row.path for row in seen if row.path.endswith("/")]:
         hidden = (path for path in before if path.startswith(folder) and path not in listed)
@@ -260,7 +283,7 @@ def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -
 
 
 def _lost(before: dict[str, FileRow], rows: dict[str, FileRow]) -> int:
-    """Count the former files whose path holds no content now, and whose content is nowhere else."""
+    """Count the former files that are not readable now, and whose content is nowhere else."""
     contents = {row.content_id for row in rows.values()}
     now = {path for path, row in rows.items() if row.content_id is not None}
     return sum(
@@ -288,7 +311,7 @@ def _known(row: FileRow, former: FileRow | None) -> FileRow:
 
 
 def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]:
-    """Yield all rows, as `_hashed` returns them, in their order."""
+    """Yield the rows in batches and in order, each as `_hashed` returns it."""
     remote = isinstance(root, Remote)
     yield from ordered_map(
         lambda batch: [_hashed(root, row) for row in batch],
@@ -298,7 +321,7 @@ def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]
 
 
 def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
-    """Cut rows into batches of at most so many; one ends where it gets large."""
+    """Yield batches of at most `most` rows and about BATCH_BYTES of files."""
     batch: list[FileRow] = []
     size = 0
     for row in rows:
@@ -312,7 +335,7 @@ def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
 
 
 def _hashed(root: Place, row: FileRow) -> FileRow:
-    """Return the row with its content id, or with what went wrong."""
+    """Read the file; return its row with the content id, or with the error."""
     path = root / to_path(row.path)
     for _ in range(2):
         try:
@@ -329,13 +352,13 @@ def _hashed(root: Place, row: FileRow) -> FileRow:
 
 
 def _version(path: Place) -> tuple[int, int]:
-    """Return size and time of change, ns."""
+    """Return the size in bytes and the time of the last change in ns."""
     if isinstance(path, Remote):
         info = path.info()
         return info.size or 0, info.mtime_ns or 0
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        # It was replaced since it was listed; opening a pipe would wait for its writer.
+        # The file was replaced since it was listed; opening a pipe would wait for its writer.
         raise OSError("it is not a regular file")
     return status.st_size, status.st_mtime_ns
 

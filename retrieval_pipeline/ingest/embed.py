@@ -1,4 +1,4 @@
-"""Manifest -> embedding parts: decode ahead in worker processes, encode on threads, publish."""
+"""Manifest -> embeddings: decode in worker processes, encode on threads, write Parquet parts."""
 
 import contextlib
 import threading
@@ -30,17 +30,27 @@ from retrieval_pipeline.storage.tables import (
 )
 from retrieval_pipeline.vectors import VectorSpace
 
-# From jobs to their results, batch by batch and in order.
+# Takes jobs and yields their results in batches, in the order of the jobs.
 Backend = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
 
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What became of the images of one source; each content id is counted once.
+    """What became of the images of one source.
 
-    files = embedded + known + duplicates + quarantined + left
+    files = duplicates + known + embedded + quarantined + left
 
-    `timings` are there if something was decoded.
+    Attributes:
+        source: Name of the source.
+        files: Files of the manifest whose content is known.
+        duplicates: Files whose content an earlier file of the source has too.
+        known: Contents that had an embedding before this run.
+        embedded: Contents that this run embedded.
+        quarantined: Contents that cannot be used, from this run or earlier ones.
+        newly_quarantined: Those of them that were not in the quarantine before.
+        left: Contents whose file changed during the run, for the next run.
+        seconds: Wall time of the run.
+        timings: Where the time went; None if nothing was decoded in this process.
     """
 
     source: str
@@ -56,7 +66,7 @@ class EmbedReport:
 
     @property
     def images_per_second(self) -> float:
-        """Images embedded in a second of wall time."""
+        """Images embedded per second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
 
 
@@ -65,10 +75,11 @@ class EmbedOptions:
     """How to embed.
 
     Attributes:
-        limits: What a picture may cost to decode.
-        workers: Decode processes; None for one a core.
-        retry_quarantined: Whether to try images again that could not be used.
-        backend: Decodes and encodes instead of this process: a cluster.
+        limits: Bounds for decoding one picture.
+        workers: Number of decode processes; None means one per core.
+        retry_quarantined: True to try quarantined images again.
+        backend: Decodes and encodes elsewhere, such as on a Ray cluster; None means in this
+            process and its decode workers.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -89,25 +100,25 @@ def update_embeddings(
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
-    Parts are published as they fill, so that a run that ends early has lost little. Images that
-    cannot be used go to the quarantine table and are left alone until the software changes, or
-    the options say so.
+    Parts are written as they fill, so that a run that ends early loses little. Images that cannot
+    be used go to the quarantine table; they are tried again when the versions of the decoding
+    software change, or with `options.retry_quarantined`.
 
     Args:
-        store: Where the manifest is read and parts are written.
-        source: Whose images.
-        description: Of the encoder: its vector space and how it wants pictures.
+        store: Holds the manifest and receives the parts.
+        source: The source whose images are embedded.
+        description: The encoder's vector space and the input that it wants.
         load: Loads the encoder. Called only if there is something to embed, while the first images
             are being decoded.
-        options: How.
+        options: Limits, workers and the like; None means the defaults.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
     Raises:
-        EncoderError: The model cannot be loaded, or its device failed; what it had made is kept.
-        WorkerError: No decode worker can be started; what was made is kept.
+        EncoderError: The model cannot be loaded, or its device failed; finished vectors are kept.
+        WorkerError: No decode worker can be started; finished vectors are kept.
         StoreError: A table is damaged or cannot be written.
-        Stopped: `stop` was set; what was finished is published.
+        Stopped: `stop` was set; finished vectors are published.
     """
     options = options or EmbedOptions()
     progress = progress or Quiet()
@@ -158,7 +169,7 @@ def _embed_here(
     results: "_Results",
     started: float,
 ) -> Timings:
-    """Decode in worker processes and encode on threads of this one; return where the time went."""
+    """Decode in worker processes and encode on threads of this process; return the timings."""
     with DecodePool(description.transform, options.limits, options.workers) as pool:
         outcomes = (outcome for _, outcome in pool.map(jobs))
         threads = EncodeThreads(load())
@@ -178,12 +189,16 @@ def _embed_here(
 
 @dataclass
 class _Results:
-    """Puts each result where it belongs: a part, the quarantine, or the next run.
+    """Writes each result to a part or the quarantine, or leaves it for the next run.
 
     Attributes:
         source: Name of the source.
-        todo: An example path of each content id, in the order in which the results come.
-        left: Images that changed since they were listed, for the next run.
+        todo: Content id -> an example path, in the order in which the results come.
+        writer: Collects vectors and publishes them as parts.
+        quarantine: Collects the images that cannot be used.
+        progress: Told of images and failures.
+        stop: Ends the run when it is set.
+        left: Number of images that changed since they were listed.
     """
 
     source: str
@@ -195,12 +210,12 @@ class _Results:
     left: int = 0
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
-        """Write what comes, and publish it from time to time and at the end.
+        """Collect the results of all batches; publish them from time to time and at the end.
 
         Raises:
-            EncoderError: From `batches`; what came before is published.
-            WorkerError: From `batches`; what came before is published.
-            Stopped: The run is to end; what came is published.
+            EncoderError: Raised by `batches`; earlier results are published.
+            WorkerError: Raised by `batches`; earlier results are published.
+            Stopped: `stop` was set; earlier results are published.
         """
         contents = iter(self.todo)
         try:
@@ -238,7 +253,7 @@ class _Results:
 
 
 def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
-    """Return the content ids that have an embedding in `space`, whatever their source.
+    """Return the content ids that have an embedding in `space`, from any source.
 
     Raises:
         StoreError: A part is damaged.
@@ -252,7 +267,7 @@ def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
 
 
 def _first_paths(manifest: pa.Table) -> dict[str, str]:
-    """Return an example path for each content id, in the order of the manifest."""
+    """Return content id -> the first path that holds it, in the order of the manifest."""
     paths: dict[str, str] = {}
     columns = (manifest[name].to_pylist() for name in ("content_id", "path"))
     for content, path in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""Encode decoded images on as many threads as suit the encoder, in order; count the time."""
+"""Encode decoded images on as many threads as the encoder asks for, keep order, measure time."""
 
 import threading
 import time
@@ -15,13 +15,13 @@ from retrieval_pipeline.images.errors import ImageError, Reason
 from retrieval_pipeline.images.transform import Decoded
 from retrieval_pipeline.vectors import Vectors
 
-# Batches for each thread: one that it works on and one that it takes next. A GPU's are large.
+# Batches in memory per thread: one in work and one waiting. A GPU's batches are large.
 AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The vector of an image, float32 (dim,), and the facts about its file as in `Decoded`."""
+    """The unit vector of an image, float32 (dim,); its width and height in pixels; its format."""
 
     vector: Vectors
     width: int
@@ -33,7 +33,7 @@ Result = Embedded | ImageError | Changed
 
 
 class EncodeThreads:
-    """The threads on which one encoder computes."""
+    """Runs one encoder on its threads and measures how busy they are."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -44,20 +44,21 @@ class EncodeThreads:
 
     @property
     def work(self) -> Stage:
-        """What the threads have done so far."""
+        """Number of threads, and the seconds that they were busy so far."""
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
     @property
     def efficiency(self) -> float | None:
-        """Speed as a share of the fastest product, None if that is unknown."""
+        """Speed as a share of the fastest matrix product; None if it is not known."""
         return self._encoder.efficiency(self._images, self._computing)
 
     def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
-        """Prepare the threads; yield the results of `outcomes` batch by batch, in order.
+        """Prepare the threads at once; return an iterator of batches of results, in order.
 
         Args:
-            outcomes: Read only so far ahead of the consumer.
+            outcomes: Decoded images and failures. At most `AHEAD` batches per thread are read
+                before their results are taken.
 
         Raises:
             EncoderError: The device failed.
@@ -90,7 +91,7 @@ class EncodeThreads:
         return results
 
     def _encoded(self, images: Sequence[Decoded]) -> Iterator[Result]:
-        """Encode a batch; if an image in it has no finite vector, find out which."""
+        """Encode a batch; halve it until the images without a finite vector are found."""
         try:
             vectors = self._encoder.encode_pixels([image.pixels for image in images])
         except VectorError as error:

@@ -1,4 +1,4 @@
-"""Embedding parts: rows are collected and published as immutable Parquet files."""
+"""Collects embeddings and writes them as immutable Parquet files (parts)."""
 
 import time
 
@@ -13,17 +13,17 @@ from retrieval_pipeline.storage.tables import (
 )
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 
-# A part is published at so many rows or after so many seconds: what a killed run loses.
+# A part is written after this many rows or seconds: a killed run loses at most that much.
 PART_ROWS = 2_048
 PART_SECONDS = 120.0
 
 
 class PartWriter:
-    """Collects the embeddings of one source and publishes them as immutable parts.
+    """Collects the embeddings of one source and writes them as immutable parts.
 
     Attributes:
-        count: Rows published so far.
-        seconds: Wall time that publishing took.
+        count: Rows written so far.
+        seconds: Wall time spent on writing.
     """
 
     def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
@@ -34,18 +34,18 @@ class PartWriter:
         self.seconds = 0.0
 
     def add(self, content: str, embedded: Embedded) -> None:
-        """Collect the embedding of a content id."""
+        """Add the embedding of a content id to the next part."""
         facts = embedded.width, embedded.height, embedded.format
         self._rows.append((content, embedded.vector, *facts))
 
     def is_due(self) -> bool:
-        """Tell whether so much is waiting, or so long, that it should be published."""
+        """Tell whether enough rows wait, or have waited long enough, to write a part."""
         return len(self._rows) >= PART_ROWS or (
             bool(self._rows) and time.monotonic() - self._last > PART_SECONDS
         )
 
     def publish(self) -> None:
-        """Write what was collected as the next part.
+        """Write the collected rows as the next part; without rows, do nothing.
 
         Raises:
             StoreError: The file system refused.

@@ -1,4 +1,4 @@
-"""The images of a source that could not be used, and when they are tried again."""
+"""The table of images that could not be used, and the rule when they are tried again."""
 
 import contextlib
 import importlib.metadata
@@ -17,7 +17,11 @@ from retrieval_pipeline.vectors import VectorSpace
 
 
 class Quarantine:
-    """The images of one source that could not be used, by content id."""
+    """The images of one source that could not be used, by content id.
+
+    Attributes:
+        added: Content ids that were added since the table was read.
+    """
 
     def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
         self._store, self._space, self._source = store, space, source
@@ -28,7 +32,13 @@ class Quarantine:
 
     @classmethod
     def read(cls, store: Store, space: VectorSpace, source: str, wanted: set[str]) -> "Quarantine":
-        """Read the table; rows of content that is gone or embedded by now are dropped."""
+        """Read the table and keep the rows of the content ids in `wanted`.
+
+        The others belong to content that is gone from the source or has an embedding by now.
+
+        Raises:
+            StoreError: The table is damaged.
+        """
         quarantine = cls(store, space, source)
         rows = read_quarantine(store, space, source).to_pylist()
         quarantine._stored = {row["content_id"]: row for row in rows}
@@ -39,7 +49,10 @@ class Quarantine:
         return len(self._rows)
 
     def settled(self) -> set[str]:
-        """Content ids that this very software has tried; trying again would change nothing."""
+        """Return the content ids that need no new try: the installed software has failed on them.
+
+        An unreadable file is always tried again, since the fault may be the disk's.
+        """
         return {
             content
             for content, row in self._rows.items()
@@ -47,7 +60,7 @@ class Quarantine:
         }
 
     def add(self, content: str, path: str, error: ImageError) -> None:
-        """Note that the image of this content id, found at `path`, failed once more."""
+        """Add a failed attempt to decode the content id, whose file is at `path`."""
         former = self._rows.get(content)
         self.added += former is None
         self._rows[content] = {
@@ -61,7 +74,7 @@ class Quarantine:
         }
 
     def discard(self, content: str) -> None:
-        """Forget an image that could be used after all."""
+        """Remove an image that could be used after all."""
         self._rows.pop(content, None)
 
     def publish(self) -> None:
@@ -78,7 +91,7 @@ class Quarantine:
 
 
 def software() -> str:
-    """Name the versions that decide whether an image can be decoded; plugins may be missing."""
+    """Return the versions of all packages that decide whether an image can be decoded."""
     found = []
     for name in ("retrieval-pipeline", "pillow", "pillow-heif", "pillow-jxl-plugin"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,9 +1,8 @@
 """Embedding as a Ray Data pipeline, on this machine or on any cluster.
 
-Decoders and encoders are actors: tables of jobs go in, tables of vectors come out. The tables of
-the store, the quarantine and the order of rows stay with `embed.py` in the process that asks, so
-that a cluster changes nothing about what is stored. Actors that die are replaced by Ray, and what
-they had in hand is done again.
+Decoders and encoders are Ray actors: tables of jobs go in, tables of vectors come out. Only the
+process that started the run writes the store (`embed.py`), so that a run on a cluster stores what
+a local run would. Ray replaces actors that die, and repeats the batches that they worked on.
 """
 
 import contextlib
@@ -28,8 +27,8 @@ from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Re
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.vectors import VectorSpace
 
-# Images in one call of an actor, which an encoder cuts into its own batches: enough to make the
-# call worth it, few enough that a run on processors hears of results now and then.
+# Images in one call of an actor. Encoders cut them into their own batches. Larger calls cost less
+# per image; smaller ones show progress sooner, which matters on slow processors.
 CPU_ROWS = 64
 GPU_ROWS = 512
 
@@ -40,7 +39,7 @@ JOBS = pa.schema(
         pa.field("path", pa.binary(), nullable=False),
     ]
 )
-# What became of an image: its pixels or its vector as bytes, or the reason why there is nothing.
+# The result for one image: its pixels or vector as bytes, or the reason why it failed.
 RESULTS = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),
@@ -57,27 +56,27 @@ CHANGED = "changed"
 
 
 class Decoder:
-    """An actor that decodes: a table of JOBS in, one of RESULTS with pixels out."""
+    """An actor that decodes: takes a table of JOBS, returns one of RESULTS with pixels."""
 
     def __init__(self, transform: ImageTransform, limits: Limits) -> None:
         # One worker: the actor asks Ray for one processor.
         self._pool = DecodePool(transform, limits, workers=1)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Decode a batch under the guards of every decode worker."""
+        """Decode a batch in a guarded worker process, as a local run does."""
         outcomes = [outcome for _, outcome in self._pool.map(_jobs(table))]
         return _packed(table["content_id"], outcomes)
 
 
 class ImageEncoder:
-    """An actor that encodes: a table of RESULTS with pixels in, one with vectors out."""
+    """An actor that encodes: takes a table of RESULTS with pixels, returns one with vectors."""
 
     def __init__(self, load: Callable[[], Encoder], space: VectorSpace) -> None:
         self._load, self._space = load, space
 
     @functools.cached_property
     def _lanes(self) -> EncodeThreads:
-        """Made by the first batch: of an error there Ray tells the cause."""
+        """The encoder, loaded by the first batch: Ray reports the cause of an error there."""
         encoder = self._load()
         if encoder.space != self._space:
             raise EncoderError(
@@ -87,7 +86,7 @@ class ImageEncoder:
         return EncodeThreads(encoder)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Encode a batch; what could not be decoded passes through."""
+        """Encode a batch; rows of images that could not be decoded are passed on."""
         results = [result for batch in self._lanes.map(_outcomes(table)) for result in batch]
         return _packed(table["content_id"], results)
 
@@ -99,14 +98,14 @@ def embedded_by_ray(
     limits: Limits,
     settings: RaySettings,
 ) -> Generator[list[Result], None, None]:
-    """Yield the results of `jobs`, in order, as the actors deliver them.
+    """Yield the results of `jobs` in batches, in order, as the actors deliver them.
 
     Args:
         jobs: Their files must have the same paths on every machine of the cluster, or be remote.
-        description: Of the encoder.
-        load: Loads it in an actor; every machine needs this package and the model.
-        limits: Bounds for one image.
-        settings: The cluster, and how much of it to use.
+        description: The encoder's vector space and the input that it wants.
+        load: Loads the encoder in an actor; every machine needs this package and the model.
+        limits: Bounds for decoding one image.
+        settings: Address of the cluster, and how many actors to use.
 
     Raises:
         EncoderError: Ray is not installed or cannot be reached, or an actor cannot do its work.
@@ -149,9 +148,9 @@ def embedded_by_ray(
 
 @contextlib.contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """Connect to a cluster, unless this process already is: then it stays so."""
+    """Connect to a cluster, and disconnect at the end, unless the process was connected before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What Ray's own processes have to say is in its log files.
+    # Ray's processes write to their log files; on the terminal their lines would be noise.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     connected = ray.is_initialized()
     if not connected:
@@ -164,7 +163,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
             ) from error
     try:
         context = ray.data.DataContext.get_current()
-        # Rows arrive as they are listed: the same input makes the same tables.
+        # Results come in the order of the jobs, so that the same input makes the same tables.
         context.execution_options.preserve_order = True
         context.raise_original_map_exception = True
         context.enable_progress_bars = False
@@ -178,7 +177,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(ray: Any) -> Iterator[None]:
-    """Turn what an actor reports into one line."""
+    """Turn an error in an actor into an EncoderError of one line."""
     try:
         yield
     except ray.exceptions.RayError as error:

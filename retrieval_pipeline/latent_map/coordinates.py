@@ -1,6 +1,6 @@
 """The map of a build: coordinates, clusters and their names, made, stored and read.
 
-How it looks is the business of `views`.
+How it looks is decided in `drawing`, `html` and `picture`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ class MapInfo(BaseModel):
         model: Whose vectors they are.
         items: Number of images.
         explained: Share of the variance along x, y and z, 0 to 1.
-        drift: How far images moved since the map before, see `projection.drift`; None without one.
+        drift: How far images moved since the map before, see `pca.drift`; None without one.
         clusters: In the order of the numbers in coordinates.parquet.
     """
 

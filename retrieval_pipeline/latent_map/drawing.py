@@ -1,6 +1,6 @@
 """A latent map as people see it: which images, under which colours, with which thumbnails.
 
-`map_page` and `map_picture` draw what is gathered here.
+`html` and `picture` draw what is gathered here.
 """
 
 import os
@@ -19,11 +19,12 @@ from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.images.decode import thumbnail
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
-from retrieval_pipeline.search.filters import location_test
+from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.remote import Place
@@ -161,8 +162,10 @@ def _shown_locations(locations: pa.ListArray, query: Query | None) -> pa.StructA
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)
-    passes = location_test(query)
-    chosen = [next(at for at in places if passes(at)) for places in locations.to_pylist()]
+    passes = file_test(query)
+    chosen = [
+        next(row for row in rows if passes(IndexedFile.of(row))) for rows in locations.to_pylist()
+    ]
     return pa.array(chosen, locations.type.value_type)
 
 
@@ -198,8 +201,8 @@ def drawing_to_order(
     numbers = np.arange(len(build)) if allowed is None else np.flatnonzero(allowed)
     scores = None
     if wanted:
-        meaning = searcher.meanings([query])[0]
-        scores = meaning.scores(build.scan(meaning.vectors))[numbers]
+        towards = searcher.query_vectors([query])[0]
+        scores = towards.scores(build.scan(towards.vectors))[numbers]
     if count is not None:
         if scores is None:
             numbers = numbers[sample(len(numbers), count)]

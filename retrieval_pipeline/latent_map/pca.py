@@ -1,4 +1,4 @@
-"""The PCA basis of a map: fitted in bounded memory, and kept where the last map had it.
+"""The PCA basis of a map: fitted in bounded memory, and turned to lie as the last map did.
 
 A map has three coordinates; pictures and pages in two dimensions show the first two.
 """
@@ -129,7 +129,7 @@ def drift(now: Vectors, before: Vectors) -> float:
 
     Args:
         now: float32 (n, 2 or more), coordinates of the images that both maps hold.
-        before: Likewise, in the former map.
+        before: float32 (n, 2 or more), coordinates of the same images in the former map.
     """
     here, there = now[:, :2].astype(np.float64), before[:, :2].astype(np.float64)
     moved = np.square(here - there).sum(axis=1).mean()

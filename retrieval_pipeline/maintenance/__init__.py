@@ -1,4 +1,4 @@
-"""Looking after a home: its status, checking and repairing its files, collecting what is unused.
+"""Looking after a home: its status, checking and repairing its files, removing unused ones.
 
-Making and publishing tables and builds is the business of `ingest` and `pipeline`.
+Tables and builds are made and published in `ingest` and `pipeline`.
 """

@@ -1,7 +1,7 @@
-"""Give back what nobody needs: tables of former sources, scattered embeddings, old builds and maps.
+"""Garbage collection: tables of former sources, unused embeddings, old builds and maps.
 
-It can be killed at any moment: tables and builds go whole, and embeddings that are still needed are
-written anew before the parts that held them go.
+It can be killed at any moment: a table or build is removed as a whole, and embeddings that are
+still needed are written again before the parts that held them are removed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,18 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
 from retrieval_pipeline.vectors import VectorSpace
 
-# Parts are merged up to so many rows: 100 MB of 768 dimensions, in memory while they are written.
+# Most rows of a merged part: 100 MB at 768 dimensions, in memory while it is written.
 MERGED_ROWS = 32_768
 
 
 @dataclass(frozen=True)
 class Freed:
-    """Something that went, or would go.
+    """One thing that was removed, or would be in a dry run.
 
     Attributes:
-        path: Where it was; for parts that were merged, where the needed rows are now.
-        bytes: What that gives back on the disk; of merged parts, an estimate in a dry run.
-        why: Why nobody needs it.
+        path: Where it was; for parts that were merged, the part that holds their rows now.
+        bytes: Disk space freed; for merged parts in a dry run an estimate.
+        why: Why it is not needed.
     """
 
     path: Path
@@ -53,35 +53,34 @@ def collect(
     dry_run: bool = False,
     wait: bool = False,
 ) -> list[Freed]:
-    """Remove what the sources of the settings do not need, and return what went.
+    """Remove what the sources of the settings do not need, and return what was removed.
 
-    That is: manifests, embeddings and quarantine of other sources (but for embeddings of images
-    that these sources hold too); embeddings of images that are gone; the scatter of small parts;
-    builds that were replaced longer than `grace` ago, unless a process has them open, and their
-    maps; what killed runs and repairs
-    left behind. Votes are never touched.
+    That is: manifests and quarantine tables of other sources; embeddings of images that none of
+    the `sources` holds; builds that were replaced longer than `grace` ago, unless a process has
+    them open, and their maps; and what killed runs and repairs left behind. Small parts are
+    merged. Votes are never touched.
 
     Args:
-        store: Where everything is. Its lock is taken.
+        store: Its lock is taken.
         sources: Names of the sources of the settings.
-        only_space: The only vector space to keep embeddings and builds of; the current build stays
-            in any case. None keeps all, so that people can go back to another model.
+        only_space: Remove embeddings and builds of all other vector spaces, except the current
+            build. None keeps all spaces, so that people can go back to another model.
         grace: How long ago a build must have been replaced.
-        dry_run: Remove nothing; return what would go.
-        wait: Wait for a run that writes now, instead of failing.
+        dry_run: Remove nothing; return what would be removed.
+        wait: Wait for a run that is writing instead of failing.
 
     Raises:
         StoreError: Another run is writing, a table is damaged, or the file system refused.
     """
     with store.locked(wait=wait, sweep=False):
-        # Read first: with a damaged manifest nothing goes.
+        # Read first, so that nothing is removed if a manifest is damaged.
         needed = _needed_ids(store, sources)
         steps = chain(
             _leftovers(store, dry_run),
             _former_manifests(store, sources, dry_run),
             _former_spaces(store, only_space, dry_run),
             _builds_and_maps(store, only_space, grace, dry_run),
-            # Last: it writes, for which the others make room.
+            # Last, since it writes, and the steps before it free space.
             _embeddings(store, sources, only_space, needed, dry_run),
         )
         return list(steps)
@@ -121,7 +120,7 @@ def _embeddings(
     needed: pa.Array,
     dry_run: bool,
 ) -> Iterator[Freed]:
-    """Tidy the embeddings of all spaces that stay."""
+    """Remove unused rows and merge small parts in all spaces that stay."""
     seen: dict[str, set[str]] = {}
     for directory in store.embedding_directories():
         space, source = directory.parent.name, directory.name
@@ -130,7 +129,7 @@ def _embeddings(
         parts, replaced = parts_in(directory)
         for part in replaced:
             yield _remove(part, "its rows are in a larger part", dry_run)
-        # Without a manifest it is not known what is needed; the next run writes one.
+        # Without a manifest all rows may be needed; the next run writes one.
         unknown = source in sources and not store.manifest(source).exists()
         chosen = {
             part: _chosen_rows(part, None if unknown else needed, seen.setdefault(space, set()))
@@ -146,7 +145,11 @@ def _embeddings(
 
 
 def _chosen_rows(part: Path, needed: pa.Array | None, seen: set[str]) -> npt.NDArray[np.bool_]:
-    """Return which rows of a part to keep: needed, and not in a part before it (`seen`)."""
+    """Return which rows of a part to keep, bool (rows,): needed, and not in an earlier part.
+
+    `seen` holds the content ids of the earlier parts; those of this one are added. If `needed` is
+    None, all rows are needed.
+    """
     space = read_space(part)
     if space.key != part.parents[1].name:
         raise StoreError(f"{part}: its vectors belong to another model: run `retrieval verify`")
@@ -162,7 +165,10 @@ def _chosen_rows(part: Path, needed: pa.Array | None, seen: set[str]) -> npt.NDA
 
 
 def _groups(chosen: dict[Path, npt.NDArray[np.bool_]]) -> Iterator[list[Path]]:
-    """Yield the neighbours to be written as one part; large parts without waste are left alone."""
+    """Yield groups of neighbouring parts, each to be written as one part.
+
+    Large parts of which every row is kept are left alone.
+    """
     group: list[Path] = []
     rows = 0
     for part, keep in chosen.items():
@@ -184,7 +190,7 @@ def _worth_writing(
 
 
 def _merge(group: list[Path], chosen: dict[Path, npt.NDArray[np.bool_]], dry_run: bool) -> Freed:
-    """Write the chosen rows of these neighbours as one part, which takes their place."""
+    """Write the chosen rows of neighbouring parts as one part, which replaces them."""
     target = merged_part(group)
     rows = sum(len(chosen[part]) for part in group)
     kept = sum(int(chosen[part].sum()) for part in group)

@@ -1,6 +1,7 @@
-"""Rebuild what is damaged from what is sound: tables from builds, builds and maps from tables.
+"""Repair: damaged tables are rebuilt from sound builds, builds and maps from sound tables.
 
-Nothing is deleted: what is damaged moves to `damaged/` under home, until `retrieval gc`.
+Nothing is deleted: damaged files move to `damaged/` under home, where they stay until
+`retrieval gc`.
 """
 
 import functools
@@ -30,23 +31,28 @@ from retrieval_pipeline.vectors import UNIT_TOLERANCE, VectorSpace
 
 @dataclass(frozen=True)
 class Repaired:
-    """One damaged file or directory, and what was done about it."""
+    """A damaged file or directory, and what was done about it.
+
+    Attributes:
+        file: Its path.
+        done: What was done, for people to read.
+    """
 
     file: Path
     done: str
 
 
 def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repaired]:
-    """Repair every file that `verify` finds damaged, and bring index and map up to date with them.
+    """Repair every file that `verify` finds damaged, then bring the index and the map up to date.
 
-    Manifests come back from the newest sound build, as of its time; embeddings from their own
-    sound rows and from the sound builds of their vector space. What cannot be had that way is
-    made by the next run of the index: it reads the files, and embeds the images, again. Votes
-    exist nowhere else; a damaged table of them is left alone.
+    A manifest is restored from the newest sound build, as the files were at its time. Embeddings
+    are restored from the sound rows of the damaged part and from the sound builds of the same
+    vector space. The next `retrieval index` makes the rest: it hashes files and embeds images
+    again. Votes exist nowhere else, so that a damaged table of votes is left alone.
 
     Raises:
         StoreError: Another run is writing, or the file system refused.
-        EncoderError: An index must be made and its words encoded, but the model cannot be had.
+        EncoderError: A new index needs the vocabulary encoded, and the model cannot be loaded.
     """
     store = Store(settings.home)
     with store.locked():
@@ -84,14 +90,14 @@ def _repair_manifests(
 
 
 def _newest_first(store: Store, builds: Sequence[Path]) -> list[Path]:
-    """Return the builds by age; the current one first, which alone is known to be of use."""
+    """Return the builds, newest first, but the current one before all others."""
     current = current_or_none(store)
     by_age = sorted(builds, key=lambda build: build.name, reverse=True)
     return sorted(by_age, key=lambda build: build != current)
 
 
 def _files_of(build: Path, source: str) -> pa.Table:
-    """Return the manifest of `source` as of the time of a build."""
+    """Return the manifest of `source` as it was when a build was made."""
     items = Build.open(build).items
     locations = items["locations"].combine_chunks()
     files = pc.list_flatten(locations)
@@ -128,7 +134,7 @@ def _repair_parts(store: Store, bad: Sequence[Path], sound: Sequence[Path]) -> I
 
 
 def _first_ones(ids: Sequence[str], seen: set[str]) -> list[bool]:
-    """Tell of each id whether it is new, and add it to `seen`."""
+    """Return for each id whether it is not in `seen`, and add it there."""
     new = []
     for content in ids:
         new.append(content not in seen)
@@ -137,7 +143,10 @@ def _first_ones(ids: Sequence[str], seen: set[str]) -> list[bool]:
 
 
 def _sound_rows(part: Path) -> tuple[pa.Table, VectorSpace] | None:
-    """Return the rows of a part whose vectors are of unit length, if they are of its space."""
+    """Return the sound rows of a part and its vector space.
+
+    None if the part cannot be read at all, or belongs to another vector space than its directory.
+    """
     try:
         space = read_space(part)
         table = read_table(part, embedding_schema(space.dim))
@@ -152,7 +161,7 @@ def _sound_rows(part: Path) -> tuple[pa.Table, VectorSpace] | None:
 
 
 def _rows_of(path: Path) -> tuple[pa.Table, VectorSpace]:
-    """Return the items of a build as rows of an embedding table."""
+    """Return the items of a build as rows of an embedding table, and their vector space."""
     build = Build.open(path)
     schema = embedding_schema(build.info.dim)
     return build.items.select(schema.names).cast(schema), build.info.space
@@ -168,7 +177,7 @@ def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iter
 def _set_builds_aside(
     store: Store, bad: Sequence[Path], sound: Sequence[Path]
 ) -> Iterator[Repaired]:
-    """Take damaged builds away, and have CURRENT name the newest sound one."""
+    """Move damaged builds away, and let CURRENT name the newest sound one."""
     current = current_or_none(store)
     for build in store.all_builds():
         if build in bad:
@@ -185,7 +194,7 @@ def _set_builds_aside(
 
 
 def _rebuild(settings: Settings, store: Store, progress: Progress | None) -> Repaired:
-    """Make index and map from the tables as they are now."""
+    """Bring the index and the map up to date with the tables."""
     space = describe_encoder(settings).space
     load = functools.cache(functools.partial(load_settings_encoder, settings, space))
     try:

@@ -1,14 +1,14 @@
-"""What is indexed, by which model, how fresh, and what failed."""
+"""The status: what is indexed, by which model, when it was last looked at, and what failed."""
 
-from __future__ import annotations
-
+import json
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
+from pydantic_core import core_schema
 
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import BuildError
@@ -21,56 +21,80 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from retrieval_pipeline.index.build import BuildInfo
+# A path as text: some are on other machines.
+AnyPlace = Annotated[Place, PlainSerializer(lambda place: to_text(str(place)), return_type=str)]
 
 
-@dataclass(frozen=True)
-class SourceStatus:
-    """One source, as of its last crawl.
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SourceStatus(_Model):
+    """One source, as it was at its last crawl.
 
     Attributes:
-        name: Of the source.
+        name: The source's name.
         path: Its directory.
-        reachable: The directory is there now.
-        files: Files with a content id.
-        images: Different contents among them.
-        bytes: Sizes of the files, added up.
-        embedded: Contents that have an embedding in the vector space of the settings.
-        quarantined: Contents that cannot be used, by reason.
-        unreadable: Files and directories that could not be read.
+        reachable: Whether the directory is there now.
+        files: Number of files with a content id.
+        images: Number of different content ids among them.
+        bytes: Sum of the files' sizes.
+        embedded: Content ids with an embedding in the vector space of the settings.
+        pending: Content ids that the next run will try to embed.
+        quarantined: Number of content ids that could not be embedded, by reason.
+        unreadable: Number of files and directories that could not be read.
         crawled_at: When the source was last looked at; None before the first time.
     """
 
     name: str
-    path: Place
+    path: AnyPlace
     reachable: bool
     files: int
     images: int
     bytes: int
     embedded: int
+    pending: int
     quarantined: dict[str, int]
     unreadable: int
     crawled_at: datetime | None
 
-    @property
-    def pending(self) -> int:
-        """Contents that the next run will try to embed."""
-        return self.images - self.embedded - sum(self.quarantined.values())
+
+# Taken without a look into its type, whose parts would get into the JSON schema of the web's API.
+_AS_IT_IS = GetPydanticSchema(lambda source, handler: core_schema.any_schema())
 
 
-@dataclass(frozen=True)
-class LibraryStatus:
-    """Everything `retrieval status` shows."""
+def _build_name(build: Path | None) -> str | None:
+    return build.name if build else None
 
-    home: Place
+
+def _without_files(index: BuildInfo | None) -> dict[str, Any] | None:
+    return index.model_dump(mode="json", exclude={"files"}) if index else None
+
+
+class LibraryStatus(_Model):
+    """Everything that `retrieval status` shows; its JSON is what `--json` prints.
+
+    Attributes:
+        home: Directory of the tables and builds.
+        model: The model of the settings.
+        build: Directory of the current build; its name in JSON.
+        index: The facts about the current build.
+        recall_at_10: Share of the true ten nearest items that a query finds.
+        problem: Why the build cannot be used, or does not fit the settings.
+        sources: Of the settings.
+    """
+
+    home: AnyPlace
     model: str
-    sources: tuple[SourceStatus, ...]
-    build: Path | None
-    info: BuildInfo | None
+    build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
+    index: Annotated[
+        BuildInfo | None,
+        _AS_IT_IS,
+        PlainSerializer(_without_files, return_type=dict[str, Any] | None),
+    ]
+    recall_at_10: float | None
     problem: str | None
+    sources: tuple[SourceStatus, ...]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -97,7 +121,15 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
                     f"the index answers with {info.model}; the settings now name {space.model}: "
                     "`retrieval index` makes the change"
                 )
-    return LibraryStatus(settings.home, space.model, sources, build, info, problem)
+    return LibraryStatus(
+        home=settings.home,
+        model=space.model,
+        build=build,
+        index=info,
+        recall_at_10=info.recall_at_10 if info else None,
+        problem=problem,
+        sources=sources,
+    )
 
 
 def _source_status(
@@ -109,6 +141,7 @@ def _source_status(
     quarantine = read_quarantine(store, space, source.name).to_pylist()
     reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
     path = store.manifest(source.name)
+    done = len(contents & embedded)
     return SourceStatus(
         name=source.name,
         path=source.path,
@@ -116,7 +149,8 @@ def _source_status(
         files=len(files),
         images=len(contents),
         bytes=pc.sum(files["size"]).as_py() or 0,
-        embedded=len(contents & embedded),
+        embedded=done,
+        pending=len(contents) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
@@ -136,30 +170,6 @@ def search_line(info: BuildInfo) -> str:
     return f"{line}, {chosen.p50_ms:.1f} ms (measured with {tried})"
 
 
-def status_json(status: LibraryStatus) -> dict[str, Any]:
-    """Return the JSON object of `retrieval status`."""
-    info = status.info
-    return {
-        "home": to_text(str(status.home)),
-        "model": status.model,
-        "build": status.build.name if status.build else None,
-        "index": info.model_dump(mode="json", exclude={"files"}) if info else None,
-        "recall_at_10": info.recall_at_10 if info else None,
-        "problem": status.problem,
-        "sources": [
-            {
-                "name": source.name,
-                "path": to_text(str(source.path)),
-                "reachable": source.reachable,
-                "files": source.files,
-                "images": source.images,
-                "bytes": source.bytes,
-                "embedded": source.embedded,
-                "pending": source.pending,
-                "quarantined": source.quarantined,
-                "unreadable": source.unreadable,
-                "crawled_at": source.crawled_at.isoformat() if source.crawled_at else None,
-            }
-            for source in status.sources
-        ],
-    }
+def status_json(status: LibraryStatus) -> str:
+    """Return the JSON of `retrieval status --json`."""
+    return json.dumps(status.model_dump(), indent=2, default=datetime.isoformat)

@@ -1,4 +1,4 @@
-"""Check every stored file against its contract, reading all of it."""
+"""Verification: every stored file is read in full and checked against its contract."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.recommend.votes import read_judgements
-from retrieval_pipeline.search.saved_queries import read_seen
+from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
@@ -28,12 +28,12 @@ from retrieval_pipeline.vectors import check_vectors
 
 @dataclass(frozen=True)
 class Finding:
-    """One file or directory, and what is wrong with it.
+    """The result of checking one file or directory.
 
     Attributes:
         file: Its path.
-        problem: Why it cannot be trusted; None if it is as it must be.
-        note: Something worth knowing that does no harm.
+        problem: What is wrong with it; None if it is sound.
+        note: Something worth knowing that is no damage.
     """
 
     file: Path
@@ -44,7 +44,8 @@ class Finding:
 def verify(store: Store) -> Iterator[Finding]:
     """Yield a finding for every table, build and map, and the pointer to the current build.
 
-    It takes no lock: what a run replaces meanwhile is passed over.
+    It takes no lock: a damaged file that is gone by the end of its check was replaced by a run,
+    and is passed over.
     """
     for finding in _findings(store):
         if finding.problem is None or finding.file.exists():
@@ -85,13 +86,13 @@ def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
 
 
 def _orphans(store: Store, embedded: dict[str, set[str]]) -> Iterator[Finding]:
-    """Note embeddings that belong to no file; images that were deleted leave them behind."""
+    """Note embeddings that belong to no file, such as those of deleted images."""
     files: set[str] = set()
     try:
         for path in store.manifests():
             files.update(read_table(path, MANIFEST, ["content_id"])["content_id"].to_pylist())
     except StoreError:
-        return  # It has a finding of its own, and what its files hold is not known.
+        return  # The damaged manifest has a finding; which embeddings it needs is unknown.
     for directory in store.embedding_spaces():
         if orphans := len(embedded.get(directory.name, set()) - files):
             note = f"{directory}: {orphans:,} embeddings belong to no file: `retrieval gc`"
@@ -116,7 +117,7 @@ def _check_quarantine(path: Path) -> None:
 
 
 def _check_saved_query(path: Path) -> None:
-    read_seen(path)
+    read_found(path)
 
 
 def _check_judgements(store: Store, path: Path) -> None:
@@ -138,7 +139,7 @@ def _check_unique(path: Path, schema: pa.Schema, column: str) -> None:
     values = read_table(path, schema, [column])[column].to_pylist()
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise StoreError(f"{path}: {column} {twice[0]!r} stands there more than once")
+        raise StoreError(f"{path}: {column} {twice[0]!r} appears more than once")
 
 
 def _check_part(path: Path, seen: set[str]) -> None:
@@ -160,7 +161,7 @@ def _check_map(path: Path) -> None:
     _check_content_ids(path / "coordinates.parquet", table["content_id"])
     clusters = table["cluster"].to_numpy()
     if len(table) != info.items or not ((clusters >= 0) & (clusters < len(info.clusters))).all():
-        raise StoreError(f"{path / 'coordinates.parquet'}: not as map.json says")
+        raise StoreError(f"{path / 'coordinates.parquet'}: does not match map.json")
     for name in ("basis.npz", "map.html", "map.png"):
         if not (path / name).is_file():
             raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")
@@ -169,8 +170,8 @@ def _check_map(path: Path) -> None:
 def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
     """Yield a finding for each of these builds, whose files are all read and hashed.
 
-    In a process of its own, since a damaged Annoy file can crash the one that loads it. A build at
-    which it ends is damaged; another process goes on with the next.
+    The builds are checked in a child process, since a damaged Annoy file can crash the process
+    that loads it. A build at which the child crashes is damaged; a new child checks the rest.
     """
     remaining = list(builds)
     while remaining:
@@ -184,17 +185,21 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
                 yield Finding(remaining.pop(0), *json.loads(line))
         if remaining:
             build = remaining.pop(0)
-            yield Finding(build, f"{build}: reading it ended with {child.returncode}")
+            yield Finding(build, f"{build}: its reader ended with exit code {child.returncode}")
 
 
 def _read_whole_build(path: Path) -> None:
-    """Open a build and check every vector and content id in it."""
+    """Open a build and check all its vectors and content ids.
+
+    Raises:
+        RetrievalError: Something is wrong.
+    """
     build = Build.open(path, rehash=True)
     for chunk in build.items.column("embedding").chunks:
         check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
     ids = build.items["content_id"]
     if pc.count_distinct(ids).as_py() != len(ids):
-        raise BuildError(f"{path}: a content id stands there more than once")
+        raise BuildError(f"{path}: a content id appears more than once")
 
 
 def _check_current(store: Store) -> None:
@@ -206,11 +211,11 @@ def _check_current(store: Store) -> None:
     except OtherVersionError as error:
         raise StoreError(f"{store.current_file}: {error}") from None
     except BuildError:
-        return  # The build has a finding of its own.
+        return  # The damaged build itself has a finding.
 
 
 def main() -> None:
-    """Check the builds that the command line names; answer each with a line of JSON."""
+    """Check the builds that the command line names; print a line of JSON for each."""
     for path in map(Path, sys.argv[1:]):
         finding = _finding(path, _read_whole_build)
         sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")

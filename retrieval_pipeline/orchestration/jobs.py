@@ -49,18 +49,10 @@ class QueryConfig(dg.Config):
 def query(context: dg.OpExecutionContext, config: QueryConfig, library: LibraryResource) -> None:
     """Answer one query from the current build."""
     settings = library.settings
+    images = (Path(config.image),) if config.image else ()
+    asked = Query.of({**config.model_dump(exclude={"image", "k"}), "images": images})
     with explained(context):
-        answer = Searcher.open(settings).answer(
-            Query(
-                text=config.text or None,
-                images=(Path(config.image),) if config.image else (),
-                plus=tuple(config.plus),
-                minus=tuple(config.minus),
-                sources=tuple(config.sources),
-                paths=tuple(config.path),
-            ),
-            config.k,
-        )
+        answer = Searcher.open(settings).answer(asked, config.k)
     for rank, hit in enumerate(answer.hits, 1):
         context.log.info(f"{rank:>3}  {hit.score:.3f}  {hit.path}")
     context.add_output_metadata(

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.autotune import MARGIN, measure, prepare_trial
+from retrieval_pipeline.index.autotune import RECALL_TOLERANCE, make_sample_queries, measure
 from retrieval_pipeline.index.build import Build, Check
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
-# Seed of the trial queries; it differs from the seed of index/autotune.py, so that the recall is
-# measured with other queries than the plan was tuned with.
-SEED = 5
+# Another number than autotune.QUERY_SEED: other queries than the build was calibrated with.
+QUERY_SEED = 5
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,10 @@ def _check_recall(build: Build, target: float) -> Check:
     plan = build.plan
     recall, how = 1.0, "a scan misses nothing"
     if plan.kind != "scan":
-        trial = prepare_trial(build.nearest.matrices, build.vocabulary, SEED)
-        recall = measure(build.nearest, trial, plan).recall
-        how = f"with {len(trial.vectors)} fresh queries"
-    least = target - MARGIN
+        queries = make_sample_queries(build.vector_index.matrices, build.vocabulary, QUERY_SEED)
+        recall = measure(build.vector_index, queries, plan).recall
+        how = f"with {len(queries.vectors)} fresh queries"
+    least = target - RECALL_TOLERANCE
     return Check(
         name="recall_is_enough",
         passed=recall >= least,

@@ -64,10 +64,10 @@ def next_item(
 def explore(pool: Pool, votes: Votes, rng: np.random.Generator) -> int:
     """Choose in turn an image far from all judged ones, and one near a vote of the scarcer kind.
 
-    Far: drawn with a chance that grows with the squared distance to the nearest judged image, as
-    k-means++ draws its centres (Arthur & Vassilvitskii 2007). As long as there is no vote of the
-    scarcer kind, any image takes the second turn: tastes often lie where images are dense, which
-    far ones alone would visit late.
+    The far image is drawn with a chance that grows with its squared distance to the nearest judged
+    image, as k-means++ draws its centres (Arthur & Vassilvitskii 2007). As long as there is no vote
+    of the scarcer kind, any image takes the second turn: tastes often lie where images are dense,
+    and far images alone would get there late.
     """
     likes = votes.liked.sum()
     scarce = np.flatnonzero(votes.liked == (2 * likes <= len(votes)))
@@ -88,8 +88,9 @@ def explore(pool: Pool, votes: Votes, rng: np.random.Generator) -> int:
 def alternating(pool: Pool, votes: Votes, rng: np.random.Generator, model: Model) -> int:
     """Choose in turn an image predicted positive and one predicted negative.
 
-    It is the nearest such neighbour of a judged image taken at random, as in the original. If no
-    neighbour fits, the most fitting one of a random sample.
+    The choice is the nearest neighbour, with the wanted prediction, of a judged image taken at
+    random, as in the original. If no neighbour has it, the image of a random sample with the
+    highest (or lowest) score.
     """
     wanted = len(votes) % 2 == 0
     for anchor in rng.permutation(len(votes))[:ANCHORS]:
@@ -105,8 +106,8 @@ def alternating(pool: Pool, votes: Votes, rng: np.random.Generator, model: Model
 def uncertain(pool: Pool, votes: Votes, rng: np.random.Generator, model: Model) -> int:
     """Choose the image closest to the decision boundary.
 
-    Among a random sample and the neighbours of some liked images: where few images are liked, a
-    sample alone would hold none near the boundary.
+    Candidates are a random sample and the neighbours of some liked images: where few images are
+    liked, a sample alone would hold none near the boundary.
     """
     anchors = rng.permutation(np.flatnonzero(votes.liked))[:ANCHORS]
     near = [pool.unseen_near(votes.vectors[anchor]) for anchor in anchors]

@@ -54,7 +54,7 @@ class Candidate:
         location: Its first location in the recommender's sources.
         locations: Every file that holds this image.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Pixels of the upright picture.
         score: Decision score, above 0 for a predicted like; None before there is a model.
     """
 
@@ -136,18 +136,29 @@ class Recommender:
         return None if number is None else self._pictures(np.array([number]))[0]
 
     def vote(self, picture: Candidate, liked: bool) -> None:
-        """Store a vote; raises StoreError, and changes nothing, if that cannot be done."""
+        """Store a vote at once.
+
+        Raises:
+            StoreError: It cannot be stored; nothing has changed.
+        """
         self._take(add_judgements(self._store, self.name, [(picture.content_id, liked)]))
         self._predicted.append(None if picture.score is None else (picture.score > 0) == liked)
 
     def add(self, votes: Sequence[tuple[str, bool]]) -> None:
-        """Store many votes, (content id, liked) each; raises StoreError."""
+        """Store many votes, each (content id, liked).
+
+        Raises:
+            StoreError: They cannot be stored; nothing has changed.
+        """
         self._take(add_judgements(self._store, self.name, votes))
 
     def undo(self) -> tuple[Judgement | None, Candidate | None]:
-        """Take the last vote back; return it and its picture, to be shown again.
+        """Take the last vote back; return the vote and its picture, to be shown again.
 
-        Both are None if there is no vote; the picture is, if it has gone. Raises StoreError.
+        Both are None if there is no vote. The picture is None if it left the index.
+
+        Raises:
+            StoreError: The vote cannot be taken back; nothing has changed.
         """
         judgement, left = undo_judgement(self._store, self.name)
         if judgement is None:
@@ -159,7 +170,11 @@ class Recommender:
         return judgement, None if number is None else self._pictures(np.array([number]))[0]
 
     def refresh(self) -> None:
-        """Take over votes that were stored by somebody else; raises StoreError."""
+        """Read the votes anew: another program may have stored some.
+
+        Raises:
+            StoreError: The judgements are damaged.
+        """
         self._take(read_judgements(self._store, self.name))
 
     def set_aside(self, picture: Candidate) -> None:
@@ -237,22 +252,21 @@ class Recommender:
         build = self.build
         if scores is None and self.model is not None:
             scores = self.model.scores(build.vectors(numbers))
-        columns = ["content_id", "locations", "width", "height"]
-        rows = build.items.select(columns).take(pa.array(numbers)).to_pylist()
         pictures = []
-        for index, (number, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
-            places = tuple(Location(place["source"], place["path"]) for place in row["locations"])
+        records = build.records(numbers)
+        for index, (number, item) in enumerate(zip(numbers.tolist(), records, strict=True)):
+            places = item.locations
             # An image that was undone may be of another source.
             first = next((each for each in places if each.source in self._sources), places[0])
             pictures.append(
                 Candidate(
                     number=number,
-                    content_id=row["content_id"],
+                    content_id=item.content_id,
                     path=self._path_of(first),
                     location=first,
                     locations=places,
-                    width=row["width"],
-                    height=row["height"],
+                    width=item.width,
+                    height=item.height,
                     score=None if scores is None else float(scores[index]),
                 )
             )

@@ -13,11 +13,11 @@ LEAST_VOTES = 3
 # Votes of each kind from which C and gamma are chosen; below, folds hold one or two and choose by
 # chance.
 TUNING_VOTES = 10
-# They are chosen anew when there are this many times more votes, so that most votes cost one fit.
+# C and gamma are chosen anew when there are this many times more votes: most votes cost one fit.
 TUNING_GROWTH = 1.25
 FOLDS = 5
 C_GRID = (1.0, 10.0)
-# Times scikit-learn's "scale", 1 / (components x variance).
+# Factors on scikit-learn's gamma="scale", which is 1 / (dim x variance of all numbers).
 GAMMA_GRID = (0.5, 1.0, 2.0)
 SEED = 20
 # Rows scored at once: 50 MB of vectors at 768 dimensions, and as much of kernel at 750 votes.

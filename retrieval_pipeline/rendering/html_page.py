@@ -32,8 +32,8 @@ class Card:
     Attributes:
         path: Its file; a click opens it if the path is absolute.
         source: Name of the source it is in.
-        width: Width of the upright picture in pixels.
-        height: Height of the upright picture in pixels.
+        width: Width of the upright picture, in pixels.
+        height: Height of the upright picture, in pixels.
         others: The other files that hold the same picture.
         rank: Position in the order, from 1.
         score: Shown with three decimals.

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.vectors import Flags
@@ -83,18 +84,18 @@ def _located(locations: pa.ListArray, query: Query) -> Flags:
     return result
 
 
-def location_test(query: Query) -> Callable[[dict[str, Any]], bool]:
-    """Return what tells of one location, a row of LOCATION, whether it passes."""
+def file_test(query: Query) -> Callable[[IndexedFile], bool]:
+    """Return what tells of one file of an item whether it passes the filters."""
     globs = compile_globs(query.paths)
     after = _nanoseconds(query.after) if query.after else None
     before = _nanoseconds(query.before) if query.before else None
 
-    def passes(place: dict[str, Any]) -> bool:
+    def passes(file: IndexedFile) -> bool:
         return (
-            (not query.sources or place["source"] in query.sources)
-            and (after is None or place["mtime_ns"] >= after)
-            and (before is None or place["mtime_ns"] < before)
-            and (globs is None or glob_matches(globs, place["path"]))
+            (not query.sources or file.location.source in query.sources)
+            and (after is None or file.mtime_ns >= after)
+            and (before is None or file.mtime_ns < before)
+            and (globs is None or glob_matches(globs, file.location.path))
         )
 
     return passes

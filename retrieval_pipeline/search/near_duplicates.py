@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import Stopped
@@ -28,12 +27,19 @@ if TYPE_CHECKING:
 NEAR_DUPLICATE = 0.95
 # Up to here all pairs are compared: at 768 dimensions that takes six seconds on one core.
 ALL_PAIRS = 20_000
-BLOCK = 1_024
+# Items whose cosines with all others are computed as one product.
+COMPARED_TOGETHER = 1_024
 
 
 @dataclass(frozen=True)
-class Group:
-    """An item and the later items that look the same as it, ascending, with their cosines."""
+class LookAlikes:
+    """An item and the later items that look the same as it.
+
+    Attributes:
+        leader: Number of the item.
+        others: int64 (n,), numbers of the later items, ascending.
+        cosines: float32 (n,), of each of them with the leader.
+    """
 
     leader: int
     others: Numbers
@@ -42,7 +48,7 @@ class Group:
 
 def near_duplicates(
     build: Build, threshold: float, looks: Looks, stop: threading.Event | None = None
-) -> list[Group]:
+) -> list[LookAlikes]:
     """Group the items of a build: each later item goes to the first leader that it looks like.
 
     Compared with a leader and not with each other, a long row of pictures that change little from
@@ -64,14 +70,14 @@ def near_duplicates(
         numbers, cosines = numbers[later], cosines[later]
         taken[numbers] = True
         if len(numbers):
-            groups.append(Group(leader, numbers, cosines))
+            groups.append(LookAlikes(leader, numbers, cosines))
     return groups
 
 
 def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vectors]]:
     """Yield each item with the items within `threshold` of it, ascending, and their cosines."""
-    for start in range(0, len(build), BLOCK):
-        block = build.vectors(np.arange(start, min(start + BLOCK, len(build))))
+    for start in range(0, len(build), COMPARED_TOGETHER):
+        block = build.vectors(np.arange(start, min(start + COMPARED_TOGETHER, len(build))))
         if len(build) <= ALL_PAIRS:
             scores = build.scan(block)
             for number in range(len(block)):
@@ -81,21 +87,21 @@ def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vecto
             # Items that look the same share leaves in most trees: few nodes find them.
             plan = Plan(kind="trees", candidates=100, search_k=2_000)
             for number, vector in enumerate(block, start):
-                found = build.nearest.candidates(vector, plan)
+                found = build.vector_index.candidates(vector, plan)
                 cosines = build.vectors(found) @ vector
                 close = cosines >= threshold
                 yield number, found[close], cosines[close]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a group.
+class DuplicatePicture:
+    """One picture of a group of duplicates.
 
     Attributes:
         content_id: Identity of its bytes.
         cosine: To the group's first picture.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Pixels of the upright picture.
         places: Every file that holds it.
         paths: Their absolute paths.
     """
@@ -112,7 +118,7 @@ class Picture:
 class DuplicateGroup:
     """Pictures that look the same, the first found first; one alone has several files."""
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[DuplicatePicture, ...]
 
 
 def duplicate_groups(
@@ -131,23 +137,22 @@ def duplicate_groups(
     grouped = {int(number) for group in near for number in (group.leader, *group.others)}
     copies = pc.list_value_length(build.items["locations"]).to_numpy()
     alone = [number for number in np.flatnonzero(copies > 1).tolist() if number not in grouped]
-    groups = [Group(number, np.empty(0, np.int64), np.empty(0, np.float32)) for number in alone]
-    columns = ["content_id", "width", "height", "locations"]
+    nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+    groups = [LookAlikes(number, *nothing) for number in alone]
     result = []
     for group in sorted([*near, *groups], key=lambda group: group.leader):
         numbers = [group.leader, *group.others.tolist()]
-        rows = build.items.select(columns).take(pa.array(numbers)).to_pylist()
         pictures = []
-        for row, cosine in zip(rows, [1.0, *group.cosines.tolist()], strict=True):
-            places = tuple(Location(at["source"], at["path"]) for at in row["locations"])
+        cosines = [1.0, *group.cosines.tolist()]
+        for item, cosine in zip(build.records(numbers), cosines, strict=True):
             pictures.append(
-                Picture(
-                    content_id=row["content_id"],
+                DuplicatePicture(
+                    content_id=item.content_id,
                     cosine=cosine,
-                    width=row["width"],
-                    height=row["height"],
-                    places=places,
-                    paths=tuple(map(path_of, places)),
+                    width=item.width,
+                    height=item.height,
+                    places=item.locations,
+                    paths=tuple(map(path_of, item.locations)),
                 )
             )
         result.append(DuplicateGroup(tuple(pictures)))

@@ -1,9 +1,11 @@
 """What people ask for: words and pictures with weights, and filters. Knows no index."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Self
 
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.paths import to_text
@@ -12,6 +14,9 @@ from retrieval_pipeline.paths import to_text
 LARGEST_WEIGHT = 100.0
 
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S.*)", re.DOTALL)
+
+# Names of parameters that are given once for each value.
+_SINGULAR = {"source": "sources", "path": "paths", "format": "formats"}
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,13 @@ class Query:
         images: Pictures to find similar ones of.
         like: Content ids of indexed pictures to find similar ones of.
         plus: More words; "2*snow" weighs twice what `text` does.
-        minus: Words whose pictures are not wanted, with a weight likewise.
+        minus: Words whose pictures are not wanted; "2*snow" weighs twice here as well.
         sources: Only images of these sources; empty means all.
         paths: Only images with a path, relative to their source, that one of these globs matches.
         after: Only files changed at this time or later; without a zone it is local time.
         before: Only files changed earlier than this.
         min_width: Only pictures at least so wide, in pixels.
-        min_height: Likewise.
+        min_height: Only pictures at least so high, in pixels.
         formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
@@ -60,6 +65,23 @@ class Query:
             except UnicodeEncodeError:
                 raise QueryError(f"{text!r} is not UTF-8 text: check how it was typed") from None
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Return the query that a configuration or a request asks.
+
+        Args:
+            parameters: Values of fields by name; `source`, `path` and `format` stand for the
+                fields in the plural, a list for a tuple.
+
+        Raises:
+            TypeError: There is no such field.
+        """
+        fields: dict[str, Any] = {
+            _SINGULAR.get(name, name): tuple(value) if isinstance(value, list) else value
+            for name, value in parameters.items()
+        }
+        return cls(**fields)
+
     def __str__(self) -> str:
         parts = [self.text or ""]
         pictures = (to_text(str(path)) for path in self.images)
@@ -81,7 +103,7 @@ class Query:
         )
 
     @property
-    def meaning(self) -> "Query":
+    def terms(self) -> "Query":
         """The words and pictures alone: what decides its vectors."""
         return Query(
             text=self.text, images=self.images, like=self.like, plus=self.plus, minus=self.minus

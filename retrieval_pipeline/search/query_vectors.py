@@ -1,26 +1,52 @@
-"""What a query asks for, as vectors."""
+"""Query -> vectors: its texts and pictures are encoded, weighted and added up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
-from retrieval_pipeline.index.items import Location as Location
-from retrieval_pipeline.search.query import Query as Query
-from retrieval_pipeline.search.relevance import Mixture
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.config import Settings
+from retrieval_pipeline.errors import QueryError, VectorError
+from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.score_statistics import Spread
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.vectors import EncodeTexts, Vectors, check_vectors, normalise
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.encoders.base import Encoder
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """A query as vectors: towards `wanted` (dim,), away from each row of `unwanted` (n, dim).
+class Mixture:
+    """What a query was added up from: the weight of each of its words and pictures.
+
+    Attributes:
+        words: A weight for each text.
+        pictures: A weight for each picture.
+        unrelated: How words score on unrelated pictures.
+    """
+
+    words: tuple[float, ...]
+    pictures: tuple[float, ...]
+    unrelated: Spread
+
+
+@dataclass(frozen=True)
+class QueryVectors:
+    """A query as vectors: towards `wanted`, away from each row of `unwanted`.
 
     An item loses, for each unwanted thing, `weights` times that by which its cosine with the thing
     exceeds that of unrelated pairs. A difference of vectors would also reward what is
     as unlike the thing as possible, whether it shows what is wanted or not.
 
     Attributes:
-        wanted: The sum of the wanted parts, unit length.
-        unwanted: One unit vector each.
+        wanted: The sum of the wanted parts, float32 (dim,), unit length.
+        unwanted: One unit vector each, float32 (n, dim).
         weights: Of the unwanted, float32 (n,).
         mixture: What `wanted` was added up from.
     """
@@ -40,3 +66,141 @@ class Meaning:
         surplus = np.maximum(cosines[:, 1:] - np.float32(self.mixture.unrelated.mean), 0)
         scores: Vectors = cosines[:, 0] - surplus @ self.weights
         return scores
+
+
+class QueryEncoder:
+    """Turns queries into vectors of a build's vector space; models are loaded when first needed."""
+
+    def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
+        self._device = settings.device
+        self._limits = Limits.of(settings.images)
+        self._build = build
+        self._encoder = encoder
+        self._text_encoder: EncodeTexts | None = None
+
+    def use_models_of(self, other: "QueryEncoder") -> None:
+        """Take what another one has loaded, for a build of the same vector space."""
+        self._encoder, self._text_encoder = other._encoder, other._text_encoder
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The encoder of the build's vector space; texts alone may not need it.
+
+        Raises:
+            EncoderError: It cannot be had.
+        """
+        if self._encoder is None:
+            from retrieval_pipeline.encoders.load import load_encoder_of
+
+            self._encoder = load_encoder_of(self._build.info.space, device=self._device)
+        return self._encoder
+
+    def encode_texts(self, texts: list[str]) -> Vectors:
+        """Return unit vectors, float32 (len(texts), dim).
+
+        Raises:
+            EncoderError: The model cannot be had.
+            VectorError: It gave something else.
+        """
+        if self._encoder is None and self._text_encoder is None:
+            from retrieval_pipeline.encoders.load import load_text_encoder_of
+
+            self._text_encoder = load_text_encoder_of(self._build.info.space)
+        if self._encoder is None and self._text_encoder is not None:
+            vectors = self._text_encoder(texts)
+        else:
+            vectors = self.encoder.encode_texts(texts)
+        return check_vectors(vectors, self._build.info.dim, "query")
+
+    def encode(self, queries: Sequence[Query]) -> list[QueryVectors]:
+        """Return the vectors of each query; all their texts are encoded together.
+
+        Raises:
+            EncoderError: The model cannot be had.
+            QueryError: A query is empty, its parts cancel each other out, or its image cannot be
+                used.
+        """
+        texts = list(
+            dict.fromkeys(text for query in queries for _, text in (*query.wanted, *query.unwanted))
+        )
+        vectors = dict(zip(texts, self.encode_texts(texts), strict=True)) if texts else {}
+        return [self._add_up(query, vectors) for query in queries]
+
+    def _add_up(self, query: Query, vectors: dict[str, Vectors]) -> QueryVectors:
+        """Add the parts of a query up; `vectors` has those of its texts."""
+        background = self._build.info.background
+        words = [vectors[text] for _, text in query.wanted]
+        pictures = self._pictures(query)
+        if not words and not pictures:
+            raise QueryError('the query is empty: say what to look for, such as "a dog on grass"')
+        unrelated = background.words or self._spread_of_words(words)
+        asked = np.array([*(weight for weight, _ in query.wanted), *[1.0] * len(pictures)])
+        # Pictures differ more in their cosines with a picture than in those with words: each part
+        # is divided by its spread, to tell the pictures apart as much as its weight says.
+        spreads = [unrelated] * len(words) + [background.pictures] * len(pictures)
+        weights = asked / np.array([spread.deviation for spread in spreads])
+        total = weights @ np.stack([*words, *pictures])
+        try:
+            wanted = normalise(total)[0]
+        except VectorError:
+            raise QueryError(f'"{query}" means nothing: its parts cancel each other out') from None
+        length = np.linalg.norm(total)
+        weights /= length
+        # Unwanted texts are scaled like the wanted ones: from standard deviations of the cosines of
+        # unrelated texts into cosines with `wanted`. An unwanted text of weight 1 then weighs as
+        # much as all wanted parts together, whose deviation is the norm of their weights if they
+        # are independent.
+        scale = np.linalg.norm(asked) / length / unrelated.deviation
+        return QueryVectors(
+            wanted,
+            np.array([vectors[text] for _, text in query.unwanted], np.float32).reshape(
+                -1, len(wanted)
+            ),
+            np.array([scale * weight for weight, _ in query.unwanted], np.float32),
+            Mixture(
+                tuple(weights[: len(words)].tolist()),
+                tuple(weights[len(words) :].tolist()),
+                unrelated,
+            ),
+        )
+
+    def _spread_of_words(self, vectors: list[Vectors]) -> Spread:
+        """Judge words by themselves, where the build has no vocabulary to judge them by."""
+        if not vectors:
+            return self._build.info.background.pictures
+        scores = self._build.sample @ np.stack(vectors).T
+        centre = float(np.median(scores))
+        # 1.4826 makes the median absolute deviation the standard deviation of a normal
+        # distribution; robust, since here the related pictures are among the sample.
+        deviation = 1.4826 * float(np.median(np.abs(scores - centre)))
+        return Spread(mean=centre, deviation=max(deviation, 1e-6))
+
+    def _pictures(self, query: Query) -> list[Vectors]:
+        """Return the vectors of the query's pictures, from the build where it has them."""
+        numbers = [indexed_number(self._build, content) for content in query.like]
+        vectors = [self._build.vectors(np.array([number], np.int64))[0] for number in numbers]
+        if query.images:
+            encoded = self.encoder.encode_images([self._open(path) for path in query.images])
+            vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
+        return vectors
+
+    def _open(self, path: Path) -> Image.Image:
+        try:
+            return open_upright(path, self._limits)
+        except ImageError as error:
+            raise QueryError(f"{path}: {error}") from error
+
+
+def indexed_number(build: Build, content_id: str) -> int:
+    """Return the item of a picture that a query names.
+
+    Raises:
+        QueryError: The build has none such.
+    """
+    number = build.number_of(content_id)
+    if number is None:
+        raise QueryError(
+            f'no indexed picture has the content id "{content_id}": '
+            "`retrieval query --json` shows those of the hits"
+        )
+    return number

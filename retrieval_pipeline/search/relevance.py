@@ -9,30 +9,19 @@ so that it works in a collection of ten as in one of a million.
 
 import functools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_pipeline.index.score_statistics import Background, Noise, Spread, noise_of
-from retrieval_pipeline.vectors import Values, Vectors
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.score_statistics import Background, Noise, noise_of
+from retrieval_pipeline.search.query_vectors import Mixture, QueryVectors
+from retrieval_pipeline.search.ranking import Ranking
+from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
 
 # Ranks that are judged together; a fixed number, so that a hit is judged the same on every page.
-BLOCK = 300
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What a query was added up from: the weight of each of its words and pictures.
-
-    Attributes:
-        words: A weight for each text.
-        pictures: A weight for each picture.
-        unrelated: How words score on unrelated pictures.
-    """
-
-    words: tuple[float, ...]
-    pictures: tuple[float, ...]
-    unrelated: Spread
+JUDGED_TOGETHER = 300
+# Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
+ROWS_IN_MEMORY = 10 * JUDGED_TOGETHER
 
 
 class Judge:
@@ -45,13 +34,22 @@ class Judge:
         self._background = background
 
     def surplus(self, scores: Vectors, items: Vectors, mixture: Mixture) -> Values:
-        """Return by how many deviations the scores (n,) of items (n, dim) exceed the expected."""
+        """Return by how many standard deviations scores exceed those of unrelated queries.
+
+        Args:
+            scores: Of each item with the query, float32 (n,).
+            items: Their vectors, float32 (n, dim).
+            mixture: What the query was added up from.
+
+        Returns:
+            float64 (n,).
+        """
         words = self._noise_of_words(items) if mixture.words else None
         pictures = self._noise_of_pictures(items) if mixture.pictures else None
         return _standardised(scores, mixture, words, pictures)
 
     def surplus_of_sample(self, scores: Vectors, mixture: Mixture) -> Values:
-        """Return the same for the sample."""
+        """Return what `surplus` does for the items of the sample, whose scores are given (n,)."""
         words = self._words_on_sample if mixture.words else None
         pictures = self._pictures_on_sample if mixture.pictures else None
         return _standardised(scores, mixture, words, pictures)
@@ -88,6 +86,58 @@ def _standardised(
     return surplus
 
 
+class RankingJudge:
+    """Judges the rankings of a build."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        build = self._build
+        return Judge(build.sample, build.vocabulary, build.info.background)
+
+    def relevance(
+        self, query_vectors: QueryVectors, ranking: Ranking, allowed: Flags | None
+    ) -> Values:
+        """Return the relevance of each hit of a ranking, float64 (n,), 0 to 1.
+
+        Args:
+            query_vectors: What was ranked by.
+            ranking: The hits.
+            allowed: The items that were ranked, bool (items,), or None for all.
+        """
+        build, mixture = self._build, query_vectors.mixture
+        scores = query_vectors.scores(build.sample @ query_vectors.vectors.T)
+        sample = self._judge.surplus_of_sample(scores, mixture)
+        if allowed is not None:
+            sample = sample[allowed[build.sample_numbers]]
+        surplus = [np.empty(0)]
+        for start in range(0, len(ranking.numbers), ROWS_IN_MEMORY):
+            rows = slice(start, start + ROWS_IN_MEMORY)
+            items = build.vectors(ranking.numbers[rows])
+            surplus.append(self._judge.surplus(ranking.scores[rows], items, mixture))
+        return relevance_of(np.concatenate(surplus), ranking.among, sample)
+
+
+def ranks_to_judge(count: int) -> int:
+    """Return how many ranks to judge for `count` hits: whole blocks, and at least one more rank."""
+    return JUDGED_TOGETHER * (1 + count // JUDGED_TOGETHER)
+
+
+def relevant_ranks(relevance: Values, least: float) -> tuple[Numbers, bool]:
+    """Return the ranks whose relevance is at least `least`, ascending, int64 (n,).
+
+    Also whether there may be relevant hits further down: not below JUDGED_TOGETHER hits on end that
+    are irrelevant, where the ranks end.
+    """
+    relevant = relevance >= least
+    for start in range(0, len(relevant), JUDGED_TOGETHER):
+        if not relevant[start : start + JUDGED_TOGETHER].any():
+            return np.flatnonzero(relevant[:start]), False
+    return np.flatnonzero(relevant), True
+
+
 def relevance_of(surplus: Values, items: int, sample: Values) -> Values:
     """Return the relevance, 0..1, of ranked hits (n,).
 
@@ -99,8 +149,8 @@ def relevance_of(surplus: Values, items: int, sample: Values) -> Values:
     """
     relevance = np.empty(len(surplus))
     ascending = np.sort(sample)
-    for start in range(0, len(surplus), BLOCK):
-        block = surplus[start : start + BLOCK]
+    for start in range(0, len(surplus), JUDGED_TOGETHER):
+        block = surplus[start : start + JUDGED_TOGETHER]
         order = np.argsort(-block, kind="stable")
         best = block[order]
         tail = np.array([0.5 * math.erfc(value / math.sqrt(2)) for value in best.tolist()])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.ranking import Ranking
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.vectors import Values
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Hit:
         relevance: 0 to 1: how sure it is that the picture has to do with the query.
         locations: Every file that holds this image.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Pixels of the upright picture.
         alike: Lower hits that look the same and were folded into this one.
     """
 
@@ -46,6 +51,45 @@ class Hit:
     def other_locations(self) -> tuple[Location, ...]:
         """The other files that hold the same image."""
         return tuple(place for place in self.locations if place != self.location)
+
+
+def read_hits(
+    build: Build,
+    query: Query,
+    ranking: Ranking,
+    relevance: Values,
+    groups: Sequence[Sequence[int]],
+    path_of: Callable[[Location], Place],
+) -> tuple[Hit, ...]:
+    """Return a hit for each group of ranks; its first rank is the one shown.
+
+    Args:
+        build: What was searched.
+        query: What was asked; the first file that passes its filters is the one shown.
+        ranking: What was found.
+        relevance: Of each rank, float64 (n,).
+        groups: Ranks of hits that look the same.
+        path_of: Gives the absolute path of a file.
+    """
+    ranks = [group[0] for group in groups]
+    passes = file_test(query)
+    hits = []
+    for item, rank, group in zip(build.records(ranking.numbers[ranks]), ranks, groups, strict=True):
+        location = next(file.location for file in item.files if passes(file))
+        hits.append(
+            Hit(
+                content_id=item.content_id,
+                path=path_of(location),
+                location=location,
+                score=float(ranking.scores[rank]),
+                relevance=float(relevance[rank]),
+                locations=item.locations,
+                width=item.width,
+                height=item.height,
+                alike=len(group) - 1,
+            )
+        )
+    return tuple(hits)
 
 
 @dataclass(frozen=True)

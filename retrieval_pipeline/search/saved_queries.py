@@ -21,7 +21,7 @@ from retrieval_pipeline.storage.store import Store
 NOTIFY_SECONDS = 60.0
 
 
-class Seen(BaseModel):
+class FoundSoFar(BaseModel):
     """What a saved query has found so far.
 
     Attributes:
@@ -52,15 +52,7 @@ class SavedAnswer:
 
 def query_of(saved: SavedQuery) -> Query:
     """Return what a saved query asks."""
-    return Query(
-        text=saved.text or None,
-        images=saved.images,
-        plus=saved.plus,
-        minus=saved.minus,
-        sources=saved.sources,
-        paths=saved.paths,
-        min_relevance=saved.min_relevance,
-    )
+    return Query.of(saved.model_dump(exclude={"name", "k", "notify"}))
 
 
 def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
@@ -77,7 +69,7 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
     store = Store(searcher.settings.home)
     answer = searcher.answer(query_of(saved), saved.k)
     asked = json.dumps([saved.model_dump(mode="json", exclude={"notify"}), answer.model])
-    former = read_seen(store.saved_query(saved.name))
+    former = read_found(store.saved_query(saved.name))
     same = former is not None and former.asked == asked
     known: Mapping[str, datetime] = former.hits if former and same else {}
     unseen = [hit for hit in answer.hits if hit.content_id not in known]
@@ -86,20 +78,20 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         _notify(saved, new)
     if unseen or not same:
         now = datetime.now(UTC)
-        seen = Seen(asked=asked, hits={**known, **{hit.content_id: now for hit in unseen}})
+        found = FoundSoFar(asked=asked, hits={**known, **{hit.content_id: now for hit in unseen}})
         with replacing(store.saved_query(saved.name)) as temporary:
-            temporary.write_text(seen.model_dump_json(indent=1), encoding="utf-8")
+            temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     return SavedAnswer(saved.name, answer, new)
 
 
-def read_seen(file: Path) -> Seen | None:
+def read_found(file: Path) -> FoundSoFar | None:
     """Read what a saved query has found so far; None before its first time.
 
     Raises:
         StoreError: The file is damaged.
     """
     try:
-        return Seen.model_validate_json(file.read_bytes())
+        return FoundSoFar.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):

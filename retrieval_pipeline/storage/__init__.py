@@ -1,4 +1,4 @@
-"""Files under `home`, local or remote: where each lies, and how it is written whole.
+"""The files under `home`, local or remote: their paths, their schemas, and atomic writing.
 
-What the tables mean is known to the folders above.
+What the rows of a table mean, and when a table is written, is decided in the folders above.
 """

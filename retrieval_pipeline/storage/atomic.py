@@ -1,4 +1,7 @@
-"""Files and directories that appear whole or not at all."""
+"""Atomic writing: a file or directory appears complete or not at all.
+
+It is written under a temporary name in the same directory, synced to the disk and renamed.
+"""
 
 import contextlib
 import errno
@@ -14,7 +17,11 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 def remove_all(leftovers: Iterable[Path]) -> None:
-    """Remove what killed runs left under temporary names; only a lock's holder may."""
+    """Remove temporary files and directories that killed runs left.
+
+    Only the holder of the lock may call this: anybody else could remove what a running process is
+    writing.
+    """
     for leftover in leftovers:
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -24,7 +31,15 @@ def remove_all(leftovers: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path, done: str = "written") -> Iterator[None]:
-    """Turn an error of the file system into one line."""
+    """Turn an error of the file system into a StoreError of one line.
+
+    Args:
+        path: What is worked on; the message names it.
+        done: What was to be done to it, for the message: "written", "removed", "moved".
+
+    Raises:
+        StoreError: The file system refused.
+    """
     try:
         yield
     except OSError as error:
@@ -37,7 +52,10 @@ def explained(path: Path, done: str = "written") -> Iterator[None]:
 
 
 def _is_full(path: Path) -> bool:
-    """Tell whether next to nothing is free: NumPy and Annoy do not say why they wrote less."""
+    """Return whether the disk has less than 64 kB free.
+
+    NumPy and Annoy raise errors without a number when they could not write everything.
+    """
     there = next(parent for parent in path.absolute().parents if parent.exists())
     return shutil.disk_usage(there).free < 1 << 16
 
@@ -56,7 +74,9 @@ def _temporary(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place at the end.
+    """Yield a temporary path beside `path`; the file written there replaces `path` at the end.
+
+    If the block raises, the temporary file is removed and `path` stays as it was.
 
     Raises:
         StoreError: The file system refused; `path` is as it was.
@@ -77,7 +97,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(directory: Path) -> Iterator[Path]:
-    """Give a temporary path in a directory; what is written there goes at the end.
+    """Yield a temporary path in a directory; the file written there is removed at the end.
 
     Raises:
         StoreError: The file system refused.
@@ -93,7 +113,9 @@ def scratch(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory beside `path`; it gets that name when all its files are written.
+    """Yield a temporary directory beside `path`, which is renamed to `path` at the end.
+
+    If the block raises, the directory is removed and there is no `path`.
 
     Raises:
         StoreError: The file system refused; there is no `path`.
@@ -114,7 +136,10 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or directory: at once for whoever looks, then from the disk.
+    """Remove a file or directory so that readers see all of it or nothing.
+
+    It is renamed to a temporary name first. A run that is killed while it removes the rest leaves
+    that name, which the next run sweeps.
 
     Raises:
         StoreError: The file system refused.

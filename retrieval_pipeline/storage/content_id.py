@@ -1,4 +1,4 @@
-"""The identity of a file's content; the crawler and the decode workers compute it alike."""
+"""The content id: a hash of a file's bytes, as the crawler and the decode workers compute it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from retrieval_pipeline.storage.remote import Remote
 # 128 bits: an accidental collision among a billion files has a chance below 1e-20.
 DIGEST_BYTES = 16
 
-# Bytes read at once: stays in the processor's cache, and costs few system calls.
+# Bytes per read: small enough for the processor's cache, large enough for few system calls.
 CHUNK_BYTES = 1 << 18
 
 
@@ -20,7 +20,7 @@ def content_id(data: bytes | memoryview) -> str:
 
 
 def content_id_of_file(path: str | Path | Remote) -> str:
-    """Return the content id of the file at `path`, read as a stream.
+    """Return the content id of the file at `path`, which is read in pieces.
 
     Raises:
         OSError: The file cannot be opened or read.
@@ -32,7 +32,7 @@ def content_id_of_file(path: str | Path | Remote) -> str:
 
 
 def _chunks(path: str | Path) -> Iterator[bytes]:
-    # Not memory-mapped: a file that shrinks meanwhile would kill the process with SIGBUS.
+    # Not memory-mapped: if the file shrank meanwhile, SIGBUS would kill the process.
     with Path(path).open("rb", buffering=0) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk

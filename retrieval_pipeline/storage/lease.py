@@ -1,4 +1,4 @@
-"""The right to write a remote home, held among machines."""
+"""The lease: the right to write a remote home, which one machine holds at a time."""
 
 import contextlib
 import fcntl
@@ -12,17 +12,18 @@ from pathlib import Path
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
-# A claim that was not renewed for so long is that of a dead run.
+# A claim that was not renewed for so many seconds belongs to a dead run.
 STALE_SECONDS = 600.0
 
 
 class Lease:
-    """The right to write, among machines that share nothing but the file system.
+    """The right to write, among machines that share nothing but a remote file system.
 
-    Who wants it writes a claim and then lists them all: of two that do, at least one sees the
-    other's, and gives way. That needs a listing that shows what was written before, as those of
-    object stores do by now. Ages are told by the clock of the file system. Of a machine only the
-    holder of its lock claims: what else it left is of the dead.
+    A run that wants to write first writes a claim (a small file) and then lists all claims. If two
+    runs do this at once, at least one sees the claim of the other and gives way. This needs a file
+    system whose listing shows every earlier write, as object stores guarantee. The age of a claim
+    is measured by the clock of the file system. On each machine only the holder of the local lock
+    makes claims, so that another claim of the same machine is of a run that died.
     """
 
     def __init__(self, folder: Remote, machine: str) -> None:
@@ -34,10 +35,10 @@ class Lease:
     @classmethod
     @contextlib.contextmanager
     def held(cls, folder: Remote, machine: str, *, wait: bool) -> Iterator["Lease"]:
-        """Hold a claim.
+        """Hold the right to write inside the `with` block.
 
         Raises:
-            StoreError: Another run holds it, and not `wait`.
+            StoreError: Another run holds it, and `wait` is False.
         """
         while True:
             claim = cls(folder, machine)
@@ -66,14 +67,14 @@ class Lease:
         return self._folder / self._name
 
     def renew(self) -> None:
-        """Write the claim anew: its time of change tells others that the owner is alive."""
+        """Write the claim again: its new time of change shows others that the owner is alive."""
         self._file.write(f"{self._owner}\n{self._machine}".encode())
 
     def check(self) -> None:
-        """See that nobody took this run for dead.
+        """Check that no other run has removed the claim.
 
         Raises:
-            StoreError: Somebody did.
+            StoreError: Another run took this one for dead.
         """
         if not self._file.is_file():
             raise StoreError(
@@ -82,7 +83,7 @@ class Lease:
             )
 
     def _other(self) -> str | None:
-        """Return who else holds a claim; claims of the dead are removed."""
+        """Return who else holds a claim, or None; remove the claims of dead runs."""
         claims = {info.path: info.mtime_ns or 0 for info in self._folder.files()}
         now = claims.pop(self._name, 0)
         for name, renewed in claims.items():
@@ -98,7 +99,7 @@ class Lease:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process of this machine holds a lock."""
+    """Return whether a process of this machine holds a lock."""
     try:
         with lock.open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

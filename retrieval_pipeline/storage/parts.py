@@ -1,4 +1,4 @@
-"""The names of the parts of an embedding table, and which part takes the place of which."""
+"""The names of the parts of an embedding table, and which part replaces which."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 def part_numbers(part: Path) -> tuple[int, int]:
     """Return the first and last number in a part's name.
 
-    "part-000004" is one of the run that wrote it. "part-000001-000004" holds what is needed of the
-    parts with these numbers: by its name it takes their place in one moment.
+    A run writes parts with one number, such as "part-000004". `gc` merges neighbours:
+    "part-000001-000004" holds the rows that are still needed of the parts 1 to 4, and replaces all
+    four in the moment in which it appears.
     """
     numbers = part.stem.split("-")[1:]
     return int(numbers[0]), int(numbers[-1])
 
 
 def merged_part(parts: Sequence[Path]) -> Path:
-    """Return the path of the part that takes the place of these neighbours, which are in order."""
+    """Return the path of the part that replaces these neighbours, which are sorted by number."""
     if len(parts) == 1:
         return parts[0]
     first, last = part_numbers(parts[0])[0], part_numbers(parts[-1])[1]
@@ -26,7 +27,7 @@ def merged_part(parts: Sequence[Path]) -> Path:
 
 
 def parts_in(directory: Path) -> tuple[list[Path], list[Path]]:
-    """Return the parts in a directory, by number, and those that others have taken the place of."""
+    """Return the current parts in a directory, by number, and those that a merged part replaces."""
     files = [path for path in directory.glob("part-*.parquet") if PART_NAME.fullmatch(path.name)]
     current: list[Path] = []
     replaced: list[Path] = []

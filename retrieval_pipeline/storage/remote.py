@@ -1,7 +1,7 @@
-"""Places on object stores and other remote file systems, named by a URL as in the settings.
+"""Files and directories on object stores and other remote file systems, named by a URL.
 
-`s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...` are PyArrow's own; every other
-scheme is fsspec's, if its package is installed. Nothing here knows what the files mean.
+PyArrow opens `s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...`; fsspec opens every
+other scheme, if its package is installed. What the files mean is left to the callers.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")
 
-# Here a file appears when its upload has ended, and there are no directories.
+# PyArrow's names of stores where a file becomes visible when its upload ends.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 
-# Bytes read at once: one request to an object store.
+# Bytes per read: one request to an object store.
 CHUNK_BYTES = 8 << 20
 
 
 class RemoteError(RetrievalError, OSError):
     """A remote file system cannot be reached, or refuses."""
 
-    # As `OSError` has it, which callers show.
+    # Callers show this attribute of any `OSError`.
     strerror: str
 
     def __init__(self, message: str) -> None:
@@ -43,8 +43,8 @@ class Remote:
     """A file or directory on a remote file system.
 
     Attributes:
-        root: URL as people write it; options such as `?region=eu-central-1` may follow.
-        key: What lies below the root, "" for the root itself. No URL: any character is itself.
+        root: The URL from the settings; options such as `?region=eu-central-1` may follow.
+        key: Path below the root, "" for the root itself. It is not a URL: nothing is escaped.
     """
 
     root: str
@@ -54,7 +54,7 @@ class Remote:
         return Remote(self.root, f"{self.key}/{name}" if self.key else name)
 
     def __str__(self) -> str:
-        # A URL may hold keys: nobody wants to read them in a log.
+        # A URL may hold credentials, which must not get into logs.
         base = re.sub("//[^/@]*@", "//", self.root.partition("?")[0]).rstrip("/")
         return f"{base}/{self.key}" if self.key else base
 
@@ -69,10 +69,11 @@ class Remote:
         return PurePosixPath(self.name).stem
 
     def files(self, *, missing_ok: bool = False) -> list["FileInfo"]:
-        """Return every file below, `path` being relative to here, in the order of their paths.
+        """Return every file below this directory, sorted; the paths are relative to it.
 
         Raises:
-            RemoteError: There is no such directory, and not `missing_ok`; or it cannot be listed.
+            RemoteError: The directory cannot be listed, or does not exist while `missing_ok` is
+                False.
         """
         from pyarrow.fs import FileSelector, FileType
 
@@ -86,27 +87,27 @@ class Remote:
             )
 
     def info(self) -> "FileInfo":
-        """Return type, size and time of change; the type is NotFound if there is nothing.
+        """Return type, size (bytes) and time of change (ns); the type NotFound if nothing is there.
 
         Raises:
-            RemoteError: The file system cannot be asked.
+            RemoteError: The file system cannot be reached or refuses.
         """
         with self._opened() as (system, path):
             return system.get_file_info(path)
 
     def exists(self) -> bool:
-        """Tell whether something is there; what cannot be asked for is taken to be."""
+        """Tell whether something is there; True also if the file system cannot be reached."""
         try:
             return bool(self.info().type.value)
         except RemoteError:
             return True
 
     def is_file(self) -> bool:
-        """Tell whether it is a file that can be reached."""
+        """Tell whether this is a file; False if the file system cannot be reached."""
         return self._is("File")
 
     def is_dir(self) -> bool:
-        """Tell whether it is a directory that can be reached."""
+        """Tell whether this is a directory; False if the file system cannot be reached."""
         return self._is("Directory")
 
     def read(self) -> bytes:
@@ -118,13 +119,17 @@ class Remote:
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content of the file piece by piece; raises as `read` does."""
+        """Yield the content of the file in pieces.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
         with self._opened() as (system, path), system.open_input_stream(path) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
     def write(self, data: bytes) -> None:
-        """Write a file whole: readers see it complete or not at all.
+        """Write the file; readers see the complete content, or the former one.
 
         Raises:
             RemoteError: It cannot be written.
@@ -133,7 +138,11 @@ class Remote:
             stream.write(data)
 
     def upload(self, file: Path) -> None:
-        """Write the content of a local file; raises as `write` does."""
+        """Copy a local file to this place; readers see it complete or not at all.
+
+        Raises:
+            RemoteError: It cannot be written, or the local file cannot be read.
+        """
         from pyarrow.fs import LocalFileSystem, copy_files
 
         with self._replacing() as (system, path):
@@ -150,14 +159,14 @@ class Remote:
 
         Raises:
             RemoteError: It cannot be read.
-            OSError: The local one cannot be written.
+            OSError: The local file cannot be written.
         """
         with file.open("wb") as target:
             for chunk in self.chunks():
                 target.write(chunk)
 
     def delete(self) -> None:
-        """Remove the file, which may be gone already.
+        """Remove the file; one that is gone already is no error.
 
         Raises:
             RemoteError: It cannot be removed.
@@ -167,7 +176,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _replacing(self) -> Iterator[tuple["FileSystem", str]]:
-        """Give the path to write to, so that this file becomes visible when it is complete."""
+        """Give a file system and a path to write to; the file gets its real name at the end."""
         with self._opened() as (system, path):
             if system.type_name in OBJECT_STORES:
                 yield system, path
@@ -188,7 +197,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple["FileSystem", str]]:
-        """Give the file system and the path on it; its errors become one line."""
+        """Give the file system and the path on it; its errors become a RemoteError of one line."""
         import pyarrow as pa
 
         try:
@@ -204,13 +213,13 @@ Place = Path | Remote
 
 
 def parse_place(value: object) -> object:
-    """Return a `Remote` for a URL; anything else as it is."""
+    """Return a `Remote` for a text that is a URL, and any other value unchanged."""
     return Remote(value) if isinstance(value, str) and URL.match(value) else value
 
 
 @functools.cache
 def _filesystem(root: str) -> tuple[Any, str]:
-    """Connect once in a process: it takes requests to learn where a bucket lives."""
+    """Open the file system of a URL, once per process: finding a bucket's region takes requests."""
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 

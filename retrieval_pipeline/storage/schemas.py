@@ -1,4 +1,4 @@
-"""The columns of every Parquet table, and what its metadata say of the vector space."""
+"""The columns of the Parquet tables, and the metadata that name a table's vector space."""
 
 import pyarrow as pa
 
@@ -37,7 +37,7 @@ JUDGEMENTS = pa.schema(
 
 
 def embedding_schema(dim: int) -> pa.Schema:
-    """Columns of an embedding part, for vectors of `dim` components."""
+    """Return the columns of an embedding part, for vectors of `dim` components."""
     return pa.schema(
         [
             pa.field("content_id", pa.string(), nullable=False),
@@ -50,7 +50,7 @@ def embedding_schema(dim: int) -> pa.Schema:
 
 
 def space_metadata(space: VectorSpace) -> dict[bytes, bytes]:
-    """Schema metadata that says which vector space a table's vectors belong to."""
+    """Return schema metadata that name the vector space of a table's vectors."""
     return {
         b"model": space.model.encode(),
         b"revision": space.revision.encode(),

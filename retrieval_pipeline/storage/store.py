@@ -1,6 +1,6 @@
-"""Where every table and file lives, and how a file becomes visible: complete or not at all.
+"""The paths of all tables and files under `home`, and the locks of those who write them.
 
-Nothing else builds a path under `home`.
+No other module builds a path under `home`.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ class Store:
     """The directory `home` and everything in it.
 
     Attributes:
-        place: Where it is; of a remote home, this machine has a copy.
+        place: The directory, or the URL of a remote home.
     """
 
     place: Place
 
     @functools.cached_property
     def home(self) -> Path:
-        """The directory that all paths here begin with."""
+        """The directory that all paths start with: of a remote home, this machine's copy of it."""
         return copy_of(self.place) if isinstance(self.place, Remote) else self.place
 
     @functools.cached_property
@@ -40,20 +40,20 @@ class Store:
 
     @property
     def lock_file(self) -> Path:
-        """Held by the run that writes; carries its process id."""
+        """File that the writing run locks, and into which it writes its process id."""
         return self.home / "lock"
 
     def manifest(self, source: str) -> Path:
-        """Table of the files seen in one source."""
+        """Return the path of the table of the files of one source."""
         return self.home / "manifest" / f"{source}.parquet"
 
     def embeddings(self, space: VectorSpace, source: str | None = None) -> Path:
-        """Directory of one source's embedding parts, or of all sources."""
+        """Return the directory of one source's embedding parts, or of those of all sources."""
         directory = self.home / "embeddings" / space.key
         return directory / source if source else directory
 
     def parts(self, space: VectorSpace, source: str | None = None) -> list[Path]:
-        """Embedding parts of one source, or of all of them, in a stable order."""
+        """Return the embedding parts of one source, or of all sources, in a stable order."""
         directories = [
             directory
             for directory in self.embedding_directories()
@@ -62,28 +62,28 @@ class Store:
         return [part for directory in directories for part in parts_in(directory)[0]]
 
     def next_part(self, space: VectorSpace, source: str) -> Path:
-        """Path of the part to write next."""
+        """Return the path of the part to write next."""
         numbers = [part_numbers(part)[1] for part in self.parts(space, source)]
         return self.embeddings(space, source) / f"part-{max(numbers, default=0) + 1:06d}.parquet"
 
     def quarantine(self, space: VectorSpace, source: str) -> Path:
-        """Table of the images of one source that could not be embedded."""
+        """Return the path of the table of one source's images that could not be embedded."""
         return self.embeddings(space, source) / "quarantine.parquet"
 
     def manifests(self) -> list[Path]:
-        """Every manifest, also of sources that left the settings."""
+        """Return every manifest, also those of sources that left the settings."""
         return _listed(self.home / "manifest", "*.parquet")
 
     def embedding_spaces(self) -> list[Path]:
-        """The directory of every vector space that has embeddings, also of former models."""
+        """Return the directory of every vector space with embeddings, former models included."""
         return _listed(self.home / "embeddings", "*/")
 
     def embedding_directories(self) -> list[Path]:
-        """The directory of every source of every vector space, also of former sources."""
+        """Return the directory of every source in every vector space, former sources included."""
         return [path for space in self.embedding_spaces() for path in _listed(space, "*/")]
 
     def embedding_tables(self) -> tuple[list[Path], list[Path]]:
-        """Every embedding part and every quarantine table, of all vector spaces and sources."""
+        """Return every embedding part, and every quarantine, of all vector spaces and sources."""
         directories = self.embedding_directories()
         return (
             [part for directory in directories for part in parts_in(directory)[0]],
@@ -91,16 +91,16 @@ class Store:
         )
 
     def all_builds(self) -> list[Path]:
-        """Every build of every vector space, oldest first within a space."""
+        """Return every build of every vector space, oldest first within a space."""
         spaces = _listed(self.home / "index", "*/")
         return [build for space in spaces for build in _listed(space, "*/")]
 
     def builds(self, space: VectorSpace) -> list[Path]:
-        """The builds of one vector space, oldest first."""
+        """Return the builds of one vector space, oldest first."""
         return [build for build in self.all_builds() if build.parent.name == space.key]
 
     def new_build(self, space: VectorSpace, name: str) -> Path:
-        """Path of a build to write: `name`, or `name` with a number if that is taken."""
+        """Return the path of a build to write: `name`, with a number after it if it is taken."""
         path = self.home / "index" / space.key / name
         number = 1
         while path.exists():
@@ -110,11 +110,11 @@ class Store:
 
     @property
     def current_file(self) -> Path:
-        """Pointer to the current build."""
+        """File that names the current build."""
         return self.home / "index" / "CURRENT"
 
     def current_build(self) -> Path | None:
-        """Directory of the current build, or None before the first one.
+        """Return the directory of the current build, or None before the first one.
 
         Raises:
             StoreError: The pointer is damaged, or the remote home out of reach.
@@ -136,26 +136,34 @@ class Store:
 
     @property
     def held_file(self) -> Path:
-        """There while people hold the current build, so that no newer one replaces it."""
+        """File that exists while people hold the current build: no newer one replaces it then."""
         return self.home / "index" / "HELD"
 
     def hold(self, build: Path) -> None:
-        """Make `build` the current one until `release`, atomically."""
+        """Make `build` the current one, atomically, and keep it so until `release`.
+
+        Raises:
+            StoreError: The file system refused.
+        """
         with replacing(self.held_file) as temporary:
             temporary.touch()
         self.publish(build)
 
     def release(self) -> None:
-        """Let the next new build become the current one again."""
+        """Let the next new build become the current one again.
+
+        Raises:
+            StoreError: The file system refused.
+        """
         with explained(self.held_file):
             self.held_file.unlink(missing_ok=True)
 
     def judgements(self, name: str) -> Path:
-        """Table of the votes of one recommender, a row a vote."""
+        """Return the path of the table of one recommender's votes."""
         return self._judgements / f"{name}.parquet"
 
     def all_judgements(self) -> list[Path]:
-        """The tables of all recommenders, by name."""
+        """Return the tables of all recommenders, sorted by name."""
         return _listed(self._judgements, "*.parquet")
 
     @property
@@ -163,29 +171,29 @@ class Store:
         return self.home / "judgements"
 
     def saved_query(self, name: str) -> Path:
-        """What one saved query of the settings has found so far."""
+        """Return the path of the JSON file of what one saved query has found so far."""
         return self.home / "saved" / f"{name}.json"
 
     def saved_queries(self) -> list[Path]:
-        """What every saved query has found, also those that left the settings."""
+        """Return the files of all saved queries, also of those that left the settings."""
         return _listed(self.home / "saved", "*.json")
 
     def map(self, build: str) -> Path:
-        """Directory of the map of a build."""
+        """Return the directory of the map of a build."""
         return self.home / "map" / build
 
     def maps(self) -> list[Path]:
-        """Every map, in the order in which they were drawn."""
+        """Return the directory of every map, in the order in which they were drawn."""
         directories = _listed(self.home / "map", "*/")
         return sorted(directories, key=lambda path: path.stat().st_mtime_ns)
 
     @property
     def damaged(self) -> Path:
-        """Directory of what a repair set aside."""
+        """Directory of the damaged files that a repair moved away."""
         return self.home / "damaged"
 
     def set_aside(self, path: Path) -> Path:
-        """Move a damaged file or directory out of the way, and return where it is now.
+        """Move a damaged file or directory into `damaged`, and return its new path.
 
         Raises:
             StoreError: The file system refused.
@@ -200,26 +208,26 @@ class Store:
 
     @property
     def last_map(self) -> Path:
-        """Directory of the last map that was drawn to order and not told where to go."""
+        """Directory of the last map that `retrieval map` drew without --output."""
         return self.home / "last-map"
 
     @property
     def last_gallery(self) -> Path:
-        """Page of the last query that was opened without a file name."""
+        """Page of the last query with --open and without --gallery."""
         return self.home / "gallery.html"
 
     @property
     def web(self) -> Path:
-        """What the web page keeps; it alone writes and sweeps there."""
+        """Directory of the web server, which alone writes and sweeps there."""
         return self.home / "web"
 
     @property
     def thumbnails(self) -> Path:
-        """Directory of the thumbnails that the web page has made."""
+        """Directory of the thumbnails that the web server made."""
         return self.web / "thumbnails"
 
     def thumbnail(self, content_id: str, size: str) -> Path:
-        """A thumbnail: a WebP file."""
+        """Return the path of a thumbnail, a WebP file."""
         return self.thumbnails / size / content_id[:2] / f"{content_id}.webp"
 
     @property
@@ -228,23 +236,31 @@ class Store:
         return self.web / "uploads"
 
     def upload(self, content_id: str) -> Path:
-        """A picture that somebody searched by: a WebP file."""
+        """Return the path of a picture that somebody searched by, a WebP file."""
         return self.uploads / f"{content_id}.webp"
 
     def publish(self, build: Path) -> None:
-        """Make `build` the current one, atomically."""
+        """Make `build` the current one, atomically.
+
+        Raises:
+            StoreError: The file system refused.
+        """
         with replacing(self.current_file) as temporary:
             temporary.write_text(f"{build.parent.name}/{build.name}\n", encoding="utf-8")
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool = False, sweep: bool = True) -> Iterator[None]:
-        """Hold the only right to write here; readers need none.
+        """Hold the lock of all tables but the votes; readers need no lock.
 
-        The kernel drops the lock of a process that dies, so that a stale one cannot exist. What
-        such a process left under temporary names goes, unless not `sweep`.
+        The kernel frees the lock of a process that dies.
+
+        Args:
+            wait: Wait for another holder instead of failing.
+            sweep: First remove what killed runs left under temporary names.
 
         Raises:
-            StoreError: Another run holds it, and not `wait`; the message names its process id.
+            StoreError: Another run holds the lock, and `wait` is false (the message names its
+                process id); or the file system refused.
         """
         with explained(self.home):
             self.home.mkdir(parents=True, exist_ok=True)
@@ -270,14 +286,17 @@ class Store:
     def _shared(
         self, folders: Sequence[str], *, wait: bool
     ) -> contextlib.AbstractContextManager[None]:
-        """Hold the right to write also among machines, if the home is remote."""
+        """Hold the lease of a remote home; a local one needs none."""
         if self._mirror is None:
             return contextlib.nullcontext()
         return self._mirror.writing(folders, wait=wait)
 
     def leftovers(self) -> list[Path]:
-        """What killed runs left under temporary names; for the lock's holder, who has none."""
-        # Votes and thumbnails have writers of their own, who may be at work now.
+        """Return what killed runs left under temporary names.
+
+        Only the holder of the lock may ask: for others it could be what a run is writing.
+        """
+        # Votes and thumbnails are written without this lock, maybe just now.
         places = set(self.home.glob("*/")) - {self._judgements, self.web}
         found = list(self.home.glob(f"{TEMPORARY_PREFIX}*"))
         found += [path for place in places for path in place.glob(f"**/{TEMPORARY_PREFIX}*")]
@@ -289,9 +308,9 @@ class Store:
 
     @contextlib.contextmanager
     def voting(self) -> Iterator[None]:
-        """Hold the only right to write judgements, for the moment that a vote takes.
+        """Hold the lock of the votes, for as long as writing one takes.
 
-        It is apart from `locked`, so that people can vote while an index is being built.
+        It is another lock than `locked`, so that people can vote while an index is being built.
 
         Raises:
             StoreError: The file system refused.

@@ -1,8 +1,9 @@
-"""A home on a remote file system, and the copy of it on this machine that everything works with.
+"""A home on a remote file system, and the local copy of it that all other code works with.
 
-The remote one is the truth. A run that writes claims it, makes the copy the same, works on the
-copy, and uploads what it made: tables as they are finished, then the pointer to the new build, and
-last it removes what has gone. Whoever only asks fetches the current build.
+The remote home is authoritative. A run that writes takes the lease, brings the copy up to date,
+works on the copy, and uploads its results: first tables as they are finished, then the pointer to
+the new build; last it deletes remote files that the run removed. A process that only reads fetches
+the current build.
 """
 
 import contextlib
@@ -23,31 +24,31 @@ from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX
 from retrieval_pipeline.storage.lease import Lease, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
-# What the copy shares with the remote home; all else stays on its machine.
+# Folders that the copy shares with the remote home; all others stay on their machine.
 TABLES = ("manifest", "embeddings")
 ANSWERS = ("index", "map")
 VOTES = ("judgements",)
 CURRENT = "index/CURRENT"
-# Tells a home that is empty from a bucket that was emptied.
+# An empty file here tells a new home from a bucket that somebody emptied.
 MARKER = "retrieval-home"
 
-# A run uploads what is finished, and says that it lives, so often. Seconds.
+# Seconds between two uploads of finished files, which also renew the lease.
 PUSH_SECONDS = 60.0
-# Queries look for a new build at most so often.
+# Seconds between two looks for a new build.
 FRESH_SECONDS = 10.0
-# Requests that wait for one another at a time.
+# Requests in flight.
 THREADS = 16
 
-# What only matters to its machine: locks, and which files were hashed there.
+# Files that stay on their machine: locks, and the record of which files were hashed there.
 CHECKED = "checked.json"
 LOCAL = ("lock", CHECKED)
 
-# Size in bytes and time of change in ns.
+# The version of a file: size in bytes and time of change in ns.
 Stamp = tuple[int, int]
 
 
 def copy_of(remote: Remote) -> Path:
-    """Return the directory of the copy: below $RETRIEVAL_CACHE or the user's cache directory."""
+    """Return the directory of the local copy, in $RETRIEVAL_CACHE or the user's cache directory."""
     given = os.environ.get("RETRIEVAL_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval"
     name = str(remote).partition("://")[2].replace("/", "-")[-40:]
@@ -57,11 +58,11 @@ def copy_of(remote: Remote) -> Path:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A remote home and its copy.
+    """A remote home and its local copy.
 
     Attributes:
-        remote: The truth.
-        home: The copy.
+        remote: The remote home.
+        home: Directory of the copy.
     """
 
     remote: Remote
@@ -69,10 +70,11 @@ class Mirror:
 
     @contextlib.contextmanager
     def writing(self, folders: Sequence[str], *, wait: bool) -> Iterator[None]:
-        """Hold the only right to write `folders`: the same as there at first, there at last.
+        """Hold the only right to write `folders`: fetch them first, upload the changes at the end.
 
         Raises:
-            StoreError: Another run holds it, and not `wait`; or the file system cannot be reached.
+            StoreError: Another run holds the right and `wait` is False, or took it away; or the
+                file system cannot be reached.
         """
         claims = self.remote / f"claims/{folders[0]}"
         with _explained(), Lease.held(claims, self._machine(), wait=wait) as claim:
@@ -89,15 +91,15 @@ class Mirror:
             finally:
                 ended.set()
                 helper.join()
-                # Also what a run had finished that was stopped.
+                # A run that failed or was stopped uploads its finished files too.
                 self._push(folders, claim, last=True)
 
     def refresh(self, locks: Mapping[Sequence[str], Path]) -> None:
-        """Fetch folders for a process that only reads.
+        """Bring folders of the copy up to date for a process that only reads.
 
         Args:
-            locks: The folders, and the lock whose holder writes them: with one on this machine the
-                copy is fresh, or ahead.
+            locks: Folders -> the local lock whose holder writes them. If a process of this machine
+                holds it, the copy is up to date or ahead, and nothing is fetched.
 
         Raises:
             StoreError: The file system cannot be reached.
@@ -110,16 +112,16 @@ class Mirror:
             if not self._is_there():
                 return
             for folders, lock in locks.items():
-                # Whoever takes it now waits for this to end.
+                # A run that takes the lock meanwhile waits for `_alone`.
                 for folder in () if is_held(lock) else folders:
                     self._pull(folder)
             stamp.touch()
 
     def _is_there(self) -> bool:
-        """Tell whether this is a home by now.
+        """Tell whether the remote home exists.
 
         Raises:
-            StoreError: It is none any more.
+            StoreError: It existed, as the copy shows, and is empty now.
         """
         if (self.remote / MARKER).info().is_file:
             return True
@@ -131,29 +133,30 @@ class Mirror:
         return False
 
     def _pull(self, folder: str) -> None:
-        """Make a folder of the copy the same as the remote one."""
+        """Make a folder of the copy the same as the remote folder."""
         there = {
             f"{folder}/{info.path}": (info.size or 0, info.mtime_ns or 0)
             for info in (self.remote / folder).files(missing_ok=True)
             if not _is_temporary(info.path)
         }
         record, here = self._read_record(folder), self._files(folder)
-        # The times of object stores are whole seconds. What can change twice in one, and is small,
-        # is fetched always.
+        # Object stores count times in whole seconds. Small files that can change twice in one
+        # second are always fetched.
         doubtful = there.keys() if folder in VOTES else {CURRENT}
         missing = [
             path
             for path in there
             if path in doubtful or record.get(path) != (there[path], here.get(path))
         ]
-        # The pointer last: a build that it names is complete.
+        # The pointer is fetched last, so that the build that it names is complete.
         missing.sort(key=lambda path: path == CURRENT)
         plain = [path for path in missing if path != CURRENT]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(self._fetch, plain))
         for path in missing[len(plain) :]:
             self._fetch(path)
-        # Manifests tell the last look by their time, and maps their order by that of the directory.
+        # The time of a manifest says when its source was crawled; maps are sorted by the time of
+        # their directory.
         missing.sort(key=lambda path: there[path][1])
         fetched = {path: self._date(path, there[path][1]) for path in missing}
         for path in here.keys() - there.keys():
@@ -169,7 +172,7 @@ class Mirror:
             directory = directory.parent
 
     def _date(self, path: str, mtime_ns: int) -> Stamp:
-        """Give a file and its directory the time of change that they have there."""
+        """Give a file and its directory the time of change of the remote file."""
         target = self.home / path
         os.utime(target, ns=(mtime_ns, mtime_ns))
         os.utime(target.parent, ns=(mtime_ns, mtime_ns))
@@ -187,13 +190,13 @@ class Mirror:
 
     def _keep_up(self, folders: Sequence[str], claim: "Lease", ended: threading.Event) -> None:
         while not ended.wait(PUSH_SECONDS):
-            # The last push will tell if the file system stays away.
+            # If the file system stays out of reach, the last upload raises the error.
             with contextlib.suppress(RemoteError, StoreError):
                 claim.renew()
                 self._push(folders, claim, last=False)
 
     def _push(self, folders: Sequence[str], claim: "Lease", *, last: bool) -> None:
-        """Upload what is new; remove what has gone, and name the new build, only at the `last`."""
+        """Upload new and changed files; with `last`, also the pointer, and delete removed files."""
         for folder in folders:
             record, here = self._read_record(folder), self._files(folder)
             new = [path for path in here if record.get(path, (None, None))[1] != here[path]]
@@ -217,7 +220,7 @@ class Mirror:
             (self.remote / path).upload(self.home / path)
         except RemoteError:
             if not (self.home / path).exists():
-                return None  # Removed meanwhile, as old parts are.
+                return None  # The run removed it meanwhile, as it does with old parts.
             raise
         info = (self.remote / path).info()
         return info.size or 0, info.mtime_ns or 0
@@ -238,7 +241,7 @@ class Mirror:
         return self.home / "mirror"
 
     def _read_record(self, folder: str) -> dict[str, tuple[Stamp, Stamp]]:
-        """Return, for each file, its stamps there and here when both were the same."""
+        """Return path -> (remote, local) versions of a file when both last had the same content."""
         try:
             contents = json.loads((self._records / f"{folder}.json").read_bytes())
             return {path: (tuple(there), tuple(here)) for path, (there, here) in contents.items()}
@@ -252,7 +255,7 @@ class Mirror:
         temporary.replace(self._records / f"{folder}.json")
 
     def _machine(self) -> str:
-        """Return what names this copy, and no other one anywhere, also if it was cloned."""
+        """Return a name for this copy; a clone of the machine differs by its host name."""
         with self._alone():
             file = self._records / "machine"
             if not file.exists():
@@ -261,7 +264,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one process of this machine fetch at a time."""
+        """Let only one process of this machine fetch at a time."""
         self._records.mkdir(parents=True, exist_ok=True)
         with (self._records / "lock").open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Parquet tables: written atomically, checked against their schema when read."""
+"""Parquet tables: written atomically, and checked against their schema when they are read."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -
     if space is not None:
         metadata |= space_metadata(space)
     with replacing(path) as temporary:
-        # Vectors do not compress; dictionaries only pay for repeated strings.
+        # Dictionary encoding pays only for strings that repeat.
         pq.write_table(
             table.replace_schema_metadata(metadata),
             temporary,
@@ -45,7 +45,11 @@ def read_table(
 ) -> pa.Table:
     """Read a Parquet table and check that it has the columns of `schema`.
 
-    `remedy` tells people what to do about one that cannot be used.
+    Args:
+        path: The file.
+        schema: Names, types and order of all its columns.
+        columns: Those to read; None reads all.
+        remedy: What to do about a file that cannot be used, for the message.
 
     Raises:
         StoreError: The file is damaged, of another version or has other columns.
@@ -65,10 +69,10 @@ def read_table(
 
 
 def read_space(path: Path) -> VectorSpace:
-    """Return the vector space that a table says it belongs to.
+    """Return the vector space that the metadata of a table name.
 
     Raises:
-        StoreError: The table does not say, or is damaged.
+        StoreError: They name none, or the table is damaged.
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
@@ -87,13 +91,21 @@ def read_space(path: Path) -> VectorSpace:
 
 
 def read_manifest(store: Store, source: str) -> pa.Table:
-    """Return the manifest of a source; empty if it has none yet."""
+    """Return the manifest of a source; an empty table if it has none yet.
+
+    Raises:
+        StoreError: It is damaged.
+    """
     path = store.manifest(source)
     return read_table(path, MANIFEST) if path.exists() else MANIFEST.empty_table()
 
 
 def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
-    """Return the quarantine of a source; empty if it has none yet."""
+    """Return the quarantine of a source; an empty table if it has none yet.
+
+    Raises:
+        StoreError: It is damaged.
+    """
     path = store.quarantine(space, source)
     return read_table(path, QUARANTINE) if path.exists() else QUARANTINE.empty_table()
 

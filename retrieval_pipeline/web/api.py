@@ -1,10 +1,10 @@
 """The JSON API: everything that the pages show, for programs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -22,24 +22,27 @@ from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
 from retrieval_pipeline.latent_map.drawing import colour_of
 from retrieval_pipeline.latent_map.html import POINTS
-from retrieval_pipeline.maintenance.status import status_json
+from retrieval_pipeline.maintenance.status import LibraryStatus
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
+from retrieval_pipeline.storage.content_id import CHUNK_BYTES
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
-from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.files import GoneError, file_of, verified_copy
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import Nothing, Operation
 from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, FileLocation
+from retrieval_pipeline.web.pictures import AnswerPage, Details, FileLocation
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline.web.snapshot import Snapshot
 from retrieval_pipeline.web.thumbnails import Size
+
+T = TypeVar("T")
 
 # A picture never changes under its content id.
 IMMUTABLE = "private, max-age=31536000, immutable"
@@ -144,22 +147,6 @@ class Duplicates(BaseModel):
     groups: list[list[Twin]]
 
 
-class SourceState(BaseModel):
-    """One source, as of its last crawl; see `retrieval status --json`."""
-
-    name: str
-    path: str
-    reachable: bool
-    files: int
-    images: int
-    bytes: int
-    embedded: int
-    pending: int
-    quarantined: dict[str, int]
-    unreadable: int
-    crawled_at: datetime | None
-
-
 class Run(BaseModel):
     """One run that published an index."""
 
@@ -173,17 +160,10 @@ class Run(BaseModel):
     current: bool
 
 
-class LibraryState(BaseModel):
+class ServerStatus(LibraryStatus):
     """What is indexed, by which model, how fresh, and what failed."""
 
-    home: str
-    model: str
-    build: str | None
     serving: str | None
-    index: dict[str, Any] | None
-    recall_at_10: float | None
-    problem: str | None
-    sources: list[SourceState]
     runs: list[Run]
 
 
@@ -239,12 +219,12 @@ def access_of(request: Request) -> Access:
     return access
 
 
-async def search(request: Request, page: SearchPage) -> Answer:
+async def search(request: Request, page: SearchPage) -> AnswerPage:
     """Search by words and pictures; without either, list everything, the newest first."""
     return (await library_of(request).search(page))[1]
 
 
-async def similar(request: Request, asked: SimilarTo) -> Answer:
+async def similar(request: Request, asked: SimilarTo) -> AnswerPage:
     """Find the pictures that look most like an indexed one."""
     page = SearchPage(like=[asked.content_id], k=asked.k, offset=asked.offset)
     return (await library_of(request).search(page))[1]
@@ -295,18 +275,20 @@ async def thumbnail(request: Request, asked: Thumbnail) -> Response:
 async def file(request: Request, asked: OnePicture) -> Response:
     """Download the file of a picture, as it is."""
     library = library_of(request)
-    snapshot = library.snapshot
-    path, location = await library.run(_first_file, snapshot, asked.content_id)
+    copy, location = await library.run(_first_copy, library.snapshot, asked.content_id)
     name = Path(to_path(location.path)).name
     encoded = quote(name.encode("utf-8", "surrogateescape"))
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{encoded}",
         "content-security-policy": "sandbox; default-src 'none'",
     }
-    media = "application/octet-stream"
-    if isinstance(path, Remote):
-        return StreamingResponse(path.chunks(), media_type=media, headers=headers)
-    return FileResponse(path, media_type=media, headers=headers)
+    return StreamingResponse(_sent(copy), media_type="application/octet-stream", headers=headers)
+
+
+def _sent(copy: IO[bytes]) -> Iterator[bytes]:
+    with copy:
+        while chunk := copy.read(CHUNK_BYTES):
+            yield chunk
 
 
 async def show_in_folder(request: Request, asked: OnePicture) -> Response:
@@ -330,12 +312,23 @@ def may_reveal(request: Request) -> bool:
     return local and access_of(request).token is None and reveal.opener() is not None
 
 
+def _first_copy(snapshot: Snapshot, content_id: str) -> tuple[IO[bytes], Location]:
+    """Return the bytes of the first file that still holds a picture; raises GoneError."""
+    return _first(
+        snapshot, content_id, lambda place: verified_copy(snapshot.settings, place, content_id)
+    )
+
+
 def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Place, Location]:
     """Return the first file of a picture that is there; raises GoneError."""
+    return _first(snapshot, content_id, lambda place: file_of(snapshot.settings, place))
+
+
+def _first(snapshot: Snapshot, content_id: str, get: Callable[[Location], T]) -> tuple[T, Location]:
     problem = GoneError("the picture has no file")
     for location in snapshot.locations(content_id):
         try:
-            return file_of(snapshot.settings, location), location
+            return get(location), location
         except GoneError as error:
             problem = error
     raise problem
@@ -359,6 +352,13 @@ async def judge(request: Request, vote: voting.Vote) -> voting.Votes:
     return await library.run(voting.vote, library.snapshot, vote)
 
 
+async def set_aside(request: Request, asked: voting.OnePicture) -> Response:
+    """Do not ask about a picture again while this server runs: it cannot be shown."""
+    library = library_of(request)
+    await library.run(voting.set_aside, library.snapshot, asked.name, asked.content_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
 async def undo(request: Request, asked: voting.Named) -> voting.Undone:
     """Take the last vote of a recommender back."""
     library = library_of(request)
@@ -371,7 +371,7 @@ async def next_picture(request: Request, asked: voting.Named) -> voting.Next:
     return await library.run(voting.next_picture, library.snapshot, asked.name)
 
 
-async def ranking(request: Request, asked: voting.RankingOf) -> voting.Ranking:
+async def ranking(request: Request, asked: voting.RankingOf) -> voting.Recommendations:
     """List the pictures that a recommender recommends, best first."""
     library = library_of(request)
     return await library.run(voting.ranking, library.snapshot, asked.name, asked.k)
@@ -381,19 +381,20 @@ async def map_data(request: Request, asked: Search) -> MapData:
     """Give the map of all pictures, with their nearness to a query if there is one."""
     library = library_of(request)
     snapshot = library.snapshot
-    meaning = None
+    query_vectors = None
     if asked.asks:
-        meaning = await library.meaning(snapshot, asked)
-    return await library.run(_map_data, snapshot, meaning)
+        query_vectors = await library.query_vectors(snapshot, asked)
+    return await library.run(_map_data, snapshot, query_vectors)
 
 
-def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
+def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData:
     at = snapshot.mapped()
     rows = sample(len(snapshot.build), POINTS)
     sources, source_of = snapshot.first_sources
     points = np.stack([at.x[rows], at.y[rows]], axis=1)
     ids = snapshot.build.items["content_id"].take(rows).to_pylist()
     shares = at.info.explained
+    scores = None if query_vectors is None else snapshot.scores(query_vectors)[rows]
     return MapData(
         build=snapshot.name,
         axes=(
@@ -413,7 +414,7 @@ def _map_data(snapshot: Snapshot, meaning: Meaning | None) -> MapData:
             Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
             for number, name in enumerate(sources)
         ],
-        score=None if meaning is None else _base64(snapshot.scores(meaning)[rows], "<f4"),
+        score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
         images=len(snapshot.build),
     )
@@ -489,14 +490,12 @@ def _failures(library: Library, asked: FailuresOf) -> Failures:
 _QUARANTINE_FIELDS = ("path", "reason", "detail", "attempts", "last_tried")
 
 
-async def status(request: Request, _: Nothing) -> LibraryState:
+async def status(request: Request, _: Nothing) -> ServerStatus:
     """Tell what is indexed, by which model, how fresh, and what failed."""
     library = library_of(request)
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
-    return LibraryState.model_validate(
-        status_json(state) | {"serving": serving, "runs": [_run(*each) for each in runs]}
-    )
+    return ServerStatus(**dict(state), serving=serving, runs=[_run(*each) for each in runs])
 
 
 def _run(build: str, info: BuildInfo, current: bool) -> Run:
@@ -542,10 +541,15 @@ _UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 OPERATIONS = (
     Operation(
-        "GET", "/api/search", search, SearchPage, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+        "GET", "/api/search", search, SearchPage, returns=AnswerPage, problems=(_UNKNOWN, _NO_INDEX)
     ),
     Operation(
-        "GET", "/api/similar", similar, SimilarTo, returns=Answer, problems=(_UNKNOWN, _NO_INDEX)
+        "GET",
+        "/api/similar",
+        similar,
+        SimilarTo,
+        returns=AnswerPage,
+        problems=(_UNKNOWN, _NO_INDEX),
     ),
     Operation(
         "POST",
@@ -557,6 +561,7 @@ OPERATIONS = (
             HTTPStatus.REQUEST_TIMEOUT,
             _LARGE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
             _FULL,
         ),
     ),
@@ -625,6 +630,13 @@ OPERATIONS = (
         problems=(_NO_INDEX, _FULL),
     ),
     Operation(
+        "POST",
+        "/api/set-aside",
+        set_aside,
+        body=voting.OnePicture,
+        problems=(_NO_INDEX,),
+    ),
+    Operation(
         "GET",
         "/api/recommenders/{name}/next",
         next_picture,
@@ -637,7 +649,7 @@ OPERATIONS = (
         "/api/recommenders/{name}/ranking",
         ranking,
         voting.RankingOf,
-        returns=voting.Ranking,
+        returns=voting.Recommendations,
         problems=(_NO_INDEX,),
     ),
     Operation("GET", "/api/map", map_data, Search, returns=MapData, problems=(_UNKNOWN, _NO_INDEX)),
@@ -652,6 +664,6 @@ OPERATIONS = (
         returns=Failures,
         problems=(_NO_INDEX,),
     ),
-    Operation("GET", "/api/status", status, returns=LibraryState, problems=(_NO_INDEX,)),
+    Operation("GET", "/api/status", status, returns=ServerStatus, problems=(_NO_INDEX,)),
     Operation("GET", "/api/token", token, returns=Token),
 )

@@ -14,12 +14,12 @@ from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer
+from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.snapshot import Snapshot, check_sources
 from retrieval_pipeline.web.thumbnails import Thumbnails
 from retrieval_pipeline.web.uploads import Uploads
@@ -109,7 +109,7 @@ class Library:
         try:
             opened = await self.run(self._open_other)
         except RetrievalError as error:
-            # The former build goes on answering.
+            # The build before goes on answering.
             self._problem = error
             # A damaged build is read whole before it is refused: not every second.
             return FAILED_SECONDS if self.store.current_file.exists() else LOOK_SECONDS
@@ -147,9 +147,18 @@ class Library:
         return settings.model_copy(update={"home": self.settings.home})
 
     async def _keep_looking(self, seconds: float) -> None:
+        told = ""
         while True:
             await asyncio.sleep(seconds)
-            seconds = await self.look()
+            try:
+                seconds = await self.look()
+                told = ""
+            # Whatever goes wrong now may be right in a while; a task that ended would never see it.
+            except Exception as error:  # noqa: BLE001
+                seconds = FAILED_SECONDS
+                if (line := f"{type(error).__name__}: {error}") != told:
+                    told = line
+                    logger.warning("the index could not be looked at (%s): trying again", line)
 
     @staticmethod
     def _warm_up(snapshot: Snapshot) -> None:
@@ -160,7 +169,7 @@ class Library:
 
     # Questions
 
-    async def search(self, page: SearchPage) -> tuple[Snapshot, Answer]:
+    async def search(self, page: SearchPage) -> tuple[Snapshot, AnswerPage]:
         """Answer a search, or show everything, newest first, if it asks for nothing.
 
         Raises:
@@ -172,18 +181,18 @@ class Library:
         if not page.asks and not page.minus:
             return snapshot, await self.run(snapshot.browse, page)
         query = snapshot.query(page)
-        meaning, milliseconds = await self._meaning(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, meaning)
+        query_vectors, milliseconds = await self._encode(snapshot, query)
+        answer = await self.run(snapshot.answer, page, query, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def meaning(self, snapshot: Snapshot, search: Search) -> Meaning:
-        """Return what a search means; raises as `search` does."""
-        return (await self._meaning(snapshot, snapshot.query(search)))[0]
+    async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
+        """Return the vectors of a search; raises as `search` does."""
+        return (await self._encode(snapshot, snapshot.query(search)))[0]
 
-    async def _meaning(self, snapshot: Snapshot, query: Query) -> tuple[Meaning, float]:
-        if (meaning := snapshot.known_meaning(query)) is not None:
-            return meaning, 0.0
+    async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:
+        if (known := snapshot.known_vectors(query)) is not None:
+            return known, 0.0
         return await asyncio.wrap_future(self._encoding.submit(snapshot.encode, query))
 
     async def status(self) -> LibraryStatus:

@@ -33,7 +33,7 @@ from retrieval_pipeline.web.parameters import (
     SearchPage,
     parse,
 )
-from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, Answer
+from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import MAP_POLICY
 
@@ -68,12 +68,10 @@ class VoteAddress(BaseModel, extra="forbid", frozen=True):
     Attributes:
         name: Of the recommender.
         show: The picture to vote on, if not the next one.
-        gone: One that is not to be shown, because its file is gone.
     """
 
     name: RecommenderName = voting.DEFAULT_NAME
     show: ContentId | None = None
-    gone: ContentId | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Results:
     """
 
     search: SearchPage
-    answer: Answer | None
+    answer: AnswerPage | None
     problem: RequestError | None
     chips: Sequence[Chip]
     filters: int
@@ -255,8 +253,6 @@ async def _vote(request: Request) -> dict[str, Any]:
     asked = _parsed(request, VoteAddress)
     library = library_of(request)
     snapshot = library.snapshot
-    if asked.gone is not None:
-        await library.run(voting.set_aside, snapshot, asked.name, asked.gone)
     following = await library.run(voting.next_picture, snapshot, asked.name, asked.show)
     ranking = await library.run(voting.ranking, snapshot, asked.name, SIMILAR)
     return {"following": following, "ranking": ranking.hits}

@@ -116,21 +116,9 @@ class Search(_Parameters):
 
     def query(self) -> Query:
         """Return the query without its uploads and region, which only the server knows."""
-        return Query(
-            text=self.text,
-            plus=tuple(self.plus),
-            minus=tuple(self.minus),
-            like=tuple(self.like),
-            sources=tuple(self.source),
-            paths=tuple(self.path),
-            after=_midnight(self.after),
-            before=_midnight(self.before),
-            min_width=self.min_width,
-            min_height=self.min_height,
-            formats=tuple(self.format),
-            min_relevance=self.min_relevance,
-            collapse=self.collapse,
-        )
+        fields = Search.model_fields.keys() - {"upload", "region"}
+        days = {"after": _midnight(self.after), "before": _midnight(self.before)}
+        return Query.of({**self.model_dump(include=set(fields)), **days})
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return what differs from the defaults, as the pairs of a query string."""

@@ -131,7 +131,7 @@ class Details(_Told):
         return self.name if self.cluster is None else f"{self.name}, {self.cluster}"
 
 
-class Answer(_Told):
+class AnswerPage(_Told):
     """Pictures, best first.
 
     Attributes:

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.web.connections import HEADER_BYTES, BoundedProtocol, limit_logs
 
 # Seconds that requests in flight have left when the server is asked to stop.
 GRACE_SECONDS = 3
@@ -65,20 +66,29 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bounded_server(app: ASGIApp) -> uvicorn.Server:
+    """Return a server whose clients are bounded; see `connections`."""
+    limit_logs()
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=BoundedProtocol,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # Headers that name another client or scheme could come from anybody.
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            lifespan="on",
+            ws="none",
+        )
+    )
+
+
 def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until a signal ends it; `ready` is called when it answers."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # Headers that name another client or scheme could come from anybody.
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        lifespan="on",
-        ws="none",
-    )
-    server = uvicorn.Server(config)
+    server = bounded_server(app)
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -4,21 +4,21 @@ import contextlib
 import functools
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.coordinates import (
     ClusterInfo,
     MapInfo,
@@ -27,20 +27,20 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
-from retrieval_pipeline.search.filters import both, location_test
+from retrieval_pipeline.search.filters import both, file_test
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.query_vectors import Meaning
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.results import Hit
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import Answer, Details, File, FileLocation, Picture
+from retrieval_pipeline.web.pictures import AnswerPage, Details, File, FileLocation, Picture
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
-# Queries whose meaning is remembered, some KB each: all pages of an answer need one encoding.
-MEANINGS = 1_000
+# Queries whose vectors are remembered, some KB each: all pages of an answer need one encoding.
+REMEMBERED_QUERIES = 1_000
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -54,7 +54,7 @@ class Coordinates:
     Attributes:
         info: The facts about the map.
         x: float32 (items,).
-        y: Likewise.
+        y: float32 (items,).
         clusters: int32 (items,), the cluster of each.
     """
 
@@ -83,8 +83,8 @@ class Snapshot:
         self.build = searcher.build
         self.name = searcher.build.path.name
         self.store = Store(searcher.settings.home)
-        self._meanings: OrderedDict[Query, Meaning] = OrderedDict()
-        self._votings: OrderedDict[str, Voting] = OrderedDict()
+        self._query_vectors: LRUCache[Query, QueryVectors] = LRUCache(REMEMBERED_QUERIES)
+        self._votings: LRUCache[str, Voting] = LRUCache(SESSIONS)
         self._lock = threading.Lock()
         self._no_encoder: tuple[float, EncoderError] | None = None
 
@@ -125,16 +125,13 @@ class Snapshot:
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         return replace(search.query(), images=tuple(uploads))
 
-    def known_meaning(self, query: Query) -> Meaning | None:
-        """Return the meaning of a query that was asked before."""
-        key = query.meaning
+    def known_vectors(self, query: Query) -> QueryVectors | None:
+        """Return the vectors of a query that was asked before."""
         with self._lock:
-            if key in self._meanings:
-                self._meanings.move_to_end(key)
-            return self._meanings.get(key)
+            return self._query_vectors.get(query.terms)
 
-    def encode(self, query: Query) -> tuple[Meaning, float]:
-        """Return the meaning of a query and the milliseconds that it took to encode.
+    def encode(self, query: Query) -> tuple[QueryVectors, float]:
+        """Return the vectors of a query and the milliseconds that it took to encode.
 
         Only the thread that encodes may call this.
 
@@ -142,7 +139,7 @@ class Snapshot:
             EncoderError: The model cannot be had; it is not tried again at once.
             QueryError: The query is empty of meaning.
         """
-        if (known := self.known_meaning(query)) is not None:
+        if (known := self.known_vectors(query)) is not None:
             return known, 0.0
         # Pictures of the index have their vectors.
         needed = query.wanted or query.unwanted or query.images
@@ -150,29 +147,27 @@ class Snapshot:
             raise self._no_encoder[1]
         started = time.perf_counter()
         try:
-            meaning = self.searcher.meanings([query])[0]
+            query_vectors = self.searcher.query_vectors([query])[0]
         except EncoderError as error:
             self._no_encoder = time.monotonic() + ENCODER_PAUSE, error
             raise
         with self._lock:
-            self._meanings[query.meaning] = meaning
-            if len(self._meanings) > MEANINGS:
-                self._meanings.popitem(last=False)
-        return meaning, round(1000 * (time.perf_counter() - started), 3)
+            self._query_vectors[query.terms] = query_vectors
+        return query_vectors, round(1000 * (time.perf_counter() - started), 3)
 
     # Answers
 
-    def answer(self, page: SearchPage, query: Query, meaning: Meaning) -> Answer:
-        """Return the hits of a query whose meaning is known.
+    def answer(self, page: SearchPage, query: Query, query_vectors: QueryVectors) -> AnswerPage:
+        """Return the hits of a query whose vectors are known.
 
         Raises:
             QueryError: A filter names a source that is not in the index.
             MapError: A region is asked for, and there is no map.
         """
         found = self.searcher.answer(
-            query, page.k, page.offset, meaning=meaning, among=self.within(page)
+            query, page.k, page.offset, query_vectors=query_vectors, among=self.within(page)
         )
-        return Answer(
+        return AnswerPage(
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
@@ -181,15 +176,15 @@ class Snapshot:
             timings_ms=found.timings_ms,
         )
 
-    def browse(self, page: SearchPage) -> Answer:
+    def browse(self, page: SearchPage) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first; raises as `answer`."""
         started = time.perf_counter()
         query = page.query()
         flags = both(self.searcher.allowed(query), self.within(page))
         order = self.newest if flags is None else self.newest[flags[self.newest]]
-        passes = location_test(query)
+        passes = file_test(query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
-        return Answer(
+        return AnswerPage(
             query="",
             model=self.model,
             build=self.name,
@@ -209,33 +204,28 @@ class Snapshot:
         at = self.mapped()
         return search.region.contains(at.x, at.y)
 
-    def scores(self, meaning: Meaning) -> Vectors:
+    def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""
-        return meaning.scores(self.build.scan(meaning.vectors))
+        return query_vectors.scores(self.build.scan(query_vectors.vectors))
 
     # Pictures
 
     def pictures(
-        self, numbers: Numbers, passes: Callable[[dict[str, Any]], bool] | None = None
+        self, numbers: Numbers, passes: Callable[[IndexedFile], bool] | None = None
     ) -> list[Picture]:
         """Return what is told of these items; the first file that `passes` is the one shown."""
-        columns = ["content_id", "locations", "width", "height"]
-        rows = self.build.items.select(columns).take(pa.array(numbers)).to_pylist()
         pictures = []
-        for number, row in zip(numbers.tolist(), rows, strict=True):
-            places = row["locations"]
-            shown = next(filter(passes, places)) if passes else places[0]
+        for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
+            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
             pictures.append(
                 Picture(
-                    content_id=row["content_id"],
-                    source=shown["source"],
-                    path=shown["path"],
-                    width=row["width"],
-                    height=row["height"],
+                    content_id=item.content_id,
+                    source=shown.source,
+                    path=shown.path,
+                    width=item.width,
+                    height=item.height,
                     cluster=self.cluster_of(number),
-                    locations=[
-                        FileLocation(source=place["source"], path=place["path"]) for place in places
-                    ],
+                    locations=[FileLocation.of(location) for location in item.locations],
                 )
             )
         return pictures
@@ -262,20 +252,20 @@ class Snapshot:
             RequestError: There is no such picture; 404.
         """
         number = self._number(content_id)
-        row = self.build.items.slice(number, 1).drop_columns(["embedding"]).to_pylist()[0]
+        item = self.build.records([number])[0]
         return Details(
             content_id=content_id,
-            width=row["width"],
-            height=row["height"],
-            format=row["format"],
+            width=item.width,
+            height=item.height,
+            format=item.format,
             cluster=self.cluster_of(number),
             model=self.model,
             build=self.name,
-            files=[self._file(place) for place in row["locations"]],
+            files=[self._file(file) for file in item.files],
         )
 
-    def _file(self, place: dict[str, Any]) -> File:
-        location = Location(place["source"], place["path"])
+    def _file(self, file: IndexedFile) -> File:
+        location = file.location
         try:
             file_of(self.settings, location)
             problem = None
@@ -285,8 +275,8 @@ class Snapshot:
             source=location.source,
             path=location.path,
             absolute=printable(to_text(str(self.searcher.path_of(location)))),
-            size=place["size"],
-            modified=datetime.fromtimestamp(place["mtime_ns"] / 1e9, UTC),
+            size=file.size,
+            modified=datetime.fromtimestamp(file.mtime_ns / 1e9, UTC),
             problem=problem,
         )
 
@@ -367,9 +357,6 @@ class Snapshot:
         """
         with self._lock:
             voting = self._votings.setdefault(name, Voting(self.searcher, name))
-            self._votings.move_to_end(name)
-            if len(self._votings) > SESSIONS:
-                self._votings.popitem(last=False)
         with voting.session() as session:
             yield session
 

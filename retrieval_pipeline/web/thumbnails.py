@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
+
+from cachetools import TTLCache
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.images.decode import encoded
@@ -17,7 +18,7 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.web.files import GoneError, file_of
+from retrieval_pipeline.web.files import GoneError, file_of, source_of
 
 Size = Literal["small", "large"]
 SIZES = get_args(Size)
@@ -55,7 +56,7 @@ class Thumbnails:
             size: DecodePool(Fit(PIXELS[size]), limits, workers=WORKERS[size]) for size in PIXELS
         }
         self._making: dict[Path, asyncio.Task[None]] = {}
-        self._failures: OrderedDict[Path, tuple[float, GoneError]] = OrderedDict()
+        self._failures: TTLCache[Path, GoneError] = TTLCache(MOST_FAILURES, PAUSE)
 
     async def file(self, content_id: str, size: Size, locations: Sequence[Location]) -> Path:
         """Return the thumbnail of a picture; whoever asks meanwhile waits for the same making.
@@ -65,11 +66,17 @@ class Thumbnails:
             StoreError: The thumbnail cannot be written.
             WorkerError: There are no workers.
         """
+        for location in locations:
+            with contextlib.suppress(GoneError):
+                source_of(self.settings, location)
+                break
+        else:
+            raise GoneError("its source is not in the settings any more")
         path = self._store.thumbnail(content_id, size)
         if await self._run(path.exists):
             return path
-        if (failure := self._failures.get(path)) and time.monotonic() < failure[0]:
-            raise failure[1]
+        if (failure := self._failures.get(path)) is not None:
+            raise failure
         task = self._making.get(path)
         if task is None:
             task = asyncio.create_task(self._make(path, content_id, size, locations))
@@ -97,9 +104,7 @@ class Thumbnails:
                 problem = GoneError("the file holds another picture by now")
             else:
                 problem = GoneError(str(outcome))
-        self._failures[path] = time.monotonic() + PAUSE, problem
-        if len(self._failures) > MOST_FAILURES:
-            self._failures.popitem(last=False)
+        self._failures[path] = problem
         raise problem
 
     async def _decode(self, job: Job, size: Size) -> Decoded | ImageError | Changed:

@@ -28,6 +28,8 @@ RECEIVE_SECONDS = 60.0
 # More pixels than any encoder looks at.
 PIXELS = 768
 QUALITY = 90
+# Uploads that are received at a time: they share some 200 MB of disk and one decode worker.
+AT_ONCE = 4
 # Uploads that are kept, of some 100 KB each; the oldest goes first.
 KEPT = 200
 
@@ -44,16 +46,30 @@ class Uploads:
             bytes=min(limits.bytes, MEGABYTES * 1_000_000),
             seconds=min(limits.seconds, SECONDS),
         )
+        self._receiving = 0
         self._pool = DecodePool(Fit(PIXELS), self._limits, workers=1)
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> str:
         """Keep the picture that a client sends; return the content id of the bytes sent.
 
         Raises:
-            RequestError: It is too large or takes too long; 413 or 408.
+            RequestError: It is too large, takes too long, or too many come at once; 413, 408, 503.
             ImageError: It is no picture that can be used.
             StoreError: It cannot be written.
         """
+        if self._receiving >= AT_ONCE:
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{AT_ONCE} pictures are being received: try again in a moment",
+                headers={"retry-after": "5"},
+            )
+        self._receiving += 1
+        try:
+            return await self._receive_and_keep(chunks)
+        finally:
+            self._receiving -= 1
+
+    async def _receive_and_keep(self, chunks: AsyncIterator[bytes]) -> str:
         with scratch(self._store.uploads) as received:
             try:
                 async with asyncio.timeout(RECEIVE_SECONDS):

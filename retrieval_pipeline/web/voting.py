@@ -38,6 +38,12 @@ class Vote(Named):
     liked: StrictBool
 
 
+class OnePicture(Named):
+    """A picture in a recommender."""
+
+    content_id: ContentId
+
+
 class Tally(BaseModel):
     """How a recommender stands.
 
@@ -96,7 +102,7 @@ class Undone(Tally):
     indexed: bool
 
 
-class Ranking(Tally):
+class Recommendations(Tally):
     """The best pictures that were not judged yet; none as long as votes are missing."""
 
     hits: list[Picture]
@@ -166,11 +172,11 @@ def set_aside(snapshot: Snapshot, name: str, content_id: str) -> None:
             session.set_aside(picture)
 
 
-def ranking(snapshot: Snapshot, name: str, k: int) -> Ranking:
+def ranking(snapshot: Snapshot, name: str, k: int) -> Recommendations:
     """Return what a recommender recommends. Raises StoreError."""
     with snapshot.voting(name) as session:
         pictures = session.ranking(k) if session.model else []
-        return Ranking(hits=[_told(snapshot, each) for each in pictures], **tally(session))
+        return Recommendations(hits=[_told(snapshot, each) for each in pictures], **tally(session))
 
 
 def _with_votes(snapshot: Snapshot, session: Recommender) -> Votes:

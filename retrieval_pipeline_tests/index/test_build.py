@@ -9,11 +9,11 @@ import pytest
 from retrieval_pipeline.errors import BuildError, StoreError, VectorError
 from retrieval_pipeline.index import build as index
 from retrieval_pipeline.index.autotune import (
-    SMALL,
+    SCAN_ONLY_ITEMS,
     choose_plan,
+    make_sample_queries,
     measure,
-    prepare_trial,
-    with_headroom,
+    with_safety_margin,
 )
 from retrieval_pipeline.index.build import Build, open_current, read_info
 from retrieval_pipeline.index.builder import build_index
@@ -77,7 +77,7 @@ def test_annoy_finds_what_a_scan_finds(store: Store, built: Path, vectors: Vecto
     plan = Plan(kind="trees", candidates=100, search_k=10_000)
     for vector in vectors[:20]:
         nearest = np.argsort(-build.scan(vector))[:10]
-        assert set(nearest) <= set(build.nearest.candidates(vector, plan))
+        assert set(nearest) <= set(build.vector_index.candidates(vector, plan))
 
 
 def test_copies_are_one_item_that_lists_every_file(store: Store) -> None:
@@ -239,7 +239,7 @@ def large(store: Store) -> Path:
     return build_index(store, WIDE, ["a"], recall=0.95, encode_texts=encode_words).build
 
 
-LARGE = SMALL + 500
+LARGE = SCAN_ONLY_ITEMS + 500
 WIDE = VectorSpace("test/wide", "r1", 160, "p")
 
 
@@ -269,7 +269,7 @@ def test_every_plan_finds_the_share_of_the_true_neighbours_that_was_measured(
         if each.plan.kind == "scan":
             continue
         found = [
-            len(truth[number] & set(build.nearest.candidates(query, each.plan))) / 10
+            len(truth[number] & set(build.vector_index.candidates(query, each.plan))) / 10
             for number, query in enumerate(queries)
         ]
         assert np.mean(found) == pytest.approx(each.recall_image, abs=0.1)
@@ -280,7 +280,7 @@ def test_the_chosen_plan_is_the_fastest_that_reached_the_target(store: Store, la
     chosen = next(each for each in calibration.measured if each.plan == calibration.plan)
     assert chosen.recall >= calibration.target
     if chosen.plan.kind == "trees":
-        assert chosen.recall >= with_headroom(calibration.target)
+        assert chosen.recall >= with_safety_margin(calibration.target)
     assert chosen.p50_ms <= min(
         each.p50_ms
         for each in calibration.measured
@@ -290,19 +290,21 @@ def test_the_chosen_plan_is_the_fastest_that_reached_the_target(store: Store, la
 
 def test_trees_that_miss_too_much_are_not_used(store: Store, large: Path) -> None:
     build = open_current(store)
-    trial = prepare_trial(build.nearest.matrices, None)
+    queries = make_sample_queries(build.vector_index.matrices, None)
     few = Plan(kind="trees", candidates=10, search_k=10)
-    assert measure(build.nearest, trial, few).recall < 0.9
-    assert choose_plan(build.nearest, trial, 1.0, []).recall_at_10 == 1
+    assert measure(build.vector_index, queries, few).recall < 0.9
+    assert choose_plan(build.vector_index, queries, 1.0, []).recall_at_10 == 1
 
 
-def test_the_projection_is_the_unit_vectors_along_the_components(store: Store, large: Path) -> None:
+def test_reduced_vectors_are_the_unit_vectors_along_the_components(
+    store: Store, large: Path
+) -> None:
     build = open_current(store)
-    projection = build.nearest.projection
-    assert projection is not None
+    reduced = build.vector_index.reduced
+    assert reduced is not None
     full = build.vectors(np.arange(LARGE))
-    np.testing.assert_allclose(projection.basis.T @ projection.basis, np.eye(128), atol=1e-5)
-    np.testing.assert_allclose(projection.vectors, normalise(full @ projection.basis), atol=1e-5)
+    np.testing.assert_allclose(reduced.basis.T @ reduced.basis, np.eye(128), atol=1e-5)
+    np.testing.assert_allclose(reduced.vectors, normalise(full @ reduced.basis), atol=1e-5)
 
 
 def test_the_words_of_a_build_serve_the_next_one_without_an_encoder(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline.index import knn as nearest
-from retrieval_pipeline.index.knn import Nearest, largest, spread
+from retrieval_pipeline.index import knn
+from retrieval_pipeline.index.knn import VectorIndex, evenly_spaced, largest
 from retrieval_pipeline.vectors import Vectors
 from synthetic.tables import random_vectors
 
@@ -33,10 +33,10 @@ def test_the_largest_are_those_of_a_stable_sort(kind: str, count: int) -> None:
 def test_scores_of_some_items_are_those_of_a_scan(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "BATCH_ROWS", 100)
-    monkeypatch.setattr(nearest, "GATHERED_BYTES", 7 * 4 * 16)
+    monkeypatch.setattr(knn, "BATCH_ROWS", 100)
+    monkeypatch.setattr(knn, "GATHERED_BYTES", 7 * 4 * 16)
     rows = random_vectors(250, 16)
-    found = Nearest([rows[:100], rows[100:200], rows[200:]])
+    found = VectorIndex([rows[:100], rows[100:200], rows[200:]])
     queries = random_vectors(3, 16, seed=1)
     numbers = np.random.default_rng(2).permutation(250)[:count]
     np.testing.assert_allclose(
@@ -48,6 +48,6 @@ def test_scores_of_some_items_are_those_of_a_scan(
 
 
 def test_spread_items_reach_from_the_first_to_the_last() -> None:
-    assert spread(100, 4).tolist() == [0, 33, 66, 99]
-    assert spread(3, 10).tolist() == [0, 1, 2]
-    assert spread(1, 10).tolist() == [0]
+    assert evenly_spaced(100, 4).tolist() == [0, 33, 66, 99]
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
+    assert evenly_spaced(1, 10).tolist() == [0]

@@ -6,14 +6,11 @@ import pytest
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import ann as structures
-from retrieval_pipeline.index import autotune as calibrate
-from retrieval_pipeline.index import quantization as codes
-from retrieval_pipeline.index.autotune import SMALL, Calibration, Measured
+from retrieval_pipeline.index import autotune, knn, quantization, search_structures
+from retrieval_pipeline.index.autotune import SCAN_ONLY_ITEMS, Calibration, Measurement
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.index.knn import Nearest, Plan
-from retrieval_pipeline.index.quantization import Codes
+from retrieval_pipeline.index.knn import Plan, VectorIndex
 from retrieval_pipeline.pipeline.validation import Coverage, check_build
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
@@ -22,7 +19,7 @@ from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.web.snapshot import Snapshot
 from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
 
-COUNT = SMALL + 1_000
+COUNT = SCAN_ONLY_ITEMS + 1_000
 NEW = 60
 SPACE = VectorSpace("test/model", "r1", 160, "p")
 VECTORS = clustered(COUNT + NEW, SPACE.dim)
@@ -56,17 +53,17 @@ def index(store: Store, with_codes: bool = True) -> Build:
 
 def found(build: Build, query: Vectors, plan: Plan) -> set[int]:
     truth = np.argsort(-build.scan(query))[:10]
-    return set(truth.tolist()) & set(build.nearest.candidates(query, plan).tolist())
+    return set(truth.tolist()) & set(build.vector_index.candidates(query, plan).tolist())
 
 
 def test_codes_propose_the_true_neighbours(store: Store) -> None:
     build = index(store)
-    build.nearest.load_for(PLAN)
+    build.vector_index.load_codes_for(PLAN)
     queries = [*clustered(50, SPACE.dim, seed=9), *encode_words(["word"] * 50)]
     recalls = [len(found(build, query, PLAN)) / 10 for query in queries]
     assert np.mean(recalls) > 0.95
     for query in queries:
-        proposed = build.nearest.candidates(query, PLAN)
+        proposed = build.vector_index.candidates(query, PLAN)
         assert len(set(proposed.tolist())) == PLAN.candidates
         assert (np.diff(proposed) > 0).all()
 
@@ -78,20 +75,20 @@ def test_codes_are_measured_beside_the_other_plans(store: Store) -> None:
     assert kinds == {"scan", "projected", "trees"}
 
 
-def test_until_the_codes_are_loaded_the_scan_of_the_components_answers(store: Store) -> None:
+def test_until_the_codes_are_loaded_a_scan_of_the_reduced_vectors_answers(store: Store) -> None:
     build = index(store)
-    assert build.nearest.usable(PLAN) == Plan(kind="projected", candidates=200)
-    build.nearest.load_for(PLAN)
-    assert build.nearest.usable(PLAN) == PLAN
+    assert build.vector_index.usable_plan(PLAN) == Plan(kind="projected", candidates=200)
+    build.vector_index.load_codes_for(PLAN)
+    assert build.vector_index.usable_plan(PLAN) == PLAN
 
 
 def test_an_index_with_codes_answers_where_faiss_is_not_installed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = index(store)
-    monkeypatch.setattr(codes, "can_use_codes", lambda: False)
-    build.nearest.load_for(PLAN)
-    plan = build.nearest.usable(PLAN)
+    monkeypatch.setattr(quantization, "can_use_codes", lambda: False)
+    build.vector_index.load_codes_for(PLAN)
+    plan = build.vector_index.usable_plan(PLAN)
     assert plan.kind == "projected"
     for query in VECTORS[:20]:
         assert len(found(build, query, plan)) >= 9
@@ -104,7 +101,7 @@ def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
     def choose(_: object, __: object, target: float, ___: object) -> Calibration:
         return Calibration(target=target, plan=PLAN, recall_at_10=1.0)
 
-    monkeypatch.setattr(structures, "choose_plan", choose)
+    monkeypatch.setattr(search_structures, "choose_plan", choose)
     return index(store)
 
 
@@ -154,27 +151,26 @@ def test_the_setting_makes_another_index(store: Store, chosen: Build) -> None:
     assert (report.build, report.published) == (chosen.path, True)
 
 
-def test_a_plan_that_just_reaches_the_target_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(_: object, __: object, plan: Plan) -> Measured:
-        recall = {"projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
-        ms = {"projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
-        return Measured(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
+def test_a_plan_that_just_reaches_the_target_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(_: object, __: object, plan: Plan) -> Measurement:
+        recall = {"scan": 1.0, "projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
+        ms = {"scan": 20.0, "projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
+        return Measurement(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
 
-    monkeypatch.setattr(calibrate, "measure", measured)
+    monkeypatch.setattr(autotune, "measure", measured)
+    monkeypatch.setattr(knn, "read_codes", lambda _: None)
     vectors = [np.ascontiguousarray(VECTORS[:COUNT])]
-    nearest = Nearest(vectors, codes=Codes(Path("nowhere")))
-    monkeypatch.setattr(Codes, "load", lambda _: None)
-    trial = calibrate.prepare_trial(vectors, None)
-    projected = calibrate.measure_projected(nearest, trial, 0.99)
-    monkeypatch.setattr(calibrate, "_measure_scan", lambda *_: measured(0, 0, projected[0].plan))
-    chosen = calibrate.choose_plan(nearest, trial, 0.99, projected)
-    assert chosen.plan.kind == "codes"
+    vector_index = VectorIndex(vectors, codes_file=Path("nowhere"))
+    queries = autotune.make_sample_queries(vectors, None)
+    reduced_scans = autotune.measure_reduced_scans(vector_index, queries, 0.99)
+    calibration = autotune.choose_plan(vector_index, queries, 0.99, reduced_scans)
+    assert calibration.plan.kind == "codes"
 
 
 def test_codes_without_faiss_are_refused_with_the_way_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codes, "can_use_codes", lambda: False)
+    monkeypatch.setattr(quantization, "can_use_codes", lambda: False)
     with pytest.raises(BuildError, match=r"needs faiss: pip install .*codes.*codes = false"):
         index(store)
     assert store.all_builds() == []
@@ -188,10 +184,10 @@ def test_the_next_index_has_codes_of_new_images_too(store: Store) -> None:
     write_manifest(store, "a", files)
     build = index(store)
     assert "newcomers.annoy" in build.info.files
-    build.nearest.load_for(PLAN)
+    build.vector_index.load_codes_for(PLAN)
     for number in range(COUNT, COUNT + NEW):
         item = build.number_of(content(name(number)))
-        assert item in build.nearest.candidates(VECTORS[number], PLAN)
+        assert item in build.vector_index.candidates(VECTORS[number], PLAN)
 
 
 def test_damaged_codes_are_refused(store: Store) -> None:
@@ -206,5 +202,5 @@ def test_damaged_codes_are_refused(store: Store) -> None:
 
 def test_the_same_vectors_give_the_same_codes(store: Store, tmp_path: Path) -> None:
     for file in (tmp_path / "one", tmp_path / "other"):
-        codes.write_codes(file, VECTORS[:, :128])
+        quantization.write_codes(file, VECTORS[:, :128])
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()

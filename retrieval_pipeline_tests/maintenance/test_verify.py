@@ -224,7 +224,7 @@ def test_a_sound_library_is_left_alone(settings: Settings, store: Store) -> None
         ({"status": "fine"}, "'fine' is none of ok, unreadable, changing"),
         ({"content_id": None}, "has a content id and was not read"),
         ({"content_id": "0"}, "not 32 hex digits"),
-        ({"path": "b.jpg"}, "'b.jpg' stands there more than once"),
+        ({"path": "b.jpg"}, "'b.jpg' appears more than once"),
     ],
 )
 def test_values_that_no_run_writes_are_found(
@@ -275,7 +275,7 @@ def test_a_build_that_crashes_its_reader_is_found_and_the_others_are_checked(
     )
     monkeypatch.setenv("PYTHONPATH", str(crash.parent), prepend=":")
     findings = list(check_builds(builds))
-    assert findings[0] == Finding(builds[0], f"{builds[0]}: reading it ended with -11")
+    assert findings[0] == Finding(builds[0], f"{builds[0]}: its reader ended with exit code -11")
     assert findings[1:] == [Finding(builds[1], None)]
 
 

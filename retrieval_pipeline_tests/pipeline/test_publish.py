@@ -6,8 +6,7 @@ import pytest
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import ann as structures
-from retrieval_pipeline.index import builder
+from retrieval_pipeline.index import builder, search_structures
 from retrieval_pipeline.index.autotune import Calibration
 from retrieval_pipeline.index.build import open_current, read_info
 from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
@@ -89,7 +88,7 @@ def test_a_build_that_finds_too_little_is_not_published(
         plan = Plan(kind="trees", candidates=20, search_k=1)
         return Calibration(target=0.99, plan=plan, recall_at_10=1.0)
 
-    monkeypatch.setattr(structures, "choose_plan", flatter)
+    monkeypatch.setattr(search_structures, "choose_plan", flatter)
     with pytest.raises(RefusedBuildError, match=r"recall@10 is 0\.\d+ \(with 400 fresh queries"):
         update(settings, BLUE)
     assert store.current_build() == before.build

@@ -7,7 +7,14 @@ from retrieval_pipeline.index.score_statistics import (
     measure_background,
     noise_of,
 )
-from retrieval_pipeline.search.relevance import BLOCK, Judge, Mixture, relevance_of
+from retrieval_pipeline.search.query_vectors import Mixture
+from retrieval_pipeline.search.relevance import (
+    JUDGED_TOGETHER,
+    Judge,
+    ranks_to_judge,
+    relevance_of,
+    relevant_ranks,
+)
 from retrieval_pipeline.vectors import Values
 from synthetic.tables import random_vectors
 
@@ -21,26 +28,28 @@ def ranked(count: int, seed: int, *related: float) -> Values:
 
 
 def test_the_best_of_unrelated_pictures_is_rarely_judged_relevant() -> None:
-    best = [relevance_of(ranked(1000, seed)[:BLOCK], 1000, NOTHING)[0] for seed in range(300)]
+    best = [
+        relevance_of(ranked(1000, seed)[:JUDGED_TOGETHER], 1000, NOTHING)[0] for seed in range(300)
+    ]
     assert np.mean(np.array(best) > 0.9) == pytest.approx(0.1, abs=0.05)
 
 
 def test_pictures_that_stand_out_are_relevant_and_the_rest_is_not() -> None:
-    relevance = relevance_of(ranked(1000, 1, 6, 6.5, 7)[:BLOCK], 1003, NOTHING)
+    relevance = relevance_of(ranked(1000, 1, 6, 6.5, 7)[:JUDGED_TOGETHER], 1003, NOTHING)
     assert (relevance[:3] > 0.99).all()
     assert (relevance[10:] < 0.5).all()
 
 
 def test_many_good_hits_support_each_other() -> None:
-    alone = relevance_of(ranked(10_000, 2, 3.6)[:BLOCK], 10_001, NOTHING)
-    many = relevance_of(ranked(10_000, 2, *[3.6] * 100)[:BLOCK], 10_100, NOTHING)
+    alone = relevance_of(ranked(10_000, 2, 3.6)[:JUDGED_TOGETHER], 10_001, NOTHING)
+    many = relevance_of(ranked(10_000, 2, *[3.6] * 100)[:JUDGED_TOGETHER], 10_100, NOTHING)
     assert alone[0] < 0.7
     assert (many[:80] > 0.9).all()
 
 
 def test_more_good_hits_than_are_looked_at_are_counted_by_the_sample() -> None:
     everything = ranked(900_000, 3, *[3.5] * 100_000)
-    top, sample = everything[:BLOCK], everything[::1000]
+    top, sample = everything[:JUDGED_TOGETHER], everything[::1000]
     assert relevance_of(top, len(everything), NOTHING)[-1] < 0.5
     assert relevance_of(top, len(everything), sample)[-1] > 0.99
 
@@ -53,11 +62,25 @@ def test_a_hit_is_judged_by_its_own_surplus_and_not_by_its_rank() -> None:
 
 def test_relevance_does_not_depend_on_the_page() -> None:
     surplus = ranked(2000, 3, *np.linspace(2, 6, 40))
-    relevance = relevance_of(surplus[: 3 * BLOCK], 2040, surplus[::2])
+    relevance = relevance_of(surplus[: 3 * JUDGED_TOGETHER], 2040, surplus[::2])
     assert ((relevance >= 0) & (relevance <= 1)).all()
     np.testing.assert_array_equal(
-        relevance_of(surplus[:BLOCK], 2040, surplus[::2]), relevance[:BLOCK]
+        relevance_of(surplus[:JUDGED_TOGETHER], 2040, surplus[::2]), relevance[:JUDGED_TOGETHER]
     )
+
+
+def test_the_list_ends_where_a_whole_block_is_irrelevant() -> None:
+    relevance = np.zeros(4 * JUDGED_TOGETHER)
+    relevance[[0, 5, 2 * JUDGED_TOGETHER]] = 0.9
+    ranks, goes_on = relevant_ranks(relevance, 0.5)
+    assert (ranks.tolist(), goes_on) == ([0, 5], False)
+    ranks, goes_on = relevant_ranks(relevance[:JUDGED_TOGETHER], 0.5)
+    assert (ranks.tolist(), goes_on) == ([0, 5], True)
+
+
+def test_more_ranks_are_judged_than_are_shown_in_whole_blocks() -> None:
+    counts = (1, JUDGED_TOGETHER - 1, JUDGED_TOGETHER)
+    assert [ranks_to_judge(count) // JUDGED_TOGETHER for count in counts] == [1, 1, 2]
 
 
 def test_the_background_is_how_words_and_pictures_score_on_other_pictures() -> None:

@@ -13,7 +13,6 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
-from retrieval_pipeline.search import searcher as search
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
@@ -29,17 +28,17 @@ WORDS = ("dog", "cat", "grass", "snow", "car")
 
 
 class WordEncoder:
-    """Texts as sums of fixed word directions: meanings that can be worked out by hand."""
+    """Texts as sums of fixed word directions: vectors that can be worked out by hand."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
     def encode_texts(self, texts: list[str]) -> Vectors:
         self.calls.append(list(texts))
-        return normalise(np.stack([meaning(*text.split()) for text in texts]))
+        return normalise(np.stack([direction(*text.split()) for text in texts]))
 
 
-def meaning(*words: str) -> Vectors:
+def direction(*words: str) -> Vectors:
     axes = np.zeros(DIM, np.float32)
     for word in words:
         axes[WORDS.index(word)] += 1
@@ -52,7 +51,7 @@ def searcher(tmp_path: Path) -> Searcher:
     store = Store(tmp_path / "home")
     shown = [(first, second) for first in WORDS for second in WORDS if first != second]
     names = ["+".join(pair) for pair in shown]
-    vectors = [normalise(meaning(first) + 0.5 * meaning(second))[0] for first, second in shown]
+    vectors = [normalise(direction(first) + 0.5 * direction(second))[0] for first, second in shown]
     noise = random_vectors(200, DIM, seed=3)
     noise[:, : len(WORDS)] *= 0.1
     others = [f"other{number:03d}" for number in range(200)]
@@ -92,14 +91,14 @@ def test_plus_and_minus_shift_the_meaning(searcher: Searcher) -> None:
     assert "dog+cat" not in names(searcher, Query(text="dog", minus=("cat",)), 3)
 
 
-def test_a_meaning_that_is_known_is_not_encoded_again_and_gives_the_same_hits(
+def test_vectors_that_are_known_are_not_computed_again_and_give_the_same_hits(
     searcher: Searcher,
 ) -> None:
     query = Query(text="dog", minus=("cat",), sources=("a",))
     expected = searcher.search(query, 5)
-    meaning = searcher.meanings([query])[0]
+    query_vectors = searcher.query_vectors([query])[0]
     calls = len(searcher.encoder.calls)  # type: ignore[attr-defined]
-    assert list(searcher.answer(query, 5, meaning=meaning).hits) == expected
+    assert list(searcher.answer(query, 5, query_vectors=query_vectors).hits) == expected
     assert len(searcher.encoder.calls) == calls  # type: ignore[attr-defined]
 
 
@@ -217,8 +216,7 @@ def test_relevance_cuts_off(searcher: Searcher) -> None:
 def test_pages_of_relevant_hits_continue_each_other(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "BLOCK", 4)
-    monkeypatch.setattr(relevance, "BLOCK", 4)
+    monkeypatch.setattr(relevance, "JUDGED_TOGETHER", 4)
     query = Query(text="dog", min_relevance=0.5)
     everything = searcher.search(query, 100)
     assert 4 <= len(everything) < 20
@@ -263,7 +261,7 @@ def test_a_number_and_a_star_are_a_weight(text: str, expected: tuple[float, str]
 
 
 def test_pictures_like_an_indexed_one_are_found_without_an_encoder(searcher: Searcher) -> None:
-    searcher._encoder = None
+    searcher = Searcher(searcher.settings, searcher.build)
     hits = searcher.search(Query(like=(content("dog+cat"),)), 220)
     assert len(hits) == 219
     assert content("dog+cat") not in {hit.content_id for hit in hits}
@@ -299,7 +297,7 @@ def album(tmp_path: Path) -> Searcher:
         for number, year in enumerate(range(2020, 2025))
     ]
     write_table(store.manifest("a"), pa.Table.from_pylist(rows, schema=MANIFEST))
-    vectors = normalise(meaning("dog") + 0.1 * random_vectors(5, DIM))
+    vectors = normalise(direction("dog") + 0.1 * random_vectors(5, DIM))
     facts = [
         {
             "content_id": content(str(number)),
@@ -346,7 +344,7 @@ def test_filters_let_through_exactly_what_they_say(
 def test_pictures_that_look_the_same_are_folded_into_the_best(
     searcher: Searcher, tmp_path: Path
 ) -> None:
-    twins = normalise(meaning("dog") + 1e-3 * random_vectors(3, DIM, seed=8))
+    twins = normalise(direction("dog") + 1e-3 * random_vectors(3, DIM, seed=8))
     store = Store(searcher.settings.home)
     write_manifest(store, "c", {f"twin{number}.jpg": f"twin{number}" for number in range(3)})
     write_part(store, SPACE, "c", [f"twin{number}" for number in range(3)], twins)

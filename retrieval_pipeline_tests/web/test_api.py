@@ -17,7 +17,9 @@ from starlette.testclient import TestClient
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.web import library as library_module
 from retrieval_pipeline.web import thumbnails, uploads
+from retrieval_pipeline.web.library import Library
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
 
 UNKNOWN = "0" * 32
@@ -67,7 +69,7 @@ def test_pages_of_an_answer_follow_each_other(client: TestClient) -> None:
     assert parts[0] + parts[1] == whole
 
 
-def test_the_meaning_of_a_query_is_encoded_once(client: TestClient) -> None:
+def test_a_query_is_encoded_once(client: TestClient) -> None:
     first = client.get("/api/search", params={"text": "an astronaut in orbit"}).json()
     again = client.get("/api/search", params={"text": "an astronaut in orbit", "offset": 3}).json()
     assert first["timings_ms"]["encode"] > 0
@@ -491,7 +493,7 @@ def test_the_openapi_document_names_every_operation_of_the_api(client: TestClien
     operations = [
         operation for methods in document["paths"].values() for operation in methods.values()
     ]
-    assert len(operations) == 19
+    assert len(operations) == 20
     assert all(operation["summary"].endswith(".") for operation in operations)
     assert document["paths"]["/api/search"]["get"]["parameters"][0]["name"]
 
@@ -613,3 +615,38 @@ def test_two_who_want_the_same_thumbnail_share_one_making(
         jobs = [threads.submit(client.get, f"/api/pictures/{cat}/thumbnail") for _ in range(8)]
         assert {job.result().status_code for job in jobs} == {200}
     assert len(made) == 1
+
+
+def test_a_new_index_is_noticed_after_one_that_could_not_be_read(
+    library: WebLibrary, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(library_module, "FAILED_SECONDS", 0.05)
+    monkeypatch.setattr(library_module, "LOOK_SECONDS", 0.05)
+    look, failures = Library.look, iter(range(3))
+
+    async def unreadable(self: Library) -> float:
+        if self.is_open and next(failures, None) is not None:
+            raise PermissionError(13, "Permission denied")
+        return await look(self)
+
+    monkeypatch.setattr(Library, "look", unreadable)
+    with client_of(library) as client:
+        before = client.get("/api/status").json()["serving"]
+        library.photo("rocket.jpg").unlink()
+        library.index()
+        eventually(lambda: client.get("/api/status").json()["serving"] != before)
+    assert caplog.text.count("Permission denied") == 1
+
+
+def test_a_thumbnail_of_a_source_that_left_the_settings_is_not_served(
+    library: WebLibrary,
+) -> None:
+    rocket = library.content("rocket.jpg")
+    with client_of(library) as client:
+        assert client.get(f"/api/pictures/{rocket}/thumbnail").status_code == 200
+    text = library.settings_file.read_text("utf-8").replace('name = "photos"', 'name = "others"')
+    library.settings_file.write_text(text, "utf-8")
+    with client_of(library) as client:
+        answer = client.get(f"/api/pictures/{rocket}/thumbnail")
+    assert answer.status_code == 404
+    assert "not in the settings" in answer.json()["detail"]

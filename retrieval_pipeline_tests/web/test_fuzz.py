@@ -58,4 +58,4 @@ def test_every_operation_answers_anything_as_documented(
             case.call_and_validate(checks=CHECKS)
 
         attack()
-    assert tested == 19
+    assert tested == 20

@@ -1,12 +1,22 @@
 """What may not come in, what may not get out, and what every answer says about itself."""
 
-from collections.abc import Iterator
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from retrieval_pipeline.images.errors import ImageError
 from retrieval_pipeline.web import api, reveal
+from retrieval_pipeline.web.library import Library
+from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
+from retrieval_pipeline.web.uploads import AT_ONCE
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
 
 TOKEN = "a token that nobody can guess"
@@ -47,6 +57,7 @@ def test_a_foreign_name_for_this_machine_is_refused(
         {"origin": "http://evil.example"},
         {"origin": "http://127.0.0.1:9999"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
     ],
@@ -292,3 +303,80 @@ def test_without_a_screen_there_is_no_file_manager(
         content = indexed_library.content("cat.png")
         assert client.post(f"/api/pictures/{content}/show-in-folder").status_code == 409
         assert "data-reveal" not in client.get(f"/picture/{content}").text
+
+
+def test_a_hostile_cookie_costs_no_time(indexed_library: WebLibrary) -> None:
+    cookie = 'a="' + "\\0" * 30_000
+    with client_of(indexed_library, Access(TOKEN)) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.get, "/", headers={"cookie": cookie, "authorization": ""})
+        assert answer.result(timeout=10).status_code == 401
+
+
+def test_a_picture_is_set_aside_by_a_change_only(library: WebLibrary) -> None:
+    with client_of(library) as client:
+        asked = client.get("/api/recommenders/x/next").json()["picture"]["content_id"]
+        for path in ("/vote", "/fragments/vote"):
+            assert client.get(f"{path}?name=x&gone={asked}").status_code == 400
+        assert client.get("/api/recommenders/x/next").json()["picture"]["content_id"] == asked
+        body = {"name": "x", "content_id": asked}
+        assert client.post("/api/set-aside", json=body).status_code == 204
+        assert client.get("/api/recommenders/x/next").json()["picture"]["content_id"] != asked
+
+
+# Files
+
+
+def test_a_file_is_sent_only_if_it_still_holds_the_picture(library: WebLibrary) -> None:
+    rocket, cat = library.photo("rocket.jpg"), library.photo("cat.png")
+    content, bytes_of_rocket = library.content("rocket.jpg"), rocket.read_bytes()
+    address = f"/api/pictures/{content}/file"
+    with client_of(library) as client:
+        assert client.get(address).content == bytes_of_rocket
+        rocket.write_bytes(cat.read_bytes())
+        assert client.get(address).status_code == 404
+        rocket.unlink()
+        os.mkfifo(rocket)
+        assert client.get(address).status_code == 404
+
+
+def test_a_link_that_took_the_place_of_a_file_or_folder_is_not_followed(
+    library: WebLibrary, tmp_path: Path
+) -> None:
+    rocket = library.photo("rocket.jpg")
+    content = library.content("rocket.jpg")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copy(rocket, outside / "rocket.jpg")
+    rocket.unlink()
+    rocket.symlink_to(outside / "rocket.jpg")
+    with client_of(library) as client:
+        answer = client.get(f"/api/pictures/{content}/file")
+    assert answer.status_code == 404, "the same bytes, but from outside of the source"
+
+
+def test_only_so_many_uploads_are_received_at_a_time(library: WebLibrary) -> None:
+    async def run() -> None:
+        async with Library(lambda: library.settings) as served:
+            hold = asyncio.Event()
+
+            async def endless() -> AsyncIterator[bytes]:
+                yield b"x"
+                await hold.wait()
+
+            tasks = [asyncio.create_task(served.uploads.receive(endless())) for _ in range(AT_ONCE)]
+            await asyncio.sleep(0)
+            with pytest.raises(RequestError) as refused:
+                await served.uploads.receive(endless())
+            assert refused.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+            hold.set()
+            for task in tasks:
+                with pytest.raises(ImageError):
+                    await task
+            photo = library.photo("rocket.jpg").read_bytes()
+
+            async def whole() -> AsyncIterator[bytes]:
+                yield photo
+
+            assert await served.uploads.receive(whole()) == library.content("rocket.jpg")
+
+    asyncio.run(run())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -121,27 +121,15 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
 def query(
-    text: str | None,
-    images: tuple[Path, ...],
-    like: tuple[str, ...],
-    plus: tuple[str, ...],
-    minus: tuple[str, ...],
     k: int,
     offset: int,
-    sources: tuple[str, ...],
-    paths: tuple[str, ...],
-    after: datetime | None,
-    before: datetime | None,
-    min_width: int,
-    min_height: int,
-    formats: tuple[str, ...],
     min_relevance: float | None,
-    collapse: bool,
     explain: bool,
     as_json: bool,
     gallery: Path | None,
     open_page: bool,
     config: Path | None,
+    **asked: Any,
 ) -> None:
     """Find the pictures that look most like TEXT.
 
@@ -162,24 +150,10 @@ def query(
     from retrieval_pipeline.storage.store import Store
 
     searcher = Searcher.open(settings)
-    base = Query(
-        text=text,
-        images=images,
-        like=like,
-        plus=plus,
-        minus=minus,
-        sources=sources,
-        paths=paths,
-        after=after,
-        before=before,
-        min_width=min_width,
-        min_height=min_height,
-        formats=formats,
-        min_relevance=min_relevance or 0.0,
-        collapse=collapse,
-    )
+    # The options that are not named above have the names of the query's fields.
+    base = Query.of({**asked, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, as_json=as_json, explain=explain)
-    if text is not None or images or like or plus or minus:
+    if base.terms != Query():
         answers = [searcher.answer(base, k, offset)]
         show(answers[0], pretty=True)
     else:

@@ -23,7 +23,12 @@ function watch() {
   const figure = stage.querySelector(".large");
   figure?.querySelector("img").addEventListener("error", async () => {
     toast("A picture that cannot be shown was left out.");
-    await next(`&gone=${figure.dataset.id}`).catch((error) => toast(explain(error)));
+    try {
+      await change("POST", "/api/set-aside", { name, content_id: figure.dataset.id });
+      await next();
+    } catch (error) {
+      toast(explain(error));
+    }
   });
 }
 

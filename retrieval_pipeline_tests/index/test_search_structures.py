@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import ann as structures
+from retrieval_pipeline.index import search_structures
 from retrieval_pipeline.index.autotune import (
-    SMALL,
+    SCAN_ONLY_ITEMS,
     Calibration,
-    Measured,
+    Measurement,
+    make_sample_queries,
     measure,
-    measure_again,
-    prepare_trial,
+    remeasure,
 )
 from retrieval_pipeline.index.build import Build, Check, open_current
 from retrieval_pipeline.index.builder import build_index
@@ -26,12 +26,12 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
 
-COUNT = SMALL + 1_000
+COUNT = SCAN_ONLY_ITEMS + 1_000
 NEW = 50
 TREES = Plan(kind="trees", candidates=300, search_k=20_000)
 VECTORS = {
     160: clustered(COUNT + 1_000, 160),
-    # Too short to be projected.
+    # Too short to be reduced.
     24: clustered(COUNT + 1_000, 24),
 }
 
@@ -94,10 +94,10 @@ def assert_each_item_finds_itself(build: Build, files: Mapping[str, str]) -> Non
     assert sorted(build.items["content_id"].to_pylist()) == sorted(map(content, files.values()))
     everything = build.vectors(np.arange(len(build)))
     for number in range(0, len(build), 7):
-        assert number in build.nearest.candidates(everything[number], TREES)
+        assert number in build.vector_index.candidates(everything[number], TREES)
 
 
-def test_a_few_new_images_take_over_the_trees_and_are_found(library: Library) -> None:
+def test_a_few_new_images_reuse_the_trees_and_are_found(library: Library) -> None:
     # Before, among and after the others in the order of their paths.
     for start, folder in ((0, "0"), (NEW, "00500"), (2 * NEW, "z")):
         library.add(range(COUNT + start, COUNT + start + NEW), folder)
@@ -130,11 +130,11 @@ def test_images_that_are_gone_are_not_found(library: Library) -> None:
     assert same_trees(build, library.first)
     assert_each_item_finds_itself(build, library.files)
     for vector in VECTORS[library.space.dim][:100]:
-        found = build.nearest.candidates(vector, TREES)
+        found = build.vector_index.candidates(vector, TREES)
         assert 0 <= found.min() <= found.max() < COUNT - 100
 
 
-def test_trees_are_taken_over_again_and_again_until_too_much_is_new(wide: Library) -> None:
+def test_trees_are_reused_again_and_again_until_too_much_is_new(wide: Library) -> None:
     before, rounds = wide.first, 0
     while len(wide.files) < COUNT + 600:
         start = len(wide.files)
@@ -151,29 +151,31 @@ def test_trees_are_taken_over_again_and_again_until_too_much_is_new(wide: Librar
     assert build.info.trees.keys() == {"vectors.annoy"}
 
 
-def test_the_recall_of_a_plan_that_is_taken_over_is_measured_anew(wide: Library) -> None:
+def test_the_recall_of_a_plan_that_is_reused_is_measured_anew(wide: Library) -> None:
     wide.add(range(COUNT, COUNT + 200), "new")
     build = wide.index()
     for target, plan in ((0.1, Plan(kind="trees", candidates=20, search_k=50)), (0.95, TREES)):
-        former = Calibration(
+        previous = Calibration(
             target=target,
             plan=plan,
             recall_at_10=0.123,
-            measured=(Measured(plan=plan, recall_image=0.123, recall_text=None, p50_ms=1),),
+            measured=(Measurement(plan=plan, recall_image=0.123, recall_text=None, p50_ms=1),),
         )
-        now = measure_again(build.nearest, build.vocabulary, former, np.arange(COUNT, COUNT + 200))
-        trial = prepare_trial(build.nearest.matrices, build.vocabulary)
+        now = remeasure(
+            build.vector_index, build.vocabulary, previous, np.arange(COUNT, COUNT + 200)
+        )
+        queries = make_sample_queries(build.vector_index.matrices, build.vocabulary)
         assert now is not None
-        assert now.recall_at_10 == measure(build.nearest, trial, plan).recall
+        assert now.recall_at_10 == measure(build.vector_index, queries, plan).recall
         assert [each.recall for each in now.measured] == [now.recall_at_10]
-        too_much = former.model_copy(update={"target": now.recall_at_10 + 0.001})
-        assert measure_again(build.nearest, build.vocabulary, too_much, np.arange(0)) is None
+        too_much = previous.model_copy(update={"target": now.recall_at_10 + 0.001})
+        assert remeasure(build.vector_index, build.vocabulary, too_much, np.arange(0)) is None
 
 
 def test_structures_that_find_too_little_are_made_anew(
     wide: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structures, "measure_again", lambda *_: None)
+    monkeypatch.setattr(search_structures, "remeasure", lambda *_: None)
     wide.add(range(COUNT, COUNT + NEW), "new")
     build = wide.index()
     assert build.info.calibration.recall_at_10 >= 0.9
@@ -181,7 +183,7 @@ def test_structures_that_find_too_little_are_made_anew(
     assert_each_item_finds_itself(build, wide.files)
 
 
-def test_new_images_of_a_kind_that_the_components_do_not_show_get_others(
+def test_new_images_of_a_kind_that_the_basis_does_not_show_get_another_basis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def projected(_: object, __: object, target: float, ___: object) -> Calibration:
@@ -193,18 +195,18 @@ def test_new_images_of_a_kind_that_the_components_do_not_show_get_others(
     vectors[COUNT:, :128] = 0
     vectors[COUNT:, 128:] += 10 * np.abs(vectors).max()
     monkeypatch.setitem(VECTORS, 160, normalise(vectors))
-    monkeypatch.setattr(structures, "choose_plan", projected)
+    monkeypatch.setattr(search_structures, "choose_plan", projected)
     library = Library(Store(tmp_path), 160)
     library.add(range(COUNT, COUNT + NEW), "new")
     build = library.index()
     assert build.info.trees.keys() == {"vectors.annoy"}
     query = vectors[COUNT]
     assert set(np.argsort(-build.scan(query))[:10]) <= set(
-        build.nearest.candidates(query, build.info.calibration.plan)
+        build.vector_index.candidates(query, build.info.calibration.plan)
     )
 
 
-def test_an_index_that_is_refused_for_what_it_took_over_is_made_anew(wide: Library) -> None:
+def test_an_index_that_is_refused_for_what_it_reused_is_made_anew(wide: Library) -> None:
     def as_grown(build: Build) -> list[Check]:
         return [Check(name="grown", passed=len(build.info.trees) == 1, found="two files of trees")]
 
@@ -222,7 +224,7 @@ def test_another_target_of_the_recall_makes_structures_anew(wide: Library) -> No
 
 
 @pytest.mark.parametrize("file", ["vectors.annoy", "basis.npy", "places.npy"])
-def test_a_file_that_decayed_unnoticed_is_not_taken_over(wide: Library, file: str) -> None:
+def test_a_file_that_decayed_unnoticed_is_not_reused(wide: Library, file: str) -> None:
     decayed = wide.first.path / file
     before = decayed.stat()
     data = bytearray(decayed.read_bytes())
@@ -236,7 +238,7 @@ def test_a_file_that_decayed_unnoticed_is_not_taken_over(wide: Library, file: st
     assert_each_item_finds_itself(Build.open(build.path, rehash=True), wide.files)
 
 
-def test_a_file_that_cannot_be_read_is_not_taken_over(
+def test_a_file_that_cannot_be_read_is_not_reused(
     wide: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken_disk(*_: object) -> None:
@@ -279,14 +281,14 @@ def test_a_description_that_leaves_a_file_unchecked_is_refused_and_replaced(
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda places: places.astype(np.int64),
-        lambda places: places[:-1],
-        lambda places: places[None],
-        lambda places: np.where(places == 0, COUNT + NEW, places).astype(np.int32),
+        lambda numbers: numbers.astype(np.int64),
+        lambda numbers: numbers[:-1],
+        lambda numbers: numbers[None],
+        lambda numbers: np.where(numbers == 0, COUNT + NEW, numbers).astype(np.int32),
     ],
     ids=["wide", "short", "nested", "beyond"],
 )
-def test_places_that_mean_nothing_are_refused(
+def test_item_numbers_that_mean_nothing_are_refused(
     wide: Library, damage: Callable[[Vectors], Vectors]
 ) -> None:
     wide.add(range(COUNT, COUNT + NEW), "new")
@@ -294,9 +296,9 @@ def test_places_that_mean_nothing_are_refused(
     file = build.path / "places.npy"
     np.save(file, damage(np.load(file)))
     with pytest.raises(BuildError, match=r"not as build\.json says"):
-        structures.map_nearest(
+        search_structures.open_vector_index(
             build.path,
-            build.nearest.matrices,
+            build.vector_index.matrices,
             build.info.trees,
             build.info.tree_components,
             build.info.files,

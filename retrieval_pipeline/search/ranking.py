@@ -1,0 +1,83 @@
+"""Which items of a build are nearest to a query's vectors, best first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.knn import SCAN, Plan, top
+from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.query_vectors import QueryVectors, indexed_number
+from retrieval_pipeline.vectors import Flags, Numbers, Vectors
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items best first.
+
+    Attributes:
+        numbers: int64 (n,), of the items.
+        scores: float32 (n,), descending.
+        plan: How they were found.
+        among: Number of items that were ranked, of which these are the best.
+    """
+
+    numbers: Numbers
+    scores: Vectors
+    plan: Plan
+    among: int
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are items below the last one."""
+        return len(self.numbers) < self.among
+
+
+def rank_items(
+    build: Build,
+    queries: Sequence[Query],
+    query_vectors: Sequence[QueryVectors],
+    allowed: Sequence[Flags | None],
+    count: int,
+) -> list[Ranking]:
+    """Rank each query's `count` best items: exactly if filters or unwanted things decide.
+
+    Args:
+        build: What is searched.
+        queries: What is asked; a picture is no answer to itself, so those of `like` are left out.
+        query_vectors: Of each query.
+        allowed: For each query which items it may find, bool (items,), or None for all.
+        count: How many items; fewer if there are fewer.
+    """
+    vector_index, plan = build.vector_index, build.plan
+    whole = [
+        flags is None and (plan.kind == "scan" or len(vectors.unwanted) > 0)
+        for vectors, flags in zip(query_vectors, allowed, strict=True)
+    ]
+    scanned = [each.vectors for each, scan in zip(query_vectors, whole, strict=True) if scan]
+    # One product for all of them.
+    cosines = (
+        vector_index.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
+    )
+    rankings, column = [], 0
+    for query, vectors, flags, scan in zip(queries, query_vectors, allowed, whole, strict=True):
+        # As many more as are left out below.
+        wanted = count + len(query.like)
+        if scan:
+            columns = slice(column, column := column + len(vectors.vectors))
+            numbers, scores = top(vectors.scores(cosines[:, columns]), wanted)
+        elif flags is not None:
+            passed = np.flatnonzero(flags)
+            cosines_of = vector_index.scores_of(vectors.vectors, passed)
+            order, scores = top(vectors.scores(cosines_of), wanted)
+            numbers = passed[order]
+        else:
+            numbers, scores = vector_index.best(vectors.wanted, wanted, plan)
+        used = plan if flags is None and not scan else SCAN
+        own = [indexed_number(build, content) for content in set(query.like)]
+        kept = ~np.isin(numbers, own)
+        among = len(build) if flags is None else int(flags.sum())
+        among -= len(own) if flags is None else int(flags[own].sum())
+        rankings.append(Ranking(numbers[kept][:count], scores[kept][:count], used, among))
+    return rankings
