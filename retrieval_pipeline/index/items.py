@@ -253,7 +253,7 @@ def check_items(items: pa.Table, file: Path) -> None:
         if any(column.null_count for column in columns) or any(
             pc.min(column).as_py() < 1 for column in least
         ):
-            raise BuildError(f"{file}: an item lacks a value: run `retrieval index`")
+            raise BuildError(f"{file}: an item has an impossible value: run `retrieval index`")
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
