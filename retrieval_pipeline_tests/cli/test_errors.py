@@ -149,38 +149,30 @@ def test_a_home_whose_name_is_not_utf8_is_one_line(tmp_path: Path, command: str)
 
 
 @pytest.mark.parametrize(
-    "part",
+    ("part", "commands"),
     [
-        "home",
-        "home/manifest",
-        "home/index",
-        "home/index/*",
-        "home/index/*/*/build.json",
-        "home/index/*/*/items.arrow",
-        "home/embeddings/*/*",
-        "home/judgements/pets.parquet",
-        "retrieval.toml",
+        ("home", ["status", "verify", "use", "gc", "map", "query cat"]),
+        ("home/manifest", ["status", "gc --dry-run"]),
+        ("home/index", ["use", "map", "query cat"]),
+        ("home/index/*/*", ["use", "query cat"]),
+        ("home/index/*/*/items.arrow", ["map", "verify"]),
+        ("home/judgements", ["recommend --name pets --rank 1", "verify"]),
+        ("home/embeddings/*/*", ["status", "index"]),
+        ("retrieval.toml", ["status"]),
     ],
 )
-def test_what_may_not_be_read_is_never_a_traceback(tmp_path: Path, part: str) -> None:
+def test_what_may_not_be_read_is_never_a_traceback(
+    tmp_path: Path, part: str, commands: list[str]
+) -> None:
     directory = extract_home(tmp_path / "library")
     forbidden = next(directory.glob(part))
     mode = forbidden.stat().st_mode
     forbidden.chmod(0)
     try:
-        for arguments in (
-            ["status"],
-            ["verify"],
-            ["use"],
-            ["gc", "--dry-run"],
-            ["recommend", "--name", "pets", "--rank", "1"],
-            ["map"],
-            ["query", "cat"],
-        ):
-            done = retrieval(directory, *arguments, preexec_fn=obey_permissions)
+        for command in commands:
+            done = retrieval(directory, *command.split(), preexec_fn=obey_permissions)
             assert "Traceback" not in done.stderr
             assert done.returncode in (0, 1)
-            assert len(done.stderr.splitlines()) <= 8
     finally:
         forbidden.chmod(mode)
 
