@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
@@ -35,6 +36,14 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _holds_no_nul(cls, value: object) -> object:
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str | PurePath) and "\0" in str(each):
+                raise ValueError("holds a NUL character, which no name, path or argument can")
+        return value
 
 
 def _check_name(name: str) -> str:
@@ -130,7 +139,7 @@ class Schedule(_Model):
     reindex: Cron = "0 2 * * *"
     saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    watch_seconds: Annotated[int, Field(ge=1)] = 60
+    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 60
 
 
 class SavedQuery(_Model):
@@ -157,7 +166,7 @@ class SavedQuery(_Model):
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    k: Annotated[int, Field(ge=1)] = 20
+    k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
     notify: tuple[str, ...] = ()
 
@@ -203,8 +212,8 @@ class RaySettings(_Model):
     """
 
     address: Annotated[str, Field(min_length=1), AfterValidator(_check_address)] = "local"
-    decoders: Annotated[int, Field(ge=1)] = 4
-    encoders: Annotated[int, Field(ge=1)] = 1
+    decoders: Annotated[int, Field(ge=1, le=100_000)] = 4
+    encoders: Annotated[int, Field(ge=1, le=100_000)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -244,6 +253,18 @@ class Settings(_Model):
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 
+    @field_validator("home")
+    @classmethod
+    def _home_is_text(cls, home: Place) -> Place:
+        # Arrow and Annoy take the names of files as UTF-8 only.
+        try:
+            str(home).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{to_text(str(home))} is not UTF-8: name a home elsewhere, or rename the directory"
+            ) from None
+        return home
+
     @model_validator(mode="after")
     def _saved_queries_are_apart(self) -> "Settings":
         names = [query.name.lower() for query in self.saved_queries]
@@ -277,6 +298,11 @@ class Settings(_Model):
                 )
         for name, root in roots:
             for other, parent in roots:
+                if name != other and root == parent:
+                    raise ValueError(
+                        f'sources "{other}" and "{name}" are the same directory ({root}): '
+                        "keep one of them"
+                    )
                 if name != other and root.is_relative_to(parent):
                     raise ValueError(
                         f'source "{name}" ({root}) lies inside source "{other}" ({parent}): '
@@ -308,7 +334,7 @@ class Settings(_Model):
             ray = RaySettings.model_validate(values)
         except ValidationError as error:
             lines = [_explain(problem, values) for problem in error.errors()]
-            raise SettingsError("\n".join(lines)) from None
+            raise SettingsError(*lines) from None
         return self.model_copy(update={"ray": ray})
 
     def source(self, name: str) -> Source:
@@ -355,7 +381,7 @@ def load_settings(given: Path | None = None) -> Settings:
     """
     file = find_settings_file(given)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
@@ -369,12 +395,15 @@ def load_settings(given: Path | None = None) -> Settings:
         raise SettingsError(f"{file}: not valid TOML: {error}") from None
     except RecursionError:
         raise SettingsError(f"{file}: not valid TOML: brackets within brackets") from None
+    except ValueError:
+        # Python's own limit on the length of numbers; tomllib passes its error on.
+        raise SettingsError(f"{file}: a number has thousands of digits") from None
     base = file.absolute().parent
     try:
         return Settings.model_validate(_with_absolute_paths(values, base))
     except ValidationError as error:
         lines = [_explain(problem, values) for problem in error.errors()]
-        raise SettingsError("\n".join(f"{file}: {line}" for line in lines)) from None
+        raise SettingsError(*(f"{file}: {line}" for line in lines)) from None
 
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -406,7 +435,7 @@ def _expanded(path: str) -> Path:
     """Replace a leading "~" by the home directory; keep the "~name" of an unknown user."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return Path(path)
 
 

@@ -2,7 +2,10 @@
 
 
 class RetrievalError(Exception):
-    """Base class: shown to people as one line, without a traceback."""
+    """Base class: shown to people without a traceback, each argument as one line."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class SettingsError(RetrievalError):

@@ -130,3 +130,57 @@ def test_a_ray_client_and_a_home_within_a_source_are_refused(tmp_path: Path) -> 
     )
     with pytest.raises(SettingsError, match=r'home .* lies inside source "a"'):
         load_settings(file)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, '\ufeffmodel = "offline"\n')).model == "offline"
+
+
+@pytest.mark.parametrize("digits", [4000, 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workers = {}",
+        "[schedule]\nwatch_seconds = {}",
+        "[ray]\ndecoders = {}",
+        '[[saved_queries]]\nname = "a"\ntext = "cat"\nk = {}',
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path, text: str, digits: int) -> None:
+    assert str(tmp_path) in problem(tmp_path, text.format("9" * digits))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('home = "a\\u0000b"', "home"),
+        ('home = "~a\\u0000b"', "home"),
+        ('model = "~a\\u0000b"', "model"),
+        ('[[sources]]\nname = "a"\npath = "a\\u0000b"', 'sources["a"].path'),
+        ('[[sources]]\nname = "a"\npath = "b"\nexclude = ["\\u0000"]', 'sources["a"].exclude'),
+        (
+            '[[saved_queries]]\nname = "a"\ntext = "cat"\nnotify = ["a\\u0000b"]',
+            'saved_queries["a"].notify',
+        ),
+        (
+            '[[saved_queries]]\nname = "a"\ntext = "cat"\nimages = ["a\\u0000b"]',
+            'saved_queries["a"].images',
+        ),
+    ],
+)
+def test_a_nul_character_is_refused_by_its_key(tmp_path: Path, text: str, key: str) -> None:
+    assert f"{key}: holds a NUL character" in problem(tmp_path, text)
+
+
+def test_a_home_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "a\udcff"
+    directory.mkdir()
+    assert "a\\xff/retrieval-home is not UTF-8" in problem(directory, "")
+    (tmp_path / "home").mkdir()
+    settings = load_settings(write(directory, f'home = "{tmp_path / "home"}"'))
+    assert settings.home == tmp_path / "home"
+
+
+def test_two_sources_with_one_directory_are_called_that(tmp_path: Path) -> None:
+    text = '[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "./x"\n'
+    assert 'sources "a" and "b" are the same directory' in problem(tmp_path, text)

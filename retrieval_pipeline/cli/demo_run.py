@@ -9,7 +9,6 @@ from retrieval_pipeline.cli.gallery import gallery_html
 from retrieval_pipeline.config import FILE_NAME, Settings, load_settings, settings_text
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.paths import printable
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.atomic import replacing
@@ -38,7 +37,7 @@ QUERIES = (
 )
 
 
-def run_demo(directory: Path, say: Callable[[str], None]) -> Path:
+def run_demo(directory: Path, say: Callable[..., None]) -> Path:
     """Index the photographs into `directory`, answer some queries, and return the gallery page.
 
     Raises:
@@ -54,19 +53,20 @@ def run_demo(directory: Path, say: Callable[[str], None]) -> Path:
     _materialise(settings, file)
     searcher = Searcher.open(settings)
     answers = [searcher.answer(Query(text=text), k=4) for text in QUERIES]
-    say(f"{len(searcher.build)} photos indexed. The best hit of each query, with its score:\n")
+    say(f"{len(searcher.build)} photos indexed. The best hit of each query, with its score:", "")
     for answer in answers:
         best = answer.hits[0]
-        name = printable(f"{best.source}/{best.path.name}")
+        name = f"{best.source}/{best.path.name}"
         say(f"  {answer.query!s:<18} {best.score:6.3f}   {name}")
     page = directory / "gallery.html"
     with replacing(page) as temporary:
         html = gallery_html(answers, Limits.of(settings.images))
         temporary.write_text(html, encoding="utf-8")
     say(
-        f"\nThe pictures:  {page.as_uri()}\n"
-        f'Ask your own:  retrieval query --config "{file}" "a person in a space suit"\n'
-        "Your pictures: retrieval init ~/Pictures --model offline && retrieval index"
+        "",
+        f"The pictures:  {page.as_uri()}",
+        f'Ask your own:  retrieval query --config "{file}" "a person in a space suit"',
+        "Your pictures: retrieval init ~/Pictures --model offline && retrieval index",
     )
     return page
 
@@ -107,4 +107,4 @@ def _materialise(settings: Settings, file: Path) -> None:
         )
     for event in result.all_events:
         if event.is_step_failure:
-            raise RetrievalError(event.step_failure_data.error_display_string)
+            raise RetrievalError(*event.step_failure_data.error_display_string.splitlines())

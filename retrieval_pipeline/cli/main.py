@@ -1,8 +1,8 @@
 """The `retrieval` command: results go to stdout, messages to stderr, and an error is one line."""
 
 import logging
-import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -20,31 +20,82 @@ from retrieval_pipeline.cli.commands.serve import serve
 from retrieval_pipeline.cli.commands.status import status
 from retrieval_pipeline.cli.commands.use import use
 from retrieval_pipeline.cli.commands.verify import verify
+from retrieval_pipeline.cli.output import ReaderGoneError, guard_streams, tell
 from retrieval_pipeline.errors import RetrievalError
 
 
 def main() -> None:
     """Run the command line; the entry point of `retrieval`."""
+    guard_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int | None:
+    """Run the command that the arguments name.
+
+    This is the last place for errors, and docs/decisions.md says which of them are caught: those
+    that somebody can cause without a mistake in this program. All others are tracebacks.
+    """
     try:
-        sys.exit(cli.main(prog_name="retrieval", standalone_mode=False))
+        code: int | None = cli.main(prog_name="retrieval", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            tell(
+                *error.ctx.get_usage().splitlines(),
+                f"Try '{error.ctx.command_path} --help' for help.",
+                "",
+            )
+        tell(f"Error: {error.format_message()}")
+        return error.exit_code
+    except ReaderGoneError:
+        # `retrieval query ... | head`: what was asked for has been read.
+        return 0
     except RetrievalError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        sys.exit(1)
+        tell(*(f"error: {line}" for line in error.args))
+        return 1
+    except MemoryError:
+        tell("error: there is not enough memory")
+        return 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`retrieval query ... | head`): nothing to report.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        tell("interrupted")
+        return 130
+    return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands; click would take an error of any pipe for one of stdout, and say nothing."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command.
+
+        Raises:
+            RetrievalError: The operating system refused something; no command expected that.
+        """
+        try:
+            return super().invoke(ctx)
+        except RetrievalError:
+            raise
+        except OSError as error:
+            raise RetrievalError(_explained(error)) from error
+
+
+def _explained(error: OSError) -> str:
+    """Say what the operating system refused, and for which file."""
+    why = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {why}"
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working directory is gone: change to one that exists"
+    return why
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="retrieval")
 def cli() -> None:
     """Find pictures by what is in them, in directories without tags or captions.

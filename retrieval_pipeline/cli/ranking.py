@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html
 
 
-def ranking_text(ranking: Sequence[Candidate]) -> str:
+def ranking_text(ranking: Sequence[Candidate]) -> list[str]:
     """Return a line for each picture: rank, score and path."""
     lines = [
-        f"{rank:>4}  {picture.score:6.3f}  {printable(to_text(str(picture.path)))}"
+        f"{rank:>4}  {picture.score:6.3f}  {to_text(str(picture.path))}"
         for rank, picture in enumerate(ranking, 1)
     ]
-    return "\n".join(lines or ["every image has been judged: there is none left to recommend"])
+    return lines or ["every image has been judged: there is none left to recommend"]
 
 
 def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> 
         "hits": [
             {
                 "content_id": picture.content_id,
-                "path": str(picture.path),
+                "path": to_text(str(picture.path)),
                 "source": picture.location.source,
                 "score": None if picture.score is None else round(picture.score, 6),
                 "width": picture.width,

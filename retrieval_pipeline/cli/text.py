@@ -1,11 +1,11 @@
-"""Answers, reports and states as text for a terminal."""
+"""Answers, reports and states as lines of text for a terminal."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from retrieval_pipeline.paths import printable, to_text
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
 
 if TYPE_CHECKING:
@@ -26,20 +26,17 @@ from retrieval_pipeline.maintenance.status import search_line
 WORTH_A_HINT = 20.0
 
 
-def answer_text(answer: Answer, *, heading: bool) -> str:
+def answer_text(answer: Answer, *, heading: bool) -> list[str]:
     """Return a line for each hit (rank, score, relevance, path), and below it its other copies."""
-    lines = [printable(str(answer.query))] if heading else []
+    lines = [str(answer.query)] if heading else []
     for rank, hit in enumerate(answer.hits, 1):
-        path = printable(to_text(str(hit.path)))
+        path = to_text(str(hit.path))
         path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
-        lines += [
-            f"{'':>12}also in {printable(place.source)}: {printable(place.path)}"
-            for place in hit.other_locations
-        ]
+        lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
     if not answer.hits:
         lines.append("nothing here looks like that")
-    return "\n".join(lines)
+    return lines
 
 
 def answer_explanation(answer: Answer) -> str:
@@ -48,15 +45,15 @@ def answer_explanation(answer: Answer) -> str:
     return f"{answer.plan}; {steps}; model {answer.model}, index {answer.build}"
 
 
-def saved_text(found: SavedAnswer, *, only_new: bool) -> str:
+def saved_text(found: SavedAnswer, *, only_new: bool) -> list[str]:
     """Name a saved query, count its hits and the new ones, and list the new hits or all of them."""
     answer = found.new if only_new else found.answer
     hits = _plural(len(found.answer.hits), "hit")
-    heading = f"{printable(found.name)}: {hits}, {len(found.new.hits):,} new"
-    return f"{heading}\n{answer_text(answer, heading=False)}"
+    heading = f"{found.name}: {hits}, {len(found.new.hits):,} new"
+    return [heading, *answer_text(answer, heading=False)]
 
 
-def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
+def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
     """List each group: a picture, then the files with the same bytes or the same looks."""
     lines = []
     for group in groups:
@@ -64,7 +61,7 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
             kind = f"{picture.cosine:.3f}" if number else ""
             for copy, path in enumerate(picture.paths):
                 what = "same file" if copy else kind
-                lines.append(f"{what:>10}  {printable(to_text(str(path)))}")
+                lines.append(f"{what:>10}  {to_text(str(path))}")
         lines.append("")
     files = sum(len(picture.paths) for group in groups for picture in group.pictures)
     lines.append(
@@ -72,10 +69,10 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> str:
         if groups
         else "no picture is there twice"
     )
-    return "\n".join(lines)
+    return lines
 
 
-def index_report(report: IndexReport) -> str:
+def index_report(report: IndexReport) -> list[str]:
     """Return a few lines that say what a run of `retrieval index` did."""
     lines = []
     embeddings = {each.source: each for each in report.embeddings}
@@ -115,10 +112,10 @@ def index_report(report: IndexReport) -> str:
         lines.append(f"no map: {report.map.problem}")
     else:
         lines.append(f"map {report.map.directory / 'map.html'}")
-    return "\n".join(lines)
+    return lines
 
 
-def map_text(info: MapInfo) -> str:
+def map_text(info: MapInfo) -> list[str]:
     """Return the facts about a map: its images, the variance on each axis, and its clusters."""
     shares = ", ".join(f"{share:.1%}" for share in info.explained)
     lines = [
@@ -129,10 +126,12 @@ def map_text(info: MapInfo) -> str:
         lines.append(f"moved since the map before: {info.drift:.1%} of its size")
     width = max(len(cluster.name) for cluster in info.clusters)
     lines += [f"  {cluster.name:<{width}}  {cluster.images:>9,}" for cluster in info.clusters]
-    return "\n".join(lines)
+    return lines
 
 
-def builds_text(builds: Mapping[Path, BuildInfo | str], current: Path | None, held: bool) -> str:
+def builds_text(
+    builds: Mapping[Path, BuildInfo | str], current: Path | None, held: bool
+) -> list[str]:
     """List builds, each with its facts or why it cannot be used; a star marks the current one."""
     lines = []
     for build, info in builds.items():
@@ -143,10 +142,10 @@ def builds_text(builds: Mapping[Path, BuildInfo | str], current: Path | None, he
             about = f"{images}, model {info.model}, {_ago(info.created_at)}"
         mark = "*" if build == current else " "
         lines.append(f"{mark} {build.name}  {about}{', held' if held and build == current else ''}")
-    return "\n".join(lines)
+    return lines
 
 
-def status_text(status: LibraryStatus) -> str:
+def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
     lines = [f"home   {status.home}", f"model  {status.model}"]
     if status.index is not None and status.build is not None:
@@ -160,23 +159,23 @@ def status_text(status: LibraryStatus) -> str:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
-    return "\n".join(lines)
+    return lines
 
 
-def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> str:
+def gc_text(freed: Sequence[Freed], home: Path, *, dry_run: bool) -> list[str]:
     """List what was removed (or would be): its size, its path under `home`, and the reason."""
     lines = [
         f"{_size(each.bytes):>9}  {each.path.relative_to(home)}  ({each.why})" for each in freed
     ]
     if not freed:
-        return "there is nothing to give back"
+        return ["there is nothing to give back"]
     total = _size(sum(each.bytes for each in freed))
     what = "to give back; this was a dry run, nothing was removed" if dry_run else "given back"
-    return "\n".join([*lines, f"{total:>9}  {what}"])
+    return [*lines, f"{total:>9}  {what}"]
 
 
 def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
-    where = f"{source.name}  {printable(str(source.path))}"
+    where = f"{source.name}  {source.path}"
     if not source.reachable:
         where += "  (not reachable now)"
     if source.crawled_at is None:

@@ -18,8 +18,9 @@ from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index.ann import METRIC, TreeFacts
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.items import as_matrix, items_schema
+from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
 from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
 from retrieval_pipeline.index.records import ItemRecord, read_records
 from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Background
@@ -162,11 +163,14 @@ def read_info(build: Path) -> BuildInfo:
         raise BuildError(f"{build / INFO_FILE}: damaged ({what}): run `retrieval index`") from None
 
 
-def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
+def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> bool:
     """Compare the size and hash of every file with build.json.
 
     A file that was hashed earlier, and is still the same by size, modification time and inode, is
     not hashed again unless `rehash`.
+
+    Returns:
+        Whether all files were hashed earlier; `remember_hashed` notes that for the next time.
 
     Raises:
         BuildError: A file is missing, or is not what build.json says.
@@ -189,10 +193,7 @@ def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
             raise BuildError(
                 f"{file}: not as build.json says, so not loaded: run `retrieval index`"
             )
-    if known != _identities(build, info):
-        # On a read-only disk every reader has to hash again.
-        with contextlib.suppress(StoreError):
-            remember_hashed(build, info)
+    return known == _identities(build, info)
 
 
 def remember_hashed(build: Path, info: BuildInfo) -> None:
@@ -274,10 +275,15 @@ class Build:
         """
         lock = _lock_shared(path)
         info = read_info(path)
-        check_files(path, info, rehash=rehash)
+        hashed_earlier = check_files(path, info, rehash=rehash)
         items = map_items(path / ITEMS_FILE)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise build_json_mismatch(path / ITEMS_FILE)
+        if not hashed_earlier:
+            check_items(items, path / ITEMS_FILE)
+            # On a read-only disk every reader has to hash again.
+            with contextlib.suppress(StoreError):
+                remember_hashed(path, info)
         matrices = item_matrices(items, info.dim)
         index = open_vector_index(path, matrices, info.trees, info.tree_components, info.files)
         return cls(path, info, items, index, lock)
@@ -314,8 +320,8 @@ class Build:
     def number_of(self, content_id: str) -> int | None:
         """Return the number of the item with this content id; None if there is none."""
         ids, order = self._sorted_ids
-        position = int(np.searchsorted(ids, np.bytes_(content_id.encode())))
-        found = position < len(ids) and ids[position] == content_id.encode()
+        position = int(np.searchsorted(ids, np.bytes_(content_id.encode(errors="replace"))))
+        found = position < len(ids) and ids[position] == content_id.encode(errors="replace")
         return int(order[position]) if found else None
 
     @functools.cached_property
@@ -346,7 +352,9 @@ class Build:
     @functools.cached_property
     def vocabulary(self) -> Vectors | None:
         """The vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
-        return np.load(self.path / VOCABULARY_FILE) if VOCABULARY_FILE in self.info.files else None
+        if VOCABULARY_FILE not in self.info.files:
+            return None
+        return load_array(self.path / VOCABULARY_FILE, np.float32, (None, self.info.dim))
 
     def scan(self, vectors: Vectors) -> Vectors:
         """Return the exact score of every item: (items,) for (dim,), (items, n) for (n, dim)."""

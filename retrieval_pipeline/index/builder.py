@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index.ann import METRIC, TREE_COUNT
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.build import (
     BUILD_FORMAT,
     ITEMS_FILE,
@@ -209,8 +210,7 @@ def _vocabulary_vectors(
             info = read_info(build)
             if info.vocabulary == vocabulary_digest():
                 check_files(build, info)
-                known: Vectors = np.load(build / VOCABULARY_FILE)
-                return known
+                return load_array(build / VOCABULARY_FILE, np.float32, (None, space.dim))
         except BuildError:
             continue
     if encode_texts is None:

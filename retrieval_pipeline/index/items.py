@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
+from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table
@@ -226,6 +227,33 @@ def _copy_vectors(
                 wanted = stored[rows[first:last] - start]
                 handle.write(check_vectors(wanted, space.dim, f"{part}: vector").tobytes())
             start += count
+
+
+def check_items(items: pa.Table, file: Path) -> None:
+    """Check the values of an items table, whose columns are those of `items_schema`.
+
+    Its bytes may be those that were written, and yet not make sense: whoever can write a build can
+    write its hashes.
+
+    Args:
+        items: The table, mapped into memory.
+        file: Where it is, for the error.
+
+    Raises:
+        BuildError: A value cannot be, such as a text that is not UTF-8 or a picture without files.
+    """
+    try:
+        items.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise BuildError(f"{file}: {error}: run `retrieval index`") from None
+    for batch in items.to_batches():
+        locations = batch["locations"]
+        columns = [*batch.columns, *locations.flatten().flatten()]
+        least = [pc.list_value_length(locations), batch["width"], batch["height"]]
+        if any(column.null_count for column in columns) or any(
+            pc.min(column).as_py() < 1 for column in least
+        ):
+            raise BuildError(f"{file}: an item has an impossible value: run `retrieval index`")
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.vectors import Vectors
 
 # At a million items, a scan of so many components reads a sixth of what 768 dimensions take, and
@@ -77,7 +79,7 @@ def write_reduced(basis_file: Path, file: Path, matrices: Sequence[Vectors]) -> 
         file: What to write: raw float32 (reduced dimensions, items).
         matrices: The vectors of all items, float32 (n, dim) each.
     """
-    basis = np.load(basis_file)
+    basis = load_array(basis_file, np.float32, (None, None))
     reduced = np.empty((basis.shape[1], sum(map(len, matrices))), np.float32)
     start = 0
     for matrix in matrices:
@@ -93,8 +95,14 @@ def write_reduced(basis_file: Path, file: Path, matrices: Sequence[Vectors]) -> 
 
 
 def open_reduced(basis_file: Path, file: Path, items: int) -> ReducedVectors:
-    """Map the reduced vectors of so many items, written by `write_reduced`, into memory."""
-    basis = np.load(basis_file)
+    """Map the reduced vectors of so many items, written by `write_reduced`, into memory.
+
+    Raises:
+        BuildError: A file does not hold what `write_reduced` wrote.
+    """
+    basis = load_array(basis_file, np.float32, (None, None))
     shape = (basis.shape[1], items)
+    if file.stat().st_size != 4 * shape[0] * shape[1]:
+        raise BuildError(f"{file}: does not fit {basis_file.name}: run `retrieval index`")
     mapped = np.asarray(np.memmap(file, np.float32, "r", shape=shape))
     return ReducedVectors(basis, mapped.T)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.ann import TreeFacts, Trees, write_trees
+from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import (
     SCAN_ONLY_ITEMS,
     Calibration,
@@ -226,11 +227,11 @@ def open_vector_index(
     if {BASIS_FILE, REDUCED_FILE} <= set(files):
         reduced = open_reduced(directory / BASIS_FILE, directory / REDUCED_FILE, count)
     # With another number of components Annoy would misread its file, or crash.
-    if tree_dimensions not in (dim, reduced and reduced.dimensions):
+    fits = reduced is None or len(reduced.basis) == dim
+    if not fits or tree_dimensions not in (dim, reduced and reduced.dimensions):
         raise build_json_mismatch(directory / TREES_FILE)
-    item_numbers = np.load(directory / ITEM_NUMBERS_FILE)
-    whole = item_numbers.dtype == np.int32 and item_numbers.ndim == 1
-    if not whole or item_numbers.max(initial=-1) >= count:
+    item_numbers = load_array(directory / ITEM_NUMBERS_FILE, np.int32, (None,))
+    if item_numbers.max(initial=-1) >= count:
         raise build_json_mismatch(directory / ITEM_NUMBERS_FILE)
     indexed = {TREES_FILE: item_numbers}
     new_items = _missing_from(item_numbers, count)

@@ -15,13 +15,14 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
 # A path as text: some are on other machines.
-AnyPlace = Annotated[Place, PlainSerializer(str, return_type=str)]
+AnyPlace = Annotated[Place, PlainSerializer(lambda place: to_text(str(place)), return_type=str)]
 
 
 class _Model(BaseModel):

@@ -202,6 +202,8 @@ def _read_whole_build(path: Path) -> None:
     build = Build.open(path, rehash=True)
     for chunk in build.items.column("embedding").chunks:
         check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
+    if build.vocabulary is not None:
+        check_vectors(build.vocabulary, build.info.dim, f"{path}: vocabulary")
     ids = build.items["content_id"]
     if pc.count_distinct(ids).as_py() != len(ids):
         raise BuildError(f"{path}: a content id appears more than once")

@@ -108,8 +108,8 @@ def use_build(settings: Settings, name: str) -> Build:
     with store.locked():
         builds = {build.name: build for build in store.all_builds()}
         if name not in builds:
-            known = "\n".join(sorted(builds)) or "none yet"
-            raise BuildError(f'there is no build "{name}"; builds:\n{known}')
+            known = sorted(builds) or ["none yet"]
+            raise BuildError(f'there is no build "{name}"; builds:', *known)
         build = Build.open(builds[name], rehash=True)
         store.hold(build.path)
     return build

@@ -129,7 +129,7 @@ def index_sources(
 
 
 def _joined(errors: Sequence[SourceError]) -> SourceError:
-    return SourceError("\n".join(dict.fromkeys(map(str, errors))))
+    return SourceError(*dict.fromkeys(map(str, errors)))
 
 
 def _needed(source: Source) -> SourceError:

@@ -156,9 +156,9 @@ class _FileVote(BaseModel):
             return self.content_id
         if self.path is None or self.content_id is not None:
             raise ValueError('give "content_id" or "path", one of them')
-        if not Path(self.path).is_file():
-            raise ValueError(f"{self.path}: there is no such file")
         try:
+            if not Path(self.path).is_file():
+                raise ValueError(f"{self.path}: there is no such file")
             return content_id_of_file(self.path)
         except OSError as error:
             raise ValueError(f"{self.path}: {error.strerror}") from None
@@ -199,5 +199,5 @@ def read_votes_file(file: Path) -> list[tuple[str, bool]]:
         except ValueError as error:
             problems.append(f"{file}: entry {number}: {error}")
     if problems:
-        raise RecommendError("\n".join(problems))
+        raise RecommendError(*problems)
     return votes

@@ -14,6 +14,7 @@ from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Numbers, Vectors
@@ -185,7 +186,7 @@ def duplicates_json(groups: Sequence[DuplicateGroup]) -> list[list[dict[str, Any
                 "cosine": round(picture.cosine, 6),
                 "width": picture.width,
                 "height": picture.height,
-                "paths": [str(path) for path in picture.paths],
+                "paths": [to_text(str(path)) for path in picture.paths],
             }
             for picture in group.pictures
         ]

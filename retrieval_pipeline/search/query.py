@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.paths import to_text
+
+# With larger weights, float32 scores would hold too little of the other parts of the query.
+LARGEST_WEIGHT = 100.0
 
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S.*)", re.DOTALL)
 
@@ -34,6 +38,9 @@ class Query:
         formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
+
+    Raises:
+        QueryError: A text holds what is not Unicode, as bytes that are no UTF-8 become.
     """
 
     text: str | None = None
@@ -50,6 +57,13 @@ class Query:
     formats: tuple[str, ...] = ()
     min_relevance: float = 0.0
     collapse: bool = False
+
+    def __post_init__(self) -> None:
+        for text in (self.text or "", *self.plus, *self.minus, *self.like, *self.formats):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise QueryError(f"{text!r} is not UTF-8 text: check how it was typed") from None
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
@@ -70,7 +84,8 @@ class Query:
 
     def __str__(self) -> str:
         parts = [self.text or ""]
-        parts += [f"like {picture}" for picture in (*self.images, *self.like)]
+        pictures = (to_text(str(path)) for path in self.images)
+        parts += [f"like {picture}" for picture in (*pictures, *self.like)]
         parts += [f"+ {text}" for text in self.plus] + [f"- {text}" for text in self.minus]
         return " ".join(part for part in parts if part)
 
@@ -99,7 +114,7 @@ class Query:
         """Weight and words of `text` and `plus`.
 
         Raises:
-            QueryError: A weight is zero.
+            QueryError: A weight is zero or too large.
         """
         text = [(1.0, self.text)] if self.text and self.text.strip() else []
         return text + [weighted(part) for part in self.plus if part.strip()]
@@ -114,7 +129,7 @@ def weighted(text: str) -> tuple[float, str]:
     """Split "2*snow" into 2.0 and "snow"; words without a number weigh 1.
 
     Raises:
-        QueryError: The weight is zero.
+        QueryError: The weight is zero, or larger than LARGEST_WEIGHT.
     """
     match = _WEIGHT.fullmatch(text)
     if match is None:
@@ -122,4 +137,6 @@ def weighted(text: str) -> tuple[float, str]:
     weight = float(match[1])
     if weight == 0:
         raise QueryError(f'"{text}" weighs nothing: leave it out, or give it a weight above 0')
+    if weight > LARGEST_WEIGHT:
+        raise QueryError(f'"{text}" weighs too much: the largest weight is {LARGEST_WEIGHT:g}')
     return weight, match[2]

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.ranking import Ranking
@@ -113,7 +114,7 @@ class Answer:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object of one answer; paths that are not Unicode keep their escapes."""
+    """Return the JSON object of one answer; its paths are text of `paths.to_text`."""
     return {
         "query": str(answer.query),
         "model": answer.model,
@@ -121,7 +122,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "hits": [
             {
                 "content_id": hit.content_id,
-                "path": str(hit.path),
+                "path": to_text(str(hit.path)),
                 "source": hit.source,
                 "score": round(hit.score, 6),
                 "relevance": round(hit.relevance, 6),

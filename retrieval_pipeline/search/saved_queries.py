@@ -108,7 +108,9 @@ def _notify(saved: SavedQuery, new: Answer) -> None:
             saved.notify,
             input=told,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            # The command may print what it likes.
+            errors="replace",
             timeout=NOTIFY_SECONDS,
             check=False,
         )

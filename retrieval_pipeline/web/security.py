@@ -27,7 +27,6 @@ COOKIE = "retrieval"
 CSRF_HEADER = "x-retrieval-token"
 SAFE_METHODS = {"GET", "HEAD"}
 METHODS = SAFE_METHODS | {"POST", "DELETE"}
-LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 # Characters of an access token: what a machine could not guess in years.
 SHORTEST_TOKEN = 16
 
@@ -132,7 +131,7 @@ class Guard:
                     "this server asks for its token",
                     headers={"www-authenticate": "Bearer"},
                 )
-        elif _host(request.headers) not in LOOPBACK_NAMES:
+        elif not is_loopback(_host(request.headers) or ""):
             raise RequestError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this server answers to localhost only: open it by that name",

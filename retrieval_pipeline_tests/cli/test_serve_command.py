@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -140,6 +141,68 @@ def test_other_machines_need_a_token_and_it_says_so(library: WebLibrary) -> None
             urllib.request.urlopen(local)
         request = urllib.request.Request(local, headers={"Authorization": f"Bearer {token}"})
         assert urllib.request.urlopen(request).status == 200
+
+
+def test_any_loopback_address_answers(library: WebLibrary) -> None:
+    with server(library, "--host", "127.0.0.2") as (_, address):
+        assert address.startswith("http://127.0.0.2:")
+        assert urllib.request.urlopen(address).status == 200
+
+
+def test_a_token_can_come_from_a_file_or_the_environment(
+    library: WebLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = library.root / "token"
+    file.write_text("from a file 0123456789\n")
+    with server(library, "--token-file", str(file)) as (process, address):
+        _check_token(address, "from a file 0123456789")
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert b"0123456789" not in command_line
+    monkeypatch.setenv("RETRIEVAL_TOKEN", "from the environment 0123456789")
+    with server(library) as (_, address):
+        _check_token(address, "from the environment 0123456789")
+    # A file that is named counts more than a variable that happens to be set.
+    with server(library, "--token-file", str(file)) as (_, address):
+        _check_token(address, "from a file 0123456789")
+
+
+def _check_token(address: str, token: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address)
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+    assert urllib.request.urlopen(request).status == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, 1), (b"\xff" * 20, 1), (b"", 2), (b"short\n", 2)]
+)
+def test_a_bad_token_file_is_told(library: WebLibrary, content: bytes | None, code: int) -> None:
+    file = library.root / "token"
+    if content is not None:
+        file.write_bytes(content)
+    ended = run(library, "--token-file", str(file))
+    assert ended.returncode == code
+    assert "token" in ended.stderr and "Traceback" not in ended.stderr
+    both = run(library, "--token-file", str(file), "--token", "0123456789abcdef")
+    assert both.returncode == 2
+
+
+def test_the_browser_gets_the_token_as_it_is(
+    library: WebLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = library.root / "opened"
+    browser = library.root / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new\nmv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    token = "a b&c=d#e%20f+0123456789"
+    monkeypatch.setenv("RETRIEVAL_TOKEN", token)
+    with server(library, "--open") as (_, address):
+        while not opened.exists():
+            time.sleep(0.05)
+        url = opened.read_text().strip()
+        assert url.startswith(f"{address}?")
+        assert parse_qs(urlsplit(url).query) == {"token": [token]}
 
 
 def test_an_address_of_another_machine_is_one_line(library: WebLibrary) -> None:

@@ -107,6 +107,7 @@ def test_the_command_gets_the_news_as_json_and_only_news(
     [
         ((sys.executable, "-c", "raise SystemExit('no mail today')"), "failed: no mail today"),
         (("/no/such/command",), "did not run"),
+        (("sh", "-c", "printf 'no \\377 mail' >&2; exit 1"), "failed: no . mail"),
     ],
 )
 def test_news_that_could_not_be_told_are_news_again(

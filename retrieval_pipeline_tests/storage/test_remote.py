@@ -59,7 +59,7 @@ def test_settings_name_a_bucket_and_its_pictures_are_found(
     settings = load_settings(file)
     assert settings.sources[0].path == pictures
     report = index_sources(settings)
-    assert "2 image files (2 new); 2 embedded" in index_report(report)
+    assert "2 image files (2 new); 2 embedded" in "\n".join(index_report(report))
     searcher = Searcher.open(settings)
     hit = searcher.search(Query(text="a cat"), k=1)[0]
     assert str(hit.path) == f"{pictures}/cat.png"

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 from types import FrameType
 
 import click
+
+from retrieval_pipeline.cli.output import tell
+
+# Largest count or size in pixels that an option takes: more than any collection has, and few enough
+# digits for every library below.
+MOST = 1_000_000_000
 
 config_option = click.option(
     "--config",
@@ -33,7 +40,7 @@ def stoppable() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.signal_number = number
         stop.set()
-        click.echo("finishing the work in hand; once more to end at once", err=True)
+        tell("finishing the work in hand; once more to end at once")
 
     former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -41,6 +48,25 @@ def stoppable() -> Iterator[StopRequest]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def check_page(file: Path) -> None:
+    """Refuse a page that cannot be written, before the work that it is to show.
+
+    Raises:
+        StoreError: Its directory cannot be written, or it is a directory itself.
+    """
+    from retrieval_pipeline.errors import StoreError
+    from retrieval_pipeline.storage.atomic import explained
+
+    page = file.absolute()
+    with explained(page):
+        if page.is_dir():
+            raise StoreError(f"{page} is a directory: name a file in it")
+        # Missing directories are made with the page. Only trying tells for sure: permissions say
+        # nothing of file systems that are mounted read-only.
+        there = next(parent for parent in page.parents if parent.exists())
+        tempfile.TemporaryFile(dir=there).close()
 
 
 def write_page(html: str, file: Path, *, open_page: bool) -> None:
@@ -54,6 +80,6 @@ def write_page(html: str, file: Path, *, open_page: bool) -> None:
     page = file.absolute()
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    click.echo(f"gallery: {page}", err=True)
+    tell(f"gallery: {page}")
     if open_page:
         webbrowser.open(page.as_uri())

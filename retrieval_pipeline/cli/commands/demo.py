@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from retrieval_pipeline.cli.output import report
+
 
 @click.command()
 @click.option(
@@ -19,6 +21,6 @@ def demo(directory: Path, open_page: bool) -> None:
     """Index a few bundled photographs and answer some queries: no network, about a minute."""
     from retrieval_pipeline.cli.demo_run import run_demo
 
-    page = run_demo(directory.absolute(), say=click.echo)
+    page = run_demo(directory.absolute(), say=report)
     if open_page:
         webbrowser.open(page.as_uri())

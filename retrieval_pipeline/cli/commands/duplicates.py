@@ -1,11 +1,11 @@
 """`retrieval duplicates`: list the pictures that the collection holds more than once."""
 
-import json
 from pathlib import Path
 
 import click
 
-from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.commands.common import check_page, config_option, write_page
+from retrieval_pipeline.cli.output import echo, echo_json
 from retrieval_pipeline.config import load_settings
 
 
@@ -28,6 +28,8 @@ def duplicates(
     The numbers are cosines with the first picture of the group. No file is ever deleted.
     """
     settings = load_settings(config)
+    if gallery is not None:
+        check_page(gallery)
     from retrieval_pipeline.cli.text import duplicates_text
     from retrieval_pipeline.search.near_duplicates import (
         NEAR_DUPLICATE,
@@ -40,15 +42,13 @@ def duplicates(
     groups = duplicate_groups(
         searcher.build, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
     )
-    click.echo(
-        json.dumps(duplicates_json(groups), indent=2) if as_json else duplicates_text(groups)
-    )
+    if as_json:
+        echo_json(duplicates_json(groups), indent=2)
+    else:
+        echo(*duplicates_text(groups))
     if gallery is not None:
         from retrieval_pipeline.cli.gallery import duplicates_html
         from retrieval_pipeline.images.errors import Limits
-        from retrieval_pipeline.storage.atomic import replacing
 
-        with replacing(gallery.absolute()) as temporary:
-            html = duplicates_html(groups, Limits.of(settings.images))
-            temporary.write_text(html, encoding="utf-8")
-        click.echo(f"gallery: {gallery.absolute()}", err=True)
+        html = duplicates_html(groups, Limits.of(settings.images))
+        write_page(html, gallery, open_page=False)

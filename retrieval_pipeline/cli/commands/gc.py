@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config import load_settings
 
 
@@ -36,4 +37,4 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
         only_space=describe_encoder(settings).space if other_models else None,
         dry_run=dry_run,
     )
-    click.echo(gc_text(freed, store.home, dry_run=dry_run))
+    report(*gc_text(freed, store.home, dry_run=dry_run))

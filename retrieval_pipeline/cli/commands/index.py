@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option, stoppable
+from retrieval_pipeline.cli.output import report, tell
 from retrieval_pipeline.config import find_settings_file, load_settings
 from retrieval_pipeline.errors import RetrievalError, Stopped
 
@@ -61,7 +62,7 @@ def index(
     with stoppable() as stop:
         try:
             with console_progress() as progress:
-                report = index_sources(
+                done = index_sources(
                     settings,
                     only=only,
                     allow_shrink=allow_shrink,
@@ -71,16 +72,15 @@ def index(
                     stop=stop,
                 )
         except Stopped as stopped:
-            click.echo(f"{stopped}. Run `retrieval index` again to go on", err=True)
+            tell(f"{stopped}. Run `retrieval index` again to go on")
             # As the shell reports a process that a signal ended.
             raise SystemExit(128 + stop.signal_number) from None
 
-    click.echo(index_report(report))
+    report(*index_report(done))
     if settings.model != named.model:
-        click.echo(
+        tell(
             f"The settings still name {named.model}, to which the next `retrieval index` goes "
-            f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}",
-            err=True,
+            f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}"
         )
-    if report.failures:
-        raise RetrievalError("\n".join(map(str, report.failures)))
+    if done.failures:
+        raise RetrievalError(*done.failures)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config import (
     DEFAULT_MODEL,
     find_settings_file,
@@ -13,7 +14,8 @@ from retrieval_pipeline.config import (
     names_for,
     settings_text,
 )
-from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.errors import RetrievalError, SettingsError
+from retrieval_pipeline.paths import to_text
 
 
 @click.command()
@@ -38,12 +40,37 @@ def init(
     for root in roots:
         if not root.is_dir():
             raise RetrievalError(f"{root} is not a directory")
+        if roots.count(root) > 1:
+            raise RetrievalError(f"{root} is given twice: name each directory once")
+        _check_text("the name of a directory", str(root))
+    _check_text("--home", home)
+    _check_text("--model", model or "")
     pairs = list(zip(names_for(roots), roots, strict=True))
     with replacing(file.absolute()) as temporary:
         text = settings_text(pairs, model=model or DEFAULT_MODEL, home=home)
         temporary.write_text(text, encoding="utf-8")
-        load_settings(temporary)
-    click.echo(f"wrote {file} with {len(pairs)} source{'s' * (len(pairs) != 1)}:")
-    for name, root in pairs:
-        click.echo(f"  {name:<20} {root}")
-    click.echo("Look it over, then run: retrieval index")
+        try:
+            load_settings(temporary)
+        except SettingsError as error:
+            # The file has another name by then.
+            lines = (line.removeprefix(f"{temporary}: ") for line in error.args)
+            raise SettingsError(*lines) from None
+    report(
+        f"wrote {file} with {len(pairs)} source{'s' * (len(pairs) != 1)}:",
+        *(f"  {name:<20} {root}" for name, root in pairs),
+        "Look it over, then run: retrieval index",
+    )
+
+
+def _check_text(what: str, value: str) -> None:
+    """Refuse what a settings file cannot hold.
+
+    Raises:
+        RetrievalError: The value is not UTF-8.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RetrievalError(
+            f"{to_text(value)}: {what} must be UTF-8 to stand in a settings file: rename it"
+        ) from None

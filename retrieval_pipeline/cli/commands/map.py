@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option
+from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--sample",
     "count",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST),
     metavar="N",
     help="Map only the N images nearest to --like; without --like, N random images.",
 )
 @click.option(
     "--clusters",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST),
     metavar="K",
     help="Number of clusters.  [default: as many as separate best]",
 )
@@ -110,6 +111,8 @@ def latent_map(
     retrieval map --source holidays --clusters 12 --size 8192x4096 --output holidays-map
     """
     settings = load_settings(config)
+    if output is not None:
+        check_page(output / "map.html")
     from retrieval_pipeline.cli.progress import console_progress
     from retrieval_pipeline.cli.text import map_text
     from retrieval_pipeline.images.errors import Limits
@@ -145,8 +148,7 @@ def latent_map(
                 three=three,
             )
     page = directory.absolute() / "map.html"
-    click.echo(map_text(info))
-    click.echo(f"page     {page}\npicture  {page.with_suffix('.png')}")
+    report(*map_text(info), f"page     {page}", f"picture  {page.with_suffix('.png')}")
     if open_page:
         webbrowser.open(page.as_uri())
 

@@ -1,16 +1,17 @@
 """`retrieval query`: answer one query, a prompt, or each line of piped input."""
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_pipeline.cli.commands.common import config_option, write_page
+from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
+from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -19,10 +20,28 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
-DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 # The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
 # measured in docs/benchmarks.md, "Relevance").
 CUT = 0.75
+
+
+class Date(click.ParamType):  # type: ignore[type-arg]
+    """A day, or a moment of local time."""
+
+    name = "DATE"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the beginning of the day, or the moment."""
+        try:
+            return datetime.fromisoformat(str(value))
+        except ValueError as error:
+            self.fail(
+                f"{value!r} is no date ({error}): write it as 2024-12-31 or 2024-12-31T18:30:00",
+                param,
+                ctx,
+            )
 
 
 @click.command()
@@ -53,10 +72,17 @@ CUT = 0.75
     help='Words to avoid; "2*people" weighs twice. Can be repeated.',
 )
 @click.option(
-    "-k", default=8, show_default=True, type=click.IntRange(min=1), help="Number of hits."
+    "-k",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="Number of hits.",
 )
 @click.option(
-    "--offset", default=0, type=click.IntRange(min=0), help="Leave out this many of the best hits."
+    "--offset",
+    default=0,
+    type=click.IntRange(0, MOST),
+    help="Leave out this many of the best hits.",
 )
 @click.option(
     "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
@@ -68,10 +94,10 @@ CUT = 0.75
     metavar="GLOB",
     help="Only paths that match this glob. Can be repeated.",
 )
-@click.option("--after", type=DATE, help="Only files changed on this day or later.")
-@click.option("--before", type=DATE, help="Only files changed before this day.")
-@click.option("--min-width", default=0, type=click.IntRange(min=0), help="Least width in pixels.")
-@click.option("--min-height", default=0, type=click.IntRange(min=0), help="Least height in pixels.")
+@click.option("--after", type=Date(), help="Only files changed on this day or later.")
+@click.option("--before", type=Date(), help="Only files changed before this day.")
+@click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
+@click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
 @click.option(
     "--format",
     "formats",
@@ -117,6 +143,8 @@ def query(
     retrieval query --json < queries.txt
     """
     settings = load_settings(config)
+    if gallery is not None:
+        check_page(gallery)
     from retrieval_pipeline.search.query import Query
     from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.store import Store
@@ -155,7 +183,7 @@ def _converse(
         # Line editing and history for input().
         import readline  # noqa: F401
 
-        click.echo(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.', err=True)
+        tell(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.')
         searcher.warm_up()
     else:
         # Everything else is loaded by the first query.
@@ -167,10 +195,10 @@ def _converse(
             answer = searcher.answer(replace(base, text=line), k, offset)
         except QueryError as error:
             failed = True
-            click.echo(f"error: {error}", err=True)
+            tell(*(f"error: {line}" for line in error.args))
             if as_json:
                 # One line in, one line out.
-                click.echo(json.dumps({"query": line, "error": str(error)}))
+                echo_json({"query": _escaped(line), "error": str(error)})
             continue
         answers.append(answer)
         show(answer, pretty=False)
@@ -179,13 +207,18 @@ def _converse(
     return answers
 
 
+def _escaped(line: str) -> str:
+    """Return a line whose bytes that are not UTF-8 are written as escapes."""
+    return line.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _lines(interactive: bool) -> Iterator[str]:
     while True:
         try:
             line = input("> " if interactive else "").strip()
         except EOFError:
             if interactive:
-                click.echo(err=True)
+                tell("")
             return
         if line.lower() in ("exit", "quit"):
             return
@@ -197,8 +230,8 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
     from retrieval_pipeline.search.results import answer_json
 
     if as_json:
-        click.echo(json.dumps(answer_json(answer), indent=2 if pretty else None))
+        echo_json(answer_json(answer), indent=2 if pretty else None)
     else:
-        click.echo(answer_text(answer, heading=not pretty))
+        echo(*answer_text(answer, heading=not pretty))
     if explain:
-        click.echo(answer_explanation(answer), err=True)
+        tell(answer_explanation(answer))

@@ -1,13 +1,13 @@
 """`retrieval recommend`: vote on pictures, and see the ranking that is learned from the votes."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.cli.commands.common import config_option, write_page
+from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
+from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config import load_settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
 )
 @click.option(
     "--rank",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST),
     metavar="N",
     help="Print the N best pictures without a vote.",
 )
@@ -86,6 +86,8 @@ def recommend(
     if rank is None and gallery is not None:
         raise click.UsageError("--gallery needs --rank")
     settings = load_settings(config)
+    if gallery is not None:
+        check_page(gallery)
     from retrieval_pipeline.cli.ranking import ranking_html, ranking_text, recommender_json
     from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.recommend.recommender import Recommender
@@ -103,12 +105,12 @@ def recommend(
         return
     if votes_file is not None:
         recommender.add(added)
-        click.echo(f"{len(added)} votes added: {recommender.votes_text}", err=True)
+        tell(f"{len(added)} votes added: {recommender.votes_text}")
     ranking = recommender.ranking(rank) if rank is not None else []
     if as_json:
-        click.echo(json.dumps(recommender_json(recommender, ranking), indent=2))
+        echo_json(recommender_json(recommender, ranking), indent=2)
     elif rank is not None:
-        click.echo(ranking_text(ranking))
+        echo(*ranking_text(ranking))
     if rank is not None and (gallery is not None or open_it):
         html = ranking_html(recommender, ranking, limits)
         write_page(html, gallery or store.last_gallery, open_page=open_it)
@@ -119,30 +121,29 @@ def _converse(recommender: "Recommender", limits: "Limits", *, open_each: bool) 
     from retrieval_pipeline.rendering.terminal_image import terminal_protocol
 
     protocol = terminal_protocol()
-    click.echo(f"{recommender.name}: {recommender.votes_text}", err=True)
+    tell(f"{recommender.name}: {recommender.votes_text}")
     picture = _show_next(recommender, protocol, limits, open_each=open_each)
     while picture is not None:
         answer = _answer()
         if answer in ("y", "n"):
             recommender.vote(picture, answer == "y")
-            click.echo(_progress(recommender), err=True)
+            tell(_progress(recommender))
             picture = _show_next(recommender, protocol, limits, open_each=open_each)
         elif answer == "u":
             undone, before = recommender.undo()
-            click.echo("undone" if undone else "there is no vote to undo", err=True)
+            tell("undone" if undone else "there is no vote to undo")
             if before is not None and _show(before, protocol, limits, open_each=open_each):
                 picture = before
         elif answer == "q":
             break
         else:
-            click.echo(KEYS, err=True)
+            tell(KEYS)
     if picture is None:
-        click.echo("there is no image left to vote on", err=True)
+        tell("there is no image left to vote on")
     if recommender.model is not None:
-        click.echo(
+        tell(
             f"see what it recommends: retrieval recommend --name {recommender.name} "
-            "--rank 50 --open",
-            err=True,
+            "--rank 50 --open"
         )
 
 
@@ -150,9 +151,9 @@ def _answer() -> str:
     """Return the next key in lower case; of piped input, the first letter of the next line."""
     try:
         if sys.stdin.isatty():
-            click.echo(f"{KEYS}: ", nl=False, err=True)
+            tell(f"{KEYS}: ", end="")
             answer = click.getchar()
-            click.echo(answer if answer.isprintable() else "", err=True)
+            tell(answer if answer.isprintable() else "")
         else:
             answer = input().strip()
     except EOFError:
@@ -180,20 +181,22 @@ def _show_next(
 def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
     """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
     from retrieval_pipeline.images.errors import ImageError
-    from retrieval_pipeline.paths import printable, to_text
+    from retrieval_pipeline.paths import to_text
     from retrieval_pipeline.rendering.terminal_image import picture_sequence
 
-    path = printable(to_text(str(picture.path)))
+    path = to_text(str(picture.path))
     if not picture.path.is_file():
-        click.echo(f"left out, because it is gone since it was indexed: {path}", err=True)
+        tell(f"left out, because it is gone since it was indexed: {path}")
         return False
     if protocol is not None:
         try:
-            click.echo(picture_sequence(picture.path, protocol, limits), nl=False)
+            sequence = picture_sequence(picture.path, protocol, limits)
         except ImageError as error:
-            click.echo(f"left out: {path}: {error}", err=True)
+            tell(f"left out: {path}: {error}")
             return False
-    click.echo(path)
+        # The escape sequence that draws: the terminal must get it as it is.
+        sys.stdout.write(sequence)
+    echo(path)
     if open_each and click.launch(str(picture.path)):
-        click.echo("no program here opens pictures: look at the path above", err=True)
+        tell("no program here opens pictures: look at the path above")
     return True

@@ -1,11 +1,11 @@
 """`retrieval saved`: answer the saved queries of the settings."""
 
-import json
 from pathlib import Path
 
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import echo, echo_json
 from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import SettingsError
 
@@ -45,6 +45,6 @@ def saved(names: tuple[str, ...], only_new: bool, as_json: bool, config: Path | 
         if as_json:
             answer = answer_json(found.new if only_new else found.answer)
             new = [hit.content_id for hit in found.new.hits]
-            click.echo(json.dumps({"name": found.name, **answer, "new": new}))
+            echo_json({"name": found.name, **answer, "new": new})
         else:
-            click.echo(saved_text(found, only_new=only_new))
+            echo(*saved_text(found, only_new=only_new))

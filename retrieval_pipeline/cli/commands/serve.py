@@ -4,11 +4,15 @@ import functools
 import sys
 import webbrowser
 from pathlib import Path
+from urllib.parse import urlencode
 
 import click
+from click.core import ParameterSource
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import tell
 from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.errors import SettingsError
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,7 +29,14 @@ LOOPBACK = "127.0.0.1"
     "--token",
     envvar="RETRIEVAL_TOKEN",
     show_envvar=True,
-    help="What others must know to use the page: 16 characters or more.",
+    help="What others must know to use the page: 16 characters or more. Other users of this "
+    "machine can read it in the list of processes; the variable and --token-file are safe.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the token from the first line of this file.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 @click.option(
@@ -41,6 +52,7 @@ def serve(
     port: int,
     host: str,
     token: str | None,
+    token_file: Path | None,
     open_page: bool,
     dagster_url: str,
     config: Path | None,
@@ -56,20 +68,25 @@ def serve(
     from retrieval_pipeline.web.server import PortTakenError, listen
     from retrieval_pipeline.web.server import serve as run
 
+    if token_file is not None:
+        if click.get_current_context().get_parameter_source("token") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("give --token or --token-file, not both")
+        token = _read_token(token_file)
     if token is not None and len(token) < SHORTEST_TOKEN:
-        raise click.UsageError(f"--token needs {SHORTEST_TOKEN} characters or more")
+        raise click.UsageError(f"the token needs {SHORTEST_TOKEN} characters or more")
     if not is_loopback(host) and token is None:
         raise click.UsageError(
-            f"--host {host} lets other machines connect: they must know a secret, so add --token "
-            '"$(openssl rand -hex 16)". The connection is not encrypted: beyond a network that '
-            "you trust, put a server with TLS in front, or use an SSH tunnel instead of --host"
+            f"--host {host} lets other machines connect: they must know a secret, so set "
+            'RETRIEVAL_TOKEN="$(openssl rand -hex 16)" or give --token-file. The connection is not '
+            "encrypted: beyond a network that you trust, put a server with TLS in front, or use an "
+            "SSH tunnel instead of --host"
         )
     try:
         listener = listen(host, port)
     except PortTakenError as error:
         if error.free is None or not sys.stdin.isatty():
             raise
-        click.echo(f"port {port} is in use by another program", err=True)
+        tell(f"port {port} is in use by another program")
         if not click.confirm(f"Use {error.free} instead?", default=True, err=True):
             raise SystemExit(1) from None
         listener = listen(host, error.free)
@@ -77,11 +94,26 @@ def serve(
     address = f"http://{name}:{listener.getsockname()[1]}/"
 
     def ready() -> None:
-        click.echo(f"{address}  (Ctrl-C ends it)", err=True)
+        tell(f"{address}  (Ctrl-C ends it)")
         if token is not None:
-            click.echo(f"others add ?token=... once: {address}?token=<the token>", err=True)
+            tell(f"others add ?token=... once: {address}?token=<the token>")
         if open_page:
-            webbrowser.open(f"{address}?token={token}" if token else address)
+            known = f"?{urlencode({'token': token})}" if token else ""
+            webbrowser.open(f"{address}{known}")
 
     run(create_app(load, Access(token), dagster_url=dagster_url), listener, ready)
-    click.echo("stopped", err=True)
+    tell("stopped")
+
+
+def _read_token(file: Path) -> str:
+    """Return the first line of a file.
+
+    Raises:
+        SettingsError: It cannot be read, or is not text.
+    """
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0].strip()
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file}: the token is not UTF-8 text") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import echo
 from retrieval_pipeline.config import load_settings
 
 
@@ -19,4 +20,4 @@ def status(as_json: bool, config: Path | None) -> None:
     from retrieval_pipeline.maintenance.status import read_status, status_json
 
     state = read_status(settings, describe_encoder(settings).space)
-    click.echo(status_json(state) if as_json else status_text(state))
+    echo(*(status_json(state).splitlines() if as_json else status_text(state)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import echo, report, tell
 from retrieval_pipeline.config import load_settings
 from retrieval_pipeline.errors import RetrievalError
 
@@ -32,12 +33,12 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
         raise click.UsageError("give BUILD or --latest, not both")
     if build is not None:
         info = use_build(settings, build).info
-        click.echo(f"{build} answers now, with {info.model}, and is held")
-        click.echo("retrieval use --latest lets new builds take over again", err=True)
+        report(f"{build} answers now, with {info.model}, and is held")
+        tell("retrieval use --latest lets new builds take over again")
     elif latest:
         store.release()
-        click.echo("new builds take over again: run `retrieval index` for the latest")
+        report("new builds take over again: run `retrieval index` for the latest")
     elif builds := list_builds(store):
-        click.echo(builds_text(builds, current_or_none(store), store.held_file.exists()))
+        echo(*builds_text(builds, current_or_none(store), store.held_file.exists()))
     else:
         raise RetrievalError("nothing is indexed yet: run `retrieval index`")

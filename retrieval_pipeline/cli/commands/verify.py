@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
+from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config import Settings, load_settings
 from retrieval_pipeline.errors import RetrievalError
 
@@ -30,7 +31,7 @@ def verify(do_repair: bool, config: Path | None) -> None:
         with console_progress() as progress:
             repaired = repair(settings, progress=progress)
         for each in repaired:
-            click.echo(f"FIX  {each.file}: {each.done}")
+            report(f"FIX  {each.file}: {each.done}")
         problems = _check(settings)
     if problems:
         raise RetrievalError(f"{problems} stored files are not as they must be")
@@ -46,11 +47,11 @@ def _check(settings: Settings) -> int:
         files += not finding.note
         problems += finding.problem is not None
         if finding.problem:
-            click.echo(f"BAD  {finding.problem}")
+            report(f"BAD  {finding.problem}")
         if finding.note:
-            click.echo(f"note {finding.note}")
+            report(f"note {finding.note}")
     if not files:
         raise RetrievalError(f"nothing is stored in {settings.home} yet: run `retrieval index`")
     if not problems:
-        click.echo(f"{files} stored files are as they must be")
+        report(f"{files} stored files are as they must be")
     return problems
