@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.embed import embedded_ids
@@ -34,7 +35,7 @@ class SourceStatus:
         name: Of the source.
         path: Its directory.
         reachable: The directory is there now.
-        files: Files with a content id.
+        files: Files with a content id, and files that are too large.
         images: Different contents among them.
         bytes: Sizes of the files, added up.
         embedded: Contents that have an embedding in the vector space of the settings.
@@ -105,19 +106,23 @@ def _source_status(
     manifest = read_manifest(store, source.name)
     files = manifest.filter(pc.is_valid(manifest["content_id"]))
     contents = set(files["content_id"].to_pylist())
+    statuses = Counter(manifest["status"].to_pylist())
+    large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
     quarantine = read_quarantine(store, space, source.name).to_pylist()
     reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
+    reasons += Counter({Reason.TOO_LARGE.value: len(large)})
     path = store.manifest(source.name)
     return SourceStatus(
         name=source.name,
         path=source.path,
         reachable=source.path.is_dir(),
-        files=len(files),
-        images=len(contents),
-        bytes=pc.sum(files["size"]).as_py() or 0,
+        files=len(files) + len(large),
+        images=len(contents) + len(large),
+        # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
+        bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=len(contents & embedded),
         quarantined=dict(reasons.most_common()),
-        unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
+        unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
     )
 
