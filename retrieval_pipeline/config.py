@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
-from retrieval_pipeline.storage.remote import Place, Remote, parse_place
+from retrieval_pipeline.storage.remote import HIDDEN, Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
@@ -34,7 +34,8 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Input may hold credentials; load_settings shows it where it cannot.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _check_name(name: str) -> str:
@@ -266,21 +267,19 @@ class Settings(_Model):
             if other := names.get(source.name.lower()):
                 raise ValueError(f'two sources are named "{other}": give each its own name')
             names[source.name.lower()] = source.name
-        roots = [(source.name, _resolved(source.path)) for source in self.sources]
-        home = _resolved(self.home)
-        for name, root in roots:
+        for source in self.sources:
             # The crawl leaves out a local home that lies inside a source.
-            if isinstance(self.home, Remote) and home.is_relative_to(root):
+            if isinstance(self.home, Remote) and _lies_in(self.home, source.path):
                 raise ValueError(
-                    f'home ({self.home}) lies inside source "{name}", whose pictures it would '
-                    "become: give it a prefix or bucket of its own"
+                    f'home ({self.home}) lies inside source "{source.name}", whose pictures it '
+                    "would become: give it a prefix or bucket of its own"
                 )
-        for name, root in roots:
-            for other, parent in roots:
-                if name != other and root.is_relative_to(parent):
+        for source in self.sources:
+            for other in self.sources:
+                if source.name != other.name and _lies_in(source.path, other.path):
                     raise ValueError(
-                        f'source "{name}" ({root}) lies inside source "{other}" ({parent}): '
-                        "keep one of them, or use `exclude`"
+                        f'source "{source.name}" ({source.path}) lies inside source '
+                        f'"{other.name}" ({other.path}): keep one of them, or use `exclude`'
                     )
         return self
 
@@ -336,8 +335,12 @@ class Settings(_Model):
         raise SettingsError(f'there is no saved query "{name}" in the settings ({known})')
 
 
+def _lies_in(place: Place, other: Place) -> bool:
+    return _resolved(place).is_relative_to(_resolved(other))
+
+
 def _resolved(place: Place) -> PurePath:
-    return PurePosixPath(str(place)) if isinstance(place, Remote) else place.resolve()
+    return PurePosixPath(place.identity) if isinstance(place, Remote) else place.resolve()
 
 
 def find_settings_file(given: Path | None = None) -> Path:
@@ -379,7 +382,10 @@ def load_settings(given: Path | None = None) -> Settings:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     def absolute(path: object) -> object:
-        path = parse_place(path)
+        try:
+            path = parse_place(path)
+        except ValueError:
+            return path  # The validation says so, with the key.
         return base / _expanded(path) if isinstance(path, str) else path
 
     values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
@@ -435,7 +441,12 @@ def _explain(problem: Any, values: dict[str, Any]) -> str:
         message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
     given = problem["input"]
     shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{key}: {message}{shown}" if key else message
+    line = f"{key}: {message}{shown}" if key else message
+    if isinstance(given, str) and ("@" in given or "//" in given):
+        # What was meant to be a URL may hold credentials, also in the place of a name.
+        for text in (repr(given)[1:-1], given):
+            line = line.replace(text, HIDDEN)
+    return line
 
 
 def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:

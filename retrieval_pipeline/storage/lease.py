@@ -28,7 +28,7 @@ class Lease:
 
     def __init__(self, folder: Remote, machine: str) -> None:
         self._folder, self._machine = folder, machine
-        self._home = Remote(folder.root)
+        self._home = folder.root
         self._name = uuid.uuid4().hex
         self._owner = f"{os.uname().nodename}, process {os.getpid()}"
 

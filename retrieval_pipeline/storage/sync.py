@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import threading
 import time
 import uuid
@@ -51,8 +52,9 @@ def copy_of(remote: Remote) -> Path:
     """Return the directory of the local copy, in $RETRIEVAL_CACHE or the user's cache directory."""
     given = os.environ.get("RETRIEVAL_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval"
-    name = str(remote).partition("://")[2].replace("/", "-")[-40:]
-    digest = sha256(str(remote).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]", "-", str(remote).partition("://")[2])[-40:]
+    # One bucket's name may exist at several services: these are different homes.
+    digest = sha256(remote.identity.encode(errors="surrogateescape")).hexdigest()[:8]
     return (Path(given) if given else cache) / f"{name}-{digest}"
 
 

@@ -67,10 +67,10 @@ def test_one_machine_indexes_and_another_answers(
         (pictures / f"{name}{sample_photos[name].suffix}").upload(sample_photos[name])
     settings = Settings.model_validate(
         {
-            "home": home.root,
+            "home": home.url_with_credentials(),
             "model": "offline",
             "device": "cpu",
-            "sources": [{"name": "far", "path": pictures.root}],
+            "sources": [{"name": "far", "path": pictures.url_with_credentials()}],
         }
     )
     first = machine("first")
@@ -176,7 +176,9 @@ with store.locked():
     print("made", flush=True)
     time.sleep(60)
 """
-    run = subprocess.Popen([sys.executable, "-c", script, home.root], stdout=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, home.url_with_credentials()], stdout=subprocess.PIPE
+    )
     assert run.stdout is not None and run.stdout.readline() == b"made\n"
     part = store.parts(SPACE)[0].relative_to(store.home).as_posix()
     while part not in keys(home):
