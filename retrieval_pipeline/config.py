@@ -275,11 +275,11 @@ class Settings(_Model):
                     "would become: give it a prefix or bucket of its own"
                 )
         for source in self.sources:
-            for other in self.sources:
-                if source.name != other.name and _lies_in(source.path, other.path):
+            for parent in self.sources:
+                if source.name != parent.name and _lies_in(source.path, parent.path):
                     raise ValueError(
                         f'source "{source.name}" ({source.path}) lies inside source '
-                        f'"{other.name}" ({other.path}): keep one of them, or use `exclude`'
+                        f'"{parent.name}" ({parent.path}): keep one of them, or use `exclude`'
                     )
         return self
 

@@ -136,7 +136,12 @@ class Remote:
             found = system.get_file_info(selector)
             base = f"{path.rstrip('/')}/"
             return sorted(
-                (_relative(info, base) for info in found if info.type == FileType.File),
+                (
+                    _relative(info, base)
+                    for info in found
+                    # A key of nothing but slashes is listed as the directory itself.
+                    if info.type == FileType.File and info.path.startswith(base)
+                ),
                 key=lambda info: info.path,
             )
 

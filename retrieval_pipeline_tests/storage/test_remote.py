@@ -19,6 +19,7 @@ from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
 from retrieval_pipeline.ingest.crawl import update_manifest, walk
 from retrieval_pipeline.maintenance.status import read_status
+from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
@@ -75,6 +76,20 @@ def test_settings_name_a_bucket_and_its_pictures_are_found(
     again = index_sources(settings)
     assert (again.manifests[0].unchanged, again.manifests[0].bytes_hashed) == (2, 0)
     assert again.embeddings[0].embedded == 0
+
+
+def test_keys_of_any_form_end_no_crawl(
+    pictures: Remote, put_key: Callable[[str, str, bytes], None], tmp_path: Path
+) -> None:
+    strange = ["../../x.png", "./x.png", "/x.png", "a//x.png", "x.png/", "/", "two\nlines.png"]
+    strange += ["a\\b.png", "x.png/y.png", "\N{RIGHT-TO-LEFT OVERRIDE}.png"]
+    for key in strange:
+        put_key(pictures.url_with_credentials(), key, b"x")
+    store = Store(tmp_path / "home")
+    report = update_manifest(store, source_of(pictures))
+    assert report.files >= 2
+    assert report.files + report.unreadable == len(read_manifest(store, "far"))
+    assert not [finding for finding in verify(store) if finding.problem]
 
 
 def test_an_object_that_was_overwritten_is_hashed_again(
