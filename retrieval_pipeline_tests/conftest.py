@@ -144,6 +144,23 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     return lambda prefix: f"s3://{name}/{prefix}?{options}"
 
 
+@pytest.fixture
+def put_key(s3_server: str) -> Callable[[str, str, bytes], None]:
+    """Put an object with any key below a URL of `bucket`: clients would change some of them."""
+    from moto.s3.models import s3_backends
+
+    def put(url: str, key: str, data: bytes) -> None:
+        name, _, prefix = url.partition("?")[0].removeprefix("s3://").partition("/")
+        for account in s3_backends.values():
+            for backend in account.values():
+                if name in backend.buckets:
+                    backend.put_object(name, f"{prefix}/{key}", data)
+                    return
+        raise AssertionError(f"there is no bucket {name}")
+
+    return put
+
+
 @pytest.fixture(scope="session")
 def untouched_library(
     tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Path]

@@ -17,6 +17,7 @@ from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
@@ -42,11 +43,12 @@ class EmbedReport:
 
     Attributes:
         source: Name of the source.
-        files: Files of the manifest whose content is known.
+        files: Files of the manifest whose content is known, and files that are too large.
         duplicates: Files whose content an earlier file of the source has too.
         known: Contents that had an embedding before this run.
         embedded: Contents that this run embedded.
-        quarantined: Contents that cannot be used, from this run or earlier ones.
+        quarantined: Contents that cannot be used, from this run or earlier ones, and files that
+            are too large to be read.
         newly_quarantined: Those of them that were not in the quarantine before.
         left: Contents whose file changed during the run, for the next run.
         seconds: Wall time of the run.
@@ -125,6 +127,7 @@ def update_embeddings(
     started = time.monotonic()
     space = description.space
     manifest = read_manifest(store, source.name)
+    large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
     manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
     paths = _first_paths(manifest)
     known = embedded_ids(store, space) & paths.keys()
@@ -149,11 +152,11 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(manifest),
+        files=len(manifest) + large,
         duplicates=len(manifest) - len(paths),
         known=len(known),
         embedded=writer.count,
-        quarantined=len(quarantine),
+        quarantined=len(quarantine) + large,
         newly_quarantined=quarantine.added,
         left=results.left,
         seconds=time.monotonic() - started,

@@ -193,7 +193,7 @@ def _table_of(jobs: Sequence[Job]) -> pa.Table:
 
 def _address(path: str | Place) -> tuple[str | None, bytes]:
     if isinstance(path, Remote):
-        return path.root, os.fsencode(path.key)
+        return path.url_with_credentials(), os.fsencode(path.key)
     return None, os.fsencode(path)
 
 
