@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from PIL import Image
 
 from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
@@ -14,14 +13,6 @@ if TYPE_CHECKING:
     import dagster
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def pillows_limit() -> Iterator[None]:
-    """What may be opened is a global of Pillow: what one module allows must not bind the next."""
-    limit = Image.MAX_IMAGE_PIXELS
-    yield
-    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, Self
 
 import numpy as np
@@ -28,8 +28,9 @@ from retrieval_pipeline.concurrency import Stage, available_cores
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
-from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.remote import Place, Remote
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
 # while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
@@ -75,6 +76,9 @@ class Changed:
 
 Outcome = Decoded | ImageError | Changed
 
+# What a worker is sent for each file: path or bytes, content id, transform.
+_Task = tuple[str | bytes, str | None, ImageTransform | Fit]
+
 
 def default_workers() -> int:
     """Return the number of workers for this machine: one a core, at most MOST_WORKERS.
@@ -103,7 +107,8 @@ class DecodePool:
         self._width = workers or default_workers()
         self._look_ahead = look_ahead or self._width * LOOK_AHEAD
         self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="decode")
-        self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
+        # Workers that run are taken first: a caller with one picture at a time starts only one.
+        self._idle: LifoQueue[_Worker | None] = LifoQueue()
         for _ in range(self._width):
             self._idle.put(None)
         self._busy = self._computing = 0.0
@@ -129,18 +134,21 @@ class DecodePool:
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Decode one image as soon as a worker is free.
+    def submit(self, job: Job, transform: ImageTransform | Fit | None = None) -> Future[Outcome]:
+        """Decode one image as soon as a worker is free, with `transform` or that of the pool.
 
         The future raises WorkerError if no worker can be started.
         """
-        return self._threads.submit(self._decode, job)
+        return self._threads.submit(self._decode, job, transform or self._transform)
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def map(
+        self, jobs: Iterable[Job], transform: ImageTransform | Fit | None = None
+    ) -> Iterator[tuple[Job, Outcome]]:
         """Start decoding at once; yield each job with its outcome, in the order of the jobs.
 
         Args:
             jobs: Read at most `look_ahead` jobs ahead of the consumer.
+            transform: Instead of that of the pool.
 
         Raises:
             WorkerError: Workers cannot be started.
@@ -150,7 +158,7 @@ class DecodePool:
 
         def fill() -> None:
             for job in islice(remaining, self._look_ahead - len(pending)):
-                pending.append((job, self.submit(job)))
+                pending.append((job, self.submit(job, transform)))
 
         def outcomes() -> Iterator[tuple[Job, Outcome]]:
             try:
@@ -176,24 +184,34 @@ class DecodePool:
         for worker in self._workers:
             worker.end()
 
-    def _decode(self, job: Job) -> Outcome:
+    def _decode(self, job: Job, transform: ImageTransform | Fit) -> Outcome:
+        if isinstance(job.path, Remote):
+            # Read here, not by the worker, which has neither a network nor credentials.
+            try:
+                source: str | bytes = read_bytes(job.path, self._limits)
+            except ImageError as error:
+                gone = job.content_id is not None and not job.path.exists()
+                return Changed() if gone else error
+        else:
+            source = str(job.path)
+        task = (source, job.content_id, transform)
         try:
-            return self._attempt(job)
+            return self._attempt(task)
         except _Lost as lost:
             if not lost.from_outside:
                 return lost.error
         try:
-            return self._attempt(job)
+            return self._attempt(task)
         except _Lost as lost:
             return lost.error
 
-    def _attempt(self, job: Job) -> Outcome:
+    def _attempt(self, task: _Task) -> Outcome:
         worker = self._idle.get()
         try:
             if worker is None:
                 worker = self._start()
             began = time.monotonic()
-            outcome, computing = worker.decode(job, self._limits.seconds)
+            outcome, computing = worker.decode(task, self._limits.seconds)
             with self._lock:
                 self._busy += time.monotonic() - began
                 self._computing += computing
@@ -211,7 +229,7 @@ class DecodePool:
             self._workers = {worker for worker in self._workers if not worker.ended}
             worker = _Worker()
             self._workers.add(worker)
-        worker.prepare(self._transform, self._limits)
+        worker.prepare(self._limits)
         return worker
 
 
@@ -264,15 +282,15 @@ class _Worker:
     def ended(self) -> bool:
         return self._process.returncode is not None
 
-    def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
-        """Send what holds for all jobs, and wait until the worker is ready.
+    def prepare(self, limits: Limits) -> None:
+        """Send the limits that hold for all jobs, and wait until the worker is ready.
 
         Raises:
             WorkerError: The worker failed to start.
             _Lost: The worker was killed from outside.
         """
         try:
-            self._exchange((transform, limits), START_SECONDS)
+            self._exchange(limits, START_SECONDS)
         except _Lost as lost:
             if lost.from_outside:
                 raise
@@ -280,13 +298,13 @@ class _Worker:
                 f"a decode worker did not start ({lost.error.detail}): see what it printed"
             ) from None
 
-    def decode(self, job: Job, seconds: float) -> tuple[Outcome, float]:
+    def decode(self, task: _Task, seconds: float) -> tuple[Outcome, float]:
         """Decode one file; return the outcome and the processor time in seconds.
 
         Raises:
             _Lost: The worker crashed, or was killed because it exceeded the time limit.
         """
-        facts, pixels = self._exchange((job.path, job.content_id), seconds)
+        facts, pixels = self._exchange(task, seconds)
         return _outcome(facts, pixels), facts["computing"]
 
     def kill(self) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
-from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import pictures
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.items import Location as Location
 from retrieval_pipeline.index.knn import SCAN, Plan, top
@@ -297,15 +298,20 @@ class Searcher:
         """Return the vectors of the query's pictures, from the build where it has them."""
         vectors = [self.build.vectors(self._number_of(content))[0] for content in query.like]
         if query.images:
-            encoded = self.encoder.encode_images([self._open(path) for path in query.images])
+            encoded = self.encoder.encode_pixels(self._pixels(query.images))
             vectors += list(check_vectors(encoded, self.build.info.dim, "query"))
         return vectors
 
-    def _open(self, path: Path) -> Image.Image:
-        try:
-            return open_upright(path, Limits.of(self.settings.images))
-        except ImageError as error:
-            raise QueryError(f"{path}: {error}") from error
+    def _pixels(self, paths: Sequence[Path]) -> list[Pixels]:
+        """Return the pixels of files, as the index would have them."""
+        limits = Limits.of(self.settings.images)
+        found = pictures([Job(path) for path in paths], self.encoder.transform, limits)
+        pixels = []
+        for path, picture in zip(paths, found, strict=True):
+            if isinstance(picture, ImageError):
+                raise QueryError(f"{path}: {picture}") from picture
+            pixels.append(picture.pixels)
+        return pixels
 
     def _number_of(self, content_id: str) -> Numbers:
         number = self.build.number_of(content_id)

@@ -166,6 +166,7 @@ def _show_next(
 
 def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
     """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
+    from retrieval_pipeline.images.decode_pool import Job
     from retrieval_pipeline.images.errors import ImageError
     from retrieval_pipeline.paths import printable, to_text
     from retrieval_pipeline.rendering.terminal_image import picture_sequence
@@ -176,7 +177,8 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
         return False
     if protocol is not None:
         try:
-            click.echo(picture_sequence(picture.path, protocol, limits), nl=False)
+            job = Job(picture.path, picture.content_id)
+            click.echo(picture_sequence(job, protocol, limits), nl=False)
         except ImageError as error:
             click.echo(f"left out: {path}: {error}", err=True)
             return False
