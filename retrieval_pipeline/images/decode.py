@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
-from retrieval_pipeline.images.formats import check_tiff_codec, open_image, typed_errors
+from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
     Decoded,
     Fit,
@@ -103,9 +104,10 @@ def _load(
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
     with typed_errors():
         image = open_image(data)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image = prepared_tiff(data, image)
     width, height = image.size
     with typed_errors(large=width * height * WORKING_BYTES > limits.memory_mb << 20):
-        check_tiff_codec(image)
         drafted = image.draft(None, shrinkable(width, height)) if shrinkable else None
         image.load()
         if drafted:

@@ -32,8 +32,8 @@ PLUGINS = {
 # Bytes of plain text.
 TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
-# TIFF compressions that libtiff may have been built without.
-OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
+# A variant of TIFF that Pillow takes for a damaged file.
+BIG_ENDIAN_BIGTIFF = b"MM\0\x2b"
 
 # Words in Pillow's messages about files that are too large, and about variants that it cannot read.
 TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
@@ -51,6 +51,8 @@ def open_image(data: bytes) -> Image.Image:
         ImageError: They are in no format that is read here.
         Exception: Whatever Pillow raises on a damaged header; see `typed_errors`.
     """
+    if data.startswith(BIG_ENDIAN_BIGTIFF):
+        raise ImageError(Reason.UNSUPPORTED, "BigTIFF in big-endian byte order is not read")
     try:
         image = Image.open(BytesIO(data), formats=readable_formats())
     except Exception as error:
@@ -147,21 +149,3 @@ def _unidentified(data: bytes) -> ImageError:
 def _is_text(prefix: bytes) -> bool:
     """Tell whether a file is plain text, which may begin with the letters of a BMP or PPM."""
     return not prefix.translate(None, TEXT)
-
-
-def check_tiff_codec(image: Image.Image) -> None:
-    """Refuse a TIFF whose compression this build of libtiff lacks.
-
-    Decoding it would fail, too, but with no better message than "decoder error -2".
-
-    Raises:
-        ImageError: The compression is missing.
-    """
-    compression = image.info.get("compression")
-    if image.format == "TIFF" and compression in OPTIONAL_TIFF_CODECS:
-        try:
-            Image.new("L", (1, 1)).save(BytesIO(), "TIFF", compression=compression)
-        except OSError:
-            raise ImageError(
-                Reason.UNSUPPORTED, f"this build of libtiff lacks {compression} compression"
-            ) from None
