@@ -7,15 +7,18 @@ a `DecodePool`.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from retrieval_pipeline.images.color import eight_bit, to_srgb
+from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
 from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
+    DAMAGED,
     Decoded,
     Fit,
     ImageTransform,
@@ -108,15 +111,28 @@ def _load(
             image = prepared_tiff(data, image)
     width, height = image.size
     with typed_errors(large=width * height * WORKING_BYTES > limits.memory_mb << 20):
-        drafted = image.draft(None, shrinkable(width, height)) if shrinkable else None
-        image.load()
+        least = shrinkable(width, height) if shrinkable else None
+        drafted = image.draft(None, least) if least else None
+        format = image.format or ""
+        try:
+            image.load()
+            rows = image.height
+        except OSError as error:
+            cut = load_cut(data, partial(_drafted, least)) if is_cut(image, error) else None
+            if cut is None:
+                raise
+            image, rows = cut
+            format += DAMAGED
         if drafted:
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
-        format = image.format or ""
         orientation = _orientation(image)
         profile = image.info.get("icc_profile")
+        if rows < image.height:
+            height = round(height * rows / y_extent)
+            y_extent = rows
+            image = image.crop((0, 0, image.width, rows))
         image = eight_bit(image)
         if shrinkable:
             least_width, least_height = shrinkable(width, height)
@@ -127,6 +143,14 @@ def _load(
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
         return _upright(picture, orientation)
+
+
+def _drafted(least: Size | None, data: bytes) -> Image.Image:
+    """Open an image, to be scaled while it is decoded, to no less than (width, height)."""
+    image = open_image(data)
+    if least:
+        image.draft(None, least)
+    return image
 
 
 def _upright(picture: UprightImage, orientation: object) -> UprightImage:

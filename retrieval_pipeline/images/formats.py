@@ -11,6 +11,7 @@ from typing import Any
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from retrieval_pipeline.images.errors import ImageError, Reason, out_of_memory, too_large
+from retrieval_pipeline.images.png import SIGNATURE, set_text_limits, without_broken_chunks
 
 # Tried in this order. Left out, though Pillow would open them:
 # - EPS, because Pillow runs Ghostscript on it; WMF, HDF5, GRIB, BUFR, MPEG: there is no decoder;
@@ -53,6 +54,10 @@ def open_image(data: bytes) -> Image.Image:
     """
     if data.startswith(BIG_ENDIAN_BIGTIFF):
         raise ImageError(Reason.UNSUPPORTED, "BigTIFF in big-endian byte order is not read")
+    if data.startswith(SIGNATURE):
+        data = without_broken_chunks(data)
+    if data.startswith(SIGNATURE):
+        data = without_broken_chunks(data)
     try:
         image = Image.open(BytesIO(data), formats=readable_formats())
     except Exception as error:
@@ -72,6 +77,8 @@ def readable_formats() -> tuple[str, ...]:
     Many images are decoded at a time, by many processes: more threads would only cost memory.
     """
     Image.init()
+    set_text_limits()
+    set_text_limits()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(ImportError):
         heif = import_module("pillow_heif")

@@ -16,6 +16,7 @@ from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.part_writer import PartWriter
@@ -248,6 +249,23 @@ def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
         content
         for part in store.parts(space)
         for content in read_table(part, schema, ["content_id"])["content_id"].to_pylist()
+    }
+
+
+def damaged_ids(store: Store, space: VectorSpace) -> set[str]:
+    """Return the content ids that were embedded although the end of the picture is missing.
+
+    Raises:
+        StoreError: A part is damaged.
+    """
+    schema = embedding_schema(space.dim)
+    tables = [read_table(part, schema, ["content_id", "format"]) for part in store.parts(space)]
+    return {
+        content
+        for table in tables
+        for content in table.filter(pc.ends_with(table["format"].cast("string"), DAMAGED))[
+            "content_id"
+        ].to_pylist()
     }
 
 

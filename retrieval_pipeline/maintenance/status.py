@@ -14,7 +14,7 @@ from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
-from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
@@ -38,6 +38,7 @@ class SourceStatus:
         images: Different contents among them.
         bytes: Sizes of the files, added up.
         embedded: Contents that have an embedding in the vector space of the settings.
+        damaged: Those of them whose file lacks the end of its picture.
         quarantined: Contents that cannot be used, by reason.
         unreadable: Files and directories that could not be read.
         crawled_at: When the source was last looked at; None before the first time.
@@ -50,6 +51,7 @@ class SourceStatus:
     images: int
     bytes: int
     embedded: int
+    damaged: int
     quarantined: dict[str, int]
     unreadable: int
     crawled_at: datetime | None
@@ -79,8 +81,10 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         StoreError: A table is damaged.
     """
     store = Store(settings.home)
-    embedded = embedded_ids(store, space)
-    sources = tuple(_source_status(store, space, source, embedded) for source in settings.sources)
+    embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
+    sources = tuple(
+        _source_status(store, space, source, embedded, damaged) for source in settings.sources
+    )
     build = store.current_build()
     info, problem = None, None
     if build is None:
@@ -100,7 +104,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _source_status(
-    store: Store, space: VectorSpace, source: Source, embedded: set[str]
+    store: Store, space: VectorSpace, source: Source, embedded: set[str], damaged: set[str]
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
     files = manifest.filter(pc.is_valid(manifest["content_id"]))
@@ -116,6 +120,7 @@ def _source_status(
         images=len(contents),
         bytes=pc.sum(files["size"]).as_py() or 0,
         embedded=len(contents & embedded),
+        damaged=len(contents & damaged),
         quarantined=dict(reasons.most_common()),
         unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
@@ -154,6 +159,7 @@ def status_json(status: LibraryStatus) -> dict[str, Any]:
                 "images": source.images,
                 "bytes": source.bytes,
                 "embedded": source.embedded,
+                "damaged": source.damaged,
                 "pending": source.pending,
                 "quarantined": source.quarantined,
                 "unreadable": source.unreadable,
