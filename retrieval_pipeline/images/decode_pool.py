@@ -10,7 +10,6 @@ import pickle
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -30,6 +29,7 @@ from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
+from retrieval_pipeline.processes import python_command, surroundings
 from retrieval_pipeline.storage.remote import Place, Remote
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
@@ -44,12 +44,7 @@ MOST_WORKERS = 64
 START_SECONDS = 60.0
 END_SECONDS = 5.0
 
-# Workers import this package from the same directory as their parent. -P keeps the working
-# directory, which may hold anybody's files, off their import path.
-START = (
-    "import sys; sys.path.insert(0, {!r}); import retrieval_pipeline; del sys.path[0]; "
-    "from retrieval_pipeline.images.decode_worker import main; main()"
-)
+WORKER_MODULE = "retrieval_pipeline.images.decode_worker"
 
 
 class WorkerError(RetrievalError):
@@ -193,7 +188,8 @@ class DecodePool:
                 gone = job.content_id is not None and not job.path.exists()
                 return Changed() if gone else error
         else:
-            source = str(job.path)
+            # The worker has another working directory.
+            source = str(Path(job.path).absolute())
         task = (source, job.content_id, transform)
         try:
             return self._attempt(task)
@@ -255,15 +251,16 @@ class _Worker:
     """The parent's end of one worker process."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
+        around = surroundings()
+        # Numpy's threads would take memory and never run.
+        around["env"]["OPENBLAS_NUM_THREADS"] = "1"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START.format(root)],
+                python_command(WORKER_MODULE, "main"),
+                **around,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                # Numpy's threads would take memory and never run.
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
                 # Ctrl-C in a terminal must reach the parent only, which then ends the workers.
                 process_group=0,
             )

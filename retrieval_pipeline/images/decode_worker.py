@@ -6,6 +6,7 @@ object and the pixels. Answers are not pickles: a picture that takes over this p
 code in its parent.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +29,10 @@ from retrieval_pipeline.storage.content_id import content_id
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
 
+# A line of /proc/self/status, and flags of unshare(2).
+NO_CAPABILITIES = "CapEff:\t0000000000000000\n"
+CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
+
 # A worker whose parent is gone ends itself this many seconds after the time limit of a job.
 ORPHAN_SECONDS = 5.0
 
@@ -36,8 +42,11 @@ def main() -> None:
     jobs, answers = _private_channels()
     # If the parent is gone, writing the answer ends this process.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _leave_network()
     limits = pickle.load(jobs)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Answers leave through a pipe: a worker has nothing to write into a file.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # Beyond this limit allocations fail, which Pillow reports, before the kernel's out-of-memory
     # killer acts. Unlike RLIMIT_AS, RLIMIT_DATA does not count libraries and reserved addresses.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mb << 20, limits.memory_mb << 20))
@@ -72,6 +81,18 @@ def _answer(
         if expected is not None and isinstance(source, str) and not Path(source).exists():
             return {"changed": True}, b""
         return {"reason": error.reason, "detail": error.detail}, b""
+
+
+def _leave_network() -> None:
+    """Move this process into a network namespace of its own, where the system permits it.
+
+    A process without capabilities may do so in a user namespace, unless the system forbids those.
+    One with capabilities, such as root's, would lose them there, and with them the permission to
+    read other people's files.
+    """
+    with suppress(OSError, AttributeError):  # not on Linux
+        capable = NO_CAPABILITIES not in Path("/proc/self/status").read_text()
+        ctypes.CDLL(None).unshare(CLONE_NEWNET | (0 if capable else CLONE_NEWUSER))
 
 
 def _private_channels() -> tuple[BinaryIO, BinaryIO]:

@@ -252,7 +252,8 @@ def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
 def test_workers_that_do_not_start_are_an_error_and_blame_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "START", "raise SystemExit(3)  # {!r}")
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(decode_module, "python_command", lambda *_: failing)
     with (
         DecodePool(TRANSFORM, LIMITS, workers=2) as pool,
         pytest.raises(WorkerError, match="exit code 3"),
@@ -418,6 +419,24 @@ def test_a_worker_imports_nothing_heavy() -> None:
     )
     heavy = {"torch", "transformers", "pyarrow", "pydantic", "dagster", "sklearn", "scipy"}
     assert not heavy & set(result.stdout.split())
+
+
+def test_a_worker_sees_no_secrets_no_network_and_no_directory_of_the_user(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.chdir(Path(files[0]).parent)
+    with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
+        assert [summary(outcome) for outcome in outcomes(pool, ["3.png"])] == ["Decoded"]
+        (pid,) = pool.pids
+        worker = Path(f"/proc/{pid}")
+        assert b"hidden" not in (worker / "environ").read_bytes()
+        assert (worker / "cwd").readlink() == Path("/")
+        limits = (worker / "limits").read_text()
+        assert "Max file size             0                    0" in limits
+        namespaces = [path.readlink() for path in (worker / "ns/net", Path("/proc/self/ns/net"))]
+    permitted = subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
+    assert (namespaces[0] != namespaces[1]) or not permitted
 
 
 def test_there_is_a_worker_for_each_core_up_to_a_limit(
