@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,9 @@ LOOK_AHEAD = 16
 
 # A worker takes some 50 MB; handing over an image costs this process some 0.15 ms.
 MOST_WORKERS = 64
+
+# Seconds after which a consumer that waits for a slow picture hears of it, again and again.
+WAIT_SECONDS = 5.0
 
 # Longest time to start a worker, and for a killed one to be gone: on a sound machine both take
 # less than a second.
@@ -137,13 +140,17 @@ class DecodePool:
         return self._threads.submit(self._decode, job, transform or self._transform)
 
     def map(
-        self, jobs: Iterable[Job], transform: ImageTransform | Fit | None = None
+        self,
+        jobs: Iterable[Job],
+        transform: ImageTransform | Fit | None = None,
+        waiting: Callable[[Job], None] | None = None,
     ) -> Iterator[tuple[Job, Outcome]]:
         """Start decoding at once; yield each job with its outcome, in the order of the jobs.
 
         Args:
             jobs: Read at most `look_ahead` jobs ahead of the consumer.
             transform: Instead of that of the pool.
+            waiting: Called every WAIT_SECONDS with the job whose outcome the consumer waits for.
 
         Raises:
             WorkerError: Workers cannot be started.
@@ -159,6 +166,8 @@ class DecodePool:
             try:
                 while pending:
                     job, future = pending.popleft()
+                    while waiting and not wait([future], WAIT_SECONDS).done:
+                        waiting(job)
                     outcome = future.result()
                     fill()
                     yield job, outcome
@@ -268,8 +277,11 @@ class _Worker:
             raise WorkerError(f"a decode worker cannot be started: {error}") from None
         assert self._process.stdin and self._process.stdout
         self._jobs, self._answers = self._process.stdin, self._process.stdout
-        self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
+        # A worker that does not read must not hold the thread that writes to it.
+        os.set_blocking(self._jobs.fileno(), False)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._answers, select.POLLIN)
+        self._writable.register(self._jobs, select.POLLOUT)
 
     @property
     def pid(self) -> int:
@@ -320,7 +332,7 @@ class _Worker:
     def _exchange(self, message: object, seconds: float) -> tuple[dict[str, Any], bytearray]:
         deadline = time.monotonic() + seconds
         try:
-            self._jobs.write(pickle.dumps(message))
+            self._write(pickle.dumps(message), deadline)
             text_length, pixels_length = HEADER.unpack(self._read(HEADER.size, deadline))
             facts = json.loads(self._read(text_length, deadline))
             return facts, self._read(pixels_length, deadline)
@@ -332,12 +344,19 @@ class _Worker:
             self.end()
             raise self._cause_of_death() from None
 
+    def _write(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            if not self._writable.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise TimeoutError
+            rest = rest[os.write(self._jobs.fileno(), rest) :]
+
     def _read(self, count: int, deadline: float) -> bytearray:
         buffer = bytearray(count)
         rest = memoryview(buffer)
         while rest:
             # Read what has arrived even after the deadline: this process may have been suspended.
-            if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            if not self._readable.poll(max(deadline - time.monotonic(), 0) * 1000):
                 raise TimeoutError
             read = os.readv(self._answers.fileno(), [rest])
             if not read:

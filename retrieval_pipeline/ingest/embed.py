@@ -18,6 +18,7 @@ from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.crawl import distrust
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
@@ -125,6 +126,9 @@ def update_embeddings(
         for content, path in paths.items()
         if content not in known and content not in skipped
     }
+    # What failed before may take long, or end this run: all others come first.
+    tried = quarantine.tried()
+    todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
     results = _Results(source.name, todo, writer, quarantine, progress, stop)
@@ -136,6 +140,9 @@ def update_embeddings(
     elif todo:
         timings = _embed_here(jobs, description, load, options, results, started)
     quarantine.publish()
+    if results.changed:
+        # Their sizes and times may be as before: then the crawl would not look at them again.
+        distrust(store, source.name, results.changed)
     progress.finish()
     return EmbedReport(
         source=source.name,
@@ -145,7 +152,7 @@ def update_embeddings(
         embedded=writer.count,
         quarantined=len(quarantine),
         newly_quarantined=quarantine.added,
-        left=results.left,
+        left=len(results.changed),
         seconds=time.monotonic() - started,
         timings=timings,
     )
@@ -161,7 +168,7 @@ def _embed_here(
 ) -> Timings:
     """Decode in worker processes and encode on threads of this one; return where the time went."""
     with DecodePool(description.transform, options.limits, options.workers) as pool:
-        outcomes = (outcome for _, outcome in pool.map(jobs))
+        outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait_for))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)
         loaded, done_before = time.monotonic(), pool.work
@@ -184,7 +191,7 @@ class _Results:
     Attributes:
         source: Name of the source.
         todo: An example path of each content id, in the order in which the results come.
-        left: Images that changed since they were listed, for the next run.
+        changed: Paths of images that changed since they were listed, for the next run.
     """
 
     source: str
@@ -193,7 +200,7 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
-    left: int = 0
+    changed: set[str] = field(default_factory=set)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Write what comes, and publish it from time to time and at the end.
@@ -211,16 +218,33 @@ class _Results:
                 self.progress.advance(len(batch))
                 if self.writer.is_due():
                     self._publish()
-                if self.stop is not None and self.stop.is_set():
-                    self._publish()
-                    raise Stopped(
-                        f"stopped while embedding {self.source}: "
-                        f"{self.writer.count} images are kept"
-                    )
+                self._check_stop()
         except (EncoderError, WorkerError):
             self._publish()
             raise
         self._publish()
+
+    def wait_for(self, job: Job) -> None:
+        """Hear that the next image takes long to decode.
+
+        Should the run end meanwhile, however that may be, the image is in quarantine: it does not
+        stay undecided for as many runs as end there.
+
+        Raises:
+            Stopped: The run is to end.
+        """
+        content = job.content_id
+        assert content is not None
+        self.quarantine.add_unfinished(content, self.todo[content])
+        self.quarantine.publish()
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self.stop is not None and self.stop.is_set():
+            self._publish()
+            raise Stopped(
+                f"stopped while embedding {self.source}: {self.writer.count} images are kept"
+            )
 
     def _put(self, content: str, result: Result) -> None:
         if isinstance(result, Embedded):
@@ -231,7 +255,8 @@ class _Results:
             self.quarantine.add(content, path, result)
             self.progress.note(f"{self.source}/{path}: {result}")
         else:
-            self.left += 1
+            self.quarantine.discard(content)
+            self.changed.add(self.todo[content])
 
     def _publish(self) -> None:
         self.writer.publish()
