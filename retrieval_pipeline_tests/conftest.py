@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.vectors import Vectors
@@ -71,14 +70,6 @@ def remembered_sentences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(MiniLM, "encode", remembering)
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def pillows_limit() -> Iterator[None]:
-    """What may be opened is a global of Pillow: what one module allows must not bind the next."""
-    limit = Image.MAX_IMAGE_PIXELS
-    yield
-    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ CHECKPOINT_SECONDS = 60.0
 # negated.
 LAST_TIME_NS = 2**63 - 1
 FIRST_TIME_NS = -LAST_TIME_NS
+# Time of a file in the manifest that no file has: the next crawl hashes it again.
+NO_TIME = -1
 
 
 class Status(StrEnum):
@@ -459,6 +461,18 @@ def _rows(table: pa.Table) -> Iterator[FileRow]:
     columns = (table.column(name).to_pylist() for name in MANIFEST.names)
     for path, size, mtime_ns, content_id, status, error in zip(*columns, strict=True):
         yield FileRow(path, size, mtime_ns, content_id, Status(status), error)
+
+
+def distrust(store: Store, source: str, paths: set[str]) -> None:
+    """Have the next crawl hash these files again, whatever their sizes and times.
+
+    Raises:
+        StoreError: The manifest cannot be written.
+    """
+    rows = {row.path: row for row in _rows(read_manifest(store, source))}
+    for path in paths & rows.keys():
+        rows[path] = replace(rows[path], mtime_ns=NO_TIME)
+    _save(store, source, rows)
 
 
 def _save(store: Store, source: str, rows: dict[str, FileRow]) -> None:

@@ -16,8 +16,9 @@ from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
-from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.crawl import Status, distrust
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
@@ -138,6 +139,9 @@ def update_embeddings(
         for content, path in paths.items()
         if content not in known and content not in skipped
     }
+    # What failed before may take long, or end this run: all others come first.
+    tried = quarantine.tried()
+    todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
     results = _Results(source.name, todo, writer, quarantine, progress, stop)
@@ -149,6 +153,9 @@ def update_embeddings(
     elif todo:
         timings = _embed_here(jobs, description, load, options, results, started)
     quarantine.publish()
+    if results.changed:
+        # Their sizes and times may be as before: then the crawl would not look at them again.
+        distrust(store, source.name, results.changed)
     progress.finish()
     return EmbedReport(
         source=source.name,
@@ -158,7 +165,7 @@ def update_embeddings(
         embedded=writer.count,
         quarantined=len(quarantine) + large,
         newly_quarantined=quarantine.added,
-        left=results.left,
+        left=len(results.changed),
         seconds=time.monotonic() - started,
         timings=timings,
     )
@@ -174,7 +181,7 @@ def _embed_here(
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
     with DecodePool(description.transform, options.limits, options.workers) as pool:
-        outcomes = (outcome for _, outcome in pool.map(jobs))
+        outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait_for))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)
         loaded, done_before = time.monotonic(), pool.work
@@ -201,7 +208,7 @@ class _Results:
         quarantine: Collects the images that cannot be used.
         progress: Told of images and failures.
         stop: Ends the run when it is set.
-        left: Number of images that changed since they were listed.
+        changed: Paths of images that changed since they were listed, for the next run.
     """
 
     source: str
@@ -210,7 +217,7 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
-    left: int = 0
+    changed: set[str] = field(default_factory=set)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Collect the results of all batches; publish them from time to time and at the end.
@@ -228,16 +235,33 @@ class _Results:
                 self.progress.advance(len(batch))
                 if self.writer.is_due():
                     self._publish()
-                if self.stop is not None and self.stop.is_set():
-                    self._publish()
-                    raise Stopped(
-                        f"stopped while embedding {self.source}: "
-                        f"{self.writer.count} images are kept"
-                    )
+                self._check_stop()
         except (EncoderError, WorkerError):
             self._publish()
             raise
         self._publish()
+
+    def wait_for(self, job: Job) -> None:
+        """Hear that the next image takes long to decode.
+
+        Should the run end meanwhile, however that may be, the image is in quarantine: it does not
+        stay undecided for as many runs as end there.
+
+        Raises:
+            Stopped: The run is to end.
+        """
+        content = job.content_id
+        assert content is not None
+        self.quarantine.add_unfinished(content, self.todo[content])
+        self.quarantine.publish()
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self.stop is not None and self.stop.is_set():
+            self._publish()
+            raise Stopped(
+                f"stopped while embedding {self.source}: {self.writer.count} images are kept"
+            )
 
     def _put(self, content: str, result: Result) -> None:
         if isinstance(result, Embedded):
@@ -248,7 +272,8 @@ class _Results:
             self.quarantine.add(content, path, result)
             self.progress.note(f"{self.source}/{path}: {result}")
         else:
-            self.left += 1
+            self.quarantine.discard(content)
+            self.changed.add(self.todo[content])
 
     def _publish(self) -> None:
         self.writer.publish()
@@ -266,6 +291,23 @@ def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
         content
         for part in store.parts(space)
         for content in read_table(part, schema, ["content_id"])["content_id"].to_pylist()
+    }
+
+
+def damaged_ids(store: Store, space: VectorSpace) -> set[str]:
+    """Return the content ids that were embedded although the end of the picture is missing.
+
+    Raises:
+        StoreError: A part is damaged.
+    """
+    schema = embedding_schema(space.dim)
+    tables = [read_table(part, schema, ["content_id", "format"]) for part in store.parts(space)]
+    return {
+        content
+        for table in tables
+        for content in table.filter(pc.ends_with(table["format"].cast("string"), DAMAGED))[
+            "content_id"
+        ].to_pylist()
     }
 
 

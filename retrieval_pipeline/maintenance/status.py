@@ -15,7 +15,7 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
-from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
@@ -41,6 +41,7 @@ class SourceStatus(_Model):
         images: Number of different content ids, and of files that are too large.
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
+        damaged: How many of them have a file that lacks the end of its picture.
         pending: Content ids that the next run will try to embed.
         quarantined: Number of content ids that could not be embedded, by reason.
         unreadable: Number of files and directories that could not be read.
@@ -54,6 +55,7 @@ class SourceStatus(_Model):
     images: int
     bytes: int
     embedded: int
+    damaged: int
     pending: int
     quarantined: dict[str, int]
     unreadable: int
@@ -105,8 +107,10 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         StoreError: A table is damaged.
     """
     store = Store(settings.home)
-    embedded = embedded_ids(store, space)
-    sources = tuple(_source_status(store, space, source, embedded) for source in settings.sources)
+    embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
+    sources = tuple(
+        _source_status(store, space, source, embedded, damaged) for source in settings.sources
+    )
     build = store.current_build()
     info, problem = None, None
     if build is None:
@@ -134,7 +138,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _source_status(
-    store: Store, space: VectorSpace, source: Source, embedded: set[str]
+    store: Store, space: VectorSpace, source: Source, embedded: set[str], damaged: set[str]
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
     files = manifest.filter(pc.is_valid(manifest["content_id"]))
@@ -155,6 +159,7 @@ def _source_status(
         # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
         bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,
+        damaged=len(contents & damaged),
         pending=len(contents) + len(large) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],

@@ -144,7 +144,7 @@ def test_thumbnails_come_with_the_rows_they_show_and_gone_files_are_left_out(
 def test_a_picture_shows_each_source_where_its_images_lie(searcher: Searcher) -> None:
     seen = drawn(searcher, colour_by="source")
     small = thumbnails(seen, 64, Limits(), Quiet())
-    picture = map_picture(seen, small, Limits(), (800, 400))
+    picture = map_picture(seen, small, (800, 400))
     assert picture.size == (800, 400)
     pixels = np.asarray(picture).astype(int)
     red = np.argwhere(np.abs(pixels - RED).max(axis=2) < 30)
@@ -162,10 +162,10 @@ def test_thumbnails_of_a_picture_do_not_overlap(searcher: Searcher) -> None:
     size = (800, 400)
     edge = tile_size(len(seen.paths), size)
     whole = thumbnails(seen, edge, Limits(), Quiet())
-    few = map_picture(seen, whole, Limits(), size)
+    few = map_picture(seen, whole, size)
     # All at one point: one is left.
     heap = replace(seen, latent=replace(seen.latent, coordinates=np.zeros((40, 3), np.float32)))
-    one = map_picture(heap, whole, Limits(), size)
+    one = map_picture(heap, whole, size)
 
     def coloured(picture: Image.Image) -> int:
         pixels = np.asarray(picture).astype(int)

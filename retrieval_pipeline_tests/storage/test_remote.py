@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from retrieval_pipeline.cli.text import index_report
 from retrieval_pipeline.config import Settings, Source, load_settings
 from retrieval_pipeline.errors import SettingsError, SourceError
-from retrieval_pipeline.images.decode import thumbnail
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.transform import Decoded, ImageTransform
+from retrieval_pipeline.images.pictures import picture
+from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.ingest.crawl import update_manifest, walk
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.maintenance.verify import verify
@@ -70,7 +70,7 @@ def test_settings_name_a_bucket_and_its_pictures_are_found(
     searcher = Searcher.open(settings)
     hit = searcher.search(Query(text="a cat"), k=1)[0]
     assert str(hit.path) == f"{pictures}/cat.png"
-    assert thumbnail(hit.path, 64, Limits())
+    assert picture(Job(hit.path, hit.content_id), Fit(64), Limits()).pixels.shape[1] == 64
     status = read_status(settings, searcher.build.info.space)
     assert status.sources[0].reachable
     again = index_sources(settings)
