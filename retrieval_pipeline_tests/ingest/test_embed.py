@@ -235,13 +235,13 @@ class Freezer:
 def freezer(monkeypatch: pytest.MonkeyPatch) -> Freezer:
     freezer = Freezer()
     monkeypatch.setattr(decode, "WAIT_SECONDS", 0.05)
-    original = decode._Worker.decode
+    original = decode.Worker.decode
 
-    def seen(self: decode._Worker, task: Any, seconds: float) -> Any:
+    def seen(self: decode.Worker, task: Any, seconds: float) -> Any:
         freezer.see(self.pid, task[0])
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode._Worker, "decode", seen)
+    monkeypatch.setattr(decode.Worker, "decode", seen)
     return freezer
 
 
