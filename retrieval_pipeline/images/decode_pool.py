@@ -143,14 +143,15 @@ class DecodePool:
         self,
         jobs: Iterable[Job],
         transform: ImageTransform | Fit | None = None,
-        waiting: Callable[[Job], None] | None = None,
+        waiting: Callable[[list[Job]], None] | None = None,
     ) -> Iterator[tuple[Job, Outcome]]:
         """Start decoding at once; yield each job with its outcome, in the order of the jobs.
 
         Args:
             jobs: Read at most `look_ahead` jobs ahead of the consumer.
             transform: Instead of that of the pool.
-            waiting: Called every WAIT_SECONDS with the job whose outcome the consumer waits for.
+            waiting: Called after every WAIT_SECONDS for which the consumer waits for an outcome,
+                with the jobs that are being decoded.
 
         Raises:
             WorkerError: Workers cannot be started.
@@ -167,7 +168,7 @@ class DecodePool:
                 while pending:
                     job, future = pending.popleft()
                     while waiting and not wait([future], WAIT_SECONDS).done:
-                        waiting(job)
+                        waiting([job, *(each for each, other in pending if other.running())])
                     outcome = future.result()
                     fill()
                     yield job, outcome

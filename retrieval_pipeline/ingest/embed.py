@@ -181,7 +181,7 @@ def _embed_here(
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
     with DecodePool(description.transform, options.limits, options.workers) as pool:
-        outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait_for))
+        outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)
         loaded, done_before = time.monotonic(), pool.work
@@ -241,18 +241,18 @@ class _Results:
             raise
         self._publish()
 
-    def wait_for(self, job: Job) -> None:
-        """Hear that the next image takes long to decode.
+    def wait(self, jobs: Sequence[Job]) -> None:
+        """Put images that take long to decode into the quarantine, until they are decoded.
 
-        Should the run end meanwhile, however that may be, the image is in quarantine: it does not
-        stay undecided for as many runs as end there.
+        Should the run end before that, however that may be, they are decided, and come last in the
+        next one.
 
         Raises:
             Stopped: The run is to end.
         """
-        content = job.content_id
-        assert content is not None
-        self.quarantine.add_unfinished(content, self.todo[content])
+        for job in jobs:
+            assert job.content_id is not None
+            self.quarantine.add_unfinished(job.content_id, self.todo[job.content_id])
         self.quarantine.publish()
         self._check_stop()
 
