@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.errors import SettingsError
+from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
@@ -30,7 +31,6 @@ DEFAULT_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
     ".heic", ".heif", ".jxl",
 )  # fmt: skip
-SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class _Model(BaseModel):
@@ -262,6 +262,12 @@ class Settings(_Model):
                 raise ValueError(
                     f'home ({self.home}) lies inside source "{name}", whose pictures it would '
                     "become: give it a prefix or bucket of its own"
+                )
+            if root.is_relative_to(home):
+                where = "is" if root == home else "lies inside"
+                raise ValueError(
+                    f'source "{name}" ({root}) {where} home ({home}), which is for tables alone: '
+                    "let `home` name a directory of its own"
                 )
         for name, root in roots:
             for other, parent in roots:

@@ -6,6 +6,8 @@ other trees for the items that came since, as in a log-structured merge-tree (O'
 doi:10.1007/s002360050048).
 """
 
+import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,6 +244,7 @@ def map_nearest(
 
     Raises:
         BuildError: A file is not what it must be.
+        OSError: A file cannot be opened or mapped.
     """
     count, dim = sum(map(len, matrices)), matrices[0].shape[1]
     projection = _map_projection(directory, count) if {BASIS, PROJECTED} <= set(files) else None
@@ -259,8 +262,12 @@ def map_nearest(
     for name, facts in trees.items():
         annoy = AnnoyIndex(components, METRIC)
         try:
-            annoy.load(str(directory / name))
-        except OSError:  # it is of another length than vectors of so many components make
+            annoy.load(str(file := directory / name))
+        except OSError as error:
+            # Annoy puts the system's error into the text: "Unable to mmap: No such device (19)".
+            if code := re.search(r"\((\d+)\)$", str(error)):
+                raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
+            # The file is of another length than vectors of so many components make.
             raise not_as_said(directory / name) from None
         found = TreeFacts(trees=annoy.get_n_trees(), vectors=annoy.get_n_items())
         if found != facts or found.vectors != len(numbers[name]):

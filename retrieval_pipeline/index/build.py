@@ -15,7 +15,7 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import (
     ANNOY,
     METRIC,
@@ -36,6 +36,7 @@ from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Backgroun
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.reading import mapped, reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.sync import CHECKED
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
@@ -123,7 +124,8 @@ def read_info(build: Path) -> BuildInfo:
         BuildError: It is missing, damaged or of another version.
     """
     try:
-        data = (build / INFO).read_bytes()
+        with reading(build / INFO):
+            data = (build / INFO).read_bytes()
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     try:
@@ -148,10 +150,11 @@ def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> None:
     for name, facts in info.files.items():
         file = build / name
         try:
-            whole = file.stat().st_size == facts.size and (
-                known.get(name) == file_identity(file, facts)
-                or content_id_of_file(file) == facts.blake3
-            )
+            with reading(file):
+                whole = file.stat().st_size == facts.size and (
+                    known.get(name) == file_identity(file, facts)
+                    or content_id_of_file(file) == facts.blake3
+                )
         except OSError as error:
             raise BuildError(f"{file}: {error.strerror}: run `retrieval index`") from None
         if not whole:
@@ -197,8 +200,9 @@ def map_items(file: Path) -> pa.Table:
         BuildError: It is missing or no Arrow file.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except (pa.ArrowException, OSError) as error:
+        with reading(file):
+            return pa.ipc.open_file(pa.py_buffer(mapped(file))).read_all()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BuildError(f"{file}: {error}: run `retrieval index`") from None
 
 
@@ -229,6 +233,7 @@ class Build:
 
         Raises:
             BuildError: The build is missing, damaged or of another version.
+            UnreadableError: A file cannot be read, which says nothing about its content.
         """
         hold = _hold(path)
         info = read_info(path)
@@ -237,7 +242,11 @@ class Build:
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise not_as_said(path / ITEMS)
         matrices = item_matrices(items, info.dim)
-        nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
+        try:
+            with reading(path):
+                nearest = map_nearest(path, matrices, info.trees, info.tree_components, info.files)
+        except OSError as error:
+            raise BuildError(f"{path}: {error}: run `retrieval index`") from None
         return cls(path, info, items, nearest, hold)
 
     def __len__(self) -> int:
@@ -300,7 +309,11 @@ class Build:
     @functools.cached_property
     def vocabulary(self) -> Vectors | None:
         """Vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
-        return np.load(self.path / VOCABULARY) if VOCABULARY in self.info.files else None
+        if VOCABULARY not in self.info.files:
+            return None
+        with reading(self.path / VOCABULARY):
+            vectors: Vectors = np.load(self.path / VOCABULARY)
+        return vectors
 
     def scan(self, vectors: Vectors) -> Vectors:
         """Return the exact score of every item: (items,) for (dim,), (items, n) for (n, dim)."""
@@ -314,7 +327,8 @@ class Build:
 def _hold(build: Path) -> IO[bytes]:
     """Keep `retire_builds` off a build until the returned file is closed."""
     try:
-        file = (build / INFO).open("rb")
+        with reading(build / INFO):
+            file = (build / INFO).open("rb")
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     # Some network file systems know no locks: there, a removed build lives on as far as it is
@@ -344,9 +358,15 @@ def open_current(store: Store) -> Build:
 
 
 def current_or_none(store: Store) -> Path | None:
-    """Return the current build; a damaged pointer, which the next build replaces, is none."""
+    """Return the current build; a damaged pointer, which the next build replaces, is none.
+
+    Raises:
+        UnreadableError: The pointer cannot be read; there may be a current build.
+    """
     try:
         return store.current_build()
+    except UnreadableError:
+        raise
     except StoreError:
         return None
 
@@ -357,6 +377,6 @@ def list_builds(store: Store) -> dict[Path, BuildInfo | str]:
     for build in sorted(store.all_builds(), key=lambda path: path.name, reverse=True):
         try:
             builds[build] = read_info(build)
-        except BuildError as error:
+        except (BuildError, UnreadableError) as error:
             builds[build] = str(error)
     return builds

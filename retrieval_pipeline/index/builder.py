@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import (
     BASIS,
     CODES,
@@ -53,6 +53,7 @@ from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, check_vectors
 
@@ -250,9 +251,10 @@ def _vocabulary(
             info = read_info(build)
             if info.vocabulary == vocabulary_digest():
                 check_files(build, info)
-                known: Vectors = np.load(build / VOCABULARY)
+                with reading(build / VOCABULARY):
+                    known: Vectors = np.load(build / VOCABULARY)
                 return known
-        except BuildError:
+        except (BuildError, UnreadableError):
             continue
     if encode_texts is None:
         return None
@@ -264,7 +266,7 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
     current = current_or_none(store)
     newest_first = reversed(store.builds(space))
     for build in sorted(newest_first, key=lambda build: build != current):
-        with contextlib.suppress(BuildError):
+        with contextlib.suppress(BuildError, UnreadableError):
             info = read_info(build)
             if info.inputs == inputs:
                 check_files(build, info)

@@ -26,7 +26,8 @@ def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
 def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
     """Return the builds that were replaced longer than `grace` ago.
 
-    Never the current one, nor the newest other one of each space, to which people can go back.
+    Never the current one, nor the newest other one of each space, to which people can go back, nor
+    one in whose directory others have put files.
 
     Raises:
         StoreError: CURRENT is damaged.
@@ -41,7 +42,7 @@ def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
         for build in others[:-1]:
             successor = builds[builds.index(build) + 1]
             replaced = datetime.fromtimestamp(successor.stat().st_mtime, UTC)
-            if datetime.now(UTC) - replaced >= grace:
+            if datetime.now(UTC) - replaced >= grace and store.is_removable(build):
                 old.append(build)
     return old
 

@@ -1,4 +1,4 @@
-"""The content id: a hash of a file's bytes, the same in the crawler and in decode workers."""
+"""The identity of a file's content; the crawler and the decode workers compute it alike."""
 
 from collections.abc import Iterator
 from pathlib import Path

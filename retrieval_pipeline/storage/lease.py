@@ -1,30 +1,26 @@
-"""The lease: the right to write a remote home, which one machine holds at a time."""
+"""The right to write a remote home, held among machines."""
 
 import contextlib
-import fcntl
 import os
 import random
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
-# A claim that was not renewed for this long belongs to a run that died.
+# A claim that was not renewed for so long is that of a dead run.
 STALE_SECONDS = 600.0
 
 
 class Lease:
-    """The right to write, among machines that share nothing but a remote file system.
+    """The right to write, among machines that share nothing but the file system.
 
-    A machine that wants to write uploads a claim (a small file) and then lists all claims. Of two
-    machines that do so at the same time at least one sees the claim of the other, and gives way.
-    That needs listings that show every file uploaded before, which today's object stores
-    guarantee. The age of a claim is told by the clock of the file system, since the clocks of the
-    machines may differ. On one machine only the holder of the local lock claims, so that an older
-    claim of the same machine was left by a run that died.
+    Who wants it writes a claim and then lists them all: of two that do, at least one sees the
+    other's, and gives way. That needs a listing that shows what was written before, as those of
+    object stores do by now. Ages are told by the clock of the file system. Of a machine only the
+    holder of its lock claims: what else it left is of the dead.
     """
 
     def __init__(self, folder: Remote, machine: str) -> None:
@@ -36,16 +32,10 @@ class Lease:
     @classmethod
     @contextlib.contextmanager
     def held(cls, folder: Remote, machine: str, *, wait: bool) -> Iterator["Lease"]:
-        """Hold the lease until the block ends.
-
-        Args:
-            folder: Where the claims are.
-            machine: Names this machine's copy of the home, see `Mirror`.
-            wait: Wait for another holder instead of failing.
+        """Hold a claim.
 
         Raises:
-            StoreError: Another run holds the lease, and `wait` is false.
-            RemoteError: The file system cannot be reached.
+            StoreError: Another run holds it, and not `wait`.
         """
         while True:
             claim = cls(folder, machine)
@@ -74,14 +64,14 @@ class Lease:
         return self._folder / self._name
 
     def renew(self) -> None:
-        """Write the claim again: its time of change tells others that its owner is alive."""
+        """Write the claim anew: its time of change tells others that the owner is alive."""
         self._file.write(f"{self._owner}\n{self._machine}".encode())
 
     def check(self) -> None:
-        """Check that no other machine removed the claim because it was not renewed in time.
+        """See that nobody took this run for dead.
 
         Raises:
-            StoreError: The claim is gone.
+            StoreError: Somebody did.
         """
         if not self._file.is_file():
             raise StoreError(
@@ -90,7 +80,7 @@ class Lease:
             )
 
     def _other(self) -> str | None:
-        """Return the owner of another claim, or None; claims of runs that died are removed."""
+        """Return who else holds a claim; claims of the dead are removed."""
         claims = {info.path: info.mtime_ns or 0 for info in self._folder.files()}
         now = claims.pop(self._name, 0)
         for name, renewed in claims.items():
@@ -103,15 +93,3 @@ class Lease:
                 return owner
             claim.delete()
         return None
-
-
-def is_held(lock: Path) -> bool:
-    """Return whether a process of this machine holds a lock."""
-    try:
-        with lock.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

@@ -1,7 +1,7 @@
 """Places on object stores and other remote file systems, named by a URL as in the settings.
 
-PyArrow opens `s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...`; fsspec opens every
-other scheme whose package is installed. What the files contain is none of this module's business.
+`s3://bucket/prefix`, `gs://...`, `abfs://...` and `hdfs://...` are PyArrow's own; every other
+scheme is fsspec's, if its package is installed. Nothing here knows what the files mean.
 """
 
 import contextlib
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")
 
-# PyArrow's names of the file systems where a file appears only when its upload has ended, and
-# which have no directories.
+# Here a file appears when its upload has ended, and there are no directories.
 OBJECT_STORES = ("s3", "gcs", "abfs")
 
 # Bytes read at once: one request to an object store.
@@ -31,7 +30,7 @@ CHUNK_BYTES = 8 << 20
 class RemoteError(RetrievalError, OSError):
     """A remote file system cannot be reached, or refuses."""
 
-    # The attribute of OSError that callers print.
+    # As `OSError` has it, which callers show.
     strerror: str
 
     def __init__(self, message: str) -> None:
@@ -44,8 +43,8 @@ class Remote:
     """A file or directory on a remote file system.
 
     Attributes:
-        root: URL as in the settings; options such as `?region=eu-central-1` may follow.
-        key: Path below the root, "" for the root itself. It is not URL-encoded.
+        root: URL as people write it; options such as `?region=eu-central-1` may follow.
+        key: What lies below the root, "" for the root itself. No URL: any character is itself.
     """
 
     root: str
@@ -55,7 +54,7 @@ class Remote:
         return Remote(self.root, f"{self.key}/{name}" if self.key else name)
 
     def __str__(self) -> str:
-        # Access keys in a URL must not appear in messages and logs.
+        # A URL may hold keys: nobody wants to read them in a log.
         base = re.sub("//[^/@]*@", "//", self.root.partition("?")[0]).rstrip("/")
         return f"{base}/{self.key}" if self.key else base
 
@@ -70,10 +69,10 @@ class Remote:
         return PurePosixPath(self.name).stem
 
     def files(self, *, missing_ok: bool = False) -> list["FileInfo"]:
-        """Return every file below, sorted by path; each `path` is relative to this directory.
+        """Return every file below, `path` being relative to here, in the order of their paths.
 
         Raises:
-            RemoteError: It cannot be listed, or is missing and `missing_ok` is false.
+            RemoteError: There is no such directory, and not `missing_ok`; or it cannot be listed.
         """
         from pyarrow.fs import FileSelector, FileType
 
@@ -96,18 +95,18 @@ class Remote:
             return system.get_file_info(path)
 
     def exists(self) -> bool:
-        """Return whether something is there; True if the file system cannot be reached."""
+        """Tell whether something is there; what cannot be asked for is taken to be."""
         try:
             return bool(self.info().type.value)
         except RemoteError:
             return True
 
     def is_file(self) -> bool:
-        """Return whether it is a file; False if the file system cannot be reached."""
+        """Tell whether it is a file that can be reached."""
         return self._is("File")
 
     def is_dir(self) -> bool:
-        """Return whether it is a directory; False if the file system cannot be reached."""
+        """Tell whether it is a directory that can be reached."""
         return self._is("Directory")
 
     def read(self) -> bytes:
@@ -125,7 +124,7 @@ class Remote:
                 yield chunk
 
     def write(self, data: bytes) -> None:
-        """Write a file atomically: readers see it complete or not at all.
+        """Write a file whole: readers see it complete or not at all.
 
         Raises:
             RemoteError: It cannot be written.
@@ -158,7 +157,7 @@ class Remote:
                 target.write(chunk)
 
     def delete(self) -> None:
-        """Remove the file, if it is there.
+        """Remove the file, which may be gone already.
 
         Raises:
             RemoteError: It cannot be removed.
@@ -168,7 +167,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _replacing(self) -> Iterator[tuple["FileSystem", str]]:
-        """Yield the path to write to, so that readers see this file only when it is complete."""
+        """Give the path to write to, so that this file becomes visible when it is complete."""
         with self._opened() as (system, path):
             if system.type_name in OBJECT_STORES:
                 yield system, path
@@ -189,7 +188,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple["FileSystem", str]]:
-        """Yield the file system and the path on it; its errors become a RemoteError of one line."""
+        """Give the file system and the path on it; its errors become one line."""
         import pyarrow as pa
 
         try:
@@ -211,10 +210,7 @@ def parse_place(value: object) -> object:
 
 @functools.cache
 def _filesystem(root: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path on it.
-
-    Kept for the life of the process, since finding the region of a bucket takes requests.
-    """
+    """Connect once in a process: it takes requests to learn where a bucket lives."""
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 

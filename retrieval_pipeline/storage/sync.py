@@ -1,13 +1,11 @@
-"""Synchronising a remote home with the copy on this machine that everything works with.
+"""A home on a remote file system, and the copy of it on this machine that everything works with.
 
-The remote home is authoritative. A run that writes takes the lease, downloads what differs, works
-on the copy and uploads what it made: tables while it runs, the pointer to the new build after the
-build's files, and last it removes remotely what it removed from the copy. A process that only
-reads downloads the current build.
+The remote one is the truth. A run that writes claims it, makes the copy the same, works on the
+copy, and uploads what it made: tables as they are finished, then the pointer to the new build, and
+last it removes what has gone. Whoever only asks fetches the current build.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -20,26 +18,28 @@ from hashlib import sha256
 from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX
-from retrieval_pipeline.storage.lease import Lease, is_held
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, temporary_path
+from retrieval_pipeline.storage.home import MARKER, marker_text
+from retrieval_pipeline.storage.lease import Lease
+from retrieval_pipeline.storage.locks import exclusive, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
-# Folders that are synchronised, by the lock that protects them; the rest stays on its machine.
+# What the copy shares with the remote home; all else stays on its machine.
 TABLES = ("manifest", "embeddings")
 ANSWERS = ("index", "map")
 VOTES = ("judgements",)
 CURRENT = "index/CURRENT"
-# File that tells a home from a bucket that is empty or was emptied.
-MARKER = "retrieval-home"
+# The marker of version 0.1.0.
+FORMER_MARKER = "retrieval-home"
 
-# Seconds between two uploads of what a run has finished; the lease is renewed with each.
+# A run uploads what is finished, and says that it lives, so often. Seconds.
 PUSH_SECONDS = 60.0
-# Seconds in which queries look for a new build at most once.
+# Queries look for a new build at most so often.
 FRESH_SECONDS = 10.0
-# Requests at a time.
+# Requests that wait for one another at a time.
 THREADS = 16
 
-# Files that are not synchronised: locks, and the note of which files were hashed here.
+# What only matters to its machine: locks, and which files were hashed there.
 CHECKED = "checked.json"
 LOCAL = ("lock", CHECKED)
 
@@ -48,7 +48,7 @@ Stamp = tuple[int, int]
 
 
 def copy_of(remote: Remote) -> Path:
-    """Return the directory of the copy, in $RETRIEVAL_CACHE or the user's cache directory."""
+    """Return the directory of the copy: below $RETRIEVAL_CACHE or the user's cache directory."""
     given = os.environ.get("RETRIEVAL_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval"
     name = str(remote).partition("://")[2].replace("/", "-")[-40:]
@@ -61,8 +61,8 @@ class Mirror:
     """A remote home and its copy.
 
     Attributes:
-        remote: The home.
-        home: The directory of the copy.
+        remote: The truth.
+        home: The copy.
     """
 
     remote: Remote
@@ -70,21 +70,17 @@ class Mirror:
 
     @contextlib.contextmanager
     def writing(self, folders: Sequence[str], *, wait: bool) -> Iterator[None]:
-        """Hold the lease of `folders`: download them first, upload what changed at the end.
-
-        Args:
-            folders: Names of top-level directories; the first one names the lease.
-            wait: Wait for another holder of the lease instead of failing.
+        """Hold the only right to write `folders`: the same as there at first, there at last.
 
         Raises:
-            StoreError: Another run holds the lease and `wait` is false; or the file system cannot
-                be reached.
+            StoreError: Another run holds it, and not `wait`; or the file system cannot be reached.
         """
         claims = self.remote / f"claims/{folders[0]}"
         with _explained(), Lease.held(claims, self._machine(), wait=wait) as claim:
             with self._alone():
                 if not self._is_there():
-                    (self.remote / MARKER).write(b"The home of an index; see its settings.\n")
+                    self._check_empty()
+                    (self.remote / MARKER).write(marker_text().encode())
                 for folder in folders:
                     self._pull(folder)
             ended = threading.Event()
@@ -95,15 +91,15 @@ class Mirror:
             finally:
                 ended.set()
                 helper.join()
-                # Also after an error or a stop: what was finished by then is kept.
+                # Also what a run had finished that was stopped.
                 self._push(folders, claim, last=True)
 
     def refresh(self, locks: Mapping[Sequence[str], Path]) -> None:
-        """Download folders for a process that only reads.
+        """Fetch folders for a process that only reads.
 
         Args:
-            locks: Folders, and the local lock of whoever writes them. If a process of this machine
-                holds it, the copy is at least as new as the remote home and is left alone.
+            locks: The folders, and the lock whose holder writes them: with one on this machine the
+                copy is fresh, or ahead.
 
         Raises:
             StoreError: The file system cannot be reached.
@@ -116,18 +112,18 @@ class Mirror:
             if not self._is_there():
                 return
             for folders, lock in locks.items():
-                # A run that takes the lock now waits in `_alone` until this is done.
+                # Whoever takes it now waits for this to end.
                 for folder in () if is_held(lock) else folders:
                     self._pull(folder)
             stamp.touch()
 
     def _is_there(self) -> bool:
-        """Return whether there is a home at the URL.
+        """Tell whether this is a home by now.
 
         Raises:
-            StoreError: There was one when this machine last looked, and now there is none.
+            StoreError: It is none any more.
         """
-        if (self.remote / MARKER).info().is_file:
+        if any((self.remote / name).info().is_file for name in (MARKER, FORMER_MARKER)):
             return True
         if any(self._records.glob("*.json")):
             raise StoreError(
@@ -136,30 +132,42 @@ class Mirror:
             )
         return False
 
+    def _check_empty(self) -> None:
+        """Check that nothing but claims is where a home is to be made.
+
+        Raises:
+            StoreError: Something is.
+        """
+        if any(not info.path.startswith("claims/") for info in self.remote.files(missing_ok=True)):
+            raise StoreError(
+                f"{self.remote} is not a home of this program and not empty: nothing was changed "
+                "there. Let `home` in the settings name a prefix of its own"
+            )
+
     def _pull(self, folder: str) -> None:
-        """Make a folder of the copy equal to the remote one."""
+        """Make a folder of the copy the same as the remote one."""
         there = {
             f"{folder}/{info.path}": (info.size or 0, info.mtime_ns or 0)
             for info in (self.remote / folder).files(missing_ok=True)
             if not _is_temporary(info.path)
         }
         record, here = self._read_record(folder), self._files(folder)
-        # Object stores tell times in whole seconds. Small files that can change twice within one
-        # are downloaded every time.
+        # The times of object stores are whole seconds. What can change twice in one, and is small,
+        # is fetched always.
         doubtful = there.keys() if folder in VOTES else {CURRENT}
         missing = [
             path
             for path in there
             if path in doubtful or record.get(path) != (there[path], here.get(path))
         ]
-        # The pointer comes last, so that the build that it names is complete.
+        # The pointer last: a build that it names is complete.
         missing.sort(key=lambda path: path == CURRENT)
         plain = [path for path in missing if path != CURRENT]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(self._fetch, plain))
         for path in missing[len(plain) :]:
             self._fetch(path)
-        # A manifest's time is that of the last crawl; the order of maps is that of their times.
+        # Manifests tell the last look by their time, and maps their order by that of the directory.
         missing.sort(key=lambda path: there[path][1])
         fetched = {path: self._date(path, there[path][1]) for path in missing}
         for path in here.keys() - there.keys():
@@ -175,7 +183,7 @@ class Mirror:
             directory = directory.parent
 
     def _date(self, path: str, mtime_ns: int) -> Stamp:
-        """Set the time of change of a file and its directory to that of the remote file."""
+        """Give a file and its directory the time of change that they have there."""
         target = self.home / path
         os.utime(target, ns=(mtime_ns, mtime_ns))
         os.utime(target.parent, ns=(mtime_ns, mtime_ns))
@@ -184,7 +192,7 @@ class Mirror:
     def _fetch(self, path: str) -> None:
         target = self.home / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
+        temporary = temporary_path(target)
         try:
             (self.remote / path).download(temporary)
             temporary.replace(target)
@@ -193,13 +201,13 @@ class Mirror:
 
     def _keep_up(self, folders: Sequence[str], claim: "Lease", ended: threading.Event) -> None:
         while not ended.wait(PUSH_SECONDS):
-            # The push at the end raises if the file system is still out of reach then.
+            # The last push will tell if the file system stays away.
             with contextlib.suppress(RemoteError, StoreError):
                 claim.renew()
                 self._push(folders, claim, last=False)
 
     def _push(self, folders: Sequence[str], claim: "Lease", *, last: bool) -> None:
-        """Upload new files; with `last` also the pointer, and remove what the copy removed."""
+        """Upload what is new; remove what has gone, and name the new build, only at the `last`."""
         for folder in folders:
             record, here = self._read_record(folder), self._files(folder)
             new = [path for path in here if record.get(path, (None, None))[1] != here[path]]
@@ -223,7 +231,7 @@ class Mirror:
             (self.remote / path).upload(self.home / path)
         except RemoteError:
             if not (self.home / path).exists():
-                return None  # It was removed meanwhile, as old parts are.
+                return None  # Removed meanwhile, as old parts are.
             raise
         info = (self.remote / path).info()
         return info.size or 0, info.mtime_ns or 0
@@ -244,7 +252,7 @@ class Mirror:
         return self.home / "mirror"
 
     def _read_record(self, folder: str) -> dict[str, tuple[Stamp, Stamp]]:
-        """Return each file's remote and local stamp of when both had the same content."""
+        """Return, for each file, its stamps there and here when both were the same."""
         try:
             contents = json.loads((self._records / f"{folder}.json").read_bytes())
             return {path: (tuple(there), tuple(here)) for path, (there, here) in contents.items()}
@@ -253,12 +261,13 @@ class Mirror:
 
     def _write_record(self, folder: str, record: dict[str, tuple[Stamp, Stamp]]) -> None:
         self._records.mkdir(parents=True, exist_ok=True)
-        temporary = self._records / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}"
+        file = self._records / f"{folder}.json"
+        temporary = temporary_path(file)
         temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(self._records / f"{folder}.json")
+        temporary.replace(file)
 
     def _machine(self) -> str:
-        """Return a name that is unique to this copy, also if its disk was cloned."""
+        """Return what names this copy, and no other one anywhere, also if it was cloned."""
         with self._alone():
             file = self._records / "machine"
             if not file.exists():
@@ -267,10 +276,9 @@ class Mirror:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let one process of this machine download at a time."""
+        """Let one process of this machine fetch at a time."""
         self._records.mkdir(parents=True, exist_ok=True)
-        with (self._records / "lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with exclusive(self._records / "lock", wait=True):
             yield
 
 

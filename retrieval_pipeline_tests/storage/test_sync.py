@@ -20,6 +20,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage import lease
 from retrieval_pipeline.storage import sync as mirror
 from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.home import MARKER
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
@@ -109,7 +110,10 @@ def test_machines_take_turns_and_see_what_the_other_did(home: Remote, machine: M
 
 def test_a_build_that_was_removed_goes_from_every_copy(machine: Machine) -> None:
     first, second = machine("first"), machine("second")
-    with first.locked(), new_directory(first.new_build(SPACE, "old")) as build:
+    with (
+        first.locked(),
+        new_directory(first.new_build(SPACE, "20250101T101010Z-0123abcd")) as build,
+    ):
         (build / "build.json").write_text("{}")
     with second.locked():
         (old,) = second.all_builds()
@@ -157,7 +161,7 @@ def test_a_run_that_was_taken_for_dead_uploads_nothing(home: Remote, machine: Ma
         (claim,) = (key for key in keys(home) if key.startswith("claims/"))
         (home / claim).delete()
         add_part(store, "a")
-    assert keys(home) == [mirror.MARKER]
+    assert keys(home) == [MARKER]
 
 
 def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(

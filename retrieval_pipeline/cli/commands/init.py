@@ -13,7 +13,7 @@ from retrieval_pipeline.config import (
     names_for,
     settings_text,
 )
-from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.errors import RetrievalError, SettingsError
 
 
 @click.command()
@@ -40,7 +40,10 @@ def init(
     with replacing(file.absolute()) as temporary:
         text = settings_text(pairs, model=model or DEFAULT_MODEL, home=home)
         temporary.write_text(text, encoding="utf-8")
-        load_settings(temporary)
+        try:
+            load_settings(temporary)
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(str(temporary), str(file))) from None
     click.echo(f"wrote {file} with {len(pairs)} source{'s' * (len(pairs) != 1)}:")
     for name, root in pairs:
         click.echo(f"  {name:<20} {root}")
