@@ -1,16 +1,19 @@
-"""Does anything get lost? Random edits, kills, full disks, two runs at once, queries throughout.
+"""Does anything get lost? Random edits, kills, full disks, failing system calls, two runs at once.
 
     python benchmarks/soak.py [--rounds 30] [--seed 1] [--model offline]
 
 Each round edits the pictures, also while they are indexed, and lets `retrieval index` meet a fate:
 it may finish, be killed, be asked to stop, run out of disk space (which takes root, for a file
-system of its own), or meet a second run. Meanwhile this process opens the current build again and
+system of its own), meet a second run, or have system calls on its files fail (which takes a C
+compiler): flock, fsync, mmap, read, rename or link, at random. Files that a person put into home
+must all be there at the end. Meanwhile this process opens the current build again and
 again, asks for the nearest items of a random one and compares them with an exact scan. At the end,
 everything is compared with a fresh index of the same files.
 """
 
 import argparse
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +35,33 @@ from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
+from synthetic.faulty_system import compiler, faulty_environment
 
 PICTURES = 60
 # A killed run has got anywhere between its start and its end.
 LONGEST_LIFE = 12.0
+# What file systems answer: some lack a call, others fail now and then.
+FAULTS = (
+    ("flock", errno.ENOLCK, 100),
+    ("fsync_directory", errno.EINVAL, 100),
+    ("fsync", errno.EIO, 5),
+    ("mmap", errno.ENODEV, 100),
+    ("mmap", errno.ENOMEM, 5),
+    ("read", errno.EIO, 2),
+    ("rename", errno.EIO, 5),
+    ("link", errno.EPERM, 100),
+)
+# In places and under names that look like the program's, relative to home.
+FOREIGN = (
+    "notes.txt",
+    ".tmp-note.txt",
+    ".tmp-drafts/draft.txt",
+    "map/holiday/beach.jpg",
+    "index/photos/2019/a.jpg",
+    "damaged/prints/p.tif",
+    "manifest/mine.parquet",
+    "embeddings/notes/a/part-000001.parquet",
+)
 
 
 class Soak:
@@ -51,6 +77,10 @@ class Soak:
         self.settings = self.write_settings("soak", home)
         for _ in range(PICTURES):
             self.add()
+        with Store(home).locked():
+            for name in FOREIGN:
+                (home / name).parent.mkdir(parents=True, exist_ok=True)
+                (home / name).write_text(name)
 
     def write_settings(self, name: str, home: Path) -> Path:
         file = self.root / f"{name}.toml"
@@ -100,25 +130,39 @@ class Soak:
 
     # Runs
 
-    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "retrieval_pipeline", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=environment,
         )
 
-    def index(self, settings: Path | None = None) -> "subprocess.Popen[bytes]":
-        return self.start("index", "--config", str(settings or self.settings))
+    def index(
+        self, settings: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
+        file = str(settings or self.settings)
+        return self.start("index", "--config", file, environment=environment)
+
+    def faults(self) -> dict[str, str]:
+        """Return the environment of a process for which one system call fails on home."""
+        call, code, percent = self.chance.choice(FAULTS)
+        self.counts[f"fault {call}"] += 1
+        library = self.root / "faulty.so"
+        return faulty_environment(library, self.home, percent=percent, **{call: code})
 
     def play_round(self, full_disk: bool) -> None:
         """Edit, run to one of the fates, and look at what is left."""
         for _ in range(self.chance.randrange(1, 10)):
             self.edit()
         fates = ["finish", "kill", "kill", "kill", "stop", "twice"] + ["fill"] * full_disk
+        fates += ["fault"] * 3 * (compiler() is not None)
         fate = self.chance.choice(fates)
         life = self.chance.uniform(0.2, LONGEST_LIFE)
         with self.filled_disk() if fate == "fill" else contextlib.nullcontext():
-            run = self.index()
+            run = self.index(environment=self.faults() if fate == "fault" else None)
             other = self.index() if fate == "twice" else None
             ends = time.monotonic() + life
             while run.poll() is None:
@@ -130,10 +174,14 @@ class Soak:
                     fate = {"kill": "killed", "stop": "stopped"}[fate]
             if other is not None:
                 other.wait()
-        self.counts[fate if fate in ("killed", "stopped", "fill", "twice") else "finished"] += 1
+        odd = ("killed", "stopped", "fill", "twice", "fault")
+        self.counts[fate if fate in odd else "finished"] += 1
         if self.chance.random() < 0.2:
             self.counts["gc"] += 1
             self.start("gc", "--config", str(self.settings)).wait()
+        if fate == "fault":
+            repair = ("verify", "--repair", "--config", str(self.settings))
+            self.start(*repair, environment=self.faults()).wait()
         for finding in verify(Store(self.home)):
             if finding.problem:
                 self.counts["problems"] += 1
@@ -168,6 +216,11 @@ class Soak:
         time.sleep(0.01)
 
     # The end
+
+    def is_untouched(self, name: str) -> bool:
+        """Return whether a foreign file is still there with its content."""
+        file = self.home / name
+        return file.exists() and file.read_text() == name
 
     def compare(self) -> None:
         """Count the rows that a fresh index of the same files has and this one has not."""
@@ -230,6 +283,7 @@ def main() -> None:
             soak.play_round(limited)
             print(f"round {number + 1}: {dict(soak.counts)}", file=sys.stderr)
         soak.compare()
+        lost = [name for name in FOREIGN if not soak.is_untouched(name)]
     counts = soak.counts
     rows = {
         "rounds": options.rounds,
@@ -240,6 +294,9 @@ def main() -> None:
         "two runs at once": counts["twice"],
         "runs of gc": counts["gc"],
         "queries answered meanwhile": counts["queries"],
+        "runs with failing system calls": counts["fault"],
+        "repairs with failing system calls": counts["fault"],
+        "files of others lost": len(lost),
         "wrong answers": counts["wrong answers"],
         "findings of verify": counts["problems"],
         "rows lost": counts["rows lost"],
@@ -249,7 +306,8 @@ def main() -> None:
     print("| what | count |\n|---|--:|")
     for name, count in rows.items():
         print(f"| {name} | {count:,} |")
-    sys.exit(any(rows[name] for name in ("wrong answers", "findings of verify", "rows lost")))
+    failures = ("files of others lost", "wrong answers", "findings of verify", "rows lost")
+    sys.exit(any(rows[name] for name in failures))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pydantic import (
 
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import HIDDEN, Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
@@ -31,7 +32,6 @@ DEFAULT_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
     ".heic", ".heif", ".jxl",
 )  # fmt: skip
-SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class _Model(BaseModel):
@@ -303,9 +303,16 @@ class Settings(_Model):
                         f'source "{source.name}" ({source.path}) lies inside source '
                         f'"{parent.name}" ({parent.path}): keep one of them, or use `exclude`'
                     )
+        home = _resolved(self.home)
+        for root, source in roots.items():
+            if home in (root, *root.parents):
+                where = "is" if root == home else "lies inside"
+                raise ValueError(
+                    f'source "{source.name}" ({source.path}) {where} home ({self.home}), which is '
+                    "for tables alone: let `home` name a directory of its own"
+                )
         # The crawl leaves out a local home that lies inside a source.
         if isinstance(self.home, Remote):
-            home = _resolved(self.home)
             for place in (home, *home.parents):
                 if (parent := roots.get(place)) is not None:
                     raise ValueError(

@@ -20,6 +20,10 @@ class StoreError(RetrievalError):
     """A stored table or file is damaged, cannot be written, or is in use by another run."""
 
 
+class UnreadableError(StoreError):
+    """The operating system refused to read a stored file, which may be sound."""
+
+
 class EncoderError(RetrievalError):
     """A model cannot be found, loaded or used."""
 

@@ -56,6 +56,15 @@ def test_it_is_indexed_again_without_embedding_anything_again(
     test_it_answers_as_it_did(former)
 
 
+def test_it_gets_its_marker_and_keeps_what_others_put_into_it(former: Settings) -> None:
+    home = Store(former.home).home
+    assert not (home / "retrieval-home.json").exists()
+    (home / "notes.txt").write_text("mine")
+    with Store(home).locked():
+        assert (home / "retrieval-home.json").exists()
+    assert (home / "notes.txt").read_text() == "mine"
+
+
 def test_a_new_picture_joins_the_old_ones(former: Settings, sample_photos: dict[str, Path]) -> None:
     (source,) = former.sources
     shutil.copy(sample_photos["motorcycle"], Path(str(source.path)) / "motorcycle.png")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.storage.reading import reading
 
 
 def load_array(
@@ -22,9 +23,11 @@ def load_array(
 
     Raises:
         BuildError: The file holds something else.
+        UnreadableError: The file cannot be read.
     """
     try:
-        array = np.load(file)
+        with reading(file):
+            array = np.load(file)
     except (ValueError, EOFError, BadZipFile):
         # Pickled objects, other bytes, or nothing at all.
         array = None

@@ -16,7 +16,7 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC, TreeFacts
 from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
@@ -35,6 +35,7 @@ from retrieval_pipeline.index.search_structures import (
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.reading import mapped, reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.sync import CHECKED
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
@@ -150,7 +151,8 @@ def read_info(build: Path) -> BuildInfo:
         OtherVersionError: Another version of this program wrote it.
     """
     try:
-        data = (build / INFO_FILE).read_bytes()
+        with reading(build / INFO_FILE):
+            data = (build / INFO_FILE).read_bytes()
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     try:
@@ -183,10 +185,11 @@ def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> bool:
     for name, facts in info.files.items():
         file = build / name
         try:
-            whole = file.stat().st_size == facts.size and (
-                known.get(name) == _identity(file, facts)
-                or content_id_of_file(file) == facts.blake3
-            )
+            with reading(file):
+                whole = file.stat().st_size == facts.size and (
+                    known.get(name) == _identity(file, facts)
+                    or content_id_of_file(file) == facts.blake3
+                )
         except OSError as error:
             raise BuildError(f"{file}: {error.strerror}: run `retrieval index`") from None
         if not whole:
@@ -232,8 +235,9 @@ def map_items(file: Path) -> pa.Table:
         BuildError: The file is missing or is no Arrow file.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except (pa.ArrowException, OSError) as error:
+        with reading(file):
+            return pa.ipc.open_file(pa.py_buffer(mapped(file))).read_all()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BuildError(f"{file}: {error}: run `retrieval index`") from None
 
 
@@ -272,6 +276,7 @@ class Build:
 
         Raises:
             BuildError: The build is missing, damaged or of another version.
+            UnreadableError: A file cannot be read, which says nothing about its content.
         """
         lock = _lock_shared(path)
         info = read_info(path)
@@ -285,7 +290,13 @@ class Build:
             with contextlib.suppress(StoreError):
                 remember_hashed(path, info)
         matrices = item_matrices(items, info.dim)
-        index = open_vector_index(path, matrices, info.trees, info.tree_components, info.files)
+        try:
+            with reading(path):
+                index = open_vector_index(
+                    path, matrices, info.trees, info.tree_components, info.files
+                )
+        except OSError as error:
+            raise BuildError(f"{path}: {error}: run `retrieval index`") from None
         return cls(path, info, items, index, lock)
 
     def __len__(self) -> int:
@@ -375,7 +386,8 @@ def _lock_shared(build: Path) -> IO[bytes]:
         BuildError: The build is missing.
     """
     try:
-        file = (build / INFO_FILE).open("rb")
+        with reading(build / INFO_FILE):
+            file = (build / INFO_FILE).open("rb")
     except OSError as error:
         raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
     # Some network file systems know no locks. On these an open build may be removed; what is mapped
@@ -409,9 +421,14 @@ def current_or_none(store: Store) -> Path | None:
     """Return the directory of the current build; None if there is none or CURRENT is damaged.
 
     The next build to be published replaces a damaged CURRENT.
+
+    Raises:
+        UnreadableError: CURRENT cannot be read; there may be a current build.
     """
     try:
         return store.current_build()
+    except UnreadableError:
+        raise
     except StoreError:
         return None
 
@@ -422,6 +439,6 @@ def list_builds(store: Store) -> dict[Path, BuildInfo | str]:
     for build in sorted(store.all_builds(), key=lambda path: path.name, reverse=True):
         try:
             builds[build] = read_info(build)
-        except BuildError as error:
+        except (BuildError, UnreadableError) as error:
             builds[build] = str(error)
     return builds

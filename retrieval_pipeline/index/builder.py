@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC, TREE_COUNT
 from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.build import (
@@ -182,7 +182,7 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
     current = current_or_none(store)
     newest_first = reversed(store.builds(space))
     for build in sorted(newest_first, key=lambda build: build != current):
-        with contextlib.suppress(BuildError):
+        with contextlib.suppress(BuildError, UnreadableError):
             info = read_info(build)
             if info.inputs == inputs:
                 check_files(build, info)
@@ -211,7 +211,7 @@ def _vocabulary_vectors(
             if info.vocabulary == vocabulary_digest():
                 check_files(build, info)
                 return load_array(build / VOCABULARY_FILE, np.float32, (None, space.dim))
-        except BuildError:
+        except (BuildError, UnreadableError):
             continue
     if encode_texts is None:
         return None

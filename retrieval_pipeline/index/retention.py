@@ -27,7 +27,8 @@ def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
     """Return the builds that were replaced longer than `grace` ago.
 
     The current build is never old. In each vector space the newest build that is not the current
-    one is not old either, so that people can go back to it.
+    one is not old either, so that people can go back to it. Nor is a build old in whose directory
+    others have put files.
 
     Raises:
         StoreError: CURRENT is damaged.
@@ -42,7 +43,7 @@ def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
         for build in others[:-1]:
             successor = builds[builds.index(build) + 1]
             replaced = datetime.fromtimestamp(successor.stat().st_mtime, UTC)
-            if datetime.now(UTC) - replaced >= grace:
+            if datetime.now(UTC) - replaced >= grace and store.is_removable(build):
                 old.append(build)
     return old
 

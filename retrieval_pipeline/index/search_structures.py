@@ -6,6 +6,8 @@ vector in them is now, plus delta trees for the items that came since. A log-str
 works like this (O'Neil et al., 1996, doi:10.1007/s002360050048).
 """
 
+import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,7 +256,11 @@ def open_vector_index(
 def _open_trees(file: Path, dim: int, facts: TreeFacts, item_numbers: Numbers) -> Trees:
     try:
         trees = Trees.open(file, dim, item_numbers)
-    except OSError:
+    except OSError as error:
+        # Annoy puts the system's error into the text: "Unable to mmap: No such device (19)".
+        if code := re.search(r"\((\d+)\)$", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
+        # The file is of another length than vectors of so many components make.
         raise build_json_mismatch(file) from None
     if trees.facts != facts or facts.vectors != len(item_numbers):
         raise build_json_mismatch(file)

@@ -27,6 +27,7 @@ from retrieval_pipeline.latent_map.pca import (
 )
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table, write_table
 from retrieval_pipeline.vectors import Numbers, Vectors
@@ -243,10 +244,12 @@ def read_map_info(directory: Path) -> MapInfo:
 
     Raises:
         MapError: It is missing, damaged or of another version.
+        UnreadableError: It cannot be read.
     """
     file = directory / "map.json"
     try:
-        info = MapInfo.model_validate_json(file.read_bytes())
+        with reading(file):
+            info = MapInfo.model_validate_json(file.read_bytes())
     except OSError as error:
         raise MapError(f"{file}: {error.strerror}: run `retrieval index`") from None
     except ValidationError as error:
@@ -289,9 +292,10 @@ def previous_coordinates(store: Store, build: str) -> pa.Table | None:
 
 
 def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
-    """Return the maps that belong to none of `builds`."""
+    """Return the maps that belong to none of `builds`, but for those with files of others."""
     names = {build.name for build in builds}
-    return [directory for directory in store.maps() if directory.name not in names]
+    orphans = [directory for directory in store.maps() if directory.name not in names]
+    return [directory for directory in orphans if store.is_removable(directory)]
 
 
 def _common(build: Build, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:

@@ -18,8 +18,11 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.retention import GRACE, is_open, old_builds, remove_build
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
-from retrieval_pipeline.storage.atomic import discard
+from retrieval_pipeline.storage.atomic import discard, explained
+from retrieval_pipeline.storage.home import is_our_table
+from retrieval_pipeline.storage.names import QUARANTINE_NAME
 from retrieval_pipeline.storage.parts import merged_part, parts_in
+from retrieval_pipeline.storage.reading import is_there, listed
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
@@ -70,7 +73,8 @@ def collect(
         wait: Wait for a run that is writing instead of failing.
 
     Raises:
-        StoreError: Another run is writing, a table is damaged, or the file system refused.
+        StoreError: Another run is writing, a table is damaged, the directory is no home, or the
+            file system refused.
     """
     with store.locked(wait=wait, sweep=False):
         # Read first, so that nothing is removed if a manifest is damaged.
@@ -97,19 +101,23 @@ def _leftovers(store: Store, dry_run: bool) -> Iterator[Freed]:
         yield Freed(path, _size(path), "left by a run that was killed")
     if not dry_run:
         store.sweep()
-    if store.damaged.exists():
-        yield _remove(store.damaged, "set aside by a repair", dry_run)
+    for path in filter(store.is_removable, store.damaged_files()):
+        yield _remove(path, "set aside by a repair", dry_run)
+        if not dry_run:
+            _remove_empty(path.parent, store.home)
 
 
 def _former_manifests(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
     for manifest in store.manifests():
-        if manifest.stem not in sources:
+        # A person may have put a table of their own there.
+        if manifest.stem not in sources and store.is_removable(manifest) and is_our_table(manifest):
             yield _remove(manifest, "its source is not in the settings", dry_run)
 
 
 def _former_spaces(store: Store, only_space: VectorSpace | None, dry_run: bool) -> Iterator[Freed]:
     for directory in store.embedding_spaces():
-        if only_space is not None and directory.name != only_space.key:
+        is_other = only_space is not None and directory.name != only_space.key
+        if is_other and store.is_removable(directory):
             yield _remove(directory, "of a model that the settings do not name", dry_run)
 
 
@@ -124,13 +132,15 @@ def _embeddings(
     seen: dict[str, set[str]] = {}
     for directory in store.embedding_directories():
         space, source = directory.parent.name, directory.name
+        if not store.is_inside(directory):
+            continue
         if only_space is not None and space != only_space.key:
             continue
         parts, replaced = parts_in(directory)
         for part in replaced:
             yield _remove(part, "its rows are in a larger part", dry_run)
         # Without a manifest all rows may be needed; the next run writes one.
-        unknown = source in sources and not store.manifest(source).exists()
+        unknown = source in sources and not is_there(store.manifest(source))
         chosen = {
             part: _chosen_rows(part, None if unknown else needed, seen.setdefault(space, set()))
             for part in parts
@@ -138,7 +148,7 @@ def _embeddings(
         for group in _groups(chosen):
             yield _merge(group, chosen, dry_run)
         if source not in sources:
-            for quarantine in directory.glob("quarantine.parquet"):
+            for quarantine in listed(directory, QUARANTINE_NAME):
                 yield _remove(quarantine, "its source is not in the settings", dry_run)
             if not dry_run and not any(directory.iterdir()):
                 directory.rmdir()
@@ -218,7 +228,8 @@ def _builds_and_maps(
     reasons = dict.fromkeys(old_builds(store, grace), "replaced by a newer build")
     if only_space is not None:
         for build in store.all_builds():
-            if build.parent.name != only_space.key and build != current:
+            is_other = build.parent.name != only_space.key and build != current
+            if is_other and store.is_removable(build):
                 reasons[build] = "of a model that the settings do not name"
     gone = set()
     for build, why in reasons.items():
@@ -237,6 +248,14 @@ def _remove(path: Path, why: str, dry_run: bool) -> Freed:
     return freed
 
 
+def _remove_empty(directory: Path, home: Path) -> None:
+    """Remove a directory below home, and those above it, as far as they are empty."""
+    while directory != home and not any(directory.iterdir()):
+        with explained(directory, "removed"):
+            directory.rmdir()
+        directory = directory.parent
+
+
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.lstat().st_size for file in files if file.is_file())

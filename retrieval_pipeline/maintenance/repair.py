@@ -5,6 +5,7 @@ Nothing is deleted: damaged files move to `damaged/` under home, where they stay
 """
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,15 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.progress import Progress
-from retrieval_pipeline.storage.atomic import discard
+from retrieval_pipeline.storage.atomic import discard, explained, scratch
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table, write_table
@@ -51,12 +53,24 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
     again. Votes exist nowhere else, so that a damaged table of votes is left alone.
 
     Raises:
-        StoreError: Another run is writing, or the file system refused.
+        UnreadableError: A file cannot be read, and may be sound; nothing was changed.
+        StoreError: Another run is writing, home belongs to another user or has directories that
+            cannot be written (nothing was changed), or the file system refused.
         EncoderError: A new index needs the vocabulary encoded, and the model cannot be loaded.
     """
     store = Store(settings.home)
-    with store.locked():
-        bad = [finding.file for finding in verify(store) if finding.problem]
+    _check_owner(store.home)
+    # Nothing is swept either before it is known that the repair can be done.
+    with store.locked(sweep=False):
+        findings = [each for each in verify(store, settings.source_names) if each.problem]
+        for finding in findings:
+            if finding.unreadable:
+                raise UnreadableError(f"nothing was repaired, since {finding.problem}")
+        bad = [finding.file for finding in findings]
+        if bad:
+            _check_movable(store, bad)
+            _check_permissions(store.home)
+        store.sweep()
         sound = [build for build in store.all_builds() if build not in bad]
         repaired = [
             *_repair_manifests(store, bad, sound),
@@ -71,6 +85,56 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
         if repaired:
             repaired.append(_rebuild(settings, store, progress))
     return repaired
+
+
+def _check_owner(home: Path) -> None:
+    """Check that files made here will belong to the user to whom home belongs.
+
+    Raises:
+        StoreError: They would belong to another user, who could lock the owner out.
+    """
+    with explained(home):
+        owner = home.stat().st_uid
+        if owner == os.geteuid():
+            return
+        # Some file systems give all files to one user, whoever writes them.
+        with scratch(home) as probe:
+            probe.touch()
+            mine = probe.stat().st_uid
+    if mine != owner:
+        raise StoreError(
+            f"{home} belongs to the user with the id {owner}, and this is the user with the id "
+            f"{mine}: nothing was changed. Repair it as its owner"
+        )
+
+
+def _check_permissions(home: Path) -> None:
+    """Check that files can be made and moved in every directory of home.
+
+    Raises:
+        StoreError: One directory may not be written.
+    """
+    with explained(home, "repaired"):
+        for directory, _, _ in os.walk(home):
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreError(
+                    f"{directory}: may not be written: nothing was repaired. Give its owner the "
+                    "right to"
+                )
+
+
+def _check_movable(store: Store, bad: Sequence[Path]) -> None:
+    """Check that what is damaged is in home, and that others have put nothing into it.
+
+    Raises:
+        StoreError: A directory holds files of others, or is behind a symbolic link.
+    """
+    for path in bad:
+        if not store.is_removable(path):
+            raise StoreError(
+                f"{path}: is damaged, but it holds files that are not of this program, or is "
+                "behind a symbolic link: nothing was repaired. Move it away, then repair again"
+            )
 
 
 def _repair_manifests(
@@ -183,7 +247,7 @@ def _set_builds_aside(
         if build in bad:
             store.set_aside(build)
             yield Repaired(build, "set aside; the index is made again from the tables")
-    if store.current_file.exists() and current not in sound:
+    if is_there(store.current_file) and current not in sound:
         builds = _newest_first(store, sound)
         if builds:
             store.publish(builds[0])

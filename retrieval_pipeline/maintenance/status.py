@@ -107,11 +107,12 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         StoreError: A table is damaged.
     """
     store = Store(settings.home)
+    # First, since it refuses a directory that is no home.
+    build = store.current_build()
     embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
     sources = tuple(
         _source_status(store, space, source, embedded, damaged) for source in settings.sources
     )
-    build = store.current_build()
     info, problem = None, None
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"

@@ -1,6 +1,7 @@
 """Verification: every stored file is read in full and checked against its contract."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError
+from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, UnreadableError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
@@ -21,10 +22,16 @@ from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map
 from retrieval_pipeline.processes import python_command, surroundings
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
+from retrieval_pipeline.storage.home import check_home, is_our_table
+from retrieval_pipeline.storage.reading import is_there, unreadable
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import check_vectors
+
+# How a process ends that a damaged file led astray. Other ends tell nothing about the file: SIGBUS
+# is an I/O error, SIGKILL a lack of memory, SIGABRT often one too, an exit code an error in Python.
+CRASHES = (-signal.SIGSEGV, -signal.SIGFPE, -signal.SIGILL)
 
 
 @dataclass(frozen=True)
@@ -35,29 +42,42 @@ class Finding:
         file: Its path.
         problem: What is wrong with it; None if it is sound.
         note: Something worth knowing that is no damage.
+        unreadable: Whether the problem is that the file cannot be read; it may be sound.
     """
 
     file: Path
     problem: str | None
     note: str | None = None
+    unreadable: bool = False
 
 
-def verify(store: Store) -> Iterator[Finding]:
+def verify(store: Store, sources: Sequence[str] = ()) -> Iterator[Finding]:
     """Yield a finding for every table, build and map, and the pointer to the current build.
+
+    Args:
+        store: What to check.
+        sources: Names of the sources of the settings. A file that is no table of ours, where the
+            manifest of another source would be, is only noted: it may be somebody else's.
 
     It takes no lock: a damaged file that is gone by the end of its check was replaced by a run,
     and is passed over.
     """
-    for finding in _findings(store):
-        if finding.problem is None or finding.file.exists():
+    check_home(store.home)
+    for finding in _findings(store, sources):
+        if finding.problem is None or finding.unreadable or is_there(finding.file):
             yield finding
 
 
-def _findings(store: Store) -> Iterator[Finding]:
+def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
+    known = {*sources, *(path.name for path in store.embedding_directories())}
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
     for manifest in store.manifests():
-        yield _finding(manifest, _check_manifest)
+        finding = _finding(manifest, _check_manifest)
+        if finding.problem and manifest.stem not in known and not is_our_table(manifest):
+            note = f"{manifest}: no table of this program and of no source: left alone"
+            finding = Finding(manifest, None, note)
+        yield finding
     parts, quarantines = store.embedding_tables()
     seen: dict[str, set[str]] = {}
     for part in parts:
@@ -72,7 +92,7 @@ def _findings(store: Store) -> Iterator[Finding]:
         yield _finding(directory, _check_map)
     for saved in store.saved_queries():
         yield _finding(saved, _check_saved_query)
-    if store.current_file.exists():
+    if is_there(store.current_file):
         yield _finding(store.current_file, lambda _: _check_current(store))
 
 
@@ -81,6 +101,8 @@ def _finding(path: Path, check: Callable[[Path], None]) -> Finding:
         check(path)
     except OtherVersionError as error:
         return Finding(path, None, str(error))
+    except UnreadableError as error:
+        return Finding(path, str(error), unreadable=True)
     except RetrievalError as error:
         return Finding(path, str(error))
     return Finding(path, None)
@@ -164,7 +186,7 @@ def _check_map(path: Path) -> None:
     if len(table) != info.items or not ((clusters >= 0) & (clusters < len(info.clusters))).all():
         raise StoreError(f"{path / 'coordinates.parquet'}: does not match map.json")
     for name in ("basis.npz", "map.html", "map.png"):
-        if not (path / name).is_file():
+        if not is_there(path / name):
             raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")
 
 
@@ -173,21 +195,29 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
 
     The builds are checked in a child process, since a damaged Annoy file can crash the process
     that loads it. A build at which the child crashes is damaged; a new child checks the rest.
+
+    Raises:
+        UnreadableError: The child cannot be started.
     """
     remaining = list(builds)
     while remaining:
-        with subprocess.Popen(
-            python_command(__name__, "main", *(str(path.absolute()) for path in remaining)),
-            **surroundings(),
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as child:
+        try:
+            child = subprocess.Popen(
+                python_command(__name__, "main", *(str(path.absolute()) for path in remaining)),
+                **surroundings(),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:
+            raise unreadable(remaining[0], f"no process to check it: {error.strerror}") from error
+        with child:
             assert child.stdout
             for line in child.stdout:
                 yield Finding(remaining.pop(0), *json.loads(line))
         if remaining:
             build = remaining.pop(0)
-            yield Finding(build, f"{build}: its reader ended with exit code {child.returncode}")
+            problem = f"{build}: its reader ended with exit code {child.returncode}"
+            yield Finding(build, problem, unreadable=child.returncode not in CRASHES)
 
 
 def check_build_here(path: Path) -> Finding:
@@ -201,7 +231,10 @@ def _read_whole_build(path: Path) -> None:
     Raises:
         RetrievalError: Something is wrong.
     """
-    build = Build.open(path, rehash=True)
+    try:
+        build = Build.open(path, rehash=True)
+    except (ValueError, TypeError) as error:
+        raise BuildError(f"{path}: not what a build holds ({error})") from None
     for chunk in build.items.column("embedding").chunks:
         check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
     if build.vocabulary is not None:
@@ -213,7 +246,7 @@ def _read_whole_build(path: Path) -> None:
 
 def _check_current(store: Store) -> None:
     build = store.current_build()
-    if build is None or not build.is_dir():
+    if build is None or not is_there(build):
         raise StoreError(f"{store.current_file}: names a build that is not there: {build}")
     try:
         read_info(build)
@@ -227,5 +260,6 @@ def main() -> None:
     """Check the builds that the command line names; print a line of JSON for each."""
     for path in map(Path, sys.argv[1:]):
         finding = check_build_here(path)
-        sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")
+        result = [finding.problem, finding.note, finding.unreadable]
+        sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()

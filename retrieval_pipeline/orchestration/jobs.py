@@ -9,7 +9,7 @@ from pydantic import Field
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.errors import StoreError, UnreadableError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify as verify_store
@@ -75,13 +75,15 @@ def query_job() -> None:
 def verify(context: dg.OpExecutionContext, library: LibraryResource) -> None:
     """Read every stored file and check it against its contract."""
     with explained(context):
-        findings = list(verify_store(library.store))
+        findings = list(verify_store(library.store, library.settings.source_names))
         problems = [finding.problem for finding in findings if finding.problem]
         for finding in findings:
             if finding.note:
                 context.log.warning(finding.note)
         if not findings:
             raise StoreError(f"nothing is stored in {library.store.home} yet")
+        if any(finding.unreadable for finding in findings):
+            raise UnreadableError("\n".join(problems))
         if problems:
             raise StoreError(
                 "\n".join(problems) + "\n`retrieval verify --repair` rebuilds what it can"

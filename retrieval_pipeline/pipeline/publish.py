@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.base import Encoder
-from retrieval_pipeline.errors import BuildError, MapError
+from retrieval_pipeline.errors import BuildError, MapError, StoreError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, current_or_none, read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
@@ -134,6 +134,11 @@ def update_map(settings: Settings, build: Path, *, progress: Progress | None = N
         try:
             return MapReport(directory, read_map_info(directory))
         except MapError as error:
+            if not store.is_removable(directory):
+                raise StoreError(
+                    f"{error}. It cannot be drawn again before you move files of your own out of "
+                    f"{directory}"
+                ) from None
             progress.note(f"drawing the map again: {error}")
             discard(directory)
     try:

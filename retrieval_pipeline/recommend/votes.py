@@ -13,9 +13,10 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 
-from retrieval_pipeline.config import SOURCE_NAME
 from retrieval_pipeline.errors import RecommendError
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.names import SOURCE_NAME
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import JUDGEMENTS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table, write_table
@@ -72,7 +73,7 @@ def read_judgements(store: Store, name: str) -> list[Judgement]:
     """
     check_name(name)
     path = store.judgements(name)
-    if not path.exists():
+    if not is_there(path):
         return []
     table = read_table(
         path, JUDGEMENTS, remedy="it is kept; put a copy of it back, or move it away to start anew"

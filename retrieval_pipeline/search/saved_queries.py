@@ -15,6 +15,7 @@ from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.results import Answer, answer_json
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.store import Store
 
 # What is told of new hits must not keep the pipeline for ever.
@@ -89,15 +90,15 @@ def read_found(file: Path) -> FoundSoFar | None:
 
     Raises:
         StoreError: The file is damaged.
+        UnreadableError: The file cannot be read.
     """
     try:
-        return FoundSoFar.model_validate_json(file.read_bytes())
+        with reading(file):
+            return FoundSoFar.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):
-        raise StoreError(
-            f"{file}: damaged or unreadable: remove it, and the query begins anew"
-        ) from None
+        raise StoreError(f"{file}: damaged: remove it, and the query begins anew") from None
 
 
 def _notify(saved: SavedQuery, new: Answer) -> None:

@@ -15,6 +15,8 @@ from retrieval_pipeline.errors import StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
 
+_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
 
 def remove_all(leftovers: Iterable[Path]) -> None:
     """Remove temporary files and directories that killed runs left.
@@ -23,7 +25,8 @@ def remove_all(leftovers: Iterable[Path]) -> None:
     writing.
     """
     for leftover in leftovers:
-        if leftover.is_dir():
+        # Of a symbolic link, the link goes and what it names stays.
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
@@ -64,11 +67,16 @@ def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and FUSE file systems sync files only; renames reach the disk a bit later.
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """Return a new temporary name beside `path`; its form is `names.TEMPORARY_NAME`."""
     return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
 
 
@@ -83,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         with explained(path):
             yield temporary
@@ -92,7 +100,9 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
             _sync_directory(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # What stays is swept by the next run; it must not hide the error that brought us here.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -102,13 +112,15 @@ def scratch(directory: Path) -> Iterator[Path]:
     Raises:
         StoreError: The file system refused.
     """
-    temporary = _temporary(directory / "scratch")
+    temporary = temporary_path(directory / "scratch")
     try:
         with explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
             yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        # What stays is swept by the next run; it must not hide the error that brought us here.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -120,7 +132,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: The file system refused; there is no `path`.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         with explained(path):
             temporary.mkdir(parents=True)
@@ -144,7 +156,7 @@ def discard(path: Path) -> None:
     Raises:
         StoreError: The file system refused.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     with explained(path, "removed"):
         path.replace(temporary)
         remove_all([temporary])

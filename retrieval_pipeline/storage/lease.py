@@ -1,13 +1,11 @@
-"""The lease: the right to write a remote home, which one machine holds at a time."""
+"""The right to write a remote home, held among machines."""
 
 import contextlib
-import fcntl
 import os
 import random
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.remote import Remote, RemoteError
@@ -23,7 +21,7 @@ CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Lease:
-    """The right to write, among machines that share nothing but a remote file system.
+    """The right to write, among machines that share nothing but the file system.
 
     A run that wants to write first writes a claim (a small file) and then lists all claims. If two
     runs do this at once, at least one sees the claim of the other and gives way. This needs a file
@@ -129,15 +127,3 @@ class Lease:
                 return owner
             claim.delete()
         return None
-
-
-def is_held(lock: Path) -> bool:
-    """Return whether a process of this machine holds a lock."""
-    try:
-        with lock.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

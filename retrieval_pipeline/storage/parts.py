@@ -1,10 +1,10 @@
 """The names of the parts of an embedding table, and which part replaces which."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
+from retrieval_pipeline.storage.names import PART_NAME
+from retrieval_pipeline.storage.reading import listed
 
 
 def part_numbers(part: Path) -> tuple[int, int]:
@@ -27,11 +27,15 @@ def merged_part(parts: Sequence[Path]) -> Path:
 
 
 def parts_in(directory: Path) -> tuple[list[Path], list[Path]]:
-    """Return the current parts in a directory, by number, and those that a merged part replaces."""
-    files = [path for path in directory.glob("part-*.parquet") if PART_NAME.fullmatch(path.name)]
+    """Return the current parts in a directory, by number, and those that a merged part replaces.
+
+    Raises:
+        UnreadableError: The directory cannot be listed.
+    """
     current: list[Path] = []
     replaced: list[Path] = []
     last = 0
+    files = listed(directory, PART_NAME)
     for part in sorted(files, key=lambda part: (part_numbers(part)[0], -part_numbers(part)[1])):
         (current if part_numbers(part)[1] > last else replaced).append(part)
         last = max(last, part_numbers(part)[1])

@@ -4,7 +4,6 @@ No other module builds a path under `home`.
 """
 
 import contextlib
-import fcntl
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, explained, remove_all, replacing
+from retrieval_pipeline.storage.atomic import explained, remove_all, replacing
+from retrieval_pipeline.storage.home import MARKER, check_home, mark_home
+from retrieval_pipeline.storage.locks import BusyError, exclusive
+from retrieval_pipeline.storage.names import (
+    BUILD_NAME,
+    CONTENTS,
+    QUARANTINE_NAME,
+    SAVED_NAME,
+    SET_ASIDE,
+    SOURCE_NAME,
+    SPACE_KEY,
+    TABLE_NAME,
+    TEMPORARY_NAME,
+)
 from retrieval_pipeline.storage.parts import part_numbers, parts_in
+from retrieval_pipeline.storage.reading import is_there, listed, mapped, reading
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.sync import ANSWERS, TABLES, VOTES, Mirror, copy_of
 from retrieval_pipeline.vectors import VectorSpace
@@ -72,28 +85,29 @@ class Store:
 
     def manifests(self) -> list[Path]:
         """Return every manifest, also those of sources that left the settings."""
-        return _listed(self.home / "manifest", "*.parquet")
+        return listed(self.home / "manifest", TABLE_NAME)
 
     def embedding_spaces(self) -> list[Path]:
         """Return the directory of every vector space with embeddings, former models included."""
-        return _listed(self.home / "embeddings", "*/")
+        return listed(self.home / "embeddings", SPACE_KEY, directories=True)
 
     def embedding_directories(self) -> list[Path]:
         """Return the directory of every source in every vector space, former sources included."""
-        return [path for space in self.embedding_spaces() for path in _listed(space, "*/")]
+        spaces = self.embedding_spaces()
+        return [path for space in spaces for path in listed(space, SOURCE_NAME, directories=True)]
 
     def embedding_tables(self) -> tuple[list[Path], list[Path]]:
         """Return every embedding part, and every quarantine, of all vector spaces and sources."""
         directories = self.embedding_directories()
         return (
             [part for directory in directories for part in parts_in(directory)[0]],
-            [path for directory in directories for path in directory.glob("quarantine.parquet")],
+            [path for directory in directories for path in listed(directory, QUARANTINE_NAME)],
         )
 
     def all_builds(self) -> list[Path]:
         """Return every build of every vector space, oldest first within a space."""
-        spaces = _listed(self.home / "index", "*/")
-        return [build for space in spaces for build in _listed(space, "*/")]
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [build for space in spaces for build in listed(space, BUILD_NAME, directories=True)]
 
     def builds(self, space: VectorSpace) -> list[Path]:
         """Return the builds of one vector space, oldest first."""
@@ -103,7 +117,7 @@ class Store:
         """Return the path of a build to write: `name`, with a number after it if it is taken."""
         path = self.home / "index" / space.key / name
         number = 1
-        while path.exists():
+        while is_there(path):
             number += 1
             path = path.with_name(f"{name}-{number}")
         return path
@@ -117,16 +131,22 @@ class Store:
         """Return the directory of the current build, or None before the first one.
 
         Raises:
-            StoreError: The pointer is damaged, or the remote home out of reach.
+            StoreError: The pointer is damaged, the directory is no home, or the remote home is out
+                of reach.
+            UnreadableError: The pointer cannot be read.
         """
         if self._mirror is not None:
             self._mirror.refresh({ANSWERS: self.lock_file, VOTES: self._judgements / "lock"})
+        check_home(self.home)
         try:
-            text = self.current_file.read_text(encoding="utf-8").strip()
+            with reading(self.current_file):
+                text = self.current_file.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.current_file}: cannot be read: {error}") from None
+            raise StoreError(
+                f"{self.current_file}: damaged ({error}): run `retrieval index`"
+            ) from None
         parts = text.split("/")
         if len(parts) != 2 or any(part in ("", ".", "..") for part in parts):
             raise StoreError(
@@ -164,7 +184,7 @@ class Store:
 
     def all_judgements(self) -> list[Path]:
         """Return the tables of all recommenders, sorted by name."""
-        return _listed(self._judgements, "*.parquet")
+        return listed(self._judgements, TABLE_NAME)
 
     @property
     def _judgements(self) -> Path:
@@ -176,7 +196,7 @@ class Store:
 
     def saved_queries(self) -> list[Path]:
         """Return the files of all saved queries, also of those that left the settings."""
-        return _listed(self.home / "saved", "*.json")
+        return listed(self.home / "saved", SAVED_NAME)
 
     def map(self, build: str) -> Path:
         """Return the directory of the map of a build."""
@@ -184,13 +204,57 @@ class Store:
 
     def maps(self) -> list[Path]:
         """Return the directory of every map, in the order in which they were drawn."""
-        directories = _listed(self.home / "map", "*/")
-        return sorted(directories, key=lambda path: path.stat().st_mtime_ns)
+        with reading(self.home / "map"):
+            directories = listed(self.home / "map", BUILD_NAME, directories=True)
+            return sorted(directories, key=lambda path: path.stat().st_mtime_ns)
 
     @property
     def damaged(self) -> Path:
         """Directory of the damaged files that a repair moved away."""
         return self.home / "damaged"
+
+    def damaged_files(self) -> list[Path]:
+        """Return the files and directories that repairs have moved into `damaged`."""
+        found = self.damaged.glob("*/**/*") if self.is_inside(self.damaged) else ()
+        return sorted(
+            path for path in found if SET_ASIDE.fullmatch(path.relative_to(self.damaged).as_posix())
+        )
+
+    def is_removable(self, path: Path) -> bool:
+        """Return whether a path that the store made holds nothing that others have put there.
+
+        A file of the store is removable. So is a directory of a vector space, a source, a build or
+        a map if all the names in it are the store's. Nothing is that lies behind a symbolic link.
+
+        Raises:
+            UnreadableError: The directory cannot be listed.
+        """
+        if not self.is_inside(path):
+            return False
+        if not path.is_dir():
+            return True
+        relative = path.relative_to(self.home).as_posix()
+        names = next((names for of, names in CONTENTS.items() if of.fullmatch(relative)), None)
+        return names is not None and all(
+            names.fullmatch(each.relative_to(path).as_posix())
+            or any(TEMPORARY_NAME.fullmatch(step) for step in each.relative_to(path).parts)
+            for each in self._below(path)
+        )
+
+    def is_inside(self, path: Path) -> bool:
+        """Return whether no symbolic link leads from home to a path, the path included."""
+        steps = [path, *path.parents]
+        return not any(step.is_symlink() for step in steps[: steps.index(self.home)])
+
+    def _below(self, directory: Path) -> Iterator[Path]:
+        """Yield all files and directories below one, not following symbolic links."""
+
+        def fail(error: OSError) -> None:
+            raise error
+
+        with reading(directory):
+            for parent, folders, files in os.walk(directory, onerror=fail):
+                yield from (Path(parent, name) for name in (*folders, *files))
 
     def set_aside(self, path: Path) -> Path:
         """Move a damaged file or directory into `damaged`, and return its new path.
@@ -199,7 +263,9 @@ class Store:
             StoreError: The file system refused.
         """
         target = self.damaged / path.relative_to(self.home)
-        while target.exists():
+        if not self.is_inside(target.parent):
+            raise StoreError(f"{target.parent}: leads out of home by a symbolic link: remove that")
+        while is_there(target):
             target = target.with_name(f"{target.name}.again")
         with explained(path, "moved"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -262,26 +328,35 @@ class Store:
             StoreError: Another run holds the lock, and `wait` is false (the message names its
                 process id); or the file system refused.
         """
-        with explained(self.home):
-            self.home.mkdir(parents=True, exist_ok=True)
-            handle = self.lock_file.open("a+", encoding="utf-8")
-        with handle:
+        self._make_home()
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                handle.seek(0)
-                pid = handle.read().strip() or "unknown"
+                handle = stack.enter_context(exclusive(self.lock_file, wait=wait))
+            except BusyError as holder:
                 raise StoreError(
-                    f"{self.home} is being written by another run (process {pid}): "
+                    f"{self.home} is being written by another run ({holder}): "
                     "wait for it or stop it, then run again"
                 ) from None
             with explained(self.lock_file):
                 os.ftruncate(handle.fileno(), 0)
                 os.write(handle.fileno(), str(os.getpid()).encode())
+            mark_home(self.home)
+            # A home where builds cannot be opened is refused before hours of work go into it.
+            mapped(self.home / MARKER).close()
             with self._shared((*TABLES, *ANSWERS), wait=wait):
                 if sweep:
                     self.sweep()
                 yield
+
+    def _make_home(self) -> None:
+        """Make the directory `home` if there is none.
+
+        Raises:
+            StoreError: It holds files of others, or the file system refused.
+        """
+        check_home(self.home)
+        with explained(self.home):
+            self.home.mkdir(parents=True, exist_ok=True)
 
     def _shared(
         self, folders: Sequence[str], *, wait: bool
@@ -297,14 +372,35 @@ class Store:
         Only the holder of the lock may ask: for others it could be what a run is writing.
         """
         # Votes and thumbnails are written without this lock, maybe just now.
-        places = set(self.home.glob("*/")) - {self._judgements, self.web}
-        found = list(self.home.glob(f"{TEMPORARY_PREFIX}*"))
-        found += [path for place in places for path in place.glob(f"**/{TEMPORARY_PREFIX}*")]
-        return sorted(path for path in found if not set(found) & set(path.parents))
+        names = ("manifest", "embeddings", "index", "map", "last-map", "saved", "mirror")
+        places = [
+            self.home,
+            *(self.home / name for name in names),
+            *self.embedding_spaces(),
+            *self.embedding_directories(),
+            *listed(self.home / "index", SPACE_KEY, directories=True),
+            *self.all_builds(),
+        ]
+        return sorted(path for place in places for path in self._temporaries(place))
+
+    def _temporaries(self, directory: Path) -> list[Path]:
+        """Return the temporary files and directories of the store in one directory of home."""
+        if not self.is_inside(directory):
+            return []
+        found = [
+            *listed(directory, TEMPORARY_NAME),
+            *listed(directory, TEMPORARY_NAME, directories=True),
+        ]
+        return [path for path in found if not path.is_symlink()]
 
     def sweep(self) -> None:
-        """Remove the leftovers."""
-        remove_all(self.leftovers())
+        """Remove the leftovers.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        with explained(self.home, "tidied"):
+            remove_all(self.leftovers())
 
     @contextlib.contextmanager
     def voting(self) -> Iterator[None]:
@@ -315,16 +411,14 @@ class Store:
         Raises:
             StoreError: The file system refused.
         """
+        self._make_home()
+        mark_home(self.home)
         with explained(self._judgements):
             self._judgements.mkdir(parents=True, exist_ok=True)
-            handle = (self._judgements / "lock").open("a", encoding="utf-8")
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            with self._shared(VOTES, wait=True):
-                remove_all(self._judgements.glob(f"{TEMPORARY_PREFIX}*"))
-                yield
-
-
-def _listed(directory: Path, pattern: str) -> list[Path]:
-    found = directory.glob(pattern)
-    return sorted(path for path in found if not path.name.startswith(TEMPORARY_PREFIX))
+        with (
+            exclusive(self._judgements / "lock", wait=True),
+            self._shared(VOTES, wait=True),
+        ):
+            with explained(self._judgements, "tidied"):
+                remove_all(self._temporaries(self._judgements))
+            yield

@@ -7,7 +7,6 @@ the current build.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -24,8 +23,10 @@ from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.paths import printable
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
-from retrieval_pipeline.storage.lease import Lease, is_held
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing, temporary_path
+from retrieval_pipeline.storage.home import MARKER, mark_home, marker_text
+from retrieval_pipeline.storage.lease import Lease
+from retrieval_pipeline.storage.locks import exclusive, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that the copy shares with the remote home; all others stay on their machine.
@@ -33,8 +34,8 @@ TABLES = ("manifest", "embeddings")
 ANSWERS = ("index", "map")
 VOTES = ("judgements",)
 CURRENT = "index/CURRENT"
-# An empty file here tells a new home from a bucket that somebody emptied.
-MARKER = "retrieval-home"
+# The marker of version 0.1.0.
+FORMER_MARKER = "retrieval-home"
 
 # Seconds between two uploads of finished files, which also renew the lease.
 PUSH_SECONDS = 60.0
@@ -90,7 +91,9 @@ class Mirror:
         with _explained(), Lease.held(claims, self._machine(), wait=wait) as claim:
             with self._alone():
                 if not self._is_there():
-                    (self.remote / MARKER).write(b"The home of an index; see its settings.\n")
+                    self._check_empty()
+                    (self.remote / MARKER).write(marker_text().encode())
+                mark_home(self.home)
                 for folder in folders:
                     self._pull(folder)
             ended = threading.Event()
@@ -122,6 +125,7 @@ class Mirror:
                     return
             if not self._is_there():
                 return
+            mark_home(self.home)
             for folders, lock in locks.items():
                 # A run that takes the lock meanwhile waits for `_alone`.
                 for folder in () if is_held(lock) else folders:
@@ -134,7 +138,7 @@ class Mirror:
         Raises:
             StoreError: It existed, as the copy shows, and is empty now.
         """
-        if (self.remote / MARKER).info().is_file:
+        if any((self.remote / name).info().is_file for name in (MARKER, FORMER_MARKER)):
             return True
         if any(self._records.glob("*.json")):
             raise StoreError(
@@ -142,6 +146,19 @@ class Mirror:
                 f"remove {self.home}"
             )
         return False
+
+    def _check_empty(self) -> None:
+        """Check that nothing but the lease is where a home is to be made.
+
+        Raises:
+            StoreError: Something is.
+        """
+        files = self.remote.files(missing_ok=True)
+        if any(not info.path.startswith(("claims/", "fences/")) for info in files):
+            raise StoreError(
+                f"{self.remote} is not a home of this program and not empty: nothing was changed "
+                "there. Let `home` in the settings name a prefix of its own"
+            )
 
     def _pull(self, folder: str) -> None:
         """Make a folder of the copy the same as the remote folder."""
@@ -271,9 +288,10 @@ class Mirror:
 
     def _write_record(self, folder: str, record: dict[str, tuple[Stamp, Stamp]]) -> None:
         self._records.mkdir(parents=True, exist_ok=True)
-        temporary = self._records / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}"
+        file = self._records / f"{folder}.json"
+        temporary = temporary_path(file)
         temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(self._records / f"{folder}.json")
+        temporary.replace(file)
 
     def _machine(self) -> str:
         """Return a name for this copy; a clone of the machine differs by its host name."""
@@ -287,8 +305,7 @@ class Mirror:
     def _alone(self) -> Iterator[None]:
         """Let only one process of this machine fetch at a time."""
         self._records.mkdir(parents=True, exist_ok=True)
-        with (self._records / "lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with exclusive(self._records / "lock", wait=True):
             yield
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.reading import is_there, reading
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, SCHEMA_VERSION, space_metadata
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -53,9 +54,11 @@ def read_table(
 
     Raises:
         StoreError: The file is damaged, of another version or has other columns.
+        UnreadableError: The file cannot be read, which says nothing about its content.
     """
     try:
-        with pa.memory_map(str(path)) as source:
+        # Not mapped into memory: an I/O error would kill the process.
+        with reading(path), pa.OSFile(str(path)) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
             found = file.schema_arrow
             version = (found.metadata or {}).get(b"schema_version")
@@ -63,9 +66,7 @@ def read_table(
                 raise StoreError(f"{path}: not a table of this program's version: {remedy}")
             return file.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{path}: damaged or unreadable ({_first_line(error)}): {remedy}"
-        ) from None
+        raise StoreError(f"{path}: damaged ({_first_line(error)}): {remedy}") from None
 
 
 def read_space(path: Path) -> VectorSpace:
@@ -75,7 +76,8 @@ def read_space(path: Path) -> VectorSpace:
         StoreError: They name none, or the table is damaged.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with reading(path):
+            metadata = pq.read_schema(path).metadata or {}
         return VectorSpace(
             model=metadata[b"model"].decode(),
             revision=metadata[b"revision"].decode(),
@@ -83,9 +85,7 @@ def read_space(path: Path) -> VectorSpace:
             preprocessing=metadata[b"preprocessing"].decode(),
         )
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{path}: damaged or unreadable ({_first_line(error)}): {REMEDY}"
-        ) from None
+        raise StoreError(f"{path}: damaged ({_first_line(error)}): {REMEDY}") from None
     except (KeyError, ValueError):
         raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
 
@@ -97,7 +97,7 @@ def read_manifest(store: Store, source: str) -> pa.Table:
         StoreError: It is damaged.
     """
     path = store.manifest(source)
-    return read_table(path, MANIFEST) if path.exists() else MANIFEST.empty_table()
+    return read_table(path, MANIFEST) if is_there(path) else MANIFEST.empty_table()
 
 
 def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
@@ -107,7 +107,7 @@ def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:
         StoreError: It is damaged.
     """
     path = store.quarantine(space, source)
-    return read_table(path, QUARANTINE) if path.exists() else QUARANTINE.empty_table()
+    return read_table(path, QUARANTINE) if is_there(path) else QUARANTINE.empty_table()
 
 
 def _first_line(error: BaseException) -> str:

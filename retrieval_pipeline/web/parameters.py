@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import ValidationError as ValidationError
 
-from retrieval_pipeline.config import SOURCE_NAME
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.web.problems import wrong_parameters
 
 # Characters of one text: several times what any text encoder reads.

@@ -16,7 +16,8 @@ from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
+from retrieval_pipeline.storage.atomic import replacing
+from retrieval_pipeline.storage.names import PICTURE_NAME, TEMPORARY_NAME
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.files import GoneError, file_of, source_of
 
@@ -115,9 +116,8 @@ class Thumbnails:
         """Remove the thumbnails of pictures that are not in the build any more."""
         remove_abandoned(self._store.thumbnails)
         for path in self._store.thumbnails.glob("*/*/*.webp"):
-            # A temporary file that is left has a writer.
-            finished = not path.name.startswith(TEMPORARY_PREFIX)
-            if finished and build.number_of(path.stem) is None:
+            # Temporary files have writers, and files of other names are not the server's.
+            if PICTURE_NAME.fullmatch(path.name) and build.number_of(path.stem) is None:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -134,7 +134,8 @@ def _write(path: Path, decoded: Decoded) -> None:
 
 def remove_abandoned(directory: Path) -> None:
     """Remove temporary files that lost their writer."""
-    for path in directory.glob(f"**/{TEMPORARY_PREFIX}*"):
+    found = (path for path in directory.glob("**/*") if TEMPORARY_NAME.fullmatch(path.name))
+    for path in found:
         # Another server may be quicker.
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:

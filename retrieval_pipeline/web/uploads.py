@@ -14,8 +14,10 @@ from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Decoded, Fit
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing, scratch
+from retrieval_pipeline.storage.atomic import replacing, scratch
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.home import check_home
+from retrieval_pipeline.storage.names import PICTURE_NAME
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.thumbnails import Run, remove_abandoned
@@ -55,8 +57,9 @@ class Uploads:
         Raises:
             RequestError: It is too large, takes too long, or too many come at once; 413, 408, 503.
             ImageError: It is no picture that can be used.
-            StoreError: It cannot be written.
+            StoreError: It cannot be written, or `home` is no home.
         """
+        check_home(self._store.home)
         if self._receiving >= AT_ONCE:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -107,9 +110,7 @@ class Uploads:
         with replacing(path) as temporary:
             temporary.write_bytes(encoded(decoded.pixels, quality=QUALITY))
         kept = [
-            file
-            for file in self._store.uploads.glob("*.webp")
-            if not file.name.startswith(TEMPORARY_PREFIX)
+            file for file in self._store.uploads.glob("*.webp") if PICTURE_NAME.fullmatch(file.name)
         ]
         for file in sorted(kept, key=lambda file: file.stat().st_mtime_ns)[:-KEPT]:
             file.unlink(missing_ok=True)

@@ -30,7 +30,9 @@ NOW = timedelta(0)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+    store = Store(tmp_path)
+    with store.locked():
+        return store
 
 
 def embed(store: Store, source: str, *names: str, space: VectorSpace = SPACE) -> Path:
@@ -89,7 +91,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(store: Store) -> None:
     fill(store, "a", "xy", "z")
     fill(store, "old", "uvw")
     embed(store, "a", "gone", space=OTHER)
-    (store.home / "manifest" / ".tmp-1-a.parquet").write_text("half")
+    (store.home / "manifest" / ".tmp-0123456789ab-a.parquet").write_text("half")
     before = files(store)
     told = collect(store, ["a"], only_space=SPACE, dry_run=True)
     assert files(store) == before

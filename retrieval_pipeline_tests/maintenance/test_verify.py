@@ -49,8 +49,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(
         store.quarantine(space, "pictures"), pa.Table.from_pylist([row], schema=QUARANTINE), space
     )
-    report = build_index(store, space, settings.source_names)
-    update_map(settings, report.build)
+    with store.locked():
+        report = build_index(store, space, settings.source_names)
+        update_map(settings, report.build)
     return root
 
 

@@ -113,7 +113,7 @@ def test_voting_goes_on_while_an_index_is_built_and_its_start_takes_nothing_away
     store: Store,
 ) -> None:
     with store.voting():
-        half_written = store.judgements("pets").with_name(".tmp-pets.parquet")
+        half_written = store.judgements("pets").with_name(".tmp-0123456789ab-pets.parquet")
         half_written.touch()
         assert recommender_names(store) == []
         with store.locked():

@@ -136,8 +136,9 @@ def test_a_run_leaves_alone_what_voters_and_the_web_page_are_writing(tmp_path: P
 @pytest.mark.parametrize("text", ["", "x", "../../etc", "a/b/c", "a/.."])
 def test_a_pointer_that_names_no_build_is_refused(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
-    store.current_file.parent.mkdir()
-    store.current_file.write_text(text)
+    with store.locked():
+        store.current_file.parent.mkdir()
+        store.current_file.write_text(text)
     with pytest.raises(StoreError, match="CURRENT"):
         store.current_build()
 

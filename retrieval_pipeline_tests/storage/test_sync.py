@@ -21,6 +21,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage import lease
 from retrieval_pipeline.storage import sync as mirror
 from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.home import MARKER
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
@@ -110,7 +111,10 @@ def test_machines_take_turns_and_see_what_the_other_did(home: Remote, machine: M
 
 def test_a_build_that_was_removed_goes_from_every_copy(machine: Machine) -> None:
     first, second = machine("first"), machine("second")
-    with first.locked(), new_directory(first.new_build(SPACE, "old")) as build:
+    with (
+        first.locked(),
+        new_directory(first.new_build(SPACE, "20250101T101010Z-0123abcd")) as build,
+    ):
         (build / "build.json").write_text("{}")
     with second.locked():
         (old,) = second.all_builds()
@@ -164,7 +168,7 @@ def test_a_run_that_was_taken_for_dead_uploads_nothing(
         else:
             (home / "fences/manifest").write(b"another run")
         add_part(store, "a")
-    assert keys(home) == ["fences/manifest", mirror.MARKER]
+    assert keys(home) == ["fences/manifest", MARKER]
 
 
 def test_a_run_that_slept_past_its_claim_publishes_nothing(
@@ -263,21 +267,24 @@ def test_a_key_below_another_file_is_one_line(home: Remote, machine: Machine) ->
     assert "\n" not in str(raised.value)
 
 
+OLD, NEW = "20250101T101010Z-0123abcd", "20250102T101010Z-0123abcd"
+
+
 def test_a_clock_that_was_set_back_hides_no_new_build(
     home: Remote, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "FRESH_SECONDS", 10.0)
     first, second = machine("first"), machine("second")
     with first.locked():
-        first.publish(first.new_build(SPACE, "old"))
+        first.publish(first.new_build(SPACE, OLD))
     old = second.current_build()
-    assert old is not None and old.name == "old"
+    assert old is not None and old.name == OLD
     with first.locked():
-        first.publish(first.new_build(SPACE, "new"))
+        first.publish(first.new_build(SPACE, NEW))
     ahead = time.time() + 3600
     os.utime(second.home / "mirror" / "refreshed", (ahead, ahead))
     new = second.current_build()
-    assert new is not None and new.name == "new"
+    assert new is not None and new.name == NEW
 
 
 def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(

@@ -23,7 +23,7 @@ def verify(do_repair: bool, config: Path | None) -> None:
     cannot be rebuilt. Votes cannot be made again: a damaged table of votes stays where it is.
     """
     settings = load_settings(config)
-    problems = _check(settings)
+    problems, unreadable = _check(settings)
     if problems and do_repair:
         from retrieval_pipeline.cli.progress import console_progress
         from retrieval_pipeline.maintenance.repair import repair
@@ -32,26 +32,33 @@ def verify(do_repair: bool, config: Path | None) -> None:
             repaired = repair(settings, progress=progress)
         for each in repaired:
             report(f"FIX  {each.file}: {each.done}")
-        problems = _check(settings)
+        problems, unreadable = _check(settings)
+    if unreadable:
+        raise RetrievalError(f"{unreadable} stored files cannot be read, and may be sound")
     if problems:
         raise RetrievalError(f"{problems} stored files are not as they must be")
 
 
-def _check(settings: Settings) -> int:
-    """Print a line for each problem, or that there is none; return the number of problems."""
+def _check(settings: Settings) -> tuple[int, int]:
+    """Print what is wrong, or that nothing is.
+
+    Returns:
+        How many files have a problem, and how many of these cannot be read.
+    """
     from retrieval_pipeline.maintenance.verify import verify as verify_store
     from retrieval_pipeline.storage.store import Store
 
-    files, problems = 0, 0
-    for finding in verify_store(Store(settings.home)):
+    files, problems, unreadable = 0, 0, 0
+    for finding in verify_store(Store(settings.home), settings.source_names):
         files += not finding.note
         problems += finding.problem is not None
+        unreadable += finding.unreadable
         if finding.problem:
-            report(f"BAD  {finding.problem}")
+            report(f"{'????' if finding.unreadable else 'BAD '} {finding.problem}")
         if finding.note:
             report(f"note {finding.note}")
     if not files:
         raise RetrievalError(f"nothing is stored in {settings.home} yet: run `retrieval index`")
     if not problems:
         report(f"{files} stored files are as they must be")
-    return problems
+    return problems, unreadable

@@ -1,0 +1,43 @@
+"""The names that the store gives to the files and directories that it makes.
+
+What has another name is not the store's, and is never moved or removed.
+"""
+
+import re
+
+# Names of sources, recommenders and saved queries.
+SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# `VectorSpace.key`.
+SPACE_KEY = re.compile(r"[A-Za-z0-9_.-]+@[0-9a-f]{8}")
+# The time of a build in UTC, the start of its inputs' hash, and a number if the name was taken.
+BUILD_NAME = re.compile(r"\d{8}T\d{6}(\.\d{6})?Z-[0-9a-f]{8}(-\d+)?")
+PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
+QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
+TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
+SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
+# A thumbnail or an upload.
+PICTURE_NAME = re.compile(r"[0-9a-f]{32}\.webp")
+# Twelve random hex digits, and the name that the file or directory gets when it is complete.
+TEMPORARY_NAME = re.compile(r"\.tmp-[0-9a-f]{12}-.+", re.DOTALL)
+# A repair adds ".again" if it has set aside a file of that name before.
+_AGAIN = r"(\.again)*"
+
+_SPACE, _SOURCE, _BUILD = SPACE_KEY.pattern, SOURCE_NAME.pattern, BUILD_NAME.pattern
+
+# Directories whose files are moved and removed together: of a vector space, a source in it, a
+# build and a map. And what the store writes into each, as a path relative to the directory.
+_IN_SOURCE = rf"({PART_NAME.pattern}|{QUARANTINE_NAME.pattern})"
+_IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
+_IN_MAP = r"(map\.(json|html|png)|basis\.npz|coordinates\.parquet)"
+CONTENTS = {
+    re.compile(rf"embeddings/{_SPACE}"): re.compile(rf"{_SOURCE}(/{_IN_SOURCE})?"),
+    re.compile(rf"embeddings/{_SPACE}/{_SOURCE}"): re.compile(_IN_SOURCE),
+    re.compile(rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}"): re.compile(_IN_BUILD),
+    re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
+}
+
+# What a repair sets aside, relative to `damaged`.
+SET_ASIDE = re.compile(
+    rf"(manifest/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
+    rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}){_AGAIN}"
+)
