@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from retrieval_pipeline.concurrency import ordered_map
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.errors import SourceError, Stopped, StoreError
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import explained
@@ -24,7 +24,7 @@ from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.remote import Place, Remote, RemoteError
 from retrieval_pipeline.storage.schemas import MANIFEST
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, write_table
+from retrieval_pipeline.storage.tables import REMEDY, read_manifest, write_table
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -154,7 +154,7 @@ def update_manifest(
         Stopped: `stop` was set.
     """
     progress = progress or Quiet()
-    before = {row.path: row for row in _rows(read_manifest(store, source.name))}
+    before = _read_rows(store, source.name)
     progress.start(f"looking through {source.name}", None, "files")
     seen: list[FileRow] = []
     for row in walk(source, skip=store.home):
@@ -457,10 +457,21 @@ def _finished(rows: dict[str, FileRow]) -> dict[str, FileRow]:
     return {path: row for path, row in rows.items() if row.content_id is not None}
 
 
-def _rows(table: pa.Table) -> Iterator[FileRow]:
+def _read_rows(store: Store, source: str) -> dict[str, FileRow]:
+    """Return path -> row of the manifest.
+
+    Raises:
+        StoreError: The table is damaged, or a later version wrote it.
+    """
+    table = read_manifest(store, source)
     columns = (table.column(name).to_pylist() for name in MANIFEST.names)
-    for path, size, mtime_ns, content_id, status, error in zip(*columns, strict=True):
-        yield FileRow(path, size, mtime_ns, content_id, Status(status), error)
+    try:
+        return {
+            path: FileRow(path, size, mtime_ns, content_id, Status(status), error)
+            for path, size, mtime_ns, content_id, status, error in zip(*columns, strict=True)
+        }
+    except ValueError as error:
+        raise StoreError(f"{store.manifest(source)}: {error} of a file: {REMEDY}") from None
 
 
 def distrust(store: Store, source: str, paths: set[str]) -> None:

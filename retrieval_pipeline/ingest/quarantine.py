@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from retrieval_pipeline.images.errors import ImageError, Reason
+from retrieval_pipeline.paths import printable
 from retrieval_pipeline.storage.schemas import QUARANTINE
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import (
@@ -84,7 +85,8 @@ class Quarantine:
             "content_id": content,
             "path": path,
             "reason": error.reason.value,
-            "detail": error.detail,
+            # A library's message may quote bytes of the file that no table can hold.
+            "detail": printable(error.detail),
             "attempts": (former["attempts"] if former else 0) + 1,  # type: ignore[operator]
             "last_tried": datetime.now(UTC),
             "tried_with": self._software,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from retrieval_pipeline.concurrency import AHEAD
 from retrieval_pipeline.config import Source
-from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.errors import SourceError, Stopped, StoreError
 from retrieval_pipeline.ingest import crawl
 from retrieval_pipeline.ingest.crawl import (
     BATCH_BYTES,
@@ -33,7 +33,7 @@ from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.progress import Quiet
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest
+from retrieval_pipeline.storage.tables import read_manifest, write_table
 
 NOBODY = 65534
 
@@ -635,3 +635,14 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
     becomes(file, kind)
     with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
         content_id_of_file(file, follow_symlinks=False)
+
+
+def test_a_manifest_with_an_unknown_status_is_one_line(root: Path, store: Store) -> None:
+    put(root / "a.jpg")
+    update_manifest(store, source_of(root))
+    table = read_manifest(store, "pictures")
+    number = table.schema.get_field_index("status")
+    table = table.set_column(number, table.schema.field("status"), [["unheard-of"]])
+    write_table(store.manifest("pictures"), table)
+    with pytest.raises(StoreError, match=r"pictures\.parquet: 'unheard-of' is not a valid Status"):
+        update_manifest(store, source_of(root))
