@@ -258,7 +258,7 @@ def _open_trees(file: Path, dim: int, facts: TreeFacts, item_numbers: Numbers) -
         trees = Trees.open(file, dim, item_numbers)
     except OSError as error:
         # Annoy puts the system's error into the text: "Unable to mmap: No such device (19)".
-        if code := re.search(r"\((\d+)\)$", str(error)):
+        if code := re.fullmatch(r"Unable to .*\((\d+)\)", str(error)):
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
         # The file is of another length than vectors of so many components make.
         raise build_json_mismatch(file) from None

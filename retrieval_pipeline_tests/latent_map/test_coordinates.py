@@ -121,16 +121,19 @@ def test_a_map_of_slightly_changed_data_lies_as_the_one_before_and_says_how_far_
 def test_the_map_before_is_the_builds_own_or_else_the_last_one_that_is_whole(
     store: Store,
 ) -> None:
-    assert previous_coordinates(store, "b") is None
-    for age, (name, count) in enumerate({"c": 10, "b": 11, "d": 12, "a": 13, "e": 14}.items()):
-        save_map(make_map(built(store, blobs(count))), store.map(name))
-        os.utime(store.map(name), (age, age))
-    (store.map("e") / "coordinates.parquet").write_bytes(b"damaged")
-    (store.map("a") / "coordinates.parquet").unlink()
-    for name, age in (("e", 4), ("a", 3)):
-        os.utime(store.map(name), (age, age))
-    assert len(previous_coordinates(store, "b") or ()) == 11
-    assert len(previous_coordinates(store, "new") or ()) == 12
+    def named(letter: str) -> str:
+        return f"20250101T101010Z-0123abc{letter}"
+
+    assert previous_coordinates(store, named("b")) is None
+    for age, (letter, count) in enumerate({"c": 10, "b": 11, "d": 12, "a": 13, "e": 14}.items()):
+        save_map(make_map(built(store, blobs(count))), store.map(named(letter)))
+        os.utime(store.map(named(letter)), (age, age))
+    (store.map(named("e")) / "coordinates.parquet").write_bytes(b"damaged")
+    (store.map(named("a")) / "coordinates.parquet").unlink()
+    for letter, age in (("e", 4), ("a", 3)):
+        os.utime(store.map(named(letter)), (age, age))
+    assert len(previous_coordinates(store, named("b")) or ()) == 11
+    assert len(previous_coordinates(store, named("f")) or ()) == 12
 
 
 def test_any_beginning_of_the_order_covers_the_map(store: Store) -> None:
@@ -196,5 +199,5 @@ def test_verify_reads_the_maps(store: Store) -> None:
     (directory / "map.json").write_text(few.model_dump_json())
     assert len(info.clusters) > 1
     assert len(problems()) == 1
-    assert "not as map.json says" in problems()[0]
+    assert "does not match map.json" in problems()[0]
     assert content("0000.jpg") in read_coordinates(directory)["content_id"].to_pylist()
