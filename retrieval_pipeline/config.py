@@ -300,7 +300,7 @@ class Settings(_Model):
             for other, parent in roots:
                 if name != other and root == parent:
                     raise ValueError(
-                        f'sources "{other}" and "{name}" are the same directory ({root}): '
+                        f'sources "{name}" and "{other}" are the same directory ({root}): '
                         "keep one of them"
                     )
                 if name != other and root.is_relative_to(parent):

@@ -82,7 +82,7 @@ def test_two_sources_of_one_name_are_refused_whatever_their_case(tmp_path: Path)
     assert "two sources are named" in problem(tmp_path, text)
 
 
-@pytest.mark.parametrize("inner", ["x/y", "x", "z/../x/y"])
+@pytest.mark.parametrize("inner", ["x/y", "z/../x/y"])
 def test_a_source_inside_another_is_refused(tmp_path: Path, inner: str) -> None:
     text = f'[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "{inner}"\n'
     assert "lies inside source" in problem(tmp_path, text)
