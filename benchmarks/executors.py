@@ -21,8 +21,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from retrieval_pipeline import definitions
 from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.orchestration import code_location
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -36,9 +36,9 @@ EXECUTORS = {
 
 def job() -> dg.JobDefinition:
     """The job as a step's process loads it again."""
-    definitions.EXECUTOR = EXECUTORS[os.environ["BENCHMARK_EXECUTOR"]]
+    code_location.EXECUTOR = EXECUTORS[os.environ["BENCHMARK_EXECUTOR"]]
     config = Path(os.environ["RETRIEVAL_CONFIG"])
-    built = definitions.build_definitions(
+    built = code_location.build_definitions(
         load_settings(config), LibraryResource(config_file=str(config))
     )
     return built.resolve_job_def("reindex_job")

@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.load import load_encoder
-from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.recommend.active_learning import STRATEGIES, Pool, next_item
 from retrieval_pipeline.recommend.svm import Trainer, Votes, train
@@ -41,10 +41,11 @@ def embed(directory, per_class):
     if not cache.exists():
         encoder = load_encoder("offline", device="cpu")
         limits = Limits.of(Settings().images)
-        batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+        with DecodePool(encoder.transform, limits) as pool:
+            pixels = [decoded.pixels for _, decoded in pool.map(map(Job, files))]
         vectors = [
-            encoder.encode_images([open_upright(file, limits) for file in batch])
-            for batch in batches
+            encoder.encode_pixels(pixels[start : start + BATCH])
+            for start in range(0, len(pixels), BATCH)
         ]
         classes = [file.parent.name for file in files]
         np.savez(cache, vectors=np.concatenate(vectors), classes=classes)

@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.pictures import pictures as decoded
+from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.search.look_alike import SAME, look_of
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE
@@ -298,7 +300,9 @@ def print_copies(library, root):
     photos = sorted((root / "photos").glob("*.jpg"))
     files = photos + sorted((root / "flowers").glob("*/*.jpg"))[::5]
     limits = Limits.of(library.searcher.settings.images)
-    pictures = [open_upright(file, limits) for file in files]
+    # Larger than any of them: none is resized.
+    whole = decoded(map(Job, files), Fit(100_000), limits)
+    pictures = [Image.fromarray(each.pixels) for each in whole]
     encode = library.searcher.encoder.encode_images
     originals, looks = encode(pictures), looks_of(pictures, limits)
     print(f"\n| cosine at least | {' | '.join(map(str, THRESHOLDS))} | looks the same | both |")
@@ -316,12 +320,12 @@ def print_copies(library, root):
 
 
 def looks_of(pictures, limits):
-    files = []
-    for picture in pictures:
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=1)
-        files.append(file.getvalue())
-    return np.array([look_of(file, limits) for file in files])
+    looks = []
+    with tempfile.NamedTemporaryFile() as file:
+        for picture in pictures:
+            picture.save(file.name, "PNG", compress_level=1)
+            looks.append(look_of(Job(file.name), limits))
+    return np.array(looks)
 
 
 def print_shares(name, cosines, alike):

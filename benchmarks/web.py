@@ -24,7 +24,7 @@ from search import make_data
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.load import load_encoder
-from retrieval_pipeline.images.decode import encoded
+from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.search.query import Query

@@ -37,12 +37,13 @@ FLOORS = {
     "progress": "how far work is",
     "vectors": "float32, unit length, one space",
     "concurrency": "threads and cores",
+    "processes": "children that know little",
     "paths": "file names as text",
     "errors": "what is said when it fails",
 }
 
 # Too many to draw: nearly everything imports them.
-EVERYWHERE = ("progress", "vectors", "concurrency", "paths", "errors")
+EVERYWHERE = ("progress", "vectors", "concurrency", "processes", "paths", "errors")
 
 BOX, GAP, ROW = (210, 46), 24, 96
 

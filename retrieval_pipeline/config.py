@@ -23,7 +23,7 @@ from pydantic import (
 
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
-from retrieval_pipeline.storage.remote import Place, Remote, parse_place
+from retrieval_pipeline.storage.remote import HIDDEN, Place, Remote, parse_place
 
 FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
@@ -35,7 +35,8 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Input may hold credentials; load_settings shows it where it cannot.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -287,26 +288,29 @@ class Settings(_Model):
             if other := names.get(source.name.lower()):
                 raise ValueError(f'two sources are named "{other}": give each its own name')
             names[source.name.lower()] = source.name
-        roots = [(source.name, _resolved(source.path)) for source in self.sources]
-        home = _resolved(self.home)
-        for name, root in roots:
-            # The crawl leaves out a local home that lies inside a source.
-            if isinstance(self.home, Remote) and home.is_relative_to(root):
+        roots: dict[PurePath, Source] = {}
+        for source in self.sources:
+            root = _resolved(source.path)
+            if (same := roots.setdefault(root, source)) is not source:
                 raise ValueError(
-                    f'home ({self.home}) lies inside source "{name}", whose pictures it would '
-                    "become: give it a prefix or bucket of its own"
+                    f'sources "{same.name}" and "{source.name}" are the same directory '
+                    f"({source.path}): keep one of them"
                 )
-        for name, root in roots:
-            for other, parent in roots:
-                if name != other and root == parent:
+        for root, source in roots.items():
+            for above in root.parents:
+                if (parent := roots.get(above)) is not None:
                     raise ValueError(
-                        f'sources "{name}" and "{other}" are the same directory ({root}): '
-                        "keep one of them"
+                        f'source "{source.name}" ({source.path}) lies inside source '
+                        f'"{parent.name}" ({parent.path}): keep one of them, or use `exclude`'
                     )
-                if name != other and root.is_relative_to(parent):
+        # The crawl leaves out a local home that lies inside a source.
+        if isinstance(self.home, Remote):
+            home = _resolved(self.home)
+            for place in (home, *home.parents):
+                if (parent := roots.get(place)) is not None:
                     raise ValueError(
-                        f'source "{name}" ({root}) lies inside source "{other}" ({parent}): '
-                        "keep one of them, or use `exclude`"
+                        f'home ({self.home}) lies inside source "{parent.name}", whose pictures it '
+                        "would become: give it a prefix or bucket of its own"
                     )
         return self
 
@@ -363,7 +367,7 @@ class Settings(_Model):
 
 
 def _resolved(place: Place) -> PurePath:
-    return PurePosixPath(str(place)) if isinstance(place, Remote) else place.resolve()
+    return PurePosixPath(place.identity) if isinstance(place, Remote) else place.resolve()
 
 
 def find_settings_file(given: Path | None = None) -> Path:
@@ -408,7 +412,10 @@ def load_settings(given: Path | None = None) -> Settings:
 
 def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
     def absolute(path: object) -> object:
-        path = parse_place(path)
+        try:
+            path = parse_place(path)
+        except ValueError:
+            return path  # The validation says so, with the key.
         return base / _expanded(path) if isinstance(path, str) else path
 
     values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
@@ -464,7 +471,12 @@ def _explain(problem: Any, values: dict[str, Any]) -> str:
         message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
     given = problem["input"]
     shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{key}: {message}{shown}" if key else message
+    line = f"{key}: {message}{shown}" if key else message
+    if isinstance(given, str) and ("@" in given or "//" in given):
+        # What was meant to be a URL may hold credentials, also in the place of a name.
+        for text in (repr(given)[1:-1], given):
+            line = line.replace(text, HIDDEN)
+    return line
 
 
 def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:

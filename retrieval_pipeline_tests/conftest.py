@@ -1,27 +1,75 @@
-"""What several test modules share: the optional folder of real photos and odd files."""
+"""What several test modules share: photos, an indexed library, how the processes share the work."""
 
+import hashlib
+import os
+import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from PIL import Image
 
+from retrieval_pipeline.encoders.numpy_minilm import MiniLM
+from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline_tests.support.library import SHARED_DATA
+from retrieval_pipeline_tests.support.processes import made_once, shared_directory
 from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
 if TYPE_CHECKING:
     import dagster
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+TESTS = Path(__file__).parent
+
+# Each takes a gigabyte, and there are not many groups of tests.
+MOST_PROCESSES = 4
+# Fewer texts than this are encoded whenever a test asks.
+MANY_TEXTS = 500
 
 
-@pytest.fixture(autouse=True, scope="module")
-def pillows_limit() -> Iterator[None]:
-    """What may be opened is a global of Pillow: what one module allows must not bind the next."""
-    limit = Image.MAX_IMAGE_PIXELS
-    yield
-    Image.MAX_IMAGE_PIXELS = limit
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, also where pytest itself must not (`nohup`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core if all tests run; none beside this one for a few files."""
+    everything = {*map(str, config.getini("testpaths")), str(config.rootpath), str(TESTS)}
+    if not {arg.rstrip("/") for arg in config.args} <= everything:
+        return 0
+    return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the processes begin with the files that have slow tests, so that they end together."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def remembered_sentences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The names of the classes and the vocabulary are encoded once, not at every load of a model.
+
+    They are always the same, and to encode them takes longer than most tests.
+    """
+    directory = shared_directory(tmp_path_factory) / "sentences"
+    directory.mkdir(exist_ok=True)
+    encode = MiniLM.encode
+
+    def remembering(self: MiniLM, texts: Sequence[str]) -> Vectors:
+        if len(texts) < MANY_TEXTS:
+            return encode(self, texts)
+        name = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        made = made_once(directory / f"{name}.npy", lambda file: np.save(file, encode(self, texts)))
+        vectors: Vectors = np.load(made)
+        return vectors
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MiniLM, "encode", remembering)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -87,15 +135,41 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     return lambda prefix: f"s3://{name}/{prefix}?{options}"
 
 
+@pytest.fixture
+def put_key(s3_server: str) -> Callable[[str, str, bytes], None]:
+    """Put an object with any key below a URL of `bucket`: clients would change some of them."""
+    from moto.s3.models import s3_backends
+
+    def put(url: str, key: str, data: bytes) -> None:
+        name, _, prefix = url.partition("?")[0].removeprefix("s3://").partition("/")
+        for account in s3_backends.values():
+            for backend in account.values():
+                if name in backend.buckets:
+                    backend.put_object(name, f"{prefix}/{key}", data)
+                    return
+        raise AssertionError(f"there is no bucket {name}")
+
+    return put
+
+
 @pytest.fixture(scope="session")
-def indexed_library(
+def untouched_library(
     tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Path]
 ) -> WebLibrary:
-    """An indexed library that all tests share; nobody may change it."""
-    return make_library(tmp_path_factory.mktemp("web") / "library", sample_photos)
+    """An indexed library that all processes share, to be copied and nothing else."""
+    root = shared_directory(tmp_path_factory) / "indexed library"
+    return WebLibrary(made_once(root, lambda path: make_library(path, sample_photos)))
+
+
+@pytest.fixture(scope="module")
+def indexed_library(
+    untouched_library: WebLibrary, tmp_path_factory: pytest.TempPathFactory
+) -> WebLibrary:
+    """A copy of the indexed library for one module, whose tests change nothing but votes."""
+    return untouched_library.copied(tmp_path_factory.mktemp("indexed") / "library")
 
 
 @pytest.fixture
-def library(indexed_library: WebLibrary, tmp_path: Path) -> WebLibrary:
+def library(untouched_library: WebLibrary, tmp_path: Path) -> WebLibrary:
     """A copy of the indexed library for one test."""
-    return indexed_library.copied(tmp_path / "library")
+    return untouched_library.copied(tmp_path / "library")

@@ -75,7 +75,7 @@ def loaded_by(code: str) -> set[str]:
         "from retrieval_pipeline.cli.main import cli\n"
         "assert CliRunner().invoke(cli, ['query', '--help']).exit_code == 0",
         "from retrieval_pipeline.config import Settings\n"
-        "from retrieval_pipeline.definitions import build_definitions\n"
+        "from retrieval_pipeline.orchestration.code_location import build_definitions\n"
         "build_definitions(Settings(home='/nowhere', sources=[]))",
     ],
     ids=["the package", "--help", "definitions.py"],
@@ -104,3 +104,49 @@ def test_the_core_knows_nothing_of_dagster() -> None:
         if line.strip().startswith(("import dagster", "from dagster"))
     ]
     assert named == []
+
+
+# What decodes the bytes of a file: in a process that is not a decode worker, a hostile file could
+# hang it, crash it, or take its memory.
+OPENERS = {"PIL.Image": {"open"}, "PIL.ImageFile": {"Parser"}}
+WORKER = {"decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg"}
+
+
+def pictures_opened_in(file: Path) -> list[str]:
+    """Where a module names something of OPENERS, by its line."""
+    tree = ast.parse(file.read_text("utf-8"))
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+            }
+    openers = {f"{module}.{name}" for module, some in OPENERS.items() for name in some}
+    used = [
+        f"{file}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and f"{names.get(ast.unparse(node.value))}.{node.attr}" in openers
+    ]
+    return used + [f"{file}: imports {name}" for name in names.values() if name in openers]
+
+
+def test_nothing_but_the_decode_worker_opens_pictures() -> None:
+    images = PACKAGE / "images"
+    worker = {images / f"{name}.py" for name in WORKER}
+    others = [file for file in PACKAGE.rglob("*.py") if file not in worker]
+    assert [line for file in others for line in pictures_opened_in(file)] == []
+    assert pictures_opened_in(images / "formats.py"), "it is opened there, and must be found"
+
+
+def test_nothing_but_the_decode_worker_imports_what_decodes() -> None:
+    names = {f"retrieval_pipeline.images.{name}" for name in WORKER}
+    importers = {
+        module
+        for module, file in modules().items()
+        for _, name in imports_of(file)
+        if name in names and name.rpartition(".")[2] != "decode_worker"
+    }
+    assert importers <= names

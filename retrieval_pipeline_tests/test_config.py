@@ -82,10 +82,13 @@ def test_two_sources_of_one_name_are_refused_whatever_their_case(tmp_path: Path)
     assert "two sources are named" in problem(tmp_path, text)
 
 
-@pytest.mark.parametrize("inner", ["x/y", "z/../x/y"])
-def test_a_source_inside_another_is_refused(tmp_path: Path, inner: str) -> None:
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [("x/y", "lies inside"), ("x", "are the same directory"), ("z/../x/y", "lies inside")],
+)
+def test_a_source_inside_another_is_refused(tmp_path: Path, inner: str, said: str) -> None:
     text = f'[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "{inner}"\n'
-    assert "lies inside source" in problem(tmp_path, text)
+    assert said in problem(tmp_path, text)
 
 
 def test_broken_toml_is_named_with_its_line(tmp_path: Path) -> None:
@@ -179,8 +182,3 @@ def test_a_home_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     settings = load_settings(write(directory, f'home = "{tmp_path / "home"}"'))
     assert settings.home == tmp_path / "home"
-
-
-def test_two_sources_with_one_directory_are_called_that(tmp_path: Path) -> None:
-    text = '[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "./x"\n'
-    assert 'sources "a" and "b" are the same directory' in problem(tmp_path, text)

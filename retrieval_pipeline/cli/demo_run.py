@@ -93,7 +93,7 @@ def _materialise(settings: Settings, file: Path) -> None:
     """Run the Dagster job that brings everything up to date, in this process."""
     import dagster as dg
 
-    from retrieval_pipeline.definitions import build_definitions
+    from retrieval_pipeline.orchestration.code_location import build_definitions
     from retrieval_pipeline.orchestration.jobs import all_sources
     from retrieval_pipeline.orchestration.resources import LibraryResource
 

@@ -32,6 +32,7 @@ def duplicates_html(groups: Sequence[DuplicateGroup], limits: Limits) -> str:
             cards=tuple(
                 Card(
                     path=picture.paths[0],
+                    content_id=picture.content_id,
                     source=picture.places[0].source,
                     width=picture.width,
                     height=picture.height,
@@ -53,6 +54,7 @@ def _section(answer: Answer) -> Section:
         cards=tuple(
             Card(
                 path=hit.path,
+                content_id=hit.content_id,
                 source=hit.source,
                 width=hit.width,
                 height=hit.height,

@@ -51,6 +51,7 @@ def ranking_html(recommender: Recommender, ranking: Sequence[Candidate], limits:
         cards=tuple(
             Card(
                 path=picture.path,
+                content_id=picture.content_id,
                 source=picture.location.source,
                 width=picture.width,
                 height=picture.height,

@@ -189,6 +189,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.damaged:
+        lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:
         reasons = ", ".join(
             f"{count} {reason.replace('_', ' ')}" for reason, count in source.quarantined.items()

@@ -33,13 +33,14 @@ def _grey(image: Image.Image) -> Image.Image:
     least to the greatest of the picture.
     """
     values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
     if image.mode.startswith("I;16"):
-        # Pillow neither scales the 12 bits of a TIFF nor inverts its 16 bits where white is zero.
-        tags = getattr(image, "tag_v2", {})
-        bright = (values >> (tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 8)).astype(np.uint8)
-        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
-            bright = 255 - bright
+        # Pillow does not scale the 12 bits of a TIFF.
+        bright = (values >> (bits - 8)).astype(np.uint8)
     else:
+        if bits == 32 and tags.get(ExifTags.Base.SampleFormat, (1,)) == (1,):
+            values = values.view(np.uint32)  # Pillow reads them as signed
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         for top in (1.0, 255.0, 65_535.0) if image.mode == "F" else (65_535.0,):
@@ -50,6 +51,8 @@ def _grey(image: Image.Image) -> Image.Image:
         with np.errstate(over="ignore"):
             scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * scale
         bright = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+        bright = 255 - bright  # zero is white
     grey = Image.fromarray(bright)
     if "transparency" in image.info:
         opaque = values != image.info["transparency"]

@@ -1,37 +1,33 @@
-"""Opening pictures: bytes, limits, orientation, shrinking on load, thumbnails.
+"""Decoding: from the bytes of an image file to upright sRGB pixels of the wanted size.
 
-Everything here runs in the calling process; `decode_pool` isolates it for files of unknown origin.
+Runs in decode workers only, where a hostile file harms nobody: everything else asks `pictures` or
+a `DecodePool`.
 """
 
-import os
-import stat
 import warnings
-from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from retrieval_pipeline.images.color import eight_bit, to_srgb
-from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory, too_large
-from retrieval_pipeline.images.formats import check_tiff_codec, open_image, typed_errors
+from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
+from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
+    DAMAGED,
     Decoded,
     Fit,
     ImageTransform,
-    Pixels,
     Size,
     UprightImage,
     fitted,
     shrink_limit,
     transformed,
 )
-from retrieval_pipeline.storage.remote import Remote
-
-# The bytes of an image file, or its path.
-Source = bytes | str | os.PathLike[str] | Remote
 
 # Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
@@ -53,16 +49,38 @@ MIRRORED_Y = {3, 4, 7, 8}
 # Box-reduce only down to this many times the shrink limit: a box filter is less accurate than the
 # scaling of the JPEG decoder.
 BOX_MARGIN = 2
-THUMBNAIL_QUALITY = 80
 
 
-def decode(source: Source, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
+@contextmanager
+def pillow_within(limits: Limits) -> Iterator[None]:
+    """Set Pillow's limit of pixels and silence its warnings, both global, until the context ends.
+
+    `decode` must be called inside. Pillow also applies the limit to pictures within containers.
+    """
+    former = Image.MAX_IMAGE_PIXELS
+    # Pillow refuses what has more than twice this number, and warns of half of that.
+    Image.MAX_IMAGE_PIXELS = limits.pixels // 2
+    try:
+        with warnings.catch_warnings():
+            # A damaged file is reported by a typed error or not at all.
+            warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif|pillow_jxl)\b")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = former
+
+
+def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
+
+    Args:
+        data: The bytes of the file.
+        transform: What becomes of the picture.
+        limits: Those of the surrounding `pillow_within`.
 
     Raises:
         ImageError: The image cannot be used.
     """
-    picture = _load(source, limits, shrink_limit(transform))
+    picture = _load(data, limits, shrink_limit(transform))
     try:
         if isinstance(transform, Fit):
             pixels = np.asarray(fitted(picture, transform))
@@ -73,114 +91,48 @@ def decode(source: Source, transform: ImageTransform | Fit, limits: Limits) -> D
     return Decoded(pixels, picture.width, picture.height, picture.format)
 
 
-def open_upright(source: Source, limits: Limits) -> Image.Image:
-    """Return the (first) picture of an image file in full size, upright, as RGB (sRGB).
-
-    Raises:
-        ImageError: The image cannot be used.
-    """
-    return _load(source, limits, None).image
-
-
-def thumbnail(
-    source: Source,
-    size: int,
-    limits: Limits,
-    format: Literal["WEBP", "JPEG", "PNG"] = "WEBP",
-    quality: int = THUMBNAIL_QUALITY,
-) -> bytes:
-    """Return an image file that shows `source` upright within `size` x `size` pixels.
-
-    Args:
-        source: The image file.
-        size: Longest edge, in pixels; a smaller picture is not enlarged.
-        limits: Bounds for the source.
-        format: Of the result.
-        quality: 1 to 100, for WEBP and JPEG.
-
-    Raises:
-        ImageError: The source cannot be used.
-    """
-    fit = Fit(size)
-    return encoded(fitted(_load(source, limits, shrink_limit(fit)), fit), format, quality)
-
-
-def encoded(
-    image: Image.Image | Pixels,
-    format: Literal["WEBP", "JPEG", "PNG"] = "WEBP",
-    quality: int = THUMBNAIL_QUALITY,
-) -> bytes:
-    """Return an image file of RGB pixels, uint8 (height, width, 3) where they are an array."""
-    buffer = BytesIO()
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(buffer, format, quality=quality)
-    return buffer.getvalue()
-
-
-def read_bytes(path: str | os.PathLike[str] | Remote, limits: Limits) -> bytes:
-    """Read an image file whole.
-
-    Raises:
-        ImageError: It is no regular file, cannot be read, or is too large.
-    """
-    try:
-        if isinstance(path, Remote):
-            return _download(path, limits)
-        status = Path(path).stat()
-        # Opening a pipe would wait for its writer, and a device may act on it.
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(Reason.UNREADABLE, "it is not a regular file")
-        _check_bytes(status.st_size, limits)
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(Reason.UNREADABLE, error.strerror or str(error)) from None
-    except MemoryError:
-        raise out_of_memory() from None
-
-
-def _download(file: Remote, limits: Limits) -> bytes:
-    info = file.info()
-    if not info.is_file:
-        raise ImageError(Reason.UNREADABLE, "no such file")
-    _check_bytes(info.size or 0, limits)
-    return file.read()
-
-
 def _load(
-    source: Source, limits: Limits, shrinkable: Callable[[int, int], Size] | None
+    data: bytes, limits: Limits, shrinkable: Callable[[int, int], Size] | None
 ) -> UprightImage:
-    """Open, decode, convert to sRGB and turn upright: the steps that every caller needs.
+    """Open, decode, convert to sRGB and turn upright.
 
     Args:
-        source: The image file.
+        data: The bytes of the file.
         limits: Bounds for the file.
         shrinkable: Maps the (width, height) of the picture to the least size to which it may be
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source, limits)
-    _check_bytes(len(data), limits)
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
-    # Pillow refuses what has more than twice this number, pictures inside of containers included.
-    Image.MAX_IMAGE_PIXELS = limits.pixels // 2
-    # A damaged file is told by a typed error or not at all. Not within `catch_warnings`, which
-    # would disturb other threads.
-    warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif|pillow_jxl)\b")
     with typed_errors():
         image = open_image(data)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image = prepared_tiff(data, image)
     width, height = image.size
     with typed_errors(large=width * height * WORKING_BYTES > limits.memory_mb << 20):
-        check_tiff_codec(image)
-        drafted = image.draft(None, shrinkable(width, height)) if shrinkable else None
-        image.load()
+        least = shrinkable(width, height) if shrinkable else None
+        drafted = image.draft(None, least) if least else None
+        format = image.format or ""
+        try:
+            image.load()
+            rows = image.height
+        except OSError as error:
+            cut = load_cut(data, partial(_drafted, least)) if is_cut(image, error) else None
+            if cut is None:
+                raise
+            image, rows = cut
+            format += DAMAGED
         if drafted:
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
-        format = image.format or ""
         orientation = _orientation(image)
         profile = image.info.get("icc_profile")
+        if rows < image.height:
+            height = round(height * rows / y_extent)
+            y_extent = rows
+            image = image.crop((0, 0, image.width, rows))
         image = eight_bit(image)
         if shrinkable:
             least_width, least_height = shrinkable(width, height)
@@ -191,6 +143,14 @@ def _load(
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
         return _upright(picture, orientation)
+
+
+def _drafted(least: Size | None, data: bytes) -> Image.Image:
+    """Open an image, to be scaled while it is decoded, to no less than (width, height)."""
+    image = open_image(data)
+    if least:
+        image.draft(None, least)
+    return image
 
 
 def _upright(picture: UprightImage, orientation: object) -> UprightImage:
@@ -221,8 +181,3 @@ def _orientation(image: Image.Image) -> object:
     # picture without a readable orientation is taken to be upright.
     except Exception:  # noqa: BLE001
         return None
-
-
-def _check_bytes(count: int, limits: Limits) -> None:
-    if count > limits.bytes:
-        raise too_large(f"{count:,} bytes; {limits.bytes:,} are allowed")

@@ -10,16 +10,15 @@ import pickle
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, Self
 
 import numpy as np
@@ -28,8 +27,10 @@ from retrieval_pipeline.concurrency import Stage, available_cores
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
-from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.processes import python_command, surroundings
+from retrieval_pipeline.storage.remote import Place, Remote
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
 # while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
@@ -38,17 +39,15 @@ LOOK_AHEAD = 16
 # A worker takes some 50 MB; handing over an image costs this process some 0.15 ms.
 MOST_WORKERS = 64
 
+# Seconds after which a consumer that waits for a slow picture hears of it, again and again.
+WAIT_SECONDS = 5.0
+
 # Longest time to start a worker, and for a killed one to be gone: on a sound machine both take
 # less than a second.
 START_SECONDS = 60.0
 END_SECONDS = 5.0
 
-# Workers import this package from the same directory as their parent. -P keeps the working
-# directory, which may hold anybody's files, off their import path.
-START = (
-    "import sys; sys.path.insert(0, {!r}); import retrieval_pipeline; del sys.path[0]; "
-    "from retrieval_pipeline.images.decode_worker import main; main()"
-)
+WORKER_MODULE = "retrieval_pipeline.images.decode_worker"
 
 
 class WorkerError(RetrievalError):
@@ -74,6 +73,9 @@ class Changed:
 
 
 Outcome = Decoded | ImageError | Changed
+
+# What a worker is sent for each file: path or bytes, content id, transform.
+_Task = tuple[str | bytes, str | None, ImageTransform | Fit]
 
 
 def default_workers() -> int:
@@ -103,12 +105,13 @@ class DecodePool:
         self._width = workers or default_workers()
         self._look_ahead = look_ahead or self._width * LOOK_AHEAD
         self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="decode")
-        self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
+        # Workers that run are taken first: a caller with one picture at a time starts only one.
+        self._idle: LifoQueue[Worker | None] = LifoQueue()
         for _ in range(self._width):
             self._idle.put(None)
         self._busy = self._computing = 0.0
         self._lock = threading.Lock()
-        self._workers: set[_Worker] = set()
+        self._workers: set[Worker] = set()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -129,18 +132,26 @@ class DecodePool:
         with self._lock:
             return Stage(self._width, self._busy, self._computing)
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Decode one image as soon as a worker is free.
+    def submit(self, job: Job, transform: ImageTransform | Fit | None = None) -> Future[Outcome]:
+        """Decode one image as soon as a worker is free, with `transform` or that of the pool.
 
         The future raises WorkerError if no worker can be started.
         """
-        return self._threads.submit(self._decode, job)
+        return self._threads.submit(self._decode, job, transform or self._transform)
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def map(
+        self,
+        jobs: Iterable[Job],
+        transform: ImageTransform | Fit | None = None,
+        waiting: Callable[[list[Job]], None] | None = None,
+    ) -> Iterator[tuple[Job, Outcome]]:
         """Start decoding at once; yield each job with its outcome, in the order of the jobs.
 
         Args:
             jobs: Read at most `look_ahead` jobs ahead of the consumer.
+            transform: Instead of that of the pool.
+            waiting: Called after every WAIT_SECONDS for which the consumer waits for an outcome,
+                with the jobs that are being decoded.
 
         Raises:
             WorkerError: Workers cannot be started.
@@ -150,12 +161,14 @@ class DecodePool:
 
         def fill() -> None:
             for job in islice(remaining, self._look_ahead - len(pending)):
-                pending.append((job, self.submit(job)))
+                pending.append((job, self.submit(job, transform)))
 
         def outcomes() -> Iterator[tuple[Job, Outcome]]:
             try:
                 while pending:
                     job, future = pending.popleft()
+                    while waiting and not wait([future], WAIT_SECONDS).done:
+                        waiting([job, *(each for each, other in pending if other.running())])
                     outcome = future.result()
                     fill()
                     yield job, outcome
@@ -176,24 +189,35 @@ class DecodePool:
         for worker in self._workers:
             worker.end()
 
-    def _decode(self, job: Job) -> Outcome:
+    def _decode(self, job: Job, transform: ImageTransform | Fit) -> Outcome:
+        if isinstance(job.path, Remote):
+            # Read here, not by the worker, which has neither a network nor credentials.
+            try:
+                source: str | bytes = read_bytes(job.path, self._limits)
+            except ImageError as error:
+                gone = job.content_id is not None and not job.path.exists()
+                return Changed() if gone else error
+        else:
+            # The worker has another working directory.
+            source = str(Path(job.path).absolute())
+        task = (source, job.content_id, transform)
         try:
-            return self._attempt(job)
+            return self._attempt(task)
         except _Lost as lost:
             if not lost.from_outside:
                 return lost.error
         try:
-            return self._attempt(job)
+            return self._attempt(task)
         except _Lost as lost:
             return lost.error
 
-    def _attempt(self, job: Job) -> Outcome:
+    def _attempt(self, task: _Task) -> Outcome:
         worker = self._idle.get()
         try:
             if worker is None:
                 worker = self._start()
             began = time.monotonic()
-            outcome, computing = worker.decode(job, self._limits.seconds)
+            outcome, computing = worker.decode(task, self._limits.seconds)
             with self._lock:
                 self._busy += time.monotonic() - began
                 self._computing += computing
@@ -204,14 +228,14 @@ class DecodePool:
         finally:
             self._idle.put(worker)
 
-    def _start(self) -> "_Worker":
+    def _start(self) -> "Worker":
         with self._lock:
             if self._closed:
                 raise CancelledError
             self._workers = {worker for worker in self._workers if not worker.ended}
-            worker = _Worker()
+            worker = Worker()
             self._workers.add(worker)
-        worker.prepare(self._transform, self._limits)
+        worker.prepare(self._limits)
         return worker
 
 
@@ -233,19 +257,20 @@ class _Lost(Exception):  # noqa: N818
         self.from_outside = from_outside
 
 
-class _Worker:
+class Worker:
     """The parent's end of one worker process."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
+        around = surroundings()
+        # Numpy's threads would take memory and never run.
+        around["env"]["OPENBLAS_NUM_THREADS"] = "1"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START.format(root)],
+                python_command(WORKER_MODULE, "main"),
+                **around,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                # Numpy's threads would take memory and never run.
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
                 # Ctrl-C in a terminal must reach the parent only, which then ends the workers.
                 process_group=0,
             )
@@ -253,26 +278,31 @@ class _Worker:
             raise WorkerError(f"a decode worker cannot be started: {error}") from None
         assert self._process.stdin and self._process.stdout
         self._jobs, self._answers = self._process.stdin, self._process.stdout
-        self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
+        # A worker that does not read must not hold the thread that writes to it.
+        os.set_blocking(self._jobs.fileno(), False)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._answers, select.POLLIN)
+        self._writable.register(self._jobs, select.POLLOUT)
 
     @property
     def pid(self) -> int:
+        """Its process id."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
+        """Whether the process is known to be over."""
         return self._process.returncode is not None
 
-    def prepare(self, transform: ImageTransform | Fit, limits: Limits) -> None:
-        """Send what holds for all jobs, and wait until the worker is ready.
+    def prepare(self, limits: Limits) -> None:
+        """Send the limits that hold for all jobs, and wait until the worker is ready.
 
         Raises:
             WorkerError: The worker failed to start.
             _Lost: The worker was killed from outside.
         """
         try:
-            self._exchange((transform, limits), START_SECONDS)
+            self._exchange(limits, START_SECONDS)
         except _Lost as lost:
             if lost.from_outside:
                 raise
@@ -280,16 +310,17 @@ class _Worker:
                 f"a decode worker did not start ({lost.error.detail}): see what it printed"
             ) from None
 
-    def decode(self, job: Job, seconds: float) -> tuple[Outcome, float]:
+    def decode(self, task: _Task, seconds: float) -> tuple[Outcome, float]:
         """Decode one file; return the outcome and the processor time in seconds.
 
         Raises:
             _Lost: The worker crashed, or was killed because it exceeded the time limit.
         """
-        facts, pixels = self._exchange((job.path, job.content_id), seconds)
+        facts, pixels = self._exchange(task, seconds)
         return _outcome(facts, pixels), facts["computing"]
 
     def kill(self) -> None:
+        """End the process, whatever it does."""
         self._process.kill()
 
     def end(self) -> None:
@@ -305,7 +336,7 @@ class _Worker:
     def _exchange(self, message: object, seconds: float) -> tuple[dict[str, Any], bytearray]:
         deadline = time.monotonic() + seconds
         try:
-            self._jobs.write(pickle.dumps(message))
+            self._write(pickle.dumps(message), deadline)
             text_length, pixels_length = HEADER.unpack(self._read(HEADER.size, deadline))
             facts = json.loads(self._read(text_length, deadline))
             return facts, self._read(pixels_length, deadline)
@@ -317,12 +348,19 @@ class _Worker:
             self.end()
             raise self._cause_of_death() from None
 
+    def _write(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            if not self._writable.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise TimeoutError
+            rest = rest[os.write(self._jobs.fileno(), rest) :]
+
     def _read(self, count: int, deadline: float) -> bytearray:
         buffer = bytearray(count)
         rest = memoryview(buffer)
         while rest:
             # Read what has arrived even after the deadline: this process may have been suspended.
-            if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            if not self._readable.poll(max(deadline - time.monotonic(), 0) * 1000):
                 raise TimeoutError
             read = os.readv(self._answers.fileno(), [rest])
             if not read:

@@ -1,11 +1,12 @@
 """A decode worker: the process that `decode_pool.py` starts, feeds, and kills if it hangs.
 
-Jobs arrive on stdin as pickles: first (transform, limits), which hold for all jobs, then one
-(path, content id or None) for each file. Answers leave on stdout as frames: two lengths, a JSON
+Jobs arrive on stdin as pickles: first the limits, then for each file a tuple of its path or bytes,
+its content id or None, and the transform. Answers leave on stdout as frames: two lengths, a JSON
 object and the pixels. Answers are not pickles: a picture that takes over this process cannot run
 code in its parent.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -15,17 +16,22 @@ import signal
 import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_pipeline.images.decode import decode, read_bytes
+from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
-from retrieval_pipeline.storage.remote import Place, Remote
 
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
+
+# A line of /proc/self/status, and flags of unshare(2).
+NO_CAPABILITIES = "CapEff:\t0000000000000000\n"
+CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 
 # A worker whose parent is gone ends itself this many seconds after the time limit of a job.
 ORPHAN_SECONDS = 5.0
@@ -33,34 +39,38 @@ ORPHAN_SECONDS = 5.0
 
 def main() -> None:
     """Answer jobs until stdin ends, which it does when the parent dies."""
-    jobs, answers = _private_channels()
+    jobs, answers = private_channels()
     # If the parent is gone, writing the answer ends this process.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    transform, limits = pickle.load(jobs)
+    _leave_network()
+    limits = pickle.load(jobs)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Answers leave through a pipe: a worker has nothing to write into a file.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # Beyond this limit allocations fail, which Pillow reports, before the kernel's out-of-memory
     # killer acts. Unlike RLIMIT_AS, RLIMIT_DATA does not count libraries and reserved addresses.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mb << 20, limits.memory_mb << 20))
-    _send(answers, {"ready": True})
-    while True:
-        try:
-            path, expected = pickle.load(jobs)
-        except EOFError:
-            return
-        signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
-        began = time.process_time()
-        facts, pixels = _answer(path, expected, transform, limits)
-        facts["computing"] = time.process_time() - began
-        # A parent that was suspended may take its time to read.
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, facts, pixels)
+    with pillow_within(limits):
+        _send(answers, {"ready": True})
+        while True:
+            try:
+                source, expected, transform = pickle.load(jobs)
+            except EOFError:
+                return
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
+            began = time.process_time()
+            facts, pixels = _answer(source, expected, transform, limits)
+            facts["computing"] = time.process_time() - began
+            # A parent that was suspended may take its time to read.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _send(answers, facts, pixels)
 
 
 def _answer(
-    path: str | Place, expected: str | None, transform: ImageTransform | Fit, limits: Limits
+    source: str | bytes, expected: str | None, transform: ImageTransform | Fit, limits: Limits
 ) -> tuple[dict[str, object], bytes]:
     try:
-        data = read_bytes(path, limits)
+        data = source if isinstance(source, bytes) else read_bytes(source, limits)
         if expected is not None and content_id(data) != expected:
             return {"changed": True}, b""
         decoded = decode(data, transform, limits)
@@ -68,16 +78,24 @@ def _answer(
         facts = {"width": decoded.width, "height": decoded.height, "format": decoded.format}
         return {"shape": (height, width, 3), **facts}, decoded.pixels.tobytes()
     except ImageError as error:
-        if expected is not None and not _exists(path):
+        if expected is not None and isinstance(source, str) and not Path(source).exists():
             return {"changed": True}, b""
         return {"reason": error.reason, "detail": error.detail}, b""
 
 
-def _exists(path: str | Place) -> bool:
-    return path.exists() if isinstance(path, Remote) else Path(path).exists()
+def _leave_network() -> None:
+    """Move this process into a network namespace of its own, where the system permits it.
+
+    A process without capabilities may do so in a user namespace, unless the system forbids those.
+    One with capabilities, such as root's, would lose them there, and with them the permission to
+    read other people's files.
+    """
+    with suppress(OSError, AttributeError):  # not on Linux
+        capable = NO_CAPABILITIES not in Path("/proc/self/status").read_text()
+        ctypes.CDLL(None).unshare(CLONE_NEWNET | (0 if capable else CLONE_NEWUSER))
 
 
-def _private_channels() -> tuple[BinaryIO, BinaryIO]:
+def private_channels() -> tuple[BinaryIO, BinaryIO]:
     """Return the streams for jobs and answers; the C libraries, which print warnings, lose them.
 
     Python's own stderr stays open for tracebacks, which tell of bugs.

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from retrieval_pipeline.images.errors import ImageError, Reason, out_of_memory, too_large
+from retrieval_pipeline.images.png import SIGNATURE, set_text_limits, without_broken_chunks
 
 # Tried in this order. Left out, though Pillow would open them:
 # - EPS, because Pillow runs Ghostscript on it; WMF, HDF5, GRIB, BUFR, MPEG: there is no decoder;
@@ -32,8 +33,8 @@ PLUGINS = {
 # Bytes of plain text.
 TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
-# TIFF compressions that libtiff may have been built without.
-OPTIONAL_TIFF_CODECS = {"lzma", "webp", "zstd"}
+# A variant of TIFF that Pillow takes for a damaged file.
+BIG_ENDIAN_BIGTIFF = b"MM\0\x2b"
 
 # Words in Pillow's messages about files that are too large, and about variants that it cannot read.
 TOO_MUCH = re.compile(r"memory|too large", re.IGNORECASE)
@@ -51,6 +52,12 @@ def open_image(data: bytes) -> Image.Image:
         ImageError: They are in no format that is read here.
         Exception: Whatever Pillow raises on a damaged header; see `typed_errors`.
     """
+    if data.startswith(BIG_ENDIAN_BIGTIFF):
+        raise ImageError(Reason.UNSUPPORTED, "BigTIFF in big-endian byte order is not read")
+    if data.startswith(SIGNATURE):
+        data = without_broken_chunks(data)
+    if data.startswith(SIGNATURE):
+        data = without_broken_chunks(data)
     try:
         image = Image.open(BytesIO(data), formats=readable_formats())
     except Exception as error:
@@ -70,6 +77,8 @@ def readable_formats() -> tuple[str, ...]:
     Many images are decoded at a time, by many processes: more threads would only cost memory.
     """
     Image.init()
+    set_text_limits()
+    set_text_limits()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(ImportError):
         heif = import_module("pillow_heif")
@@ -147,21 +156,3 @@ def _unidentified(data: bytes) -> ImageError:
 def _is_text(prefix: bytes) -> bool:
     """Tell whether a file is plain text, which may begin with the letters of a BMP or PPM."""
     return not prefix.translate(None, TEXT)
-
-
-def check_tiff_codec(image: Image.Image) -> None:
-    """Refuse a TIFF whose compression this build of libtiff lacks.
-
-    Decoding it would fail, too, but with no better message than "decoder error -2".
-
-    Raises:
-        ImageError: The compression is missing.
-    """
-    compression = image.info.get("compression")
-    if image.format == "TIFF" and compression in OPTIONAL_TIFF_CODECS:
-        try:
-            Image.new("L", (1, 1)).save(BytesIO(), "TIFF", compression=compression)
-        except OSError:
-            raise ImageError(
-                Reason.UNSUPPORTED, f"this build of libtiff lacks {compression} compression"
-            ) from None

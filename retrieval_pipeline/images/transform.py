@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+# Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
+DAMAGED = " (damaged)"
+
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -77,7 +80,8 @@ class Decoded:
         pixels: uint8 (height, width, 3), RGB, after the transform.
         width: Width of the upright picture in the file, in pixels, before the transform.
         height: Height of the upright picture in the file, in pixels, before the transform.
-        format: Pillow's name of the file format ("JPEG", "PNG").
+        format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
+            of the picture are missing: then it is what can be seen of it.
     """
 
     pixels: Pixels

@@ -4,10 +4,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,11 +19,15 @@ from retrieval_pipeline.config import Source
 from retrieval_pipeline.errors import SourceError, Stopped
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.storage.atomic import explained
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.remote import Place, Remote, RemoteError
 from retrieval_pipeline.storage.schemas import MANIFEST
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, write_table
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
 
 # Folders that operating systems and NAS devices keep for themselves: no pictures of the user's.
 SYSTEM_FOLDERS = frozenset(
@@ -36,14 +43,28 @@ REMOTE_THREADS = 32
 # Hashing a large disk takes hours: the manifest is saved so often, in seconds, so that a killed
 # run loses little.
 CHECKPOINT_SECONDS = 60.0
+# File systems store times that do not fit into the 64 bits of the manifest, which end in 1677 and
+# 2262: those are stored as the nearest of these two. The range is symmetric, so that a time can be
+# negated.
+LAST_TIME_NS = 2**63 - 1
+FIRST_TIME_NS = -LAST_TIME_NS
+# Time of a file in the manifest that no file has: the next crawl hashes it again.
+NO_TIME = -1
 
 
 class Status(StrEnum):
-    """What became of one path of a source."""
+    """What became of one path of a source; only an `ok` file has a content id.
+
+    ok: the content is known.
+    unreadable: the file system does not hand out the file or the folder.
+    changing: the file changed while it was read.
+    too_large: the file has more bytes than the limits allow, and was not read.
+    """
 
     OK = "ok"
     UNREADABLE = "unreadable"
     CHANGING = "changing"
+    TOO_LARGE = "too_large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +75,11 @@ class FileRow:
         path: Relative to the source, as `paths.to_text` writes it; a folder that cannot be listed
             ends with "/".
         size: Bytes.
-        mtime_ns: Time of the last change, nanoseconds since 1970.
+        mtime_ns: Time of the last change, nanoseconds since 1970, from FIRST_TIME_NS to
+            LAST_TIME_NS.
         content_id: Hash of the content; None if it is not known (yet).
         status: Whether the content could be read.
-        error: Why not; None for a file that could be read.
+        error: Why not; None for a file that was read.
     """
 
     path: str
@@ -74,12 +96,13 @@ class ManifestReport:
 
     Attributes:
         source: Name of the source.
-        files: Files whose content is known.
+        files: Files whose content is known, and files that are too large.
         new: Files at paths that the former manifest did not have.
         changed: Files whose content is another one than before.
         removed: Paths of the former manifest that are gone.
         unchanged: Files whose row is as before.
         unreadable: Files and folders that could not be read.
+        too_large: Files that have more bytes than the limits allow.
         bytes_hashed: Bytes of the files that were hashed.
         published: True if the manifest was written, False if nothing had changed.
     """
@@ -91,6 +114,7 @@ class ManifestReport:
     removed: int
     unchanged: int
     unreadable: int
+    too_large: int
     bytes_hashed: int
     published: bool
 
@@ -102,6 +126,7 @@ def update_manifest(
     max_shrink: float = 0.5,
     allow_shrink: bool = False,
     rehash: bool = False,
+    max_bytes: int | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> ManifestReport:
@@ -109,6 +134,17 @@ def update_manifest(
 
     A file whose path, size and mtime are as before is not read again, unless `rehash` is True. A
     crawl that `stop` interrupts keeps the hashes that it has computed.
+
+    Args:
+        store: Holds the manifest.
+        source: The source to crawl.
+        max_shrink: Share of the files that may be gone without confirmation.
+        allow_shrink: True to confirm that more of them are gone.
+        rehash: True to read every file again.
+        max_bytes: A new or changed file with more bytes is not read, and recorded as too large;
+            None for no limit.
+        progress: Told of files and failures.
+        stop: Ends the crawl when it is set, also within a file.
 
     Raises:
         SourceError: The directory is missing or cannot be listed; or more than the share
@@ -124,6 +160,8 @@ def update_manifest(
     for row in walk(source, skip=store.home):
         seen.append(row)
         progress.advance()
+        if stop is not None and stop.is_set():
+            raise Stopped(f"stopped while looking through {source.name}")
     progress.finish()
     _keep_what_cannot_be_seen(seen, before)
     listed = {row.path for row in seen}
@@ -133,22 +171,28 @@ def update_manifest(
     if len(before) - len(listed) > most:
         raise _shrunk(source, len(removed), len(before))
 
-    rows = {row.path: _known(row, None if rehash else before.get(row.path)) for row in seen}
+    rows = {
+        row.path: _checked(row, None if rehash else before.get(row.path), max_bytes) for row in seen
+    }
+    for row in rows.values():
+        if row.status is Status.TOO_LARGE and row != before.get(row.path):
+            progress.note(f"{source.name}/{row.path}: too large: {row.error}")
     todo = [row for row in rows.values() if row.content_id is None and row.status is Status.OK]
     progress.start(f"hashing {source.name}", len(todo), "files")
     last_saved = time.monotonic()
-    for batch in _all_hashed(source.path, todo):
-        for row in batch:
-            rows[row.path] = row
-            progress.advance()
-            if row.error:
-                progress.note(f"{source.name}/{row.path}: {row.error}")
-        stopping = stop is not None and stop.is_set()
-        if stopping or time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-            _save(store, source.name, {**before, **_finished(rows)})
-            last_saved = time.monotonic()
-        if stopping:
-            raise Stopped(f"stopped while hashing {source.name}: what was hashed is kept")
+    with closing(_all_hashed(source, todo, max_bytes, stop)) as batches:
+        for batch in batches:
+            for row in batch:
+                rows[row.path] = row
+                progress.advance()
+                if note := row.error or _time_note(row):
+                    progress.note(f"{source.name}/{row.path}: {note}")
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                _save(store, source.name, {**before, **_finished(rows)})
+                last_saved = time.monotonic()
+    if stop is not None and stop.is_set():
+        _save(store, source.name, {**before, **_finished(rows)})
+        raise Stopped(f"stopped while hashing {source.name}: finished files are kept")
     progress.finish()
     if (lost := _lost(before, rows)) > most:
         raise _shrunk(source, lost, len(before))
@@ -158,19 +202,23 @@ def update_manifest(
         _save(store, source.name, rows)
     else:
         # The time of the manifest tells when the source was last crawled.
-        os.utime(store.manifest(source.name))
-    fresh = [rows[row.path] for row in todo]
+        with explained(store.manifest(source.name)):
+            os.utime(store.manifest(source.name))
+    hashed = [rows[row.path] for row in todo]
+    large = [row for row in rows.values() if row.status is Status.TOO_LARGE]
+    fresh = hashed + [row for row in large if row != before.get(row.path)]
     return ManifestReport(
         source=source.name,
-        files=sum(row.content_id is not None for row in rows.values()),
+        files=sum(row.content_id is not None for row in rows.values()) + len(large),
         new=sum(row.path not in before for row in fresh),
         changed=sum(
             row.path in before and row.content_id != before[row.path].content_id for row in fresh
         ),
         removed=len(removed),
         unchanged=sum(rows[path] == before.get(path) for path in rows),
-        unreadable=sum(row.status is not Status.OK for row in rows.values()),
-        bytes_hashed=sum(row.size for row in fresh),
+        unreadable=sum(row.status in (Status.UNREADABLE, Status.CHANGING) for row in rows.values()),
+        too_large=len(large),
+        bytes_hashed=sum(row.size for row in hashed if row.content_id is not None),
         published=published,
     )
 
@@ -227,7 +275,7 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
                 yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=_why(error))
                 continue
             if stat.S_ISREG(info.st_mode):
-                yield FileRow(to_text(path), info.st_size, info.st_mtime_ns)
+                yield FileRow(to_text(path), info.st_size, _within_64_bits(info.st_mtime_ns))
         pending.extend(reversed(folders))
 
 
@@ -243,7 +291,7 @@ def _walk_remote(source: Source, root: Remote) -> Iterator[FileRow]:
             continue
         upwards = ("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))
         if exclude is None or not any(glob_matches(exclude, path) for path in upwards):
-            yield FileRow(to_text(info.path), info.size, info.mtime_ns or 0)
+            yield FileRow(to_text(info.path), *_version_of(info))
 
 
 def _no_root(source: Source, error: OSError) -> str:
@@ -277,9 +325,19 @@ def _why(error: OSError) -> str:
 def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -> None:
     """Add the former rows of files below directories that cannot be listed: they are not gone."""
     listed = {row.path for row in seen}
-    for folder in [row.path for row in seen if row.path.endswith("/")]:
-        hidden = (path for path in before if path.startswith(folder) and path not in listed)
-        seen.extend(before[path] for path in hidden)
+    # Of some unreadable entries it is not even known whether they are directories.
+    unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
+    if unreadable:
+        for path, row in before.items():
+            if path not in listed and any(folder in unreadable for folder in _folders(path)):
+                seen.append(row)
+
+
+def _folders(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in."""
+    while "/" in (path := path.rstrip("/")):
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _lost(before: dict[str, FileRow], rows: dict[str, FileRow]) -> int:
@@ -300,27 +358,41 @@ def _shrunk(source: Source, lost: int, before: int) -> SourceError:
     )
 
 
-def _known(row: FileRow, former: FileRow | None) -> FileRow:
-    same = (
+def _checked(row: FileRow, former: FileRow | None, max_bytes: int | None) -> FileRow:
+    """Return the former row of a file that is unchanged; mark a file that is too large."""
+    if row.status is not Status.OK:
+        return row
+    if (
         former is not None
         and former.content_id is not None
         and (former.size, former.mtime_ns) == (row.size, row.mtime_ns)
-        and row.status is Status.OK
-    )
-    return former if same and former is not None else row
+    ):
+        return former
+    if max_bytes is not None and row.size > max_bytes:
+        error = f"{row.size:,} bytes; {max_bytes:,} are allowed"
+        return replace(row, status=Status.TOO_LARGE, error=error)
+    return row
 
 
-def _all_hashed(root: Place, rows: Sequence[FileRow]) -> Iterator[list[FileRow]]:
-    """Yield the rows in batches and in order, each as `_hashed` returns it."""
-    remote = isinstance(root, Remote)
+def _all_hashed(
+    source: Source, rows: Sequence[FileRow], max_bytes: int | None, stop: threading.Event | None
+) -> Generator[list[FileRow], None, None]:
+    """Yield the rows in batches and in order, each as `_hashed` returns it.
+
+    When `stop` is set, no further batch begins, and those in work end early.
+    """
+    remote = isinstance(source.path, Remote)
+    batches: Iterable[list[FileRow]] = batches_to_hash(rows, 1 if remote else BATCH_FILES)
+    if stop is not None:
+        batches = takewhile(lambda _: not stop.is_set(), batches)
     yield from ordered_map(
-        lambda batch: [_hashed(root, row) for row in batch],
-        _batches(rows, 1 if remote else BATCH_FILES),
+        lambda batch: [_hashed(source, row, max_bytes, stop) for row in batch],
+        batches,
         threads=REMOTE_THREADS if remote else HASH_THREADS,
     )
 
 
-def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
+def batches_to_hash(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
     """Yield batches of at most `most` rows and about BATCH_BYTES of files."""
     batch: list[FileRow] = []
     size = 0
@@ -334,14 +406,20 @@ def _batches(rows: Sequence[FileRow], most: int) -> Iterator[list[FileRow]]:
         yield batch
 
 
-def _hashed(root: Place, row: FileRow) -> FileRow:
-    """Read the file; return its row with the content id, or with the error."""
-    path = root / to_path(row.path)
+def _hashed(
+    source: Source, row: FileRow, max_bytes: int | None, stop: threading.Event | None
+) -> FileRow:
+    """Read the file; return its row with the content id, with the error, or as it is if stopped."""
+    path = source.path / to_path(row.path)
     for _ in range(2):
         try:
-            before = _version(path)
-            content = content_id_of_file(path)
-            after = _version(path)
+            before = _version(path, source.follow_symlinks)
+            content = content_id_of_file(
+                path, follow_symlinks=source.follow_symlinks, max_bytes=max_bytes, stop=stop
+            )
+            after = _version(path, source.follow_symlinks)
+        except Stopped:
+            return row
         except OSError as error:
             return replace(row, status=Status.UNREADABLE, error=_why(error))
         if before == after:
@@ -351,16 +429,28 @@ def _hashed(root: Place, row: FileRow) -> FileRow:
     )
 
 
-def _version(path: Place) -> tuple[int, int]:
+def _version(path: Place, follow_symlinks: bool) -> tuple[int, int]:
     """Return the size in bytes and the time of the last change in ns."""
     if isinstance(path, Remote):
-        info = path.info()
-        return info.size or 0, info.mtime_ns or 0
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        # The file was replaced since it was listed; opening a pipe would wait for its writer.
-        raise OSError("it is not a regular file")
-    return status.st_size, status.st_mtime_ns
+        return _version_of(path.info())
+    status = path.stat(follow_symlinks=follow_symlinks)
+    return status.st_size, _within_64_bits(status.st_mtime_ns)
+
+
+def _version_of(info: "FileInfo") -> tuple[int, int]:
+    return info.size or 0, _within_64_bits(info.mtime_ns or 0)
+
+
+def _within_64_bits(time_ns: int) -> int:
+    return min(max(time_ns, FIRST_TIME_NS), LAST_TIME_NS)
+
+
+def _time_note(row: FileRow) -> str | None:
+    """Say that the time of a file cannot be stored, if that is so."""
+    if FIRST_TIME_NS < row.mtime_ns < LAST_TIME_NS:
+        return None
+    year = 1677 if row.mtime_ns < 0 else 2262
+    return f"its time of change is stored as of {year}: times beyond that cannot be stored"
 
 
 def _finished(rows: dict[str, FileRow]) -> dict[str, FileRow]:
@@ -371,6 +461,18 @@ def _rows(table: pa.Table) -> Iterator[FileRow]:
     columns = (table.column(name).to_pylist() for name in MANIFEST.names)
     for path, size, mtime_ns, content_id, status, error in zip(*columns, strict=True):
         yield FileRow(path, size, mtime_ns, content_id, Status(status), error)
+
+
+def distrust(store: Store, source: str, paths: set[str]) -> None:
+    """Have the next crawl hash these files again, whatever their sizes and times.
+
+    Raises:
+        StoreError: The manifest cannot be written.
+    """
+    rows = {row.path: row for row in _rows(read_manifest(store, source))}
+    for path in paths & rows.keys():
+        rows[path] = replace(rows[path], mtime_ns=NO_TIME)
+    _save(store, source, rows)
 
 
 def _save(store: Store, source: str, rows: dict[str, FileRow]) -> None:

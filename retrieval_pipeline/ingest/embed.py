@@ -16,7 +16,9 @@ from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.crawl import Status, distrust
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
@@ -42,11 +44,12 @@ class EmbedReport:
 
     Attributes:
         source: Name of the source.
-        files: Files of the manifest whose content is known.
+        files: Files of the manifest whose content is known, and files that are too large.
         duplicates: Files whose content an earlier file of the source has too.
         known: Contents that had an embedding before this run.
         embedded: Contents that this run embedded.
-        quarantined: Contents that cannot be used, from this run or earlier ones.
+        quarantined: Contents that cannot be used, from this run or earlier ones, and files that
+            are too large to be read.
         newly_quarantined: Those of them that were not in the quarantine before.
         left: Contents whose file changed during the run, for the next run.
         seconds: Wall time of the run.
@@ -125,6 +128,7 @@ def update_embeddings(
     started = time.monotonic()
     space = description.space
     manifest = read_manifest(store, source.name)
+    large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
     manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
     paths = _first_paths(manifest)
     known = embedded_ids(store, space) & paths.keys()
@@ -135,6 +139,9 @@ def update_embeddings(
         for content, path in paths.items()
         if content not in known and content not in skipped
     }
+    # What failed before may take long, or end this run: all others come first.
+    tried = quarantine.tried()
+    todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
     results = _Results(source.name, todo, writer, quarantine, progress, stop)
@@ -146,16 +153,19 @@ def update_embeddings(
     elif todo:
         timings = _embed_here(jobs, description, load, options, results, started)
     quarantine.publish()
+    if results.changed:
+        # Their sizes and times may be as before: then the crawl would not look at them again.
+        distrust(store, source.name, results.changed)
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(manifest),
+        files=len(manifest) + large,
         duplicates=len(manifest) - len(paths),
         known=len(known),
         embedded=writer.count,
-        quarantined=len(quarantine),
+        quarantined=len(quarantine) + large,
         newly_quarantined=quarantine.added,
-        left=results.left,
+        left=len(results.changed),
         seconds=time.monotonic() - started,
         timings=timings,
     )
@@ -171,7 +181,7 @@ def _embed_here(
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
     with DecodePool(description.transform, options.limits, options.workers) as pool:
-        outcomes = (outcome for _, outcome in pool.map(jobs))
+        outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)
         loaded, done_before = time.monotonic(), pool.work
@@ -198,7 +208,7 @@ class _Results:
         quarantine: Collects the images that cannot be used.
         progress: Told of images and failures.
         stop: Ends the run when it is set.
-        left: Number of images that changed since they were listed.
+        changed: Paths of images that changed since they were listed, for the next run.
     """
 
     source: str
@@ -207,7 +217,7 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
-    left: int = 0
+    changed: set[str] = field(default_factory=set)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Collect the results of all batches; publish them from time to time and at the end.
@@ -225,16 +235,33 @@ class _Results:
                 self.progress.advance(len(batch))
                 if self.writer.is_due():
                     self._publish()
-                if self.stop is not None and self.stop.is_set():
-                    self._publish()
-                    raise Stopped(
-                        f"stopped while embedding {self.source}: "
-                        f"{self.writer.count} images are kept"
-                    )
+                self._check_stop()
         except (EncoderError, WorkerError):
             self._publish()
             raise
         self._publish()
+
+    def wait(self, jobs: Sequence[Job]) -> None:
+        """Put images that take long to decode into the quarantine, until they are decoded.
+
+        Should the run end before that, however that may be, they are decided, and come last in the
+        next one.
+
+        Raises:
+            Stopped: The run is to end.
+        """
+        for job in jobs:
+            assert job.content_id is not None
+            self.quarantine.add_unfinished(job.content_id, self.todo[job.content_id])
+        self.quarantine.publish()
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self.stop is not None and self.stop.is_set():
+            self._publish()
+            raise Stopped(
+                f"stopped while embedding {self.source}: {self.writer.count} images are kept"
+            )
 
     def _put(self, content: str, result: Result) -> None:
         if isinstance(result, Embedded):
@@ -245,7 +272,8 @@ class _Results:
             self.quarantine.add(content, path, result)
             self.progress.note(f"{self.source}/{path}: {result}")
         else:
-            self.left += 1
+            self.quarantine.discard(content)
+            self.changed.add(self.todo[content])
 
     def _publish(self) -> None:
         self.writer.publish()
@@ -263,6 +291,23 @@ def embedded_ids(store: Store, space: VectorSpace) -> set[str]:
         content
         for part in store.parts(space)
         for content in read_table(part, schema, ["content_id"])["content_id"].to_pylist()
+    }
+
+
+def damaged_ids(store: Store, space: VectorSpace) -> set[str]:
+    """Return the content ids that were embedded although the end of the picture is missing.
+
+    Raises:
+        StoreError: A part is damaged.
+    """
+    schema = embedding_schema(space.dim)
+    tables = [read_table(part, schema, ["content_id", "format"]) for part in store.parts(space)]
+    return {
+        content
+        for table in tables
+        for content in table.filter(pc.ends_with(table["format"].cast("string"), DAMAGED))[
+            "content_id"
+        ].to_pylist()
     }
 
 

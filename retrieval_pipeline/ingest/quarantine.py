@@ -15,6 +15,9 @@ from retrieval_pipeline.storage.tables import (
 )
 from retrieval_pipeline.vectors import VectorSpace
 
+# What is said of an image that was being decoded when its run ended.
+UNFINISHED = "its run ended before it was decoded: the next one tries again"
+
 
 class Quarantine:
     """The images of one source that could not be used, by content id.
@@ -28,6 +31,7 @@ class Quarantine:
         self._software = software()
         self._stored: dict[str, dict[str, object]] = {}
         self._rows: dict[str, dict[str, object]] = {}
+        self._unfinished: dict[str, dict[str, object]] = {}
         self.added = 0
 
     @classmethod
@@ -60,10 +64,23 @@ class Quarantine:
         }
 
     def add(self, content: str, path: str, error: ImageError) -> None:
-        """Add a failed attempt to decode the content id, whose file is at `path`."""
+        """Note that the image of this content id, found at `path`, failed once more."""
+        self.added += content not in self._rows
+        self._rows[content] = self._row(content, path, error)
+        self._unfinished.pop(content, None)
+
+    def add_unfinished(self, content: str, path: str) -> None:
+        """Note that an image is being decoded, until it is added or discarded.
+
+        If the run ends before that, the next one tries the image again, after all others.
+        """
+        if content not in self._unfinished:
+            row = self._row(content, path, ImageError(Reason.TIMED_OUT, UNFINISHED))
+            self._unfinished[content] = row | {"tried_with": ""}
+
+    def _row(self, content: str, path: str, error: ImageError) -> dict[str, object]:
         former = self._rows.get(content)
-        self.added += former is None
-        self._rows[content] = {
+        return {
             "content_id": content,
             "path": path,
             "reason": error.reason.value,
@@ -73,9 +90,14 @@ class Quarantine:
             "tried_with": self._software,
         }
 
+    def tried(self) -> set[str]:
+        """Content ids that were tried before."""
+        return set(self._rows)
+
     def discard(self, content: str) -> None:
         """Remove an image that could be used after all."""
         self._rows.pop(content, None)
+        self._unfinished.pop(content, None)
 
     def publish(self) -> None:
         """Write the table if it changed.
@@ -83,11 +105,12 @@ class Quarantine:
         Raises:
             StoreError: The file system refused.
         """
-        if self._rows != self._stored:
-            rows = sorted(self._rows.values(), key=lambda row: str(row["path"]))
+        current = self._rows | self._unfinished
+        if current != self._stored:
+            rows = sorted(current.values(), key=lambda row: str(row["path"]))
             table = pa.Table.from_pylist(rows, schema=QUARANTINE)
             write_table(self._store.quarantine(self._space, self._source), table, self._space)
-            self._stored = dict(self._rows)
+            self._stored = current
 
 
 def software() -> str:

@@ -155,7 +155,9 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     connected = ray.is_initialized()
     if not connected:
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray puts the working directory on the import path of its workers.
+            with contextlib.chdir(os.sep):
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise EncoderError(
                 f'no Ray cluster at "{address}" ({_first_line(error)}): start one with '
@@ -193,7 +195,7 @@ def _table_of(jobs: Sequence[Job]) -> pa.Table:
 
 def _address(path: str | Place) -> tuple[str | None, bytes]:
     if isinstance(path, Remote):
-        return path.root, os.fsencode(path.key)
+        return path.url_with_credentials(), os.fsencode(path.key)
     return None, os.fsencode(path)
 
 

@@ -3,7 +3,6 @@
 `html` and `picture` draw what is gathered here.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.concurrency import ordered_map
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import MapError
-from retrieval_pipeline.images.decode import thumbnail
-from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
@@ -36,7 +35,6 @@ COLOUR_CHOICES = get_args(ColourBy)
 
 # Thumbnails of a map, 4 KB each: more than a picture has room for, and the page keeps below 25 MB.
 THUMBNAILS = 1_000
-THREADS = os.cpu_count() or 1
 
 # Hues of OKLCH a golden angle apart at three lightnesses, so that neighbours differ most; all are
 # told from both a light and a dark ground.
@@ -109,6 +107,11 @@ class Drawing:
     def file(self, row: int) -> Place:
         """Return the absolute path of an image of the map."""
         return self.roots[int(self.source_of[row])] / to_path(self.paths[row])
+
+    def content_id(self, row: int) -> str:
+        """Return the content id of an image of the map."""
+        content: str = self.latent.build.items["content_id"][int(self.latent.numbers[row])].as_py()
+        return content
 
 
 def colour_of(number: int) -> str:
@@ -225,24 +228,24 @@ def drawing_to_order(
     return drawing(latent, searcher.settings, query=query, scores=scores, colour_by=colour_by)
 
 
-def thumbnails(drawing: Drawing, size: int, limits: Limits, progress: Progress) -> dict[int, bytes]:
-    """Return WebP thumbnails, of `size` pixels at most, of images spread over the map, by row.
+def thumbnails(
+    drawing: Drawing, size: int, limits: Limits, progress: Progress
+) -> dict[int, Pixels]:
+    """Return thumbnails, of `size` pixels at most, of images spread over the map, by row.
 
     They come in the order of importance; images that cannot be shown are left out.
+
+    Raises:
+        WorkerError: No decode worker can be started.
     """
     rows = drawing.latent.from_coarse_to_fine()[:THUMBNAILS].tolist()
-
-    def small_copy(row: int) -> bytes | None:
-        try:
-            return thumbnail(drawing.file(row), size, limits)
-        except ImageError:
-            return None
-
+    jobs = (Job(drawing.file(row), drawing.content_id(row)) for row in rows)
     progress.start("drawing the map", len(rows), "thumbnails")
     made = {}
-    for row, data in zip(rows, ordered_map(small_copy, rows, threads=THREADS), strict=True):
-        if data is not None:
-            made[row] = data
-        progress.advance()
+    with DecodePool(Fit(size), limits) as pool:
+        for row, (_, outcome) in zip(rows, pool.map(jobs), strict=True):
+            if isinstance(outcome, Decoded):
+                made[row] = outcome.pixels
+            progress.advance()
     progress.finish()
     return made

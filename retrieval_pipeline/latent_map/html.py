@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrieval_pipeline.images.pictures import encoded
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.drawing import Drawing
 from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
@@ -19,12 +21,12 @@ from retrieval_pipeline.storage.remote import Place, Remote
 POINTS = 100_000
 
 
-def map_html(drawing: Drawing, thumbnails: Mapping[int, bytes], *, three: bool = False) -> str:
+def map_html(drawing: Drawing, thumbnails: Mapping[int, Pixels], *, three: bool = False) -> str:
     """Return the page.
 
     Args:
         drawing: The map.
-        thumbnails: WebP files by row of the map, in the order of importance.
+        thumbnails: By row of the map, in the order of importance.
         three: Show it in three dimensions.
     """
     from plotly.offline import get_plotlyjs
@@ -44,7 +46,7 @@ def map_html(drawing: Drawing, thumbnails: Mapping[int, bytes], *, three: bool =
     )
 
 
-def _data(drawing: Drawing, thumbnails: Mapping[int, bytes], three: bool) -> dict[str, Any]:
+def _data(drawing: Drawing, thumbnails: Mapping[int, Pixels], three: bool) -> dict[str, Any]:
     """Return what map.js draws; arrays are base64 of little-endian numbers."""
     latent = drawing.latent
     rows = np.union1d(sample(len(latent.numbers), POINTS), np.array(list(thumbnails), np.int64))
@@ -70,7 +72,7 @@ def _data(drawing: Drawing, thumbnails: Mapping[int, bytes], three: bool) -> dic
         "folders": list(folders),
         "names": names,
         "thumbnailRows": np.searchsorted(rows, list(thumbnails)).tolist(),
-        "thumbnails": [as_base64(data) for data in thumbnails.values()],
+        "thumbnails": [as_base64(encoded(pixels)) for pixels in thumbnails.values()],
         "colourBy": drawing.colour_by,
         "three": three,
     }

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
-from retrieval_pipeline.images.decode import open_upright
-from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.drawing import Drawing, Group
 from retrieval_pipeline.paths import printable
@@ -58,15 +57,14 @@ def tile_size(count: int, size: tuple[int, int]) -> int:
 
 
 def map_picture(
-    drawing: Drawing, thumbnails: Mapping[int, bytes], limits: Limits, size: tuple[int, int]
+    drawing: Drawing, thumbnails: Mapping[int, Pixels], size: tuple[int, int]
 ) -> Image.Image:
     """Draw the map.
 
     Args:
         drawing: What to draw.
-        thumbnails: Image files by row of the map, in the order of importance: of those that would
-            overlap, the first is drawn.
-        limits: Bounds under which they are decoded.
+        thumbnails: By row of the map, in the order of importance: of those that would overlap, the
+            first is drawn.
         size: Width and height in pixels.
     """
     frame = _Frame.of(size)
@@ -79,7 +77,7 @@ def map_picture(
     _draw_axes(draw, drawing, frame, low, high, tile)
     _draw_points(draw, places, colours, frame)
     for row in _apart(places, list(thumbnails), tile):
-        small = open_upright(thumbnails[row], limits)
+        small = Image.fromarray(thumbnails[row])
         _draw_tile(picture, draw, small, places[row], colours[row], tile, frame)
     if drawing.colour_by != "source":
         _draw_names(draw, drawing, places, frame)

@@ -40,6 +40,6 @@ def write_views(
     pixels = max(THUMBNAIL_PIXELS, tile_size(len(drawing.paths), size))
     small = thumbnails(drawing, pixels, limits, progress)
     with replacing(directory / "map.png") as temporary:
-        map_picture(drawing, small, limits, size).save(temporary, "PNG")
+        map_picture(drawing, small, size).save(temporary, "PNG")
     with replacing(directory / "map.html") as temporary:
         temporary.write_text(map_html(drawing, small, three=three), encoding="utf-8")

@@ -12,9 +12,10 @@ from pydantic_core import core_schema
 
 from retrieval_pipeline.config import Settings, Source
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.crawl import Status
-from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
@@ -36,10 +37,11 @@ class SourceStatus(_Model):
         name: The source's name.
         path: Its directory.
         reachable: Whether the directory is there now.
-        files: Number of files with a content id.
-        images: Number of different content ids among them.
+        files: Number of files with a content id, and of files that are too large.
+        images: Number of different content ids, and of files that are too large.
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
+        damaged: How many of them have a file that lacks the end of its picture.
         pending: Content ids that the next run will try to embed.
         quarantined: Number of content ids that could not be embedded, by reason.
         unreadable: Number of files and directories that could not be read.
@@ -53,6 +55,7 @@ class SourceStatus(_Model):
     images: int
     bytes: int
     embedded: int
+    damaged: int
     pending: int
     quarantined: dict[str, int]
     unreadable: int
@@ -104,8 +107,10 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         StoreError: A table is damaged.
     """
     store = Store(settings.home)
-    embedded = embedded_ids(store, space)
-    sources = tuple(_source_status(store, space, source, embedded) for source in settings.sources)
+    embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
+    sources = tuple(
+        _source_status(store, space, source, embedded, damaged) for source in settings.sources
+    )
     build = store.current_build()
     info, problem = None, None
     if build is None:
@@ -133,26 +138,31 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _source_status(
-    store: Store, space: VectorSpace, source: Source, embedded: set[str]
+    store: Store, space: VectorSpace, source: Source, embedded: set[str], damaged: set[str]
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
     files = manifest.filter(pc.is_valid(manifest["content_id"]))
     contents = set(files["content_id"].to_pylist())
+    statuses = Counter(manifest["status"].to_pylist())
+    large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
     quarantine = read_quarantine(store, space, source.name).to_pylist()
     reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
+    reasons += Counter({Reason.TOO_LARGE.value: len(large)})
     path = store.manifest(source.name)
     done = len(contents & embedded)
     return SourceStatus(
         name=source.name,
         path=source.path,
         reachable=source.path.is_dir(),
-        files=len(files),
-        images=len(contents),
-        bytes=pc.sum(files["size"]).as_py() or 0,
+        files=len(files) + len(large),
+        images=len(contents) + len(large),
+        # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
+        bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,
-        pending=len(contents) - done - reasons.total(),
+        damaged=len(contents & damaged),
+        pending=len(contents) + len(large) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
-        unreadable=pc.sum(pc.not_equal(manifest["status"], Status.OK.value)).as_py() or 0,
+        unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
     )
 

@@ -18,6 +18,7 @@ from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
+from retrieval_pipeline.processes import python_command, surroundings
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
@@ -176,7 +177,8 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
     remaining = list(builds)
     while remaining:
         with subprocess.Popen(
-            [sys.executable, "-m", __name__, *map(str, remaining)],
+            python_command(__name__, "main", *(str(path.absolute()) for path in remaining)),
+            **surroundings(),
             stdout=subprocess.PIPE,
             text=True,
         ) as child:
@@ -186,6 +188,11 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
         if remaining:
             build = remaining.pop(0)
             yield Finding(build, f"{build}: its reader ended with exit code {child.returncode}")
+
+
+def check_build_here(path: Path) -> Finding:
+    """Read a whole build in this process, which a damaged Annoy file can crash."""
+    return _finding(path, _read_whole_build)
 
 
 def _read_whole_build(path: Path) -> None:
@@ -219,10 +226,6 @@ def _check_current(store: Store) -> None:
 def main() -> None:
     """Check the builds that the command line names; print a line of JSON for each."""
     for path in map(Path, sys.argv[1:]):
-        finding = _finding(path, _read_whole_build)
+        finding = check_build_here(path)
         sys.stdout.write(json.dumps([finding.problem, finding.note]) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

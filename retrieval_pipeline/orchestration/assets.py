@@ -9,6 +9,7 @@ from pydantic import Field
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
@@ -117,6 +118,7 @@ def build_file_manifest(by_source: dg.PartitionsDefinition[str]) -> dg.AssetsDef
                         max_shrink=settings.max_shrink,
                         allow_shrink=config.allow_shrink,
                         rehash=config.rehash,
+                        max_bytes=Limits.of(settings.images).bytes,
                         progress=LogProgress(context.log),
                     )
                 except SourceError as error:

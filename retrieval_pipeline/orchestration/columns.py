@@ -13,7 +13,7 @@ _DESCRIPTIONS = {
     "size": "Bytes",
     "mtime_ns": "Time of the last change, nanoseconds since 1970",
     "content_id": "First 128 bits of the BLAKE3 of the file's bytes, as hex",
-    "status": "ok, unreadable or changing",
+    "status": "ok, unreadable, changing or too_large",
     "error": "Why a file has no content id",
     "embedding": "Unit vector, float32, as many components as the model has",
     "width": "Pixels of the upright picture",

@@ -29,10 +29,11 @@ def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
         "changed": report.changed,
         "removed": report.removed,
         "unreadable": report.unreadable,
+        "too_large": report.too_large,
         "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
         "table": dg.MetadataValue.path(str(store.manifest(report.source))),
     }
-    if report.unreadable:
+    if report.unreadable or report.too_large:
         metadata["unreadable_files"] = unreadable_table(store, report.source)
     return metadata
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import encoded, picture, pictures
+from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.maintenance.gc import Freed
 from retrieval_pipeline.paths import printable, to_path, to_text
@@ -59,11 +62,14 @@ HIT_PICTURES = 16
 def source_sheet(store: Store, settings: Settings, source: str) -> dg.MarkdownMetadataValue:
     """Return a contact sheet of images spread over one source."""
     root = settings.source(source).path
-    paths = read_manifest(store, source)["path"].to_pylist()
-    step = max(1, len(paths) // SHEET_PICTURES)
-    files = [root / to_path(path) for path in paths[::step][:SHEET_PICTURES]]
-    sheet = contact_sheet(files, Limits.of(settings.images))
-    return picture(sheet, "image/png")
+    manifest = read_manifest(store, source).select(["path", "content_id"])
+    step = max(1, len(manifest) // SHEET_PICTURES)
+    spread = pa.array(range(0, len(manifest), step)[:SHEET_PICTURES], pa.int64())
+    jobs = [
+        Job(root / to_path(row["path"]), row["content_id"])
+        for row in manifest.take(spread).to_pylist()
+    ]
+    return shown_image(contact_sheet(jobs, Limits.of(settings.images)), "image/png")
 
 
 def unreadable_table(store: Store, source: str) -> dg.TableMetadataValue:
@@ -129,7 +135,7 @@ def map_preview(png: Path) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(shown)
 
 
-def picture(data: bytes, mime: str) -> dg.MarkdownMetadataValue:
+def shown_image(data: bytes, mime: str) -> dg.MarkdownMetadataValue:
     """Return an image that the UI shows."""
     return dg.MetadataValue.md(_image(data, mime))
 
@@ -158,11 +164,13 @@ def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
     """Return the hits with thumbnails, as a Markdown table."""
     rows = ["| | rank | score | file |", "|---|---|---|---|"]
     size = 0
-    for rank, hit in enumerate(answer.hits[:HIT_PICTURES], 1):
-        try:
-            shown = _image(thumbnail(hit.path, HIT_PIXELS, limits), "image/webp")
-        except ImageError as error:
-            shown = str(error)
+    hits = answer.hits[:HIT_PICTURES]
+    found = pictures([Job(hit.path, hit.content_id) for hit in hits], Fit(HIT_PIXELS), limits)
+    for rank, (hit, each) in enumerate(zip(hits, found, strict=True), 1):
+        if isinstance(each, ImageError):
+            shown = str(each)
+        else:
+            shown = _image(encoded(each.pixels), "image/webp")
         name = printable(to_text(str(hit.path))).replace("|", "\\|")
         row = f"| {shown} | {rank} | {hit.score:.3f} | `{name}` |"
         if (size := size + len(row)) > PREVIEW_BYTES:
@@ -173,7 +181,7 @@ def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
 
 def _webp(png: Path, pixels: int) -> bytes:
     # Our own file, which may be larger than what the settings allow for the user's pictures.
-    return thumbnail(png, pixels, Limits(), "WEBP", MAP_QUALITY)
+    return encoded(picture(Job(png), Fit(pixels), Limits()).pixels, quality=MAP_QUALITY)
 
 
 def _image(data: bytes, mime: str) -> str:

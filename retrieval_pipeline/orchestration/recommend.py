@@ -7,10 +7,11 @@ import dagster as dg
 from pydantic import Field
 
 from retrieval_pipeline.errors import RecommendError
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
-from retrieval_pipeline.orchestration.previews import picture
+from retrieval_pipeline.orchestration.previews import shown_image
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Candidate, Recommender
@@ -157,4 +158,5 @@ def _table(ranking: Sequence[Candidate]) -> dg.TableMetadataValue:
 
 def _sheet(ranking: Sequence[Candidate], limits: Limits) -> dg.MarkdownMetadataValue:
     captions = [f"{each.score:.2f}" for each in ranking]
-    return picture(contact_sheet([each.path for each in ranking], limits, captions), "image/png")
+    jobs = [Job(each.path, each.content_id) for each in ranking]
+    return shown_image(contact_sheet(jobs, limits, captions), "image/png")

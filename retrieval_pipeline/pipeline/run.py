@@ -89,6 +89,7 @@ def index_sources(
                     max_shrink=settings.max_shrink,
                     allow_shrink=allow_shrink,
                     rehash=rehash,
+                    max_bytes=Limits.of(settings.images).bytes,
                     progress=progress,
                     stop=stop,
                 )

@@ -8,10 +8,11 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from retrieval_pipeline.images.decode import open_upright, thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import pictures
+from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.paths import printable
-from retrieval_pipeline.storage.remote import Place
 
 # The event log keeps every sheet, and a browser loads all sheets of a run at once. Base64 makes
 # this 93 kB, so that a whole event stays below 100 kB.
@@ -48,17 +49,18 @@ class _Tile:
         return min(max(self.picture.width / self.picture.height, NARROWEST), WIDEST)
 
 
-def contact_sheet(paths: Sequence[Place], limits: Limits, captions: Sequence[str] = ()) -> bytes:
+def contact_sheet(jobs: Sequence[Job], limits: Limits, captions: Sequence[str] = ()) -> bytes:
     """Return a PNG of less than 70,000 bytes with the first 48 pictures in rows.
 
     Args:
-        paths: Image files; one that cannot be used becomes a grey tile that names the reason.
+        jobs: Image files; one that cannot be used becomes a grey tile that names the reason.
         limits: Bounds under which they are decoded.
-        captions: A line below each picture, in the order of `paths`; shortened to its width.
+        captions: A line below each picture, in the order of `jobs`; shortened to its width.
     """
-    paths = paths[:MAX_PICTURES]
-    texts = [*captions, *[""] * len(paths)]
-    tiles = [_tile(path, limits, text) for path, text in zip(paths, texts, strict=False)]
+    jobs = jobs[:MAX_PICTURES]
+    texts = [*captions, *[""] * len(jobs)]
+    found = pictures(jobs, Fit(PICTURE), limits)
+    tiles = [_tile(each, text) for each, text in zip(found, texts, strict=False)]
     tiles = tiles or [_Tile(None, "no pictures", "")]
     width = WIDTH
     while len(png := _png(_drawn(tiles, width))) >= MAX_BYTES:
@@ -67,12 +69,10 @@ def contact_sheet(paths: Sequence[Place], limits: Limits, captions: Sequence[str
     return png
 
 
-def _tile(path: Place, limits: Limits, caption: str) -> _Tile:
-    try:
-        small = thumbnail(path, PICTURE, limits)
-        return _Tile(open_upright(small, limits), "", printable(caption))
-    except ImageError as error:
-        return _Tile(None, error.reason.value.replace("_", " "), printable(caption))
+def _tile(found: Decoded | ImageError, caption: str) -> _Tile:
+    if isinstance(found, ImageError):
+        return _Tile(None, found.reason.value.replace("_", " "), printable(caption))
+    return _Tile(Image.fromarray(found.pixels), "", printable(caption))
 
 
 def _drawn(tiles: Sequence[_Tile], width: int) -> Image.Image:

@@ -4,13 +4,13 @@ The thumbnails and the style sheet are inside the page: it needs no network, no 
 file, and its Content-Security-Policy allows none.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from retrieval_pipeline.concurrency import ordered_map
-from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import encoded, pictures
+from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
 from retrieval_pipeline.storage.remote import Place, Remote
@@ -18,8 +18,6 @@ from retrieval_pipeline.storage.remote import Place, Remote
 # Longest edge in pixels: sharp in a card on a screen with two device pixels per CSS pixel, and
 # about 25 KB per picture.
 THUMBNAIL_PIXELS = 480
-# Few, since each thread may hold one whole picture in memory.
-THUMBNAIL_THREADS = min(4, os.cpu_count() or 1)
 # Width divided by height: a card has the shape of its picture within this range. A picture outside
 # it is shown whole inside a card of the nearest allowed shape, so that the caption has room.
 NARROWEST, WIDEST = 0.56, 2.8
@@ -31,6 +29,7 @@ class Card:
 
     Attributes:
         path: Its file; a click opens it if the path is absolute.
+        content_id: What the file must hold to be shown.
         source: Name of the source it is in.
         width: Width of the upright picture, in pixels.
         height: Height of the upright picture, in pixels.
@@ -41,6 +40,7 @@ class Card:
     """
 
     path: Place
+    content_id: str
     source: str
     width: int
     height: int
@@ -93,8 +93,8 @@ def page_html(
     title: str, sections: Sequence[Section], limits: Limits, *, footer: Sequence[str] = ()
 ) -> str:
     """Return the HTML; a picture that cannot be shown becomes a placeholder that says why."""
-    shown = [card.path for section in sections for card in section.cards]
-    shown += [section.example for section in sections if section.example]
+    shown = [Job(section.example) for section in sections if section.example]
+    shown += [Job(card.path, card.content_id) for section in sections for card in section.cards]
     style = _style_sheet(card.shape for section in sections for card in section.cards)
     return render(
         "page.html.jinja",
@@ -116,15 +116,13 @@ def _style_sheet(shapes: Iterable[int]) -> str:
     return "\n".join([read_texts("tokens.css", "page.css"), *rules])
 
 
-def _thumbnails(paths: Iterable[Place], limits: Limits) -> dict[Place, _Thumbnail]:
-    unique = list(dict.fromkeys(paths))
-    made = ordered_map(lambda path: _thumbnail(path, limits), unique, threads=THUMBNAIL_THREADS)
-    return dict(zip(unique, made, strict=True))
+def _thumbnails(jobs: Iterable[Job], limits: Limits) -> dict[str | Place, _Thumbnail]:
+    unique = list(dict.fromkeys(jobs))
+    found = pictures(unique, Fit(THUMBNAIL_PIXELS), limits)
+    return {job.path: _thumbnail(each) for job, each in zip(unique, found, strict=True)}
 
 
-def _thumbnail(path: Place, limits: Limits) -> _Thumbnail:
-    try:
-        data = thumbnail(path, THUMBNAIL_PIXELS, limits)
-    except ImageError as error:
-        return _Thumbnail(problem=str(error))
-    return _Thumbnail(uri=f"data:image/webp;base64,{as_base64(data)}")
+def _thumbnail(found: Decoded | ImageError) -> _Thumbnail:
+    if isinstance(found, ImageError):
+        return _Thumbnail(problem=str(found))
+    return _Thumbnail(uri=f"data:image/webp;base64,{as_base64(encoded(found.pixels))}")

@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from itertools import groupby
 
 import numpy as np
+from PIL import Image
 
-from retrieval_pipeline.images.decode import open_upright, thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.images.pictures import encoded, picture
+from retrieval_pipeline.images.transform import Fit, Pixels
 
 # Longest edge in pixels: half of a common window, so that the question stays visible below it.
 PIXELS = 480
@@ -34,18 +36,18 @@ ITERM_PROGRAMS = {"iTerm.app", "WezTerm", "mintty"}
 KITTY_PROGRAMS = {"ghostty"}
 
 
-def picture_sequence(path: Place, protocol: str, limits: Limits) -> str:
+def picture_sequence(job: Job, protocol: str, limits: Limits) -> str:
     """Return the escape sequence that shows a picture in a terminal.
 
     Args:
-        path: The image file.
+        job: The image file, and its content id if that is known.
         protocol: A key of PROTOCOLS.
         limits: Bounds under which the file is decoded.
 
     Raises:
         ImageError: The picture cannot be used.
     """
-    return PROTOCOLS[protocol](thumbnail(path, PIXELS, limits, format="PNG"))
+    return PROTOCOLS[protocol](picture(job, Fit(PIXELS), limits).pixels)
 
 
 def terminal_protocol() -> str | None:
@@ -93,8 +95,8 @@ def _device_attributes() -> bytes:
     return answer
 
 
-def _kitty(png: bytes) -> str:
-    data = base64.b64encode(png).decode()
+def _kitty(pixels: Pixels) -> str:
+    data = base64.b64encode(encoded(pixels, "PNG")).decode()
     chunks = [data[start : start + KITTY_CHUNK] for start in range(0, len(data), KITTY_CHUNK)]
     parts = []
     for number, chunk in enumerate(chunks):
@@ -105,14 +107,15 @@ def _kitty(png: bytes) -> str:
     return "".join(parts) + "\n"
 
 
-def _iterm2(png: bytes) -> str:
+def _iterm2(pixels: Pixels) -> str:
+    png = encoded(pixels, "PNG")
     data = base64.b64encode(png).decode()
     return f"\x1b]1337;File=inline=1;size={len(png)}:{data}\x07\n"
 
 
-def _sixel(png: bytes) -> str:
+def _sixel(colours: Pixels) -> str:
     """Encode bands of six pixel rows; in a band, each colour has one line of characters."""
-    image = open_upright(png, Limits()).quantize(SIXEL_COLOURS)
+    image = Image.fromarray(colours).quantize(SIXEL_COLOURS)
     palette = np.array(image.getpalette()).reshape(-1, 3)
     pixels = np.asarray(image)
     height, width = pixels.shape
@@ -136,7 +139,7 @@ def _run_lengths(text: str) -> str:
     return "".join(f"!{count}{char}" if count > 3 else char * count for char, count in runs)
 
 
-PROTOCOLS: dict[str, Callable[[bytes], str]] = {
+PROTOCOLS: dict[str, Callable[[Pixels], str]] = {
     "kitty": _kitty,
     "iterm2": _iterm2,
     "sixel": _sixel,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
@@ -44,7 +45,8 @@ def passing(build: Build, query: Query) -> Flags | None:
             pc.greater_equal(build.items["height"], query.min_height),
         )
         if query.formats:
-            good = pc.and_(good, pc.is_in(pc.utf8_upper(build.items["format"]), wanted))
+            formats = pc.replace_substring(build.items["format"], DAMAGED, "")
+            good = pc.and_(good, pc.is_in(pc.utf8_upper(formats), wanted))
         pictured: Flags = good.to_numpy()
         flags = pictured if flags is None else flags & pictured
     return flags

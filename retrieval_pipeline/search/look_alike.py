@@ -5,14 +5,15 @@ Copies that were resized, re-encoded or brightened keep their light and dark pla
 """
 
 import functools
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from retrieval_pipeline.images.decode import Source, thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import picture
+from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.storage.remote import Place
@@ -32,6 +33,7 @@ class Looks:
 
     def __init__(self, build: Build, path_of: Callable[[Location], Place], limits: Limits) -> None:
         self._locations = build.items["locations"]
+        self._content_ids = build.items["content_id"]
         self._path_of = path_of
         self._limits = limits
         self._look = functools.lru_cache(REMEMBERED)(self._read)
@@ -42,21 +44,23 @@ class Looks:
         return first is not None and second is not None and float(first @ second) >= SAME
 
     def _read(self, number: int) -> Vectors | None:
+        content = self._content_ids[number].as_py()
         for at in self._locations[number].as_py():
+            path = self._path_of(Location(at["source"], at["path"]))
             try:
-                return look_of(self._path_of(Location(at["source"], at["path"])), self._limits)
+                return look_of(Job(path, content), self._limits)
             except ImageError:
                 continue
         return None
 
 
-def look_of(source: Source, limits: Limits) -> Vectors:
+def look_of(job: Job, limits: Limits) -> Vectors:
     """Return the grey values of a picture on a grid, float32 (GRID * GRID,), mean 0 and length 1.
 
     Raises:
         ImageError: The picture cannot be used.
     """
-    small = Image.open(io.BytesIO(thumbnail(source, PIXELS, limits, "PNG")))
+    small = Image.fromarray(picture(job, Fit(PIXELS), limits).pixels)
     grid = small.convert("L").resize((GRID, GRID), Image.Resampling.BOX)
     values = np.asarray(grid, np.float32).reshape(-1)
     values = values - values.mean()

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from retrieval_pipeline.config import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
-from retrieval_pipeline.images.decode import open_upright
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import pictures
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.score_statistics import Spread
 from retrieval_pipeline.search.query import Query
@@ -180,15 +181,19 @@ class QueryEncoder:
         numbers = [indexed_number(self._build, content) for content in query.like]
         vectors = [self._build.vectors(np.array([number], np.int64))[0] for number in numbers]
         if query.images:
-            encoded = self.encoder.encode_images([self._open(path) for path in query.images])
+            encoded = self.encoder.encode_pixels(self._pixels(query.images))
             vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
         return vectors
 
-    def _open(self, path: Path) -> Image.Image:
-        try:
-            return open_upright(path, self._limits)
-        except ImageError as error:
-            raise QueryError(f"{path}: {error}") from error
+    def _pixels(self, paths: Sequence[Path]) -> list[Pixels]:
+        """Return the pixels of files, as the index would have them."""
+        found = pictures([Job(path) for path in paths], self.encoder.transform, self._limits)
+        pixels = []
+        for path, picture in zip(paths, found, strict=True):
+            if isinstance(picture, ImageError):
+                raise QueryError(f"{path}: {picture}") from picture
+            pixels.append(picture.pixels)
+        return pixels
 
 
 def indexed_number(build: Build, content_id: str) -> int:

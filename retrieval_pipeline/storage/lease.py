@@ -14,6 +14,12 @@ from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # A claim that was not renewed for so many seconds belongs to a dead run.
 STALE_SECONDS = 600.0
+# A run that has looked at its claim so many seconds ago looks again before it writes.
+CHECK_SECONDS = 5.0
+# The names of those who were last given the right to write, by the first folder that it is for.
+FENCES = "fences"
+# Unlike the monotonic clock, this one goes on while the machine is suspended.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Lease:
@@ -24,12 +30,20 @@ class Lease:
     system whose listing shows every earlier write, as object stores guarantee. The age of a claim
     is measured by the clock of the file system. On each machine only the holder of the local lock
     makes claims, so that another claim of the same machine is of a run that died.
+
+    A run that was suspended for longer than STALE_SECONDS may wake up beside its successor. Who
+    gets the right therefore writes its claim's name into a file, the fence. A run checks before
+    each write that its claim is there and that the fence names it; a late one writes no more. What
+    remains is the moment between a check and a write, because the stores have no conditional write
+    in common.
     """
 
     def __init__(self, folder: Remote, machine: str) -> None:
         self._folder, self._machine = folder, machine
-        self._home = Remote(folder.root)
+        self._home = folder.root
         self._name = uuid.uuid4().hex
+        self._fence = self._home / FENCES / folder.name
+        self._checked = 0.0
         self._owner = f"{os.uname().nodename}, process {os.getpid()}"
 
     @classmethod
@@ -42,9 +56,11 @@ class Lease:
         """
         while True:
             claim = cls(folder, machine)
-            claim.renew()
+            claim._write()
             try:
                 other = claim._other()
+                if other is None:
+                    claim._fence.write(claim._name.encode())
             except BaseException:
                 claim._file.delete()
                 raise
@@ -66,21 +82,38 @@ class Lease:
     def _file(self) -> Remote:
         return self._folder / self._name
 
-    def renew(self) -> None:
-        """Write the claim again: its new time of change shows others that the owner is alive."""
+    def _write(self) -> None:
         self._file.write(f"{self._owner}\n{self._machine}".encode())
 
-    def check(self) -> None:
-        """Check that no other run has removed the claim.
+    def renew(self) -> None:
+        """Write the claim again: its new time of change shows others that the owner is alive.
 
         Raises:
             StoreError: Another run took this one for dead.
+            RemoteError: The file system cannot be reached.
         """
-        if not self._file.is_file():
+        self._checked = 0.0
+        self.check()
+        self._write()
+
+    def check(self) -> None:
+        """Check that this run still has the right to write, unless it did so CHECK_SECONDS ago.
+
+        Raises:
+            StoreError: Another run took this one for dead.
+            RemoteError: The file system cannot be reached.
+        """
+        began = time.clock_gettime(CLOCK)
+        if self._checked and began - self._checked < CHECK_SECONDS:
+            return
+        self._checked = 0.0
+        here = self._file.info().is_file and self._fence.info().is_file
+        if not here or self._fence.read() != self._name.encode():
             raise StoreError(
                 f"{self._home}: this run was taken for dead, having been out of reach for "
                 f"{STALE_SECONDS:.0f} s: run again to go on from what was uploaded"
             )
+        self._checked = began
 
     def _other(self) -> str | None:
         """Return who else holds a claim, or None; remove the claims of dead runs."""

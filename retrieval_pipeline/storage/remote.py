@@ -7,6 +7,7 @@ other scheme, if its package is installed. What the files mean is left to the ca
 import contextlib
 import functools
 import re
+import urllib.parse
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +15,27 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.paths import printable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.")
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.+)", re.DOTALL)
+# A text that was meant to be a URL: it may hold credentials and must not be shown as a path.
+MISTYPED_URL = re.compile(r"\s*[A-Za-z][\w+.-]*\s*:\s*/|[^/]*//[^/]*:[^/]*@")
+
+# Of these stores the part before "@" is a container, not a user.
+CONTAINERS = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
+# Here that part is the key of an account: the same bucket may be read with different ones.
+BUCKETS = ("s3", "s3a", "gs", "gcs")
+# Options of a URL that choose another service, whose buckets are others of the same names.
+ENDPOINT = ("endpoint_override", "scheme")
+# Options whose values are no secrets.
+PLAIN_OPTIONS = (*ENDPOINT, "region", "allow_bucket_creation", "allow_bucket_deletion")
+# Stands for what is not shown.
+HIDDEN = "***"
 
 # PyArrow's names of stores where a file becomes visible when its upload ends.
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -38,25 +55,62 @@ class RemoteError(RetrievalError, OSError):
         self.strerror = message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Remote:
     """A file or directory on a remote file system.
 
+    The URL may hold credentials: `str` and `repr` leave them and the options out, also of a URL
+    that cannot be parsed.
+
     Attributes:
-        root: The URL from the settings; options such as `?region=eu-central-1` may follow.
-        key: Path below the root, "" for the root itself. It is not a URL: nothing is escaped.
+        key: Path below the URL, "" for the URL itself. It is not a URL: nothing is escaped.
     """
 
-    root: str
+    _url: str
     key: str = ""
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        """Accept an instance, and write it as `str` does."""
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(cls, serialization=core_schema.to_string_ser_schema())
+
+    def url_with_credentials(self) -> str:
+        """Return the URL as it was given, to open it or hand it to another machine; not to show."""
+        return self._url
+
     def __truediv__(self, name: str) -> "Remote":
-        return Remote(self.root, f"{self.key}/{name}" if self.key else name)
+        return Remote(self._url, f"{self.key}/{name}" if self.key else name)
 
     def __str__(self) -> str:
-        # A URL may hold credentials, which must not get into logs.
-        base = re.sub("//[^/@]*@", "//", self.root.partition("?")[0]).rstrip("/")
+        base = masked_url(self._url)
         return f"{base}/{self.key}" if self.key else base
+
+    def __repr__(self) -> str:
+        return f"Remote({str(self)!r})"
+
+    @property
+    def root(self) -> "Remote":
+        """The place of the URL itself."""
+        return Remote(self._url)
+
+    @property
+    def identity(self) -> str:
+        """Text that is the same for two places if and only if they are the same directory.
+
+        It holds the service and the user, but no password, and no key of a bucket's account.
+        """
+        service = "".join(
+            f"{name}={value}&" for name, value in sorted(_options(self._url)) if name in ENDPOINT
+        )
+        scheme, rest = _split(self._url)
+        user, at, _ = rest.partition("/")[0].rpartition("@")
+        if at and scheme not in (*BUCKETS, *CONTAINERS):
+            service += f"{user.partition(':')[0]}@"
+        return f"{service}{self}"
 
     @property
     def name(self) -> str:
@@ -82,7 +136,12 @@ class Remote:
             found = system.get_file_info(selector)
             base = f"{path.rstrip('/')}/"
             return sorted(
-                (_relative(info, base) for info in found if info.type == FileType.File),
+                (
+                    _relative(info, base)
+                    for info in found
+                    # A key of nothing but slashes is listed as the directory itself.
+                    if info.type == FileType.File and info.path.startswith(base)
+                ),
                 key=lambda info: info.path,
             )
 
@@ -201,44 +260,111 @@ class Remote:
         import pyarrow as pa
 
         try:
-            system, base = _filesystem(self.root)
+            system, base = _filesystem(self._url)
             yield system, f"{base}/{self.key}" if self.key else base
         except (OSError, pa.ArrowException) as error:
             if isinstance(error, RemoteError):
                 raise
-            raise RemoteError(f"{self}: {_first_line(error)}") from error
+            # Not `from error`: its message may repeat the URL, and logs show causes.
+            raise RemoteError(f"{self}: {_line_about(self._url, error)}") from None
 
 
 Place = Path | Remote
 
 
 def parse_place(value: object) -> object:
-    """Return a `Remote` for a text that is a URL, and any other value unchanged."""
-    return Remote(value) if isinstance(value, str) and URL.match(value) else value
+    """Return a `Remote` for a text that is a URL, and any other value unchanged.
+
+    Raises:
+        ValueError: The text was meant to be a URL and is none.
+    """
+    if not isinstance(value, str):
+        return value
+    if URL.fullmatch(value):
+        return Remote(value)
+    if MISTYPED_URL.match(value):
+        raise ValueError('neither a path nor a URL such as "s3://bucket/prefix"')
+    return value
+
+
+def masked_url(url: str) -> str:
+    """Return a URL without credentials and options, on one line.
+
+    People put secrets into URLs without escaping them, so that they hold "/", "?", "#" or "@". In
+    doubt more is hidden than needed.
+    """
+    scheme, rest = _split(url)
+    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
+    user, at, _ = rest.rpartition("@")
+    if at and ("@" in authority or ":" in authority):
+        if "@" in authority and ":" not in user:
+            # One user or container, and perhaps another "@" in the path.
+            user, _, rest = rest.partition("@")
+        else:
+            rest = rest[len(user) + 1 :]
+        if scheme in CONTAINERS and re.fullmatch(r"[\w$-]+", user):
+            rest = f"{user}@{rest}"
+    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = rest.partition("/")
+    if ":" in authority and (scheme in BUCKETS or not _has_port(authority)):
+        # An account's key and its secret, without a bucket.
+        authority, slash, path = HIDDEN, "", ""
+    return printable(f"{scheme}://{authority}{slash}{path}").rstrip("/")
+
+
+def _without_secrets(message: str, url: str) -> str:
+    """Return a message about a URL without what `masked_url` hides of it."""
+    shown = masked_url(url)
+    message = message.replace(url, shown)
+    hidden = _split(url)[1]
+    for plain in re.split(r"[/@]", _split(shown)[1]):
+        hidden = hidden.replace(plain, " ", 1)
+    for name, value in _options(url):
+        if name in PLAIN_OPTIONS:
+            hidden = hidden.replace(value, " ", 1)
+        hidden = hidden.replace(name, " ", 1)
+    words = re.findall(r"[^\s/?#@:&=]+", f"{hidden} {urllib.parse.unquote(hidden)}")
+    for word in sorted(set(words), key=len, reverse=True):
+        message = re.sub(rf"(?<![\w*]){re.escape(word)}(?![\w*])", HIDDEN, message)
+    return message
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return the scheme, and what follows "://"."""
+    scheme, _, rest = url.partition("://")
+    return scheme.lower(), rest
+
+
+def _options(url: str) -> list[tuple[str, str]]:
+    return urllib.parse.parse_qsl(url.partition("?")[2], keep_blank_values=True)
+
+
+def _has_port(authority: str) -> bool:
+    return re.fullmatch(r"([^:\[\]]*|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", authority) is not None
 
 
 @functools.cache
-def _filesystem(root: str) -> tuple[Any, str]:
+def _filesystem(url: str) -> tuple[Any, str]:
     """Open the file system of a URL, once per process: finding a bucket's region takes requests."""
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
-        system, path = FileSystem.from_uri(root)
+        system, path = FileSystem.from_uri(url)
     except pa.ArrowInvalid as error:
         if "nrecognized filesystem" not in str(error):
             raise
-        system, path = PyFileSystem(FSSpecHandler((found := _from_fsspec(root))[0])), found[1]
+        system, path = PyFileSystem(FSSpecHandler((found := _from_fsspec(url))[0])), found[1]
     return system, path.rstrip("/")
 
 
-def _from_fsspec(root: str) -> tuple[Any, str]:
+def _from_fsspec(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        system, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError) as error:
-        raise RemoteError(f"{root}: {_first_line(error)}") from error
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError, TypeError) as error:
+        raise RemoteError(f"{masked_url(url)}: {_line_about(url, error)}") from None
     return system, path
 
 
@@ -250,5 +376,5 @@ def _relative(info: "FileInfo", base: str) -> "FileInfo":
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:300]
+def _line_about(url: str, error: BaseException) -> str:
+    return _without_secrets(str(error), url).partition("\n")[0][:300]

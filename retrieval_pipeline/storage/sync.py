@@ -8,8 +8,11 @@ the current build.
 
 import contextlib
 import fcntl
+import functools
 import json
+import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -20,7 +23,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX
+from retrieval_pipeline.paths import printable
+from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing
 from retrieval_pipeline.storage.lease import Lease, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
@@ -43,6 +47,11 @@ THREADS = 16
 CHECKED = "checked.json"
 LOCAL = ("lock", CHECKED)
 
+# What the store names its files and folders, at most so deep. Other keys are not of this program:
+# fetched, a key with ".." would be written outside the copy.
+NAME = re.compile(r"(?!\.*$)[A-Za-z0-9_@.+-]{1,255}")
+DEEPEST = 4
+
 # The version of a file: size in bytes and time of change in ns.
 Stamp = tuple[int, int]
 
@@ -51,8 +60,9 @@ def copy_of(remote: Remote) -> Path:
     """Return the directory of the local copy, in $RETRIEVAL_CACHE or the user's cache directory."""
     given = os.environ.get("RETRIEVAL_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval"
-    name = str(remote).partition("://")[2].replace("/", "-")[-40:]
-    digest = sha256(str(remote).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]", "-", str(remote).partition("://")[2])[-40:]
+    # One bucket's name may exist at several services: these are different homes.
+    digest = sha256(remote.identity.encode(errors="surrogateescape")).hexdigest()[:8]
     return (Path(given) if given else cache) / f"{name}-{digest}"
 
 
@@ -107,7 +117,8 @@ class Mirror:
         stamp = self._records / "refreshed"
         with _explained(), self._alone():
             with contextlib.suppress(OSError):
-                if time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
+                # Negative if the clock was set back since: then nobody knows how old the copy is.
+                if 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
                     return
             if not self._is_there():
                 return
@@ -137,7 +148,7 @@ class Mirror:
         there = {
             f"{folder}/{info.path}": (info.size or 0, info.mtime_ns or 0)
             for info in (self.remote / folder).files(missing_ok=True)
-            if not _is_temporary(info.path)
+            if self._is_ours(f"{folder}/{info.path}")
         }
         record, here = self._read_record(folder), self._files(folder)
         # Object stores count times in whole seconds. Small files that can change twice in one
@@ -165,6 +176,16 @@ class Mirror:
         here |= fetched
         self._write_record(folder, {path: (there[path], here[path]) for path in there})
 
+    def _is_ours(self, path: str) -> bool:
+        """Tell whether a remote path is one that the store makes; say so of others."""
+        if _is_temporary(path):
+            return False
+        names = path.split("/")
+        if len(names) <= DEEPEST and all(map(NAME.fullmatch, names)) and names[-1] not in LOCAL:
+            return True
+        _warn(f"{self.remote}/{printable(path)}: not a name that this program makes: left alone")
+        return False
+
     def _remove_empty(self, directory: Path) -> None:
         while directory != self.home and {each.name for each in directory.iterdir()} <= {CHECKED}:
             (directory / CHECKED).unlink(missing_ok=True)
@@ -179,23 +200,20 @@ class Mirror:
         return _stamp(target)
 
     def _fetch(self, path: str) -> None:
-        target = self.home / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")
-        try:
-            (self.remote / path).download(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.home / path) as temporary:
+            try:
+                (self.remote / path).download(temporary)
+            except RemoteError as error:
+                raise _unusable(error) from None
 
-    def _keep_up(self, folders: Sequence[str], claim: "Lease", ended: threading.Event) -> None:
+    def _keep_up(self, folders: Sequence[str], claim: Lease, ended: threading.Event) -> None:
         while not ended.wait(PUSH_SECONDS):
             # If the file system stays out of reach, the last upload raises the error.
             with contextlib.suppress(RemoteError, StoreError):
                 claim.renew()
                 self._push(folders, claim, last=False)
 
-    def _push(self, folders: Sequence[str], claim: "Lease", *, last: bool) -> None:
+    def _push(self, folders: Sequence[str], claim: Lease, *, last: bool) -> None:
         """Upload new and changed files; with `last`, also the pointer, and delete removed files."""
         for folder in folders:
             record, here = self._read_record(folder), self._files(folder)
@@ -203,19 +221,22 @@ class Mirror:
             gone = record.keys() - here.keys() if last else set()
             if not new and not gone:
                 continue
-            claim.check()
             plain = [path for path in new if path != CURRENT]
+            send = functools.partial(self._send, claim)
             with ThreadPoolExecutor(THREADS) as pool:
-                sent = dict(zip(plain, pool.map(self._send, plain), strict=True))
+                sent = dict(zip(plain, pool.map(send, plain), strict=True))
             if last and CURRENT in new:
-                sent[CURRENT] = self._send(CURRENT)
+                sent[CURRENT] = send(CURRENT)
             for path in gone:
+                claim.check()
                 (self.remote / path).delete()
             kept = {path: stamps for path, stamps in record.items() if path not in gone}
             kept |= {path: (stamp, here[path]) for path, stamp in sent.items() if stamp}
             self._write_record(folder, kept)
 
-    def _send(self, path: str) -> Stamp | None:
+    def _send(self, claim: Lease, path: str) -> Stamp | None:
+        # Before each file: the process may have been suspended since the one before.
+        claim.check()
         try:
             (self.remote / path).upload(self.home / path)
         except RemoteError:
@@ -276,7 +297,17 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except RemoteError as error:
-        raise StoreError(f"the home cannot be used: {error}") from error
+        raise _unusable(error) from None
+
+
+def _unusable(error: RemoteError) -> StoreError:
+    return StoreError(f"the home cannot be used: {error}")
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """Log a line once in a process."""
+    logging.getLogger(__name__).warning("%s", line)
 
 
 def _is_temporary(path: str) -> bool:

@@ -463,7 +463,7 @@ def _failures(library: Library, asked: FailuresOf) -> Failures:
             Failure(
                 source=source,
                 path=row["path"],
-                reason=Reason.UNREADABLE,
+                reason=Reason.TOO_LARGE if row["status"] == Status.TOO_LARGE else Reason.UNREADABLE,
                 detail=row["error"] or row["status"],
                 attempts=1,
                 last_tried=None,

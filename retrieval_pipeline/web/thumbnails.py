@@ -10,9 +10,9 @@ from typing import Literal, Protocol, TypeVar, get_args
 from cachetools import TTLCache
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import encoded
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location

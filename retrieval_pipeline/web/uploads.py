@@ -10,9 +10,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 from retrieval_pipeline.config import Settings
-from retrieval_pipeline.images.decode import encoded
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Decoded, Fit
 from retrieval_pipeline.storage.atomic import TEMPORARY_PREFIX, replacing, scratch
 from retrieval_pipeline.storage.content_id import content_id_of_file

@@ -1,5 +1,6 @@
 """The command line as a person uses it: real processes, their output and their exit codes."""
 
+import contextlib
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -254,6 +256,7 @@ def test_the_status_names_what_failed(library: Path) -> None:
     assert state["index"]["items"] == 7
 
 
+@pytest.mark.slow
 def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -274,6 +277,7 @@ def test_verify_finds_and_repairs_damage_and_gc_clears_away(library: Path, tmp_p
     assert run(copy, "gc").stdout == "there is nothing to give back\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_the_work_and_says_how_to_go_on(
     tmp_path: Path, number: signal.Signals
@@ -303,6 +307,111 @@ def test_a_signal_keeps_the_work_and_says_how_to_go_on(
     assert not list(home.glob("**/.tmp-*"))
     assert run(tmp_path, "index").returncode == 0
     assert run(tmp_path, "verify").returncode == 0
+
+
+def test_a_signal_stops_the_hashing_of_a_huge_file(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (30, 20)).save(pictures / "a.png")
+    (pictures / "b.png").touch()
+    os.truncate(pictures / "b.png", 900 * 10**9)
+    run(tmp_path, "init", "pictures", "--model", "offline")
+    with (tmp_path / "retrieval.toml").open("a") as file:
+        file.write("[images]\nmax_megabytes = 1e6\n")
+    process = subprocess.Popen(
+        [*RETRIEVAL, "index"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    reads = f"{pictures}/b.png"
+    try:
+        while reads not in open_files(process.pid):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped while hashing pictures: finished files are kept" in errors
+
+
+def open_files(pid: int) -> list[str]:
+    """Return the paths that a process has open."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_run_at_once_that_waits_for_a_dead_disk(
+    number: signal.Signals,
+) -> None:
+    script = """
+import threading
+from retrieval_pipeline.cli.commands.common import stoppable
+from retrieval_pipeline.concurrency import ordered_map
+hangs = threading.Event().wait  # as a read from a disk that is gone
+with stoppable():
+    print("ready", flush=True)
+    list(ordered_map(lambda _: hangs(), [1], threads=1))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert "once more to end at once" in process.stderr.readline()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_odd_times_and_sizes_of_files_end_no_command(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, color, year in (
+        ("late", "red", 2300),
+        ("early", "blue", 1600),
+        ("now", "lime", None),
+    ):
+        Image.new("RGB", (30, 20), color).save(pictures / f"{name}.png")
+        if year:
+            moment = datetime(year, 1, 1, tzinfo=UTC).timestamp()
+            os.utime(pictures / f"{name}.png", (moment, moment))
+    (pictures / "huge.png").touch()
+    os.truncate(pictures / "huge.png", 8 * 10**12)
+    run(tmp_path, "init", "pictures", "--model", "offline")
+    done = run(tmp_path, "index")
+    assert done.returncode == 0, done.stderr
+    assert "pictures/late.png: its time of change is stored as of 2262" in done.stderr
+    assert "pictures/huge.png: too large: 8,000,000,000,000 bytes" in done.stderr
+    assert "4 image files (4 new); 3 embedded, 1 in quarantine" in done.stdout
+    (source,) = json.loads(run(tmp_path, "status", "--json").stdout)["sources"]
+    assert source["quarantined"] == {"too_large": 1}
+    assert (source["images"], source["embedded"], source["pending"]) == (4, 3, 0)
+    assert source["unreadable"] == 0
+    assert "in quarantine: 1 too large" in run(tmp_path, "status").stdout
+    found = run(tmp_path, "query", "red", "--after", "2261-01-01", "--json")
+    assert [hit["path"] for hit in json.loads(found.stdout)["hits"]] == [str(pictures / "late.png")]
+    before = run(tmp_path, "query", "red", "--before", "1950-01-01", "--json")
+    assert [hit["path"] for hit in json.loads(before.stdout)["hits"]] == [
+        str(pictures / "early.png")
+    ]
+    assert run(tmp_path, "verify").returncode == 0
+    assert "nothing new" in run(tmp_path, "index").stdout
 
 
 def test_a_second_run_at_the_same_time_is_refused_with_the_holder(library: Path) -> None:
@@ -360,6 +469,7 @@ def test_output_into_a_closed_pipe_is_no_error(library: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_change_of_model_and_the_way_back(library: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(library, copy)

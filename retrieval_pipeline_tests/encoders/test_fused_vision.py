@@ -96,27 +96,35 @@ def test_several_devices_encode_together(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(hardware, "available_cores", lambda: 2)
     pixels = [np.full((32, 32, 3), value, np.uint8) for value in range(0, 250, 10)]
     one = load_encoder(directory, device="cpu")
+    used = set()
+    all_busy = threading.Barrier(4, timeout=60)
+    watched = threading.Event()
+
+    def watched_tower(network: Any) -> Any:
+        tower = fused_tower(network)
+        assert tower is not None
+
+        def tower_of_its_device(pixels: torch.Tensor) -> torch.Tensor:
+            if watched.is_set():
+                used.add(tower)
+                all_busy.wait()
+            return tower(pixels)
+
+        return tower_of_its_device
+
+    monkeypatch.setattr(clip_module, "fused_tower", watched_tower)
     monkeypatch.setattr(clip_module, "pick_devices", lambda _: 2 * [torch.device("cpu")])
     two = load_encoder(directory, device="cpu")
     with one.encode_threads() as threads, two.encode_threads() as more:
         assert (threads.count, more.count) == (2, 4)
-    used = set()
-    features = clip_module._Tower.features
-    all_busy = threading.Barrier(4, timeout=60)
-
-    def noted(self: Any, pixels: Any) -> Any:
-        used.add(self)
-        all_busy.wait()
-        return features(self, pixels)
-
-    monkeypatch.setattr(clip_module._Tower, "features", noted)
+    watched.set()
     threads = [threading.Thread(target=two.encode_pixels, args=(pixels[:3],)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(used) == 2
-    monkeypatch.undo()
+    watched.clear()
     np.testing.assert_allclose(two.encode_pixels(pixels), one.encode_pixels(pixels), atol=0.01)
 
 

@@ -4,25 +4,23 @@ import os
 import pickle
 import random
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retrieval_pipeline.images import decode_pool as decode_module
-from retrieval_pipeline.images.decode import decode
 from retrieval_pipeline.images.decode_pool import (
     Changed,
     DecodePool,
@@ -34,6 +32,7 @@ from retrieval_pipeline.images.decode_pool import (
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
+from retrieval_pipeline_tests.support.decoding import decode, one_bit_png
 from retrieval_pipeline_tests.support.library import FORMATS
 
 TRANSFORM = ImageTransform(
@@ -60,17 +59,6 @@ def files(tmp_path: Path) -> list[str]:
     return paths
 
 
-def one_bit_png(size: int) -> bytes:
-    """A PNG that is small on disk and takes a byte for each of its pixels in memory."""
-    header = struct.pack(">IIBBBBB", size, size, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((size // 8 + 1) * size), 1)
-    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
 def outcomes(pool: DecodePool, paths: list[str]) -> list[Outcome]:
     return [outcome for _, outcome in pool.map(Job(path) for path in paths)]
 
@@ -92,14 +80,14 @@ def exists(pid: int) -> bool:
 def strike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
     """Signals that a worker gets right before its job of that path: the first of each list."""
     signals: dict[str, list[int]] = {}
-    original = decode_module._Worker.decode
+    original = decode_module.Worker.decode
 
-    def struck(self: decode_module._Worker, job: Job, seconds: float) -> Outcome:
-        if signals.get(job.path):
-            os.kill(self.pid, signals[job.path].pop(0))
-        return original(self, job, seconds)
+    def struck(self: decode_module.Worker, task: Any, seconds: float) -> Any:
+        if signals.get(task[0]):
+            os.kill(self.pid, signals[task[0]].pop(0))
+        return original(self, task, seconds)
 
-    monkeypatch.setattr(decode_module._Worker, "decode", struck)
+    monkeypatch.setattr(decode_module.Worker, "decode", struck)
     yield signals
     assert not any(signals.values()), "a signal was not sent"
 
@@ -150,6 +138,19 @@ def test_a_pool_can_be_used_again_after_a_consumer_has_stopped_early(files: list
         pids = pool.pids
         assert len(outcomes(pool, files)) == len(files)
         assert set(pids) <= set(pool.pids)
+
+
+def test_one_picture_at_a_time_starts_one_worker(files: list[str]) -> None:
+    with DecodePool(TRANSFORM, LIMITS, workers=3) as pool:
+        for path in files[1:6]:
+            assert isinstance(pool.submit(Job(path)).result(), Decoded)
+        assert len(pool.pids) == 1
+
+
+def test_a_job_may_have_a_transform_of_its_own(files: list[str]) -> None:
+    with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
+        sizes = [pool.submit(Job(files[0]), Fit(size)).result() for size in (10, 20)]
+        assert [found.pixels.shape[0] for found in sizes if isinstance(found, Decoded)] == [10, 20]
 
 
 def test_no_jobs_start_no_workers() -> None:
@@ -234,16 +235,16 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_job_is_replaced(files: list[
 def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = decode_module._Worker.prepare
+    original = decode_module.Worker.prepare
     killed = []
 
-    def killed_once(self: decode_module._Worker, transform: ImageTransform, limits: Limits) -> None:
+    def killed_once(self: decode_module.Worker, limits: Limits) -> None:
         if not killed:
             os.kill(self.pid, signal.SIGKILL)
             killed.append(self.pid)
-        original(self, transform, limits)
+        original(self, limits)
 
-    monkeypatch.setattr(decode_module._Worker, "prepare", killed_once)
+    monkeypatch.setattr(decode_module.Worker, "prepare", killed_once)
     with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
         assert {summary(outcome) for outcome in outcomes(pool, files)} == {"Decoded"}
 
@@ -251,7 +252,8 @@ def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
 def test_workers_that_do_not_start_are_an_error_and_blame_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "START", "raise SystemExit(3)  # {!r}")
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(decode_module, "python_command", lambda *_: failing)
     with (
         DecodePool(TRANSFORM, LIMITS, workers=2) as pool,
         pytest.raises(WorkerError, match="exit code 3"),
@@ -301,7 +303,8 @@ def test_leaving_the_pool_kills_workers_that_hang(
 PARENT = """
 import sys
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
-from retrieval_pipeline.images.decode import ImageTransform, Limits
+from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.transform import ImageTransform
 
 transform = ImageTransform(32, (32, 32), "bicubic", (0.5,) * 3, (0.5,) * 3)
 with DecodePool(transform, Limits(), workers=2) as pool:
@@ -361,7 +364,7 @@ IMPATIENT = [
 def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
     slow = tmp_path / "slow.png"
     slow.write_bytes(one_bit_png(17_000))
-    messages = [(TRANSFORM, Limits(seconds=0.01)), (str(slow), None)]
+    messages = [Limits(seconds=0.01), (str(slow), None, TRANSFORM)]
     result = subprocess.run(
         IMPATIENT,
         cwd=ROOT,
@@ -373,7 +376,7 @@ def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> None:
     big = replace(TRANSFORM, resize=300, crop=(300, 300))  # more than a pipe holds
-    messages = [(big, Limits(seconds=1)), (files[3], None)]
+    messages = [Limits(seconds=1), (files[3], None, big)]
     with subprocess.Popen(
         IMPATIENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:
@@ -388,8 +391,8 @@ def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> N
 def test_prints_of_libraries_do_not_reach_the_channel() -> None:
     code = """if True:
         import os, sys
-        from retrieval_pipeline.images.decode_worker import _private_channels
-        jobs, answers = _private_channels()
+        from retrieval_pipeline.images.decode_worker import private_channels
+        jobs, answers = private_channels()
         print("stray", flush=True)
         os.system("echo stray; echo stray >&2")
         answers.write(jobs.read() + b"back")
@@ -416,6 +419,24 @@ def test_a_worker_imports_nothing_heavy() -> None:
     )
     heavy = {"torch", "transformers", "pyarrow", "pydantic", "dagster", "sklearn", "scipy"}
     assert not heavy & set(result.stdout.split())
+
+
+def test_a_worker_sees_no_secrets_no_network_and_no_directory_of_the_user(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.chdir(Path(files[0]).parent)
+    with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
+        assert [summary(outcome) for outcome in outcomes(pool, ["3.png"])] == ["Decoded"]
+        (pid,) = pool.pids
+        worker = Path(f"/proc/{pid}")
+        assert b"hidden" not in (worker / "environ").read_bytes()
+        assert (worker / "cwd").readlink() == Path("/")
+        limits = (worker / "limits").read_text()
+        assert "Max file size             0                    0" in limits
+        namespaces = [path.readlink() for path in (worker / "ns/net", Path("/proc/self/ns/net"))]
+    permitted = subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0
+    assert (namespaces[0] != namespaces[1]) or not permitted
 
 
 def test_there_is_a_worker_for_each_core_up_to_a_limit(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.images.errors import Reason
@@ -23,8 +24,11 @@ from retrieval_pipeline.images.formats import FORMATS
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
-from retrieval_pipeline_tests.support.library import settings_of
+from retrieval_pipeline_tests.support.library import FORMATS as WRITABLE
+from retrieval_pipeline_tests.support.library import SHARED_DATA, settings_of
 from synthetic.checkpoints import make_clip
+
+pytestmark = pytest.mark.slow
 
 ORACLE = """
 import json, logging, sys, warnings
@@ -99,15 +103,39 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+def make_odd_pictures(directory: Path, photos: dict[str, Path]) -> None:
+    """Save photographs in every format, some of them cut off, and what is no picture."""
+    directory.mkdir()
+    for name, file in photos.items():
+        with Image.open(file) as image:
+            small = image.convert("RGB")
+        small.thumbnail((200, 200))
+        for format in WRITABLE:
+            path = directory / f"{name}.{format}"
+            small.save(path, format)
+            if name == "cat":
+                data = path.read_bytes()
+                (directory / f"cut.{format}").write_bytes(data[: len(data) // 2])
+    (directory / "text").write_text("no picture")
+    (directory / "empty").touch()
+
+
 @pytest.fixture(scope="module")
-def run(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(sample_photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run over pictures made here, and over the collection of odd ones where it is at hand."""
     root = tmp_path_factory.mktemp("odd")
     make_clip(root / "clip")
     one, odd = root / "one", root / "odd"
     one.mkdir()
     odd.mkdir()
-    shutil.copy(next((shared_data / "photos").glob("*.jpg")), one / "photo.jpg")
-    files = sorted(path for path in (shared_data / "odd_images").rglob("*") if path.is_file())
+    shutil.copy(sample_photos["rocket"], one / "photo.jpg")
+    make_odd_pictures(root / "made", sample_photos)
+    files = sorted(
+        path
+        for directory in (root / "made", SHARED_DATA / "odd_images")
+        for path in directory.rglob("*")
+        if path.is_file()
+    )
     for number, path in enumerate(files):
         # The extension is wrong for most of them.
         shutil.copy(path, odd / f"{number:04d}.jpg")

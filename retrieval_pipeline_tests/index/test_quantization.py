@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from retrieval_pipeline.config import Settings
+from retrieval_pipeline.encoders import load as encoders
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import autotune, knn, quantization, search_structures
 from retrieval_pipeline.index.autotune import SCAN_ONLY_ITEMS, Calibration, Measurement
@@ -105,10 +106,16 @@ def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
     return index(store)
 
 
-def test_a_searcher_asks_the_codes_once_it_is_warm(store: Store, chosen: Build) -> None:
+def test_a_searcher_asks_the_codes_once_it_is_warm(
+    store: Store, chosen: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searcher = Searcher(Settings(home=store.home), chosen)
     vectors = dict(zip(WORDS, encode_words(WORDS), strict=True))
-    searcher._text_encoder = lambda texts: np.array([vectors[text] for text in texts])
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        return np.array([vectors[text] for text in texts])
+
+    monkeypatch.setattr(encoders, "load_text_encoder_of", lambda _: encode)
     query = Query(text=WORDS[0])
     cold = searcher.answer(query, k=5)
     assert cold.plan.startswith("projected scan")

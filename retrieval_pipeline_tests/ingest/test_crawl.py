@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 import tempfile
@@ -5,21 +6,31 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from retrieval_pipeline.concurrency import AHEAD
 from retrieval_pipeline.config import Source
 from retrieval_pipeline.errors import SourceError, Stopped
 from retrieval_pipeline.ingest import crawl
 from retrieval_pipeline.ingest.crawl import (
     BATCH_BYTES,
     BATCH_FILES,
+    FIRST_TIME_NS,
+    HASH_THREADS,
+    LAST_TIME_NS,
     FileRow,
     Status,
-    _batches,
+    batches_to_hash,
     update_manifest,
     walk,
 )
+from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.progress import Quiet
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
@@ -28,9 +39,12 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A directory that every user may enter; pytest's own are closed to all but one."""
-    with tempfile.TemporaryDirectory() as directory:
+    parent = getattr(request, "param", None)
+    if parent and not Path(parent).is_dir():
+        pytest.skip(f"there is no {parent}")
+    with tempfile.TemporaryDirectory(dir=parent) as directory:
         Path(directory).chmod(0o777)
         yield Path(directory)
 
@@ -354,8 +368,8 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
 ) -> None:
     file = put(root / "a.jpg", b"one")
 
-    def growing(path: str) -> str:
-        digest = content_id_of_file(path)
+    def growing(path: str, **options: Any) -> str:
+        digest = content_id_of_file(path, **options)
         with file.open("ab") as handle:
             handle.write(b"more")
         return digest
@@ -368,24 +382,35 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
 
 
 def test_a_stopped_crawl_keeps_what_it_hashed(root: Path, store: Store) -> None:
-    names = [f"{number:02}.jpg" for number in range(BATCH_FILES + 4)]
+    stop = threading.Event()
+
+    class StopsWhileHashing(Quiet):
+        def start(self, stage: str, total: int | None, unit: str) -> None:
+            self.hashing = stage.startswith("hashing")
+
+        def advance(self, count: int = 1) -> None:
+            if self.hashing:
+                stop.set()
+
+    # More than all threads take ahead.
+    names = [f"{number:05}.jpg" for number in range(BATCH_FILES * (HASH_THREADS * AHEAD + 2))]
     for name in names:
         put(root / name, name.encode())
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(Stopped):
-        update_manifest(store, source_of(root), stop=stop)
-    assert paths(store) == names[:BATCH_FILES]
-    assert update_manifest(store, source_of(root)).new == 4
+    with pytest.raises(Stopped, match="finished files are kept"):
+        update_manifest(store, source_of(root), stop=stop, progress=StopsWhileHashing())
+    kept = paths(store)
+    assert kept[:BATCH_FILES] == names[:BATCH_FILES]
+    assert names[-1] not in kept
+    assert update_manifest(store, source_of(root)).new == len(names) - len(kept)
 
 
 def test_files_are_hashed_by_the_handful_unless_they_are_large(root: Path) -> None:
     sizes = [10] * BATCH_FILES + [10, BATCH_BYTES, BATCH_BYTES, 10]
     rows = [FileRow(str(number), size, 0) for number, size in enumerate(sizes)]
-    batches = list(_batches(rows, BATCH_FILES))
+    batches = list(batches_to_hash(rows, BATCH_FILES))
     assert list(map(len, batches)) == [BATCH_FILES, 2, 1, 1]
     assert [row for batch in batches for row in batch] == rows
-    assert list(_batches([], BATCH_FILES)) == []
+    assert list(batches_to_hash([], BATCH_FILES)) == []
 
 
 def test_a_file_touched_but_not_changed_keeps_its_content_id(root: Path, store: Store) -> None:
@@ -394,3 +419,219 @@ def test_a_file_touched_but_not_changed_keeps_its_content_id(root: Path, store: 
     os.utime(file, ns=(time.time_ns(), time.time_ns()))
     report = update_manifest(store, source_of(root))
     assert (report.new, report.changed, report.published) == (0, 0, True)
+
+
+class Notes(Quiet):
+    """Keeps the notes of a crawl."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize("place", ["/dev/shm", None], indirect=True)
+@pytest.mark.parametrize(
+    ("seconds", "stored"),
+    [(10_413_792_000, LAST_TIME_NS), (-11_676_096_000, FIRST_TIME_NS)],
+    ids=["2300", "1600"],
+)
+def test_a_time_beyond_64_bits_of_nanoseconds_is_stored_as_the_nearest_and_noted(
+    place: Path, tmp_path: Path, seconds: int, stored: int
+) -> None:
+    root, store = place / "pictures", Store(tmp_path / "home")
+    put(root / "plain.jpg", b"plain")
+    file = put(root / "odd.jpg", b"odd")
+    os.utime(file, (seconds, seconds))
+    if file.stat().st_mtime != seconds:
+        pytest.skip("this file system has no such times")
+    notes = Notes()
+    assert update_manifest(store, source_of(root), progress=notes).files == 2
+    row = read_manifest(store, "pictures").to_pylist()[0]
+    assert (row["path"], row["status"], row["mtime_ns"]) == ("odd.jpg", "ok", stored)
+    (line,) = notes.lines
+    assert line.startswith("pictures/odd.jpg: its time of change is stored as of")
+    again = Notes()
+    assert update_manifest(store, source_of(root), progress=again).unchanged == 2
+    assert not again.lines
+
+
+class Entry:
+    """A directory entry whose facts are made up."""
+
+    def __init__(self, entry: "os.DirEntry[str]", facts: dict[str, Any]) -> None:
+        self.name, self.path = entry.name, entry.path
+        self._entry, self._facts = entry, facts
+
+    def _fails(self, call: str) -> None:
+        if self._facts["fails"] == call:
+            raise OSError(self._facts["errno"], os.strerror(self._facts["errno"]))
+
+    def is_symlink(self) -> bool:
+        self._fails("is_symlink")
+        return self._entry.is_symlink()
+
+    def is_dir(self) -> bool:
+        self._fails("is_dir")
+        return self._entry.is_dir()
+
+    def stat(self) -> SimpleNamespace:
+        self._fails("stat")
+        return SimpleNamespace(
+            st_mode=self._facts["mode"],
+            st_size=self._facts["size"],
+            st_mtime_ns=self._facts["mtime_ns"],
+        )
+
+
+def becomes(path: Path, kind: str) -> None:
+    """Replace a file by something else of the same name."""
+    if kind == "itself":
+        return
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/etc/passwd")
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << 40)
+
+
+FACTS = st.fixed_dictionaries(
+    {
+        "name": st.binary(min_size=1, max_size=40).filter(lambda name: not {0, 47} & set(name)),
+        "folder": st.booleans(),
+        "mode": st.one_of(st.just(0o100644), st.integers(0, 2**16 - 1)),
+        "size": st.integers(0, 2**63 - 1),
+        # 64 bits of seconds, as stat has them.
+        "mtime_ns": st.integers(-(2**63) * SECOND, 2**63 * SECOND),
+        "fails": st.sampled_from([None, None, None, "is_symlink", "is_dir", "stat"]),
+        "errno": st.integers(1, 133),
+        "becomes": st.sampled_from(["itself", "nothing", "fifo", "directory", "link", "loop"]),
+        "mtime_after": st.integers(-(2**40), 2**40),
+    }
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(listings=st.lists(st.lists(FACTS, max_size=6), min_size=1, max_size=3))
+def test_whatever_a_directory_holds_no_file_ends_the_crawl(
+    place: Path, listings: list[list[dict[str, Any]]]
+) -> None:
+    """Several crawls of one source, each with another listing; files change after the listing."""
+    with tempfile.TemporaryDirectory(dir=place) as directory, pytest.MonkeyPatch.context() as patch:
+        store, scandir = Store(Path(directory, "home")), os.scandir
+        for number, listing in enumerate(listings):
+            root = Path(directory, str(number))
+            root.mkdir()
+            facts_of: dict[str, dict[str, Any]] = {}
+            for facts in listing:
+                name = os.fsdecode(facts["name"]) + ".jpg"
+                if name not in facts_of:
+                    facts_of[name] = facts
+                    (root / "folder" if facts["folder"] else root).mkdir(exist_ok=True)
+                    file = (root / "folder" if facts["folder"] else root) / name
+                    file.write_bytes(facts["name"])
+                    os.utime(file, (facts["mtime_after"], facts["mtime_after"]))
+
+            @contextlib.contextmanager
+            def shimmed(
+                path: str, facts_of: dict[str, dict[str, Any]] = facts_of
+            ) -> Iterator[list[Any]]:
+                with scandir(path) as entries:
+                    yield [
+                        Entry(entry, facts_of[entry.name]) if entry.name in facts_of else entry
+                        for entry in entries
+                    ]
+                for entry in Path(path).iterdir():
+                    if entry.name in facts_of:
+                        becomes(entry, facts_of[entry.name]["becomes"])
+
+            patch.setattr(os, "scandir", shimmed)
+            report = update_manifest(
+                store, source_of(root), allow_shrink=True, max_bytes=2**40, progress=Notes()
+            )
+            patch.undo()
+            rows = read_manifest(store, "pictures").to_pylist()
+            assert len(rows) >= report.files + report.unreadable
+            assert not [finding for finding in verify(store) if finding.problem]
+
+
+def test_a_file_that_cannot_even_be_asked_for_its_kind_hides_nothing_below_it(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root / "folder" / "a.jpg")
+    update_manifest(store, source_of(root))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def shimmed(path: str) -> Iterator[list[Any]]:
+        with scandir(path) as entries:
+            yield [Entry(entry, {"fails": "is_dir", "errno": 5}) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", shimmed)
+    update_manifest(store, source_of(root))
+    assert "folder/a.jpg" in paths(store)
+
+
+def test_a_file_over_the_limit_is_recorded_and_never_read(root: Path, store: Store) -> None:
+    put(root / "small.jpg")
+    file = put(root / "large.jpg")
+    os.truncate(file, 8 * 10**12)
+    read_at = 946_684_800 * SECOND  # Reading it would change this.
+    os.utime(file, ns=(read_at, read_at))
+    notes = Notes()
+    report = update_manifest(store, source_of(root), max_bytes=10**9, progress=notes)
+    assert (report.files, report.new, report.too_large, report.bytes_hashed) == (2, 2, 1, 1)
+    row = read_manifest(store, "pictures").to_pylist()[0]
+    assert (row["path"], row["status"], row["content_id"]) == ("large.jpg", "too_large", None)
+    line = "8,000,000,000,000 bytes; 1,000,000,000 are allowed"
+    assert notes.lines == [f"pictures/large.jpg: too large: {line}"]
+    assert file.stat().st_atime_ns == read_at
+    again = Notes()
+    assert not update_manifest(store, source_of(root), max_bytes=10**9, progress=again).published
+    assert not again.lines
+    os.truncate(file, 10)
+    report = update_manifest(store, source_of(root), max_bytes=10**9)
+    assert (report.too_large, report.changed) == (0, 1)
+
+
+def test_a_file_that_grows_without_end_is_given_up(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(root / "a.jpg")
+    listed = list(walk(source_of(root)))
+    os.truncate(file, 8 * 10**12)
+    monkeypatch.setattr(crawl, "walk", lambda *_, **__: iter(listed))
+    report = update_manifest(store, source_of(root), max_bytes=10**6)
+    assert report.unreadable == 1
+    assert "more than 1,000,000 bytes" in read_manifest(store, "pictures").to_pylist()[0]["error"]
+
+
+def test_a_crawl_stops_in_the_middle_of_a_file(root: Path, store: Store) -> None:
+    put(root / "a.jpg", b"first")
+    os.truncate(put(root / "b.jpg"), 8 * 10**12)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(Stopped):
+        update_manifest(store, source_of(root), stop=stop)
+    assert paths(store) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    file = put(tmp_path / "a.jpg")
+    becomes(file, kind)
+    with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
+        content_id_of_file(file, follow_symlinks=False)

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +14,10 @@ from PIL import Image
 
 from retrieval_pipeline.config import Source
 from retrieval_pipeline.encoders.base import Encoder
-from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.images.transform import ImageTransform, Pixels
+from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import (
@@ -47,11 +50,13 @@ class Library:
         update_manifest(self.store, self.source, max_shrink=1.0)
 
     def embed(
-        self, load: Callable[[], Encoder] = MeanColour, limits: Limits | None = None
+        self,
+        load: Callable[[], Encoder] = MeanColour,
+        limits: Limits | None = None,
+        stop: threading.Event | None = None,
     ) -> EmbedReport:
-        report = update_embeddings(
-            self.store, self.source, DESCRIPTION, load, EmbedOptions(limits or Limits(), workers=2)
-        )
+        options = EmbedOptions(limits or Limits(), workers=2)
+        report = update_embeddings(self.store, self.source, DESCRIPTION, load, options, stop=stop)
         known = report.embedded + report.known + report.duplicates + report.quarantined
         assert report.files == known + report.left
         return report
@@ -108,16 +113,16 @@ def test_workers_that_are_killed_cost_no_picture(
 ) -> None:
     library.add(20)
     library.crawl()
-    prepare = decode._Worker.prepare
+    prepare = decode.Worker.prepare
     killed: list[int] = []
 
-    def kill_two(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
-        prepare(self, transform, limits)
+    def kill_two(self: decode.Worker, limits: Limits) -> None:
+        prepare(self, limits)
         if len(killed) < 2:
             os.kill(self.pid, signal.SIGKILL)
             killed.append(self.pid)
 
-    monkeypatch.setattr(decode._Worker, "prepare", kill_two)
+    monkeypatch.setattr(decode.Worker, "prepare", kill_two)
     assert library.embed().embedded == 20
     assert len(killed) == 2
 
@@ -165,13 +170,13 @@ def test_the_model_is_loaded_while_pictures_are_decoded(
     library.add(3)
     library.crawl()
     started: list[int] = []
-    prepare = decode._Worker.prepare
+    prepare = decode.Worker.prepare
 
-    def note(self: decode._Worker, transform: ImageTransform, limits: Limits) -> None:
-        prepare(self, transform, limits)
+    def note(self: decode.Worker, limits: Limits) -> None:
+        prepare(self, limits)
         started.append(self.pid)
 
-    monkeypatch.setattr(decode._Worker, "prepare", note)
+    monkeypatch.setattr(decode.Worker, "prepare", note)
 
     def load() -> Encoder:
         while not started:
@@ -208,3 +213,91 @@ def test_the_report_tells_where_the_time_went(library: Library) -> None:
     assert timings.decode.computing > 0
     assert timings.hint.startswith(timings.bound)
     assert library.embed().timings is None
+
+
+class Freezer:
+    """Stops the first worker that gets 001.png, and asks the run to end."""
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
+        self.files: list[str] = []
+        self.stop = threading.Event()
+
+    def see(self, pid: int, path: str) -> None:
+        self.files.append(Path(path).name)
+        if path.endswith("001.png") and not self.pids:
+            os.kill(pid, signal.SIGSTOP)
+            self.pids.append(pid)
+            self.stop.set()
+
+
+@pytest.fixture
+def freezer(monkeypatch: pytest.MonkeyPatch) -> Freezer:
+    freezer = Freezer()
+    monkeypatch.setattr(decode, "WAIT_SECONDS", 0.05)
+    original = decode.Worker.decode
+
+    def seen(self: decode.Worker, task: Any, seconds: float) -> Any:
+        freezer.see(self.pid, task[0])
+        return original(self, task, seconds)
+
+    monkeypatch.setattr(decode.Worker, "decode", seen)
+    return freezer
+
+
+def test_an_image_that_is_being_decoded_when_the_run_is_stopped_is_decided(
+    library: Library, freezer: Freezer
+) -> None:
+    library.add(40)
+    library.crawl()
+    with pytest.raises(Stopped):
+        library.embed(stop=freezer.stop)
+    assert freezer.pids
+    unfinished = read_quarantine(library.store, SPACE, "pictures").to_pylist()
+    assert "001.png" in {row["path"] for row in unfinished}
+    assert {row["reason"] for row in unfinished} == {"timed_out"}
+    freezer.files.clear()
+    report = library.embed()
+    assert (report.embedded + report.known, report.quarantined, report.left) == (40, 0, 0)
+    assert library.reasons() == []
+    assert freezer.files[-1] == "001.png", "what failed before comes last"
+
+
+def test_an_image_that_is_being_decoded_is_in_quarantine_meanwhile(
+    library: Library, freezer: Freezer
+) -> None:
+    library.add(4)
+    library.crawl()
+    seen: list[str] = []
+
+    def look() -> None:
+        table = library.store.quarantine(SPACE, "pictures")
+        while not (freezer.pids and "001.png" in seen):
+            time.sleep(0.01)
+            if table.exists():
+                rows = read_quarantine(library.store, SPACE, "pictures")
+                seen.extend(rows["path"].to_pylist())
+        os.kill(freezer.pids[0], signal.SIGCONT)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    report = library.embed()
+    watcher.join()
+    assert (report.embedded, report.quarantined, report.newly_quarantined) == (4, 0, 0)
+    assert library.reasons() == []
+
+
+def test_a_file_that_changed_but_for_its_size_and_time_is_hashed_by_the_next_run(
+    library: Library,
+) -> None:
+    library.add(4)
+    library.crawl()
+    path = library.pictures / "001.png"
+    former, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1  # a checksum: the picture is the same
+    path.write_bytes(data)
+    os.utime(path, ns=(former.st_atime_ns, former.st_mtime_ns))
+    assert library.embed().left == 1
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.left) == (1, 0)

@@ -35,6 +35,8 @@ from retrieval_pipeline_tests.support.library import settings_of
 
 ray = pytest.importorskip("ray", reason='the extra "ray" is not installed')
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:

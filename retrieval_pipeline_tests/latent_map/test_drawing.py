@@ -3,6 +3,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from retrieval_pipeline.latent_map.write import write_views
 from retrieval_pipeline.progress import Quiet
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace, normalise
 from retrieval_pipeline_tests.support.library import settings_of
@@ -41,21 +43,21 @@ def searcher(tmp_path: Path) -> Searcher:
     reds = [HOSTILE, UGLY, *(f"r{number:02d}.jpg" for number in range(18))]
     blues = [f"b{number:02d}.jpg" for number in range(20)]
     copy = "copy of r00.jpg"
-    for source, names, colour in (
-        ("reds", reds, RED),
-        ("blues", blues, BLUE),
-        ("blues", [copy], RED),
-    ):
+    ids = {}
+    for source, names, colour in (("reds", reds, RED), ("blues", blues, BLUE)):
         for name in names:
             file = tmp_path / source / name.replace(r"\xff", "\udcff")
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (60, 40), colour).save(file, "JPEG")
+            Image.new("RGB", (60, 40), colour).save(file, "JPEG", comment=name.encode())
+            ids[name] = content_id_of_file(file)
+    shutil.copy(tmp_path / "reds" / "r00.jpg", tmp_path / "blues" / copy)
     store = Store(tmp_path / "home")
-    write_manifest(store, "reds", {name: name for name in reds})
-    write_manifest(store, "blues", {name: name for name in blues} | {copy: "r00.jpg"})
+    write_manifest(store, "reds", {name: ids[name] for name in reds})
+    blue_ids = {name: ids[name] for name in blues}
+    write_manifest(store, "blues", blue_ids | {copy: ids["r00.jpg"]})
     centres = np.repeat(np.eye(DIM)[:2], 20, axis=0)
     vectors = normalise(centres + 0.3 * random_vectors(40, DIM, seed=2))
-    write_part(store, SPACE, "reds", reds + blues, vectors)
+    write_part(store, SPACE, "reds", list(ids.values()), vectors)
     build_index(store, SPACE, ["reds", "blues"])
     settings = settings_of(tmp_path / "home", reds=tmp_path / "reds", blues=tmp_path / "blues")
     return Searcher(settings, open_current(store))
@@ -144,7 +146,7 @@ def test_thumbnails_come_with_the_rows_they_show_and_gone_files_are_left_out(
 def test_a_picture_shows_each_source_where_its_images_lie(searcher: Searcher) -> None:
     seen = drawn(searcher, colour_by="source")
     small = thumbnails(seen, 64, Limits(), Quiet())
-    picture = map_picture(seen, small, Limits(), (800, 400))
+    picture = map_picture(seen, small, (800, 400))
     assert picture.size == (800, 400)
     pixels = np.asarray(picture).astype(int)
     red = np.argwhere(np.abs(pixels - RED).max(axis=2) < 30)
@@ -162,10 +164,10 @@ def test_thumbnails_of_a_picture_do_not_overlap(searcher: Searcher) -> None:
     size = (800, 400)
     edge = tile_size(len(seen.paths), size)
     whole = thumbnails(seen, edge, Limits(), Quiet())
-    few = map_picture(seen, whole, Limits(), size)
+    few = map_picture(seen, whole, size)
     # All at one point: one is left.
     heap = replace(seen, latent=replace(seen.latent, coordinates=np.zeros((40, 3), np.float32)))
-    one = map_picture(heap, whole, Limits(), size)
+    one = map_picture(heap, whole, size)
 
     def coloured(picture: Image.Image) -> int:
         pixels = np.asarray(picture).astype(int)

@@ -15,11 +15,11 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
-from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration import assets
+from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.jobs import all_sources
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline.run import index_sources

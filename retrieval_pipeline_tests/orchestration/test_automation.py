@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
-from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.orchestration import sensors
+from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 BOTH = ("a", "b")

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import Settings, load_settings, settings_text
-from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import VectorError
 from retrieval_pipeline.index import builder
@@ -19,6 +18,7 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration import assets, checks
+from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest

@@ -18,6 +18,8 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.support.dagster_dev import ROOT, DagsterDev, eventually
 
+pytestmark = pytest.mark.slow
+
 ASSETS = {
     "file_manifest",
     "image_embeddings",

@@ -1,25 +1,64 @@
 """What stands in deploy/ keeps to what the README says and to what Dagster reads."""
 
+import ast
 import re
 import shutil
+import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import pytest
+import yaml
+from click.testing import CliRunner
+from dagster._cli import create_dagster_cli
+from dagster._daemon.cli import create_dagster_daemon_cli
+from dagster_webserver.cli import create_dagster_webserver_cli
+
+from retrieval_pipeline.cli.commands.serve import serve
 
 ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+# A substitution of Compose's: the name, and what stands there without it.
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
-def test_the_container_is_installed_with_the_command_of_the_readme() -> None:
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def commands(compose: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: service["command"]
+        for name, service in compose["services"].items()
+        if "command" in service
+    }
+
+
+def test_the_main_command_of_the_readme_makes_an_environment_of_its_own() -> None:
     readme = (ROOT / "README.md").read_text()
-    command = re.search(r"^(pip install .*) && retrieval demo$", readme, re.MULTILINE)
-    assert command is not None
-    steps = (ROOT / "deploy" / "Containerfile").read_text().splitlines()
-    assert f"RUN {command[1]}" in steps
-    assert steps.index(f"RUN {command[1]}") > steps.index("COPY . .")
+    first, second = re.findall(r"^python3 -m venv .*$", readme, re.MULTILINE)[:2]
+    install = r"python3 -m venv \.venv && \.venv/bin/pip install -c constraints\.txt -e "
+    assert re.fullmatch(install + r'"\.\[offline,demo\]" && \.venv/bin/retrieval demo', first)
+    assert re.fullmatch(install + r'"\.\[test\]" && \.venv/bin/pytest', second)
+
+
+def test_the_container_has_what_the_demo_and_the_services_need() -> None:
+    steps = (DEPLOY / "Containerfile").read_text()
+    assert re.search(r'pip install -c constraints\.txt .*"\.\[offline,demo,web,postgres\]"', steps)
+    for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", steps, re.MULTILINE):
+        for name in copied.split():
+            assert (ROOT / name).exists(), name
+    # The last user is not root.
+    assert re.findall(r"^USER (\w+)$", steps, re.MULTILINE)[-1] == "retrieval"
 
 
 def test_the_example_of_dagster_yaml_is_read_as_it_is_meant(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path)
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.telemetry_enabled is False
         assert instance.nux_enabled is False
@@ -28,3 +67,92 @@ def test_the_example_of_dagster_yaml_is_read_as_it_is_meant(tmp_path: Path) -> N
         assert concurrency.pool_config.default_pool_limit == 1
         assert concurrency.run_queue_config is not None
         assert concurrency.run_queue_config.max_concurrent_runs == 4
+
+
+def test_with_postgres_only_the_places_differ() -> None:
+    alone = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    shared = yaml.safe_load((DEPLOY / "dagster-postgres.yaml").read_text())
+    storage = shared.pop("storage")["postgres"]["postgres_db"]
+    del shared["compute_logs"], shared["local_artifact_storage"]
+    assert shared == alone
+    # Nothing secret stands in the file, and the services are given all that it asks for.
+    asked = {value["env"] for value in storage.values() if isinstance(value, dict)}
+    assert {"hostname", "username", "password", "db_name"} == {
+        key for key, value in storage.items() if isinstance(value, dict)
+    }
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for name in ("code", "webserver", "daemon"):
+        assert asked <= set(services[name]["environment"]), name
+
+
+def test_compose_starts_all_services_with_care(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert set(services) == {"postgres", "code", "webserver", "daemon", "search"}
+    for name, service in services.items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        for volume in service["volumes"]:
+            source, target = VARIABLE.sub("VARIABLE", volume).split(":", 1)
+            assert source == "VARIABLE" or source in compose["volumes"], volume
+            assert not target.startswith("/pictures") or target == "/pictures:ro"
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), port
+        for needed in service.get("depends_on", {}):
+            assert services[needed]["healthcheck"]
+        if name != "postgres":
+            assert service["user"] == "1000:1000"
+            assert service["cap_drop"] == ["ALL"]
+
+
+def test_what_is_secret_has_no_value_in_compose() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    for name in ("POSTGRES_PASSWORD", "RETRIEVAL_TOKEN", "PICTURES"):
+        used = [match for match in VARIABLE.finditer(text) if match[1] == name]
+        assert used
+        assert all(match[2] == "?" for match in used), name
+    for line in text.splitlines():
+        if re.search(r"^\s+\w*(PASSWORD|TOKEN):", line):
+            assert VARIABLE.search(line), line
+
+
+def test_the_commands_of_compose_are_understood(compose: dict[str, Any]) -> None:
+    """Each one is there, and knows the options that it is given."""
+    installed = {script.name for script in entry_points(group="console_scripts")}
+    clis = {
+        "dagster": create_dagster_cli(),
+        "dagster-daemon": create_dagster_daemon_cli(),
+        "dagster-webserver": create_dagster_webserver_cli(),
+    }
+    checked = {
+        name: compose["services"][name]["healthcheck"]["test"][1:] for name in commands(compose)
+    }
+    for command in [*commands(compose).values(), *checked.values()]:
+        program, *arguments = command
+        if program == "python3":
+            ast.parse(arguments[1])
+            continue
+        assert program in installed
+        if program == "retrieval":
+            assert arguments[0] == "serve"
+            cli: Any = serve
+            arguments = arguments[1:]
+        else:
+            cli = clis[program]
+        # With --help at the end all options before it are parsed, and nothing is started.
+        result = CliRunner().invoke(cli, [*arguments, "--help"])
+        assert result.exit_code == 0, result.output
+
+
+def test_the_services_find_each_other(compose: dict[str, Any]) -> None:
+    (location,) = yaml.safe_load((DEPLOY / "workspace-compose.yaml").read_text())["load_from"]
+    server = location["grpc_server"]
+    code = commands(compose)[server["host"]]
+    assert code[code.index("--port") + 1] == str(server["port"])
+    assert code[code.index("--location-name") + 1] == server["location_name"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert code[code.index("--module-name") + 1] == project["code_location_target_module"]
+    (own,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    assert own["python_module"]["module_name"] == project["code_location_target_module"]
+    assert own["python_module"]["location_name"] == project["code_location_name"]
+    assert (
+        compose["services"]["code"]["environment"]["DAGSTER_POSTGRES_HOST"] in compose["services"]
+    )

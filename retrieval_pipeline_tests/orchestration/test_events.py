@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config import load_settings, settings_text
-from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.errors import EncoderError, StoreError
 from retrieval_pipeline.orchestration import assets, events
+from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 ALL = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}

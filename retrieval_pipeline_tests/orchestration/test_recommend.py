@@ -9,8 +9,8 @@ from dagster._core.loader import LoadingContextForTest
 from PIL import Image
 
 from retrieval_pipeline.config import load_settings, settings_text
-from retrieval_pipeline.definitions import build_definitions
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.recommend.votes import add_judgements, undo_judgement
 from retrieval_pipeline.storage.store import Store

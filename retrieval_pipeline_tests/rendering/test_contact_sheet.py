@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.rendering.contact_sheet import INK, contact_sheet
 
@@ -31,16 +32,16 @@ def box(sheet: npt.NDArray[np.int64], colour: Colour) -> tuple[int, int, int, in
 
 
 @pytest.fixture
-def photo(tmp_path: Path) -> Callable[[Colour, tuple[int, int]], Path]:
-    def make(colour: Colour, size: tuple[int, int]) -> Path:
+def photo(tmp_path: Path) -> Callable[[Colour, tuple[int, int]], Job]:
+    def make(colour: Colour, size: tuple[int, int]) -> Job:
         path = tmp_path / f"{colour[0]}-{colour[1]}-{size[0]}.png"
         Image.new("RGB", size, colour).save(path)
-        return path
+        return Job(path)
 
     return make
 
 
-def test_pictures_are_in_reading_order(photo: Callable[..., Path]) -> None:
+def test_pictures_are_in_reading_order(photo: Callable[..., Job]) -> None:
     paths = [photo(colour, (300, 200)) for colour in (RED, GREEN, BLUE, WHITE)]
     sheet = pixels(contact_sheet(paths, Limits()))
     red, green, blue, white = (box(sheet, colour) for colour in (RED, GREEN, BLUE, WHITE))
@@ -52,7 +53,7 @@ def test_pictures_are_in_reading_order(photo: Callable[..., Path]) -> None:
 
 
 def test_pictures_of_a_row_are_equally_high_and_keep_their_shapes(
-    photo: Callable[..., Path],
+    photo: Callable[..., Job],
 ) -> None:
     sheet = pixels(contact_sheet([photo(RED, (300, 200)), photo(BLUE, (200, 300))], Limits()))
     for colour, ratio in ((RED, 1.5), (BLUE, 2 / 3)):
@@ -66,7 +67,7 @@ def test_a_sheet_stays_below_100_kb_whatever_it_shows(tmp_path: Path, count: int
     noise = np.random.default_rng(0).integers(0, 256, (300, 450, 3), np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
-    png = contact_sheet([path] * count, Limits(), [f"0.{n:03}" for n in range(count)])
+    png = contact_sheet([Job(path)] * count, Limits(), [f"0.{n:03}" for n in range(count)])
     assert len(png) < 70_000
     height, width, _ = pixels(png).shape
     assert width > 200
@@ -74,11 +75,11 @@ def test_a_sheet_stays_below_100_kb_whatever_it_shows(tmp_path: Path, count: int
 
 
 def test_a_file_that_cannot_be_used_keeps_its_place(
-    photo: Callable[..., Path], tmp_path: Path
+    photo: Callable[..., Job], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
-    paths = [photo(RED, (400, 300)), tmp_path / "broken.jpg", photo(BLUE, (400, 300))]
-    sheet = pixels(contact_sheet([*paths, tmp_path / "gone.jpg"], Limits()))
+    paths = [photo(RED, (400, 300)), Job(tmp_path / "broken.jpg"), photo(BLUE, (400, 300))]
+    sheet = pixels(contact_sheet([*paths, Job(tmp_path / "gone.jpg")], Limits()))
     red, blue = box(sheet, RED), box(sheet, BLUE)
     beside_red, beside_blue = sheet[red[1] : red[3], red[2] :], sheet[blue[1] : blue[3], blue[2] :]
     for tile in (beside_red, beside_blue):
@@ -88,7 +89,7 @@ def test_a_file_that_cannot_be_used_keeps_its_place(
 
 
 def test_captions_are_below_their_pictures_and_as_wide_at_most(
-    photo: Callable[..., Path],
+    photo: Callable[..., Job],
 ) -> None:
     paths = [photo(RED, (300, 200)), photo(BLUE, (300, 200))]
     plain = pixels(contact_sheet(paths, Limits()))
@@ -105,6 +106,6 @@ def test_no_pictures_are_said_to_be_none() -> None:
     assert near(sheet, INK).any()
 
 
-def test_the_same_pictures_give_the_same_sheet(photo: Callable[..., Path]) -> None:
+def test_the_same_pictures_give_the_same_sheet(photo: Callable[..., Job]) -> None:
     paths = [photo(RED, (300, 200)), photo(BLUE, (200, 200))]
     assert contact_sheet(paths, Limits()) == contact_sheet(paths, Limits())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.images.decode import thumbnail
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.rendering.terminal_image import (
     PIXELS,
@@ -20,6 +20,7 @@ from retrieval_pipeline.rendering.terminal_image import (
     protocol_of,
     says_sixel,
 )
+from retrieval_pipeline_tests.support.decoding import thumbnail
 
 LIMITS = Limits()
 
@@ -62,17 +63,17 @@ def test_a_terminal_names_sixel_among_its_attributes(answer: bytes, sixel: bool)
 def test_kitty_gets_a_png_in_chunks_and_is_asked_not_to_answer(
     sample_photos: dict[str, Path],
 ) -> None:
-    sequence = picture_sequence(sample_photos["cat"], "kitty", LIMITS)
+    sequence = picture_sequence(Job(sample_photos["cat"]), "kitty", LIMITS)
     chunks = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", sequence)
     assert "q=2" in chunks[0][0]
     assert [control[-3:] for control, _ in chunks] == ["m=1"] * (len(chunks) - 1) + ["m=0"]
     assert max(len(data) for _, data in chunks) <= 4096
     png = base64.b64decode("".join(data for _, data in chunks))
-    assert png == thumbnail(sample_photos["cat"], PIXELS, LIMITS, format="PNG")
+    assert png == thumbnail(sample_photos["cat"], PIXELS)
 
 
 def test_iterm2_gets_an_inline_png(sample_photos: dict[str, Path]) -> None:
-    sequence = picture_sequence(sample_photos["rocket"], "iterm2", LIMITS)
+    sequence = picture_sequence(Job(sample_photos["rocket"]), "iterm2", LIMITS)
     match = re.fullmatch(r"\x1b\]1337;File=inline=1;size=(\d+):([^\x07]*)\x07\n", sequence)
     assert match is not None
     png = base64.b64decode(match[2])
@@ -81,8 +82,8 @@ def test_iterm2_gets_an_inline_png(sample_photos: dict[str, Path]) -> None:
 
 
 def test_sixel_draws_the_picture(sample_photos: dict[str, Path]) -> None:
-    drawn = drawing_of(picture_sequence(sample_photos["coffee"], "sixel", LIMITS))
-    png = thumbnail(sample_photos["coffee"], PIXELS, LIMITS, format="PNG")
+    drawn = drawing_of(picture_sequence(Job(sample_photos["coffee"]), "sixel", LIMITS))
+    png = thumbnail(sample_photos["coffee"], PIXELS)
     original = np.asarray(Image.open(BytesIO(png)).convert("RGB"), np.float64)
     assert drawn.shape == original.shape
     assert np.abs(drawn - original).mean() < 8
@@ -120,7 +121,7 @@ def test_a_picture_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_text("text")
     with pytest.raises(ImageError):
-        picture_sequence(broken, "kitty", LIMITS)
+        picture_sequence(Job(broken), "kitty", LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def problems(store: Store) -> list[str]:
     return [finding.problem for finding in verify(store) if finding.problem]
 
 
+@pytest.mark.slow
 def test_wherever_the_disk_fills_up_it_is_told_and_the_next_run_goes_on(
     settings: Settings, resize: Callable[[int], None]
 ) -> None:

@@ -1,5 +1,6 @@
 """A home in a bucket, used by several machines: each has a cache directory of its own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -67,10 +68,10 @@ def test_one_machine_indexes_and_another_answers(
         (pictures / f"{name}{sample_photos[name].suffix}").upload(sample_photos[name])
     settings = Settings.model_validate(
         {
-            "home": home.root,
+            "home": home.url_with_credentials(),
             "model": "offline",
             "device": "cpu",
-            "sources": [{"name": "far", "path": pictures.root}],
+            "sources": [{"name": "far", "path": pictures.url_with_credentials()}],
         }
     )
     first = machine("first")
@@ -151,13 +152,132 @@ def test_the_claim_of_a_dead_run_ends(
         assert "claims/manifest/dead" not in keys(home)
 
 
-def test_a_run_that_was_taken_for_dead_uploads_nothing(home: Remote, machine: Machine) -> None:
+@pytest.mark.parametrize("sign", ["claim", "fence"])
+def test_a_run_that_was_taken_for_dead_uploads_nothing(
+    home: Remote, machine: Machine, sign: str
+) -> None:
     store = machine("first")
     with pytest.raises(StoreError, match="taken for dead"), store.locked():
         (claim,) = (key for key in keys(home) if key.startswith("claims/"))
-        (home / claim).delete()
+        if sign == "claim":
+            (home / claim).delete()
+        else:
+            (home / "fences/manifest").write(b"another run")
         add_part(store, "a")
-    assert keys(home) == [mirror.MARKER]
+    assert keys(home) == ["fences/manifest", mirror.MARKER]
+
+
+def test_a_run_that_slept_past_its_claim_publishes_nothing(
+    home: Remote, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machine("first")
+    with first.locked():
+        write_manifest(first, "here", {"a.jpg": "a"})
+    script = """
+import sys
+from retrieval_pipeline.storage import sync as mirror
+mirror.PUSH_SECONDS = 0.2
+from retrieval_pipeline_tests.storage.test_sync import Remote, Store, add_part, write_manifest
+store = Store(Remote(sys.argv[1]))
+with store.locked():
+    print("works", flush=True)
+    sys.stdin.readline()
+    write_manifest(store, "here", {"late.jpg": "late"})
+    add_part(store, "late")
+"""
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", script, home.url_with_credentials()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sleeper.stdout is not None and sleeper.stdout.readline() == "works\n"
+    sleeper.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.5)
+    time.sleep(2.1)  # The clock is that of the bucket, whose times are whole seconds.
+    second = machine("second")
+    with second.locked():
+        sleeper.send_signal(signal.SIGCONT)
+        time.sleep(1)  # It would renew its claim now.
+        write_manifest(second, "here", {"new.jpg": "new"})
+    assert not [key for key in keys(home) if key.startswith("claims/")], "the claim was renewed"
+    _, errors = sleeper.communicate("go on\n", timeout=60)
+    assert "was taken for dead" in errors
+    third = machine("third")
+    with third.locked():
+        assert read_manifest(third, "here")["path"].to_pylist() == ["new.jpg"]
+        assert not third.parts(SPACE)
+
+
+STRANGE_KEYS = [
+    "manifest/../../../../outside.parquet",
+    "manifest//outside.parquet",
+    "manifest/../lock",
+    "manifest/./b.parquet",
+    "manifest/a\\b.parquet",
+    "manifest/two\nlines.parquet",
+    "manifest/\N{RIGHT-TO-LEFT OVERRIDE}.parquet",
+    "manifest/with space.parquet",
+    "manifest/lock",
+    "judgements/lock",
+    "index/space/build/checked.json",
+    "index/one/two/three/four/five",
+    f"index/{'x' * 300}",
+]
+
+
+@pytest.mark.parametrize("key", STRANGE_KEYS)
+def test_only_keys_that_the_store_makes_are_fetched(
+    home: Remote,
+    machine: Machine,
+    put_key: Callable[[str, str, bytes], None],
+    tmp_path: Path,
+    key: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = machine("first")
+    with first.locked():
+        write_manifest(first, "here", {"a.jpg": "a"})
+    put_key(home.url_with_credentials(), key, b"from somebody else")
+    # This one is listed as the directory itself.
+    put_key(home.url_with_credentials(), "manifest//", b"from somebody else")
+    second = machine("second")
+    with second.locked():
+        assert read_manifest(second, "here")["path"].to_pylist() == ["a.jpg"]
+    with second.voting():
+        pass
+    assert second.current_build() is None
+    held = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert not [path for path in held if path.read_bytes() == b"from somebody else"]
+    assert key in keys(home)
+    assert "not a name that this program makes: left alone" in caplog.text
+
+
+def test_a_key_below_another_file_is_one_line(home: Remote, machine: Machine) -> None:
+    (home / mirror.MARKER).write(b"")
+    for key in ("map/build", "map/build/map.html"):
+        (home / key).write(b"x")
+    with pytest.raises(StoreError) as raised, machine("first").locked():
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_a_clock_that_was_set_back_hides_no_new_build(
+    home: Remote, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "FRESH_SECONDS", 10.0)
+    first, second = machine("first"), machine("second")
+    with first.locked():
+        first.publish(first.new_build(SPACE, "old"))
+    old = second.current_build()
+    assert old is not None and old.name == "old"
+    with first.locked():
+        first.publish(first.new_build(SPACE, "new"))
+    ahead = time.time() + 3600
+    os.utime(second.home / "mirror" / "refreshed", (ahead, ahead))
+    new = second.current_build()
+    assert new is not None and new.name == "new"
 
 
 def test_a_killed_run_keeps_what_was_uploaded_and_nothing_twice(
@@ -176,7 +296,9 @@ with store.locked():
     print("made", flush=True)
     time.sleep(60)
 """
-    run = subprocess.Popen([sys.executable, "-c", script, home.root], stdout=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, home.url_with_credentials()], stdout=subprocess.PIPE
+    )
     assert run.stdout is not None and run.stdout.readline() == b"made\n"
     part = store.parts(SPACE)[0].relative_to(store.home).as_posix()
     while part not in keys(home):
@@ -233,3 +355,17 @@ def test_the_copy_lies_in_the_cache_directory(
     assert here.parent == tmp_path / "retrieval"
     assert here == Store(Remote("s3://key:secret@bucket/x")).home
     assert here != Store(Remote("s3://bucket/y")).home
+    # The name of a bucket means something else at another service, and a path to another user.
+    places = [
+        "s3://bucket/x?endpoint_override=one.example",
+        "s3://bucket/x?endpoint_override=two.example",
+        "s3://bucket/x?endpoint_override=two.example&scheme=http",
+        "abfs://one@account/x",
+        "abfs://two@account/x",
+        "sftp://one:secret@host/x",
+        "sftp://two:secret@host/x",
+    ]
+    homes = {Store(Remote(place)).home for place in places}
+    assert len(homes | {here}) == len(places) + 1
+    again = Remote("s3://key:secret@bucket/x?region=b&endpoint_override=one.example")
+    assert Store(again).home in homes

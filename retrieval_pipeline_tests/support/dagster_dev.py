@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class DagsterDev:
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                process_group=0,
             )
 
     def __enter__(self) -> "DagsterDev":
@@ -79,7 +81,8 @@ class DagsterDev:
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            # With its daemon and servers, which would go on without it.
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:

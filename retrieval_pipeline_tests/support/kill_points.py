@@ -2,12 +2,13 @@
 
 A program of its own, because it imports everything once and forks a child for each run:
 
-    python -m retrieval_pipeline_tests.support.kill_points DIRECTORY SCENARIO
+    python -m retrieval_pipeline_tests.support.kill_points DIRECTORY
 
-The points are the moments before and
-after every rename, sync, creation and removal, watched from outside: the product knows nothing of
-it. A killed process leaves nothing but its files, so of points at which all files are the same only
-the first is tried. Prints JSON.
+It reads the names of scenarios, a line each, and answers each with a line of JSON.
+
+The points are the moments before and after every rename, sync, creation and removal, watched from
+outside: the product knows nothing of it. A killed process leaves nothing but its files, so of
+points at which all files are the same only the first is tried.
 """
 
 import contextlib
@@ -244,6 +245,7 @@ def run_repair(home: Path) -> Callable[[], None]:
 
     def run() -> None:
         publish.write_views = functools.partial(map_views.write_views, size=(256, 256))
+        read_builds_here()
         with console_progress() as progress:
             repair_module.repair(settings_of(home), progress=progress)
 
@@ -305,11 +307,14 @@ def contents(home: Path) -> set[str]:
     return set(build.items["content_id"].to_pylist())
 
 
+def read_builds_here() -> None:
+    """Have `verify` start no process to read builds in: this is one of its own already."""
+    verify_module.check_builds = lambda builds: map(verify_module.check_build_here, builds)
+
+
 def problems(home: Path) -> list[str]:
-    """What `verify` says; this is a process of its own already, so builds are read right here."""
-    verify_module.check_builds = lambda builds: [
-        verify_module._finding(build, verify_module._read_whole_build) for build in builds
-    ]
+    """What `verify` says."""
+    read_builds_here()
     return [each.problem for each in verify_module.verify(Store(home)) if each.problem]
 
 
@@ -369,72 +374,105 @@ def each_point(
     return {"points": [label for label, _ in points], "tried": tried, "finished": len(finished)}
 
 
+class Library:
+    """What all scenarios start from.
+
+    Attributes:
+        root: Where everything is.
+        base: A home with an index of the first four images.
+        whole: The same home after a whole run over the images that there are now.
+        expected: What `whole` holds.
+        old: What `base` answers with.
+        new: What `whole` answers with.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, log = root, root / "log"
+        # What runs import on the way, imported once for all of them.
+        for name in done(lambda: make_library(root) or list(sys.modules), log):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        self.base, self.whole = root / "base", root / "whole"
+        write_settings(root, self.whole)
+        self.old: set[str] = done(lambda: contents(self.base), log)
+        done(run_index(copy(self.base, self.whole)), log)
+        self.expected: Tables = done(lambda: tables(self.whole), log)
+        self.new: set[str] = done(lambda: contents(self.whole), log)
+
+    def scenario(self, name: str) -> dict[str, Any]:
+        """Kill everywhere; tell the points and the kills."""
+        if name == "index":
+            return self.index()
+        base = copy(self.whole, self.root / name)
+        write_settings(self.root, base)
+        scenarios = {"vote": self.vote, "gc": self.gc, "repair": self.repair}
+        return scenarios[name](base)
+
+    def index(self) -> dict[str, Any]:
+        log = self.root / "log"
+
+        def check(home: Path) -> None:
+            assert contents(home) in (self.old, self.new)
+            assert problems(home) == []
+
+        def finish(home: Path) -> None:
+            before = parts(home)
+            done(run_index(home), log)
+            assert parts(home).items() >= before.items(), "finished parts were written again"
+            assert tables(home) == self.expected
+            assert problems(home) == []
+
+        return each_point(self.root, self.base, run_index, check, finish)
+
+    def vote(self, base: Path) -> dict[str, Any]:
+        def check(home: Path) -> None:
+            assert len(read_judgements(Store(home), "taste")) in (1, 2)
+            assert problems(home) == []
+
+        def finish(home: Path) -> None:
+            votes = len(read_judgements(Store(home), "taste"))
+            assert len(add_judgements(Store(home), "taste", [("1" * 32, False)])) == votes + 1
+
+        done(run_vote(base), self.root / "log")
+        return each_point(self.root, base, run_vote, check, finish)
+
+    def gc(self, base: Path) -> dict[str, Any]:
+        def check(home: Path) -> None:
+            assert contents(home) == self.new
+            assert problems(home) == []
+            assert needed(tables(home)) == needed(self.expected)
+
+        def finish(home: Path) -> None:
+            run_gc(home)()
+            check(home)
+            assert len(parts(home)) == 1
+            assert tables(home) == needed(self.expected)
+
+        return each_point(self.root, base, run_gc, check, finish)
+
+    def repair(self, base: Path) -> dict[str, Any]:
+        log = self.root / "log"
+
+        def finish(home: Path) -> None:
+            done(run_repair(home), log)
+            assert problems(home) == []
+            done(run_index(home), log)
+            assert tables(home) == self.expected
+
+        store = Store(base)
+        for path in (*store.manifests(), *store.embedding_tables()[0][:2], store.current_file):
+            path.write_bytes(path.read_bytes()[:20])
+        return each_point(self.root, base, run_repair, lambda home: None, finish)
+
+
 def main() -> None:
-    root, scenario = Path(sys.argv[1]).resolve(), sys.argv[2]
-    log = root / "log"
-    # What runs import on the way, imported once for all of them.
-    for name in done(lambda: make_library(root) or list(sys.modules), log):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    base = root / "base"
-    write_settings(root, root / "whole")
-    old = done(lambda: contents(base), log)
-    done(run_index(copy(base, root / "whole")), log)
-    if scenario != "index":
-        base = root / "whole"
-    expected = done(lambda: tables(root / "whole"), log)
-    new = done(lambda: contents(root / "whole"), log)
-
-    def index_check(home: Path) -> None:
-        assert contents(home) in (old, new)
-        assert problems(home) == []
-
-    def index_finish(home: Path) -> None:
-        before = parts(home)
-        done(run_index(home), log)
-        assert parts(home).items() >= before.items(), "finished parts were written again"
-        assert tables(home) == expected
-        assert problems(home) == []
-
-    def vote_check(home: Path) -> None:
-        assert len(read_judgements(Store(home), "taste")) in (1, 2)
-        assert problems(home) == []
-
-    def vote_finish(home: Path) -> None:
-        votes = len(read_judgements(Store(home), "taste"))
-        assert len(add_judgements(Store(home), "taste", [("1" * 32, False)])) == votes + 1
-
-    def gc_check(home: Path) -> None:
-        assert contents(home) == new
-        assert problems(home) == []
-        assert needed(tables(home)) == needed(expected)
-
-    def gc_finish(home: Path) -> None:
-        run_gc(home)()
-        gc_check(home)
-        assert len(parts(home)) == 1
-        assert tables(home) == needed(expected)
-
-    def repair_finish(home: Path) -> None:
-        done(run_repair(home), log)
-        assert problems(home) == []
-        done(run_index(home), log)
-        assert tables(home) == expected
-
-    match scenario:
-        case "index":
-            told = each_point(root, base, run_index, index_check, index_finish)
-        case "vote":
-            done(run_vote(base), log)
-            told = each_point(root, base, run_vote, vote_check, vote_finish)
-        case "gc":
-            told = each_point(root, base, run_gc, gc_check, gc_finish)
-        case _:
-            store = Store(base)
-            for path in (*store.manifests(), *store.embedding_tables()[0][:2], store.current_file):
-                path.write_bytes(path.read_bytes()[:20])
-            told = each_point(root, base, run_repair, lambda home: None, repair_finish)
-    print(json.dumps(told))
+    library = Library(Path(sys.argv[1]).resolve())
+    for line in sys.stdin:
+        try:
+            told = library.scenario(line.strip())
+        except Exception:
+            told = {"error": traceback.format_exc()}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from retrieval_pipeline.config import Settings
 
+# Real photos and odd files that developers have at hand; absent on a user's machine.
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
 # Formats that Pillow both writes and reads, each by a decoder of its own.
 FORMATS = (
     "AVIF",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -608,8 +609,13 @@ def test_two_who_want_the_same_thumbnail_share_one_making(
     from concurrent.futures import ThreadPoolExecutor
 
     made = []
-    write = thumbnails._write
-    monkeypatch.setattr(thumbnails, "_write", lambda *args: (made.append(args[0]), write(*args)))
+    encode = thumbnails.encoded
+
+    def encoded(pixels: npt.NDArray[np.uint8], **options: Any) -> bytes:
+        made.append(pixels)
+        return encode(pixels, **options)
+
+    monkeypatch.setattr(thumbnails, "encoded", encoded)
     cat = library.content("cat.png")
     with client_of(library) as client, ThreadPoolExecutor(8) as threads:
         jobs = [threads.submit(client.get, f"/api/pictures/{cat}/thumbnail") for _ in range(8)]

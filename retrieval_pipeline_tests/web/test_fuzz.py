@@ -12,6 +12,8 @@ from schemathesis.specs.openapi import checks
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import WebLibrary
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 25
 CHECKS: list[CheckFunction] = [
     schemathesis.checks.not_a_server_error,

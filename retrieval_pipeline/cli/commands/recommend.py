@@ -180,6 +180,7 @@ def _show_next(
 
 def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_each: bool) -> bool:
     """Show a picture in the terminal, or just its path; return False if its file cannot be used."""
+    from retrieval_pipeline.images.decode_pool import Job
     from retrieval_pipeline.images.errors import ImageError
     from retrieval_pipeline.paths import to_text
     from retrieval_pipeline.rendering.terminal_image import picture_sequence
@@ -190,7 +191,8 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
         return False
     if protocol is not None:
         try:
-            sequence = picture_sequence(picture.path, protocol, limits)
+            job = Job(picture.path, picture.content_id)
+            sequence = picture_sequence(job, protocol, limits)
         except ImageError as error:
             tell(f"left out: {path}: {error}")
             return False

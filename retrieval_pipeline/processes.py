@@ -1,0 +1,52 @@
+"""Processes of our own for risky work: they run our code alone, and know no more than they need."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TypedDict
+
+# Variables that a child needs to find its libraries and to behave as its parent does. All others,
+# among them every token and key, stay with the parent.
+NEEDED = {
+    *("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
+    *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE"),
+}
+NEEDED_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "COVERAGE_")
+
+# Imports this package from where the parent has it, then calls a function of it.
+START = (
+    "import sys; sys.path.insert(0, {root!r}); import retrieval_pipeline; del sys.path[0]; "
+    "from {module} import {function}; {function}()"
+)
+
+
+class Surroundings(TypedDict):
+    """Where a child runs, and what it is told: arguments of `subprocess.Popen`."""
+
+    cwd: str
+    env: dict[str, str]
+
+
+def python_command(module: str, function: str, *arguments: str) -> list[str]:
+    """Return the command that calls a function of this package in a process of its own.
+
+    -P keeps the working directory, which may hold anybody's files, off its import path.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    code = START.format(root=root, module=module, function=function)
+    return [sys.executable, "-P", "-c", code, *arguments]
+
+
+def surroundings() -> Surroundings:
+    """Return a working directory that holds no code, and the variables that a child needs."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name in NEEDED or name.startswith(NEEDED_PREFIXES)
+    }
+    if "PYTHONPATH" in env:
+        # What is relative there, or empty, means the working directory.
+        places = env["PYTHONPATH"].split(os.pathsep)
+        env["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, places))
+    return {"cwd": os.sep, "env": env}
