@@ -182,8 +182,3 @@ def test_a_home_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     settings = load_settings(write(directory, f'home = "{tmp_path / "home"}"'))
     assert settings.home == tmp_path / "home"
-
-
-def test_two_sources_with_one_directory_are_called_that(tmp_path: Path) -> None:
-    text = '[[sources]]\nname = "a"\npath = "x"\n[[sources]]\nname = "b"\npath = "./x"\n'
-    assert 'sources "a" and "b" are the same directory' in problem(tmp_path, text)

@@ -82,13 +82,15 @@ class _Messages(io.FileIO):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Return the number of bytes, written or dropped."""
-        size = memoryview(data).nbytes
+        rest = memoryview(data).cast("B")
+        size = len(rest)
         try:
-            # None if the terminal is busy and set to never wait.
-            return super().write(data) or size
+            while rest:
+                # None if the terminal is busy and set to never wait.
+                rest = rest[super().write(rest) or len(rest) :]
         except OSError:
             _discard_output(self.fileno())
-            return size
+        return size
 
 
 def _discard_output(descriptor: int) -> None:
@@ -118,14 +120,16 @@ def guard_streams() -> None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    sys.stdout = _text(_Results(STDOUT, "w", closefd=False), sys.stdout)
+    sys.stdout = _text(io.BufferedWriter(_Results(STDOUT, "w", closefd=False)), sys.stdout)
+    # Without a buffer, whose lock a signal handler that tells something may find taken.
     sys.stderr = _text(_Messages(STDERR, "w", closefd=False), sys.stderr)
 
 
-def _text(raw: io.FileIO, former: object) -> io.TextIOWrapper:
+def _text(binary: io.FileIO | io.BufferedWriter, former: object) -> io.TextIOWrapper:
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        binary,
         encoding=getattr(former, "encoding", None) or "utf-8",
         errors="backslashreplace",
         line_buffering=True,
+        write_through=True,
     )

@@ -187,7 +187,7 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
 
     path = to_text(str(picture.path))
     if not picture.path.is_file():
-        tell(f"left out, because it is gone since it was indexed: {path}")
+        tell(f"left out, because it has gone since it was indexed: {path}")
         return False
     if protocol is not None:
         try:
