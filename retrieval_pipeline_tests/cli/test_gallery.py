@@ -17,6 +17,7 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.results import Answer, Hit
+from retrieval_pipeline.storage.content_id import content_id_of_file
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 60), (30, 60, 200)
 VOID = {"meta", "img", "wbr", "rect", "path"}
@@ -80,7 +81,8 @@ def answer_of(*hits: Hit, query: Query | None = None) -> Answer:
 
 def hit_of(path: Path, *others: Location, size: tuple[int, int] = (60, 40)) -> Hit:
     here = Location("photos", path.name.encode(errors="replace").decode())
-    return Hit("c0ffee", path, here, 0.31274, 0.87, (here, *others), *size)
+    content = content_id_of_file(path) if path.exists() else "c0ffee"
+    return Hit(content, path, here, 0.31274, 0.87, (here, *others), *size)
 
 
 def shown(image: Element) -> Image.Image:
@@ -195,15 +197,18 @@ def test_broken_and_missing_files_become_placeholders_that_say_so(
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
     (tmp_path / "empty.jpg").touch()
+    replaced = hit_of(photo("replaced.jpg", GREEN))
+    photo("replaced.jpg", BLUE)
     names = ["broken.jpg", "gone.jpg", "empty.jpg"]
-    hits = [hit_of(tmp_path / name) for name in names] + [hit_of(Path("relative.jpg"))]
+    hits = [*(hit_of(tmp_path / name) for name in names), hit_of(Path("relative.jpg")), replaced]
     page = page_of(answer_of(*hits, hit_of(photo("good.jpg"))))
     missing = page.all("div", "missing")
-    reasons = ["not an image", "No such file", "empty", "No such file"]
+    gone = "the file is gone or holds another picture"
+    reasons = ["not an image", gone, "empty", gone, gone]
     for placeholder, reason in zip(missing, reasons, strict=True):
         assert reason in placeholder.one("p").text
     assert [link.one("img").attributes["alt"] for link in page.all("a", "picture")] == ["good.jpg"]
-    assert len(page.all("li", "card")) == 5
+    assert len(page.all("li", "card")) == 6
 
 
 def test_the_page_needs_nothing_but_itself(photo: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import (
     EmbedOptions,
     EmbedReport,
+    damaged_ids,
     embedded_ids,
     update_embeddings,
 )
+from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine, read_table
@@ -301,3 +304,15 @@ def test_a_file_that_changed_but_for_its_size_and_time_is_hashed_by_the_next_run
     library.crawl()
     report = library.embed()
     assert (report.embedded, report.left) == (1, 0)
+
+
+def test_a_jpeg_that_lacks_its_end_is_embedded_and_marked(library: Library) -> None:
+    library.add(2)
+    buffer = BytesIO()
+    Image.new("RGB", (20, 10), "teal").save(buffer, "JPEG")
+    cut = library.pictures / "cut.jpg"
+    cut.write_bytes(buffer.getvalue()[:-2])
+    library.crawl()
+    report = library.embed()
+    assert (report.embedded, report.quarantined) == (3, 0)
+    assert damaged_ids(library.store, SPACE) == {content_id_of_file(cut)}

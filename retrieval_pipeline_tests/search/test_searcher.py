@@ -15,6 +15,7 @@ from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import write_table
@@ -346,16 +347,21 @@ def test_pictures_that_look_the_same_are_folded_into_the_best(
 ) -> None:
     twins = normalise(direction("dog") + 1e-3 * random_vectors(3, DIM, seed=8))
     store = Store(searcher.settings.home)
-    write_manifest(store, "c", {f"twin{number}.jpg": f"twin{number}" for number in range(3)})
-    write_part(store, SPACE, "c", [f"twin{number}" for number in range(3)], twins)
+    pictures, files = tmp_path / "pictures", {}
+    (tmp_path / "elsewhere").mkdir()
+    for number in range(3):
+        file = tmp_path / "elsewhere" / f"twin{number}.jpg"
+        Image.radial_gradient("L").resize((90 + number, 80)).save(file)
+        files[file.name] = content_id_of_file(file)
+    write_manifest(store, "c", files)
+    write_part(store, SPACE, "c", list(files.values()), twins)
     build_index(store, SPACE, ["a", "b", "c"])
-    settings = settings_of(store.home, c=tmp_path)
+    settings = settings_of(store.home, c=pictures)
     fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
     # Of files that cannot be opened nobody knows what they look like.
     assert [hit.alike for hit in fresh.search(Query(text="dog", collapse=True), 3)] == [0, 0, 0]
     fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
-    for number in range(3):
-        Image.radial_gradient("L").resize((90 + number, 80)).save(tmp_path / f"twin{number}.jpg")
+    (tmp_path / "elsewhere").rename(pictures)
     plain = fresh.search(Query(text="dog"), 4)
     folded = fresh.search(Query(text="dog", collapse=True), 2)
     assert all(hit.path.stem.startswith("twin") for hit in plain[:3])
