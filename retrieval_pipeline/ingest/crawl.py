@@ -480,7 +480,7 @@ def distrust(store: Store, source: str, paths: set[str]) -> None:
     Raises:
         StoreError: The manifest cannot be written.
     """
-    rows = {row.path: row for row in _rows(read_manifest(store, source))}
+    rows = _read_rows(store, source)
     for path in paths & rows.keys():
         rows[path] = replace(rows[path], mtime_ns=NO_TIME)
     _save(store, source, rows)
