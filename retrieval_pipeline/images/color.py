@@ -6,6 +6,9 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+# A TIFF's SampleFormat of signed integers.
+SIGNED = 2
+
 # A profile that changes no channel by more than this (of 255) is treated as sRGB: no conversion.
 SRGB_TOLERANCE = 2
 
@@ -13,7 +16,8 @@ SRGB_TOLERANCE = 2
 def eight_bit(image: Image.Image) -> Image.Image:
     """Convert a loaded image to L, LA, RGB, RGBA or CMYK, eight-bit modes that can be resized."""
     mode = image.mode
-    if mode.startswith(("I", "F")):
+    signed = SIGNED in getattr(image, "tag_v2", {}).get(ExifTags.Base.SampleFormat, ())
+    if mode.startswith(("I", "F")) or (mode == "L" and signed):
         return _grey(image)
     if image.has_transparency_data:
         wanted = "LA" if mode in ("1", "L", "LA", "La") else "RGBA"
@@ -29,8 +33,8 @@ def _grey(image: Image.Image) -> Image.Image:
 
     Of 16 bits the upper eight are kept, as Pillow does with 16-bit colours. Floats are read as
     brightness of the range 0..1, 0..255 or 0..65535: the smallest that holds all values. 32-bit
-    integers are read as 0..65535. Values outside of these ranges are stretched linearly, from the
-    least to the greatest of the picture.
+    integers are read as 0..65535. Signed bytes, and values outside of these ranges, are stretched
+    linearly, from the least to the greatest of the picture.
     """
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
@@ -39,11 +43,16 @@ def _grey(image: Image.Image) -> Image.Image:
         # Pillow does not scale the 12 bits of a TIFF.
         bright = (values >> (bits - 8)).astype(np.uint8)
     else:
+        if image.mode == "L":
+            values = values.view(np.int8)  # Pillow reads them as unsigned
         if bits == 32 and tags.get(ExifTags.Base.SampleFormat, (1,)) == (1,):
             values = values.view(np.uint32)  # Pillow reads them as signed
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-        for top in (1.0, 255.0, 65_535.0) if image.mode == "F" else (65_535.0,):
+        tops: tuple[float, ...] = {"F": (1.0, 255.0, 65_535.0), "L": ()}.get(
+            image.mode, (65_535.0,)
+        )
+        for top in tops:
             if low >= 0 and high <= top:
                 low, high = 0.0, top
                 break

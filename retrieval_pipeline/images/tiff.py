@@ -21,9 +21,8 @@ PREVIEW_TIMES = 4
 # Relative difference of two pages' width over height up to which they have the same shape.
 SAME_SHAPE = 0.05
 
-# Values of PlanarConfiguration and SampleFormat.
+# Value of PlanarConfiguration.
 PLANES = 2
-SIGNED = 2
 
 # TIFF compressions that libtiff may have been built without.
 OPTIONAL_CODECS = {"lzma", "webp", "zstd"}
@@ -59,8 +58,6 @@ def prepared_tiff(data: bytes, image: Tiff) -> Tiff:
         image = _opened(data)
     _check_codec(image)
     tags = image.tag_v2
-    if image.mode == "L" and SIGNED in tags.get(Tag.SampleFormat, ()):
-        raise ImageError(Reason.UNSUPPORTED, "grey values of signed bytes are not read")
     planes = tags.get(Tag.PlanarConfiguration) == PLANES and len(image.getbands()) > 1
     if planes and max(tags.get(Tag.BitsPerSample, (8,))) > 8:
         # Pillow's own decoder takes each value of an uncompressed plane for two.

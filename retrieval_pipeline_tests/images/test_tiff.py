@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 TYPES = ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "u8", "f2", "f4", "f8")
 # What cannot be had right is refused, but these are right.
 READ = {
-    "minisblack": {"bool", "u1", "u2", "i2", "u4", "i4", "f4"},
+    "minisblack": {"bool", "i1", "u1", "u2", "i2", "u4", "i4", "f4"},
     "miniswhite": {"bool", "u1", "f4"},
     "rgb": {"u1", "u2"},
     "rgba": {"u1", "u2"},
