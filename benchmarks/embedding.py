@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.encoders.hardware import (
     PEAK_SHAPE,

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.orchestration import code_location
 from retrieval_pipeline.orchestration.resources import LibraryResource
 

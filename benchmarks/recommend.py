@@ -16,7 +16,7 @@ import numpy as np
 from blake3 import blake3
 from sklearn.metrics import average_precision_score
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.load import load_encoder
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.pictures import pictures as decoded

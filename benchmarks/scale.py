@@ -75,7 +75,7 @@ def crawl(directory, rows):
 
 def embed(directory, rows):
     """What a run that finds nothing new holds in memory."""
-    from retrieval_pipeline.config import Source
+    from retrieval_pipeline.config.settings import Source
     from retrieval_pipeline.encoders.base import Description
     from retrieval_pipeline.ingest.embed import update_embeddings
     from retrieval_pipeline.storage.store import Store

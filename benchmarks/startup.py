@@ -24,7 +24,8 @@ import pyarrow as pa
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.encoders.load import load_text_encoder_of
 from retrieval_pipeline.index.builder import build_index
@@ -43,7 +44,7 @@ import sys, time
 laps = [0, time.process_time()]
 from retrieval_pipeline.cli import main as cli
 laps.append(time.process_time())
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.settings import load_settings
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.cli.text import answer_text

@@ -22,7 +22,7 @@ from urllib.parse import quote_plus
 import numpy as np
 from search import make_data
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.load import load_encoder
 from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.index.builder import build_index

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval_pipeline.config import Settings, Source, load_settings
+    from retrieval_pipeline.config.loading import load_settings
+    from retrieval_pipeline.config.settings import Settings, Source
     from retrieval_pipeline.encoders.load import load_encoder
     from retrieval_pipeline.errors import RetrievalError
     from retrieval_pipeline.pipeline.run import index_sources
@@ -41,11 +42,11 @@ _MODULES = {
     "Recommender": "recommend.recommender",
     "RetrievalError": "errors",
     "Searcher": "search.searcher",
-    "Settings": "config",
-    "Source": "config",
+    "Settings": "config.settings",
+    "Source": "config.settings",
     "index_sources": "pipeline.run",
     "load_encoder": "encoders.load",
-    "load_settings": "config",
+    "load_settings": "config.loading",
 }
 
 

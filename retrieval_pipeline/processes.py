@@ -7,12 +7,12 @@ from typing import TypedDict
 
 # Variables that a child needs to find its libraries and to behave as its parent does. All others,
 # among them every token and key, stay with the parent.
-NEEDED = {
+INHERITED_VARIABLES = {
     *("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
     *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
     *("PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE"),
 }
-NEEDED_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "COVERAGE_")
+INHERITED_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "COVERAGE_")
 
 # Imports this package from where the parent has it, then calls a function of it.
 START = (
@@ -38,12 +38,12 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", code, *arguments]
 
 
-def surroundings() -> Surroundings:
+def child_options() -> Surroundings:
     """Return a working directory that holds no code, and the variables that a child needs."""
     env = {
         name: value
         for name, value in os.environ.items()
-        if name in NEEDED or name.startswith(NEEDED_PREFIXES)
+        if name in INHERITED_VARIABLES or name.startswith(INHERITED_PREFIXES)
     }
     if "PYTHONPATH" in env:
         # What is relative there, or empty, means the working directory.

@@ -74,7 +74,7 @@ def loaded_by(code: str) -> set[str]:
         "from click.testing import CliRunner\n"
         "from retrieval_pipeline.cli.main import cli\n"
         "assert CliRunner().invoke(cli, ['query', '--help']).exit_code == 0",
-        "from retrieval_pipeline.config import Settings\n"
+        "from retrieval_pipeline.config.settings import Settings\n"
         "from retrieval_pipeline.orchestration.code_location import build_definitions\n"
         "build_definitions(Settings(home='/nowhere', sources=[]))",
     ],

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import BuildError, RetrievalError, SettingsError, StoreError
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.processes import python_command, surroundings
+from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline_tests.support.web import WebLibrary
 
 ROOT = Path(__file__).parents[1]
@@ -60,14 +60,14 @@ def test_a_child_gets_no_secrets_and_no_relative_import_path(
     monkeypatch.setenv("HF_TOKEN", "hidden")
     monkeypatch.setenv("PYTHONPATH", f":.:{ROOT}:pictures:")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    around = surroundings()
+    around = child_options()
     assert "hidden" not in around["env"].values()
     assert around["env"]["PYTHONPATH"] == str(ROOT)
     assert around["env"]["LC_ALL"] == "C.UTF-8"
 
 
 def test_a_child_runs_the_code_of_its_parent(trap: Path) -> None:
-    command = python_command("retrieval_pipeline.processes", "surroundings")
+    command = python_command("retrieval_pipeline.processes", "child_options")
     done = subprocess.run(command, cwd=trap, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert not (trap.parent / "mark").exists()

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval_pipeline.cli.gallery import gallery_html
-from retrieval_pipeline.config import FILE_NAME, Settings, load_settings, settings_text
+from retrieval_pipeline.config.loading import FILE_NAME, load_settings
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.search.query import Query

@@ -1,6 +1,6 @@
 """The encoder that the settings name."""
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.vectors import VectorSpace

@@ -29,7 +29,7 @@ from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
-from retrieval_pipeline.processes import python_command, surroundings
+from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.storage.remote import Place, Remote
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
@@ -261,7 +261,7 @@ class Worker:
     """The parent's end of one worker process."""
 
     def __init__(self) -> None:
-        around = surroundings()
+        around = child_options()
         # Numpy's threads would take memory and never run.
         around["env"]["OPENBLAS_NUM_THREADS"] = "1"
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from retrieval_pipeline.errors import RetrievalError
 
 if TYPE_CHECKING:
-    from retrieval_pipeline.config import ImageLimits
+    from retrieval_pipeline.config.settings import ImageLimits
 
 
 class Reason(StrEnum):

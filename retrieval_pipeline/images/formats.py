@@ -56,8 +56,6 @@ def open_image(data: bytes) -> Image.Image:
         raise ImageError(Reason.UNSUPPORTED, "BigTIFF in big-endian byte order is not read")
     if data.startswith(SIGNATURE):
         data = without_broken_chunks(data)
-    if data.startswith(SIGNATURE):
-        data = without_broken_chunks(data)
     try:
         image = Image.open(BytesIO(data), formats=readable_formats())
     except Exception as error:
@@ -77,7 +75,6 @@ def readable_formats() -> tuple[str, ...]:
     Many images are decoded at a time, by many processes: more threads would only cost memory.
     """
     Image.init()
-    set_text_limits()
     set_text_limits()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(ImportError):

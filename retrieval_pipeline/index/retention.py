@@ -27,8 +27,8 @@ def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
     """Return the builds that were replaced longer than `grace` ago.
 
     The current build is never old. In each vector space the newest build that is not the current
-    one is not old either, so that people can go back to it. Nor is a build old in whose directory
-    others have put files.
+    one is not old either, so that people can go back to it. A build
+    whose directory holds files of others is never old either.
 
     Raises:
         StoreError: CURRENT is damaged.

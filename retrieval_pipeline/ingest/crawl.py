@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from retrieval_pipeline.concurrency import ordered_map
-from retrieval_pipeline.config import Source
+from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped, StoreError
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.progress import Progress, Quiet

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.concurrency import available_cores
-from retrieval_pipeline.config import Source
+from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError

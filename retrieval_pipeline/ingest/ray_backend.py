@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from retrieval_pipeline.config import RaySettings
+from retrieval_pipeline.config.settings import RaySettings
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome

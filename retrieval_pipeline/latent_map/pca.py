@@ -98,8 +98,9 @@ def alignment(explained: Matrix, now: Vectors, before: Vectors) -> Matrix:
 
     Orthogonal Procrustes (Schoenemann 1966) on the images that both maps hold. Where variances are
     nearly equal, a little new data turns the principal axes freely among themselves, and the
-    rotation turns them back. It may do so in three dimensions if the first two axes then still
-    show nearly all that two axes can; else in the plane of the first two, which costs nothing.
+    rotation turns them back. A rotation in three dimensions mixes the third axis into the first
+    two, which then show less variance; it is taken if that costs them at most ALIGNMENT_COST.
+    Otherwise the rotation stays in the plane of the first two axes, which costs them nothing.
 
     Args:
         explained: float64 (COMPONENTS,), variance along each axis of `now`.

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
 from pydantic_core import core_schema
 
-from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info

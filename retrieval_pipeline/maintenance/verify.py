@@ -19,7 +19,7 @@ from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
-from retrieval_pipeline.processes import python_command, surroundings
+from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
@@ -204,7 +204,7 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
         try:
             child = subprocess.Popen(
                 python_command(__name__, "main", *(str(path.absolute()) for path in remaining)),
-                **surroundings(),
+                **child_options(),
                 stdout=subprocess.PIPE,
                 text=True,
             )

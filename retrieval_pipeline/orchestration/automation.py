@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 
 C = dg.AutomationCondition
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SourceError
 from retrieval_pipeline.index.build import Check
 from retrieval_pipeline.index.items import as_matrix

@@ -7,7 +7,7 @@ import warnings
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.orchestration.assets import build_assets
 from retrieval_pipeline.orchestration.automation import build_automation_sensor
 from retrieval_pipeline.orchestration.checks import is_fresh

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import dagster as dg
 from pydantic import Field
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import StoreError, UnreadableError
 from retrieval_pipeline.images.errors import Limits

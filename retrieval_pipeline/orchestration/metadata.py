@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport

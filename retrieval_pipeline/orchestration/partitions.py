@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings, find_settings_file, load_settings
+from retrieval_pipeline.config.loading import find_settings_file, load_settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.storage.store import Store
 

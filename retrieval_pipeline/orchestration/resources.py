@@ -4,7 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.storage.store import Store
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from blake3 import blake3
 from pydantic import BaseModel, ValidationError
 
-from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
 from retrieval_pipeline.ingest.crawl import walk
 from retrieval_pipeline.orchestration.resources import LibraryResource

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError, MapError, StoreError
 from retrieval_pipeline.images.errors import Limits

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -41,9 +41,10 @@ class Mixture:
 class QueryVectors:
     """A query as vectors: towards `wanted`, away from each row of `unwanted`.
 
-    An item loses, for each unwanted thing, `weights` times that by which its cosine with the thing
-    exceeds that of unrelated pairs. A difference of vectors would also reward what is
-    as unlike the thing as possible, whether it shows what is wanted or not.
+    Each unwanted thing lowers an item's score if the item's cosine with the thing is above that of
+    unrelated pairs: by the difference, times the weight of the thing. Subtracting the thing's
+    vector from the query would also reward items for being unlike the thing, whether they show what
+    is wanted or not.
 
     Attributes:
         wanted: The sum of the wanted parts, float32 (dim,), unit length.

@@ -128,8 +128,8 @@ def ranks_to_judge(count: int) -> int:
 def relevant_ranks(relevance: Values, least: float) -> tuple[Numbers, bool]:
     """Return the ranks whose relevance is at least `least`, ascending, int64 (n,).
 
-    Also whether there may be relevant hits further down: not below JUDGED_TOGETHER hits on end that
-    are irrelevant, where the ranks end.
+    The second value tells whether relevant hits may follow further down. The ranks end where
+    JUDGED_TOGETHER hits in a row are irrelevant: then none is expected to follow.
     """
     relevant = relevance >= least
     for start in range(0, len(relevant), JUDGED_TOGETHER):
@@ -141,11 +141,11 @@ def relevant_ranks(relevance: Values, least: float) -> tuple[Numbers, bool]:
 def relevance_of(surplus: Values, items: int, sample: Values) -> Values:
     """Return the relevance, 0..1, of ranked hits (n,).
 
-    The share of the hits with at least this surplus that is expected to be related: one minus the
-    false discovery rate (Storey, 2002, doi:10.1111/1467-9868.00346). Of `items` unrelated pictures,
-    `items` times the normal tail at z reach a surplus of z. If that is as many as there are with
-    that surplus, they mean nothing; if it is a tenth, nine out of ten are meant. How many there are
-    is counted among the hits, and estimated for all items from a `sample` of their surpluses.
+    Relevance is the share of the hits with at least this surplus that is expected to be related:
+    one minus the false discovery rate (Storey, 2002, doi:10.1111/1467-9868.00346). If all `items` were
+    unrelated, `items` times the normal tail at z of them would reach a surplus of z by chance. If
+    as many do, the hits are chance; if ten times as many do, nine out of ten are related. How many
+    do is counted among the hits, and estimated for all items from a `sample` of their surpluses.
     """
     relevance = np.empty(len(surplus))
     ascending = np.sort(sample)

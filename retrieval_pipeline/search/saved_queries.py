@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retrieval_pipeline.config import SavedQuery
+from retrieval_pipeline.config.settings import SavedQuery
 from retrieval_pipeline.errors import QueryError, StoreError
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.results import Answer, answer_json

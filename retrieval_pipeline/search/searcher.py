@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.concurrency import one_blas_thread
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current

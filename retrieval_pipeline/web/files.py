@@ -11,7 +11,7 @@ from typing import IO
 
 from blake3 import blake3
 
-from retrieval_pipeline.config import Settings, Source
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.storage.content_id import CHUNK_BYTES, DIGEST_BYTES

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
 from retrieval_pipeline.index.build import BuildInfo, read_info

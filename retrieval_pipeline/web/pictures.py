@@ -38,7 +38,7 @@ class Picture(_Told):
         score: Cosine to the query, or a recommender's decision; None if nothing was asked.
         relevance: 0 to 1; None if nothing was asked.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Height of the upright picture, in pixels.
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
@@ -103,7 +103,7 @@ class Details(_Told):
     Attributes:
         content_id: Identity of its bytes.
         width: Pixels of the upright picture.
-        height: Likewise.
+        height: Height of the upright picture, in pixels.
         format: Of the file, such as JPEG.
         cluster: Name of its cluster on the map, if there is a map.
         model: Whose vectors it is found by.

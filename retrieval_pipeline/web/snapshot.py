@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from cachetools import LRUCache
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeVar, get_args
 
 from cachetools import TTLCache
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import encoded

@@ -6,7 +6,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from retrieval_pipeline.cli.commands.map import latent_map
-from retrieval_pipeline.config import Settings, settings_text
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.latent_map.coordinates import read_map_info

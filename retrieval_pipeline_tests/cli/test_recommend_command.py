@@ -16,7 +16,7 @@ from PIL import Image
 
 from retrieval_pipeline.cli.commands.recommend import recommend
 from retrieval_pipeline.cli.main import cli
-from retrieval_pipeline.config import settings_text
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.errors import RecommendError, StoreError
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.recommend.active_learning import STRATEGIES

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from retrieval_pipeline.config import ImageLimits
+from retrieval_pipeline.config.settings import ImageLimits
 from retrieval_pipeline.images import formats, pictures, transform
 from retrieval_pipeline.images.color import srgb_transform
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders import load as encoders
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import autotune, knn, quantization, search_structures

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrieval_pipeline.concurrency import AHEAD
-from retrieval_pipeline.config import Source
+from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped, StoreError
 from retrieval_pipeline.ingest import crawl
 from retrieval_pipeline.ingest.crawl import (

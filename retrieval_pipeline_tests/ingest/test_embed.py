@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import Source
+from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.images import decode_pool as decode

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval_pipeline.config import RaySettings, Settings
+from retrieval_pipeline.config.loading import with_ray
+from retrieval_pipeline.config.settings import RaySettings, Settings
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.encoders.load import describe
@@ -201,7 +202,7 @@ def load_nothing() -> Encoder:
 def test_a_cluster_that_is_not_there_is_one_line(settings: Settings) -> None:
     ray.shutdown()
     with pytest.raises(EncoderError, match=r'no Ray cluster at "auto".*ray start --head'):
-        embed_all(settings.with_ray("auto"))
+        embed_all(with_ray(settings, "auto"))
 
 
 class Colours(BaseEncoder):

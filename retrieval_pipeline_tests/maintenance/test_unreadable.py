@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import StoreError, UnreadableError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.builder import build_index

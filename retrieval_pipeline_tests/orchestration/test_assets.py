@@ -14,7 +14,9 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from retrieval_pipeline.config import Settings, load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current

@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import Settings, load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.orchestration import sensors
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource

@@ -10,7 +10,9 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import Settings, load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import VectorError
 from retrieval_pipeline.index import builder

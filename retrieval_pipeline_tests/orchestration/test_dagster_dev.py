@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.support.dagster_dev import ROOT, DagsterDev, eventually

@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import load_settings, settings_text
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.errors import EncoderError, StoreError
 from retrieval_pipeline.orchestration import assets, events
 from retrieval_pipeline.orchestration.code_location import build_definitions

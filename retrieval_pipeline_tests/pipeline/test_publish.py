@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import builder, search_structures
 from retrieval_pipeline.index.autotune import Calibration

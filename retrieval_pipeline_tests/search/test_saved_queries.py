@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_pipeline.config import SavedQuery, Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import SavedQuery, Settings
 from retrieval_pipeline.errors import QueryError, SettingsError, StoreError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index

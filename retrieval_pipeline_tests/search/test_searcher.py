@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError, QueryError, VectorError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError, StoreError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.maintenance.verify import verify

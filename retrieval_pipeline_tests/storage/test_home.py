@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from retrieval_pipeline import __version__
 from retrieval_pipeline.cli.main import cli
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import RetrievalError, SettingsError, StoreError
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.ingest.crawl import walk

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from retrieval_pipeline.cli.text import index_report
-from retrieval_pipeline.config import Settings, Source, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import SettingsError, SourceError
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.maintenance.verify import verify

@@ -34,7 +34,8 @@ from PIL import Image
 
 from retrieval_pipeline.cli.main import cli
 from retrieval_pipeline.cli.progress import console_progress
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.index.build import current_or_none, open_current

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from retrieval_pipeline.config import Settings
+from retrieval_pipeline.config.settings import Settings
 
 # Real photos and odd files that developers have at hand; absent on a user's machine.
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 from starlette.testclient import TestClient
 
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.web.app import create_app

@@ -6,7 +6,12 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option, stoppable
 from retrieval_pipeline.cli.output import report, tell
-from retrieval_pipeline.config import find_settings_file, load_settings
+from retrieval_pipeline.config.loading import (
+    find_settings_file,
+    load_settings,
+    with_model,
+    with_ray,
+)
 from retrieval_pipeline.errors import RetrievalError, Stopped
 
 
@@ -53,8 +58,8 @@ def index(
     is continued by the next one, so it can be started from cron as it is.
     """
     named = load_settings(config)
-    settings = named.with_model(model) if model else named
-    settings = settings.with_ray(address) if address else settings
+    settings = with_model(named, model) if model else named
+    settings = with_ray(settings, address) if address else settings
     from retrieval_pipeline.cli.progress import console_progress
     from retrieval_pipeline.cli.text import index_report
     from retrieval_pipeline.pipeline.run import index_sources

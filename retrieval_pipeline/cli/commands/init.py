@@ -7,13 +7,9 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config import (
-    DEFAULT_MODEL,
-    find_settings_file,
-    load_settings,
-    names_for,
-    settings_text,
-)
+from retrieval_pipeline.config.loading import find_settings_file, load_settings
+from retrieval_pipeline.config.settings import DEFAULT_MODEL
+from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import RetrievalError, SettingsError
 from retrieval_pipeline.paths import to_text
 

@@ -9,7 +9,8 @@ import click
 
 from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option
 from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
 
 if TYPE_CHECKING:
     from retrieval_pipeline.latent_map.coordinates import MapInfo

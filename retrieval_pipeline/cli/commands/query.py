@@ -12,7 +12,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, tell
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
 if TYPE_CHECKING:

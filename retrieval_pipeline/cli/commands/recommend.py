@@ -8,7 +8,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, tell
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 
 if TYPE_CHECKING:
     from retrieval_pipeline.images.errors import Limits

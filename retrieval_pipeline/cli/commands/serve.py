@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import tell
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import SettingsError
 
 LOOPBACK = "127.0.0.1"

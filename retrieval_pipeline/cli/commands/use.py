@@ -6,7 +6,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, report, tell
-from retrieval_pipeline.config import load_settings
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import RetrievalError
 
 

@@ -6,7 +6,8 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config import Settings, load_settings
+from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError
 
 

@@ -1,14 +1,9 @@
-"""The user's settings, read from retrieval.toml and validated."""
+"""The settings: what they are, their defaults, and what they must keep."""
 
-import difflib
-import json
-import os
 import re
-import tomllib
 import zoneinfo
-from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -24,9 +18,8 @@ from pydantic import (
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
-from retrieval_pipeline.storage.remote import HIDDEN, Place, Remote, parse_place
+from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
-FILE_NAME = "retrieval.toml"
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
 DEFAULT_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
@@ -326,28 +319,6 @@ class Settings(_Model):
         """Names of the sources, as listed."""
         return [source.name for source in self.sources]
 
-    def with_model(self, model: str) -> "Settings":
-        """Return these settings with another model.
-
-        A model that is written as a relative path is relative to the working directory.
-        """
-        values = {"model": _model_path(model, Path.cwd()), "revision": None}
-        return self.model_copy(update=values)
-
-    def with_ray(self, address: str) -> "Settings":
-        """Return these settings with the Ray cluster at `address`; other keys of `ray` stay.
-
-        Raises:
-            SettingsError: The address is not one that Ray Data can use.
-        """
-        values = {**(self.ray or RaySettings()).model_dump(), "address": address}
-        try:
-            ray = RaySettings.model_validate(values)
-        except ValidationError as error:
-            lines = [_explain(problem, values) for problem in error.errors()]
-            raise SettingsError(*lines) from None
-        return self.model_copy(update={"ray": ray})
-
     def source(self, name: str) -> Source:
         """Return the source called `name`.
 
@@ -375,209 +346,3 @@ class Settings(_Model):
 
 def _resolved(place: Place) -> PurePath:
     return PurePosixPath(place.identity) if isinstance(place, Remote) else place.resolve()
-
-
-def find_settings_file(given: Path | None = None) -> Path:
-    """Return the file to read: `given`, then $RETRIEVAL_CONFIG, then ./retrieval.toml."""
-    if given is not None:
-        return given
-    return Path(os.environ.get("RETRIEVAL_CONFIG") or FILE_NAME)
-
-
-def load_settings(given: Path | None = None) -> Settings:
-    """Read and validate the settings; relative paths are relative to the file.
-
-    Raises:
-        SettingsError: One line for each thing that is wrong, with its key and what is allowed.
-    """
-    file = find_settings_file(given)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SettingsError(
-            f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
-            "or name one with --config"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from None
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise SettingsError(f"{file}: not valid TOML: brackets within brackets") from None
-    except ValueError:
-        # Python's own limit on the length of numbers; tomllib passes its error on.
-        raise SettingsError(f"{file}: a number has thousands of digits") from None
-    base = file.absolute().parent
-    try:
-        return Settings.model_validate(_with_absolute_paths(values, base))
-    except ValidationError as error:
-        lines = [_explain(problem, values) for problem in error.errors()]
-        raise SettingsError(*(f"{file}: {line}" for line in lines)) from None
-
-
-def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    def absolute(path: object) -> object:
-        try:
-            path = parse_place(path)
-        except ValueError:
-            return path  # The validation says so, with the key.
-        return base / _expanded(path) if isinstance(path, str) else path
-
-    values = {**values, "home": absolute(values.get("home", str(Settings().home)))}
-    if isinstance(model := values.get("model"), str):
-        values["model"] = _model_path(model, base)
-    if isinstance(sources := values.get("sources"), list):
-        values["sources"] = [
-            {**source, "path": absolute(source["path"])}
-            if isinstance(source, dict) and "path" in source
-            else source
-            for source in sources
-        ]
-    if isinstance(queries := values.get("saved_queries"), list):
-        values["saved_queries"] = [
-            {**query, "images": [absolute(image) for image in query["images"]]}
-            if isinstance(query, dict) and isinstance(query.get("images"), list)
-            else query
-            for query in queries
-        ]
-    return values
-
-
-def _expanded(path: str) -> Path:
-    """Replace a leading "~" by the home directory; keep the "~name" of an unknown user."""
-    try:
-        return Path(path).expanduser()
-    except (RuntimeError, ValueError):
-        return Path(path)
-
-
-def _model_path(model: str, base: Path) -> str:
-    """Return the model's name; if it is written as a path, the absolute path."""
-    if model.startswith(("./", "../", "~", "/")):
-        return os.path.normpath(base / _expanded(model))
-    return model
-
-
-def _explain(problem: Any, values: dict[str, Any]) -> str:
-    """Turn one pydantic error into a line "key: what is wrong, what is allowed"."""
-    location: tuple[int | str, ...] = problem["loc"]
-    key = _key_name(location, values)
-    if problem["type"] == "extra_forbidden":
-        fields = _fields_at(location)
-        guess = difflib.get_close_matches(str(location[-1]), fields, n=1)
-        hint = f"did you mean `{guess[0]}`?" if guess else f"allowed: {', '.join(fields)}"
-        return f"{key}: unknown key ({hint})"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "string_pattern_mismatch":
-        message = 'not five fields such as "0 2 * * *"'
-    if location and location[-1] == "device":
-        message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
-    given = problem["input"]
-    shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
-    line = f"{key}: {message}{shown}" if key else message
-    if isinstance(given, str) and ("@" in given or "//" in given):
-        # What was meant to be a URL may hold credentials, also in the place of a name.
-        for text in (repr(given)[1:-1], given):
-            line = line.replace(text, HIDDEN)
-    return line
-
-
-def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:
-    """Write the location of an error as a key, such as `sources["holidays"].path`."""
-    parts: list[str] = []
-    here: Any = values
-    for step in location:
-        try:
-            here = here[step]
-        except (KeyError, IndexError, TypeError):
-            here = None
-        if isinstance(step, int):
-            named = here.get("name") if isinstance(here, dict) else None
-            parts[-1] += f'["{named}"]' if isinstance(named, str) else f"[{step}]"
-        else:
-            parts.append(step)
-    return ".".join(parts)
-
-
-def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """Return the keys that are allowed where the last step of `location` stands."""
-    section = str(location[0]) if len(location) > 1 else ""
-    return list(_SECTIONS.get(section, Settings).model_fields)
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "checks": Checks,
-    "images": ImageLimits,
-    "index": IndexSettings,
-    "ray": RaySettings,
-    "saved_queries": SavedQuery,
-    "schedule": Schedule,
-    "sources": Source,
-}
-
-
-def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
-    """Return a commented settings file for these (name, directory) pairs."""
-    tables = "\n".join(
-        f"[[sources]]\nname = {_quoted(name)}\npath = {_quoted(str(path))}\n"
-        for name, path in sources
-    )
-    return _TEMPLATE.format(home=_quoted(home), model=_quoted(model), sources=tables)
-
-
-def _quoted(text: str) -> str:
-    """Write a TOML basic string; every JSON string is one."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-_TEMPLATE = """\
-# Settings of `retrieval`. Relative paths are relative to this file.
-
-# Where tables, index and map live; may be a URL, such as "s3://bucket/prefix". Nothing is ever
-# written into the sources.
-home = {home}
-
-# "offline" (small, needs no download), a model of the Hugging Face hub such as
-# "openai/clip-vit-large-patch14-336", "openai/clip-vit-base-patch32" or
-# "google/siglip2-base-patch16-224", or the directory of a checkpoint.
-model = {model}
-
-# "auto" takes a GPU if there is one; or "cpu", "cuda", "cuda:1", "mps".
-device = "auto"
-
-# Processes that decode images; default: one for each core. More help if the files come slowly.
-# workers = 8
-
-# A table [ray] embeds on Ray, with the extra "ray"; its keys and their defaults:
-#   address = "local"      or "auto", "host:6379"
-#   decoders = 4           at most so many actors decode, each on one processor
-#   encoders = 1           at most so many actors hold the model
-#   num_gpus = 0           GPUs for each encoder
-
-# Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
-# [[saved_queries]].
-
-# One table for each directory to index. The name stays with the images; the path may change.
-# A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
-#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-#                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
-#   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
-#   follow_symlinks = false
-#   watch = true                                  Dagster looks for changes every minute
-{sources}"""
-
-
-def names_for(directories: Sequence[Path]) -> list[str]:
-    """Return a source name for each directory, made from its name; all are distinct."""
-    names: list[str] = []
-    for directory in directories:
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", directory.name).strip("-_")[:56] or "pictures"
-        name, number = stem, 2
-        while name.lower() in (taken.lower() for taken in names):
-            name, number = f"{stem}-{number}", number + 1
-        names.append(name)
-    return names

@@ -2,14 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config import (
-    DEFAULT_MODEL,
-    RaySettings,
-    Settings,
-    load_settings,
-    names_for,
-    settings_text,
-)
+from retrieval_pipeline.config.loading import load_settings, with_ray
+from retrieval_pipeline.config.settings import DEFAULT_MODEL, RaySettings, Settings
+from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import SettingsError
 
 
@@ -126,8 +121,8 @@ def test_a_ray_client_and_a_home_within_a_source_are_refused(tmp_path: Path) -> 
     with pytest.raises(SettingsError, match=r"ray\.address: .* run on a machine of the cluster"):
         load_settings(file)
     with pytest.raises(SettingsError, match=r"address: .* run on a machine of the cluster"):
-        Settings().with_ray("ray://head:10001")
-    assert Settings().with_ray("auto").ray == RaySettings(address="auto")
+        with_ray(Settings(), "ray://head:10001")
+    assert with_ray(Settings(), "auto").ray == RaySettings(address="auto")
     file.write_text(
         'home = "s3://bucket/x/home"\n[[sources]]\nname = "a"\npath = "s3://bucket/x"\n'
     )

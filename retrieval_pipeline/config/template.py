@@ -1,0 +1,69 @@
+"""The commented settings file that `retrieval init` writes."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
+    """Return a commented settings file for these (name, directory) pairs."""
+    tables = "\n".join(
+        f"[[sources]]\nname = {_quoted(name)}\npath = {_quoted(str(path))}\n"
+        for name, path in sources
+    )
+    return _TEMPLATE.format(home=_quoted(home), model=_quoted(model), sources=tables)
+
+
+def _quoted(text: str) -> str:
+    """Write a TOML basic string; every JSON string is one."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+_TEMPLATE = """\
+# Settings of `retrieval`. Relative paths are relative to this file.
+
+# Where tables, index and map live; may be a URL, such as "s3://bucket/prefix". Nothing is ever
+# written into the sources.
+home = {home}
+
+# "offline" (small, needs no download), a model of the Hugging Face hub such as
+# "openai/clip-vit-large-patch14-336", "openai/clip-vit-base-patch32" or
+# "google/siglip2-base-patch16-224", or the directory of a checkpoint.
+model = {model}
+
+# "auto" takes a GPU if there is one; or "cpu", "cuda", "cuda:1", "mps".
+device = "auto"
+
+# Processes that decode images; default: one for each core. More help if the files come slowly.
+# workers = 8
+
+# A table [ray] embeds on Ray, with the extra "ray"; its keys and their defaults:
+#   address = "local"      or "auto", "host:6379"
+#   decoders = 4           at most so many actors decode, each on one processor
+#   encoders = 1           at most so many actors hold the model
+#   num_gpus = 0           GPUs for each encoder
+
+# Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
+# [[saved_queries]].
+
+# One table for each directory to index. The name stays with the images; the path may change.
+# A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
+#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
+#                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
+#   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
+#   follow_symlinks = false
+#   watch = true                                  Dagster looks for changes every minute
+{sources}"""
+
+
+def names_for(directories: Sequence[Path]) -> list[str]:
+    """Return a source name for each directory, made from its name; all are distinct."""
+    names: list[str] = []
+    for directory in directories:
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", directory.name).strip("-_")[:56] or "pictures"
+        name, number = stem, 2
+        while name.lower() in (taken.lower() for taken in names):
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names
