@@ -142,10 +142,11 @@ def relevance_of(surplus: Values, items: int, sample: Values) -> Values:
     """Return the relevance, 0..1, of ranked hits (n,).
 
     Relevance is the share of the hits with at least this surplus that is expected to be related:
-    one minus the false discovery rate (Storey, 2002, doi:10.1111/1467-9868.00346). If all `items` were
-    unrelated, `items` times the normal tail at z of them would reach a surplus of z by chance. If
-    as many do, the hits are chance; if ten times as many do, nine out of ten are related. How many
-    do is counted among the hits, and estimated for all items from a `sample` of their surpluses.
+    one minus the false discovery rate (Storey, 2002, doi:10.1111/1467-9868.00346). If all `items`
+    were unrelated, `items` times the normal tail at z of them would reach a surplus of z by chance.
+    If as many do, the hits are chance; if ten times as many do, nine out of ten are related. How
+    many do is counted among the hits, and estimated for all items from a `sample` of their
+    surpluses.
     """
     relevance = np.empty(len(surplus))
     ascending = np.sort(sample)
