@@ -9,13 +9,13 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
+from retrieval_pipeline.encoders.class_vectors import class_vectors
 from retrieval_pipeline.encoders.hardware import (
     Precision,
     encode_threads_of,
@@ -26,7 +26,7 @@ from retrieval_pipeline.encoders.hardware import (
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.images.transform import ImageTransform, Pixels
-from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
+from retrieval_pipeline.vectors import Vectors, VectorSpace
 
 if TYPE_CHECKING:
     import torch
@@ -77,13 +77,6 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
     return OfflineEncoder(describe(model, revision, precision), device)
 
 
-def read_lemmas() -> list[list[str]]:
-    """Return the names of each class, in the classifier's order (WordNet ids ascending)."""
-    table = files("retrieval_pipeline.encoders").joinpath("imagenet_classes.tsv")
-    lines = table.read_text(encoding="utf-8").splitlines()
-    return [line.split("\t")[1].split(", ") for line in lines]
-
-
 class OfflineEncoder(BaseEncoder):
     """The ConSE encoder. Encoding texts loads neither the classifier nor torch."""
 
@@ -94,7 +87,7 @@ class OfflineEncoder(BaseEncoder):
     @contextmanager
     def encode_threads(self) -> Iterator[ThreadPlan]:
         """See `Encoder.encode_threads`."""
-        _ = self._class_vectors  # computed here once, not by every thread
+        _ = self._class_vectors  # read here once, not by every thread
         device = next(self._classifier.parameters()).device
         with one_core_each(device) as enter:
             yield ThreadPlan(encode_threads_of(device), enter)
@@ -122,10 +115,7 @@ class OfflineEncoder(BaseEncoder):
     @cached_property
     def _class_vectors(self) -> Vectors:
         """float32 (1000, 384): for each class the mean of the unit vectors of its names."""
-        lemmas = read_lemmas()
-        vectors = self._sentences.encode([name for names in lemmas for name in names])
-        starts = np.cumsum([0, *map(len, lemmas[:-1])])
-        return normalise(np.add.reduceat(vectors, starts))
+        return class_vectors(self.space.revision, lambda: self._sentences.encode)
 
     @cached_property
     def _classifier(self) -> "torch.nn.Module":

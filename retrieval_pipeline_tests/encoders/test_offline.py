@@ -1,5 +1,6 @@
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,16 @@ from PIL import Image
 
 from retrieval_pipeline.encoders import numpy_layers as layers
 from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.encoders.class_vectors import (
+    class_vectors,
+    compute_class_vectors,
+    read_lemmas,
+)
 from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
-from retrieval_pipeline.encoders.offline import BATCH, PACKAGES, read_lemmas
+from retrieval_pipeline.encoders.offline import BATCH, PACKAGES
 from retrieval_pipeline.errors import EncoderError
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import EncodeTexts, Vectors
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +132,20 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(EncoderError, match=r'pip install "retrieval-pipeline\[offline\]"'):
         describe("offline")
+
+
+def test_the_vectors_of_the_classes_are_those_of_the_installed_text_model() -> None:
+    encoder = load_encoder("offline")
+
+    def no_model() -> EncodeTexts:
+        raise AssertionError("the text model was loaded")
+
+    stored = class_vectors(encoder.space.revision, no_model)
+    np.testing.assert_allclose(stored, compute_class_vectors(encoder.encode_texts), atol=1e-5)
+
+
+def test_the_vectors_of_the_classes_are_computed_for_another_text_model() -> None:
+    def encode(texts: Sequence[str]) -> Vectors:
+        return np.tile(np.float32([0, 1]), (len(texts), 1))
+
+    assert class_vectors("another", lambda: encode).tolist() == [[0, 1]] * 1_000
