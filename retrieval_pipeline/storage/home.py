@@ -64,7 +64,13 @@ def check_home(home: Path) -> None:
         StoreError: It holds files of others and none of ours; or a newer version made it.
         UnreadableError: It cannot be read.
     """
-    if _marker(home) is None and not _has_our_files(home) and _holds_other_files(home):
+    if (
+        _marker(home) is None
+        and not _has_our_files(home)
+        and _holds_other_files(home)
+        # Another process may have made the home meanwhile.
+        and _marker(home) is None
+    ):
         raise StoreError(
             f"{home} is not a home of this program and not empty: nothing was changed there. Let "
             "`home` in the settings name a new or empty directory"

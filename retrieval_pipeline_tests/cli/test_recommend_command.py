@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,24 @@ from retrieval_pipeline.errors import RecommendError, StoreError
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.recommend.active_learning import STRATEGIES
 from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from synthetic.tables import random_vectors, write_manifest, write_part
 
 SPACE = VectorSpace("offline", "r1", 16, "p")
 VECTORS = random_vectors(40, SPACE.dim)
 NAMES = [f"{'good' if vector[0] > 0 else 'bad'}{n}" for n, vector in enumerate(VECTORS)]
+
+
+def picture_of(name: str) -> bytes:
+    """A picture of its own for each name."""
+    buffer = BytesIO()
+    Image.new("RGB", (60, 40), (200, 10, NAMES.index(name))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+CONTENT = {name: content_id(picture_of(name)) for name in NAMES}
 
 
 @pytest.fixture
@@ -35,10 +47,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with settings and an index of forty pictures."""
     (tmp_path / "pictures").mkdir()
     for name in NAMES:
-        Image.new("RGB", (60, 40), "red").save(tmp_path / "pictures" / f"{name}.png")
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(picture_of(name))
     store = Store(tmp_path / "home")
-    write_manifest(store, "pictures", {f"{name}.png": name for name in NAMES})
-    write_part(store, SPACE, "pictures", NAMES, VECTORS)
+    write_manifest(store, "pictures", {f"{name}.png": CONTENT[name] for name in NAMES})
+    write_part(store, SPACE, "pictures", list(CONTENT.values()), VECTORS)
     build_index(store, SPACE, ["pictures"])
     text = settings_text([("pictures", tmp_path / "pictures")], model="offline", home="home")
     (tmp_path / "retrieval.toml").write_text(text)
@@ -60,7 +72,7 @@ def votes(directory: Path, name: str = "default") -> list[bool]:
 
 def write_votes(directory: Path, count: int = len(NAMES)) -> Path:
     entries = [
-        {"content_id": content(name), "liked": name.startswith("good")} for name in NAMES[:count]
+        {"content_id": CONTENT[name], "liked": name.startswith("good")} for name in NAMES[:count]
     ]
     file = directory / "votes.json"
     file.write_text(json.dumps(entries))
@@ -126,22 +138,23 @@ def test_votes_from_a_file_rank_the_rest(directory: Path) -> None:
 
 def test_a_path_in_a_file_of_votes_means_its_bytes(directory: Path) -> None:
     picture = directory / "pictures" / f"{NAMES[0]}.png"
+    picture.write_bytes(picture.read_bytes() + b"changed")
     (directory / "votes.json").write_text(json.dumps([{"path": str(picture), "liked": True}]))
     result = run("--from-json", "votes.json")
-    # The picture's bytes are not what this index was made of.
+    # The file's bytes are no longer what this index was made of.
     assert "1 votes added" in result.stderr
     assert "1 more on images that are not in the index" in result.stderr
 
 
 def test_each_wrong_entry_is_named_and_then_none_counts(directory: Path) -> None:
     entries = [
-        {"content_id": content("x"), "liked": True},
+        {"content_id": "0" * 32, "liked": True},
         {"content_id": "x", "liked": True},
-        {"content_id": content("x")},
+        {"content_id": "0" * 32},
         {"path": "nowhere.jpg", "liked": True},
-        {"path": "nowhere.jpg", "content_id": content("x"), "liked": True},
+        {"path": "nowhere.jpg", "content_id": "0" * 32, "liked": True},
         {"liked": True},
-        {"content_id": content("x"), "liked": "yes", "why": 1},
+        {"content_id": "0" * 32, "liked": "yes", "why": 1},
         "x",
     ]
     (directory / "votes.json").write_text(json.dumps(entries))

@@ -16,7 +16,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from synthetic.tables import random_vectors, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
 
@@ -403,7 +403,7 @@ def test_a_page_that_is_open_goes_on_through_a_new_index_and_a_killed_server(
 
 @pytest.fixture(scope="module")
 def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> WebLibrary:
-    """An index of ten thousand pictures that have thumbnails, and no files."""
+    """An index of ten thousand pictures that have no files."""
     root = tmp_path_factory.mktemp("many")
     (root / "photos").mkdir()
     (root / "retrieval.toml").write_text(
@@ -414,12 +414,6 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> WebLibrary:
     write_manifest(store, "photos", {f"{name}.jpg": name for name in names})
     write_part(store, space, "photos", names, random_vectors(10_000, 16))
     build_index(store, space, ["photos"])
-    picture = root / "picture.webp"
-    Image.fromarray(np.full((200, 300, 3), 90, np.uint8)).save(picture)
-    for name in names:
-        thumbnail = store.thumbnail(content(name), "small")
-        thumbnail.parent.mkdir(parents=True, exist_ok=True)
-        thumbnail.hardlink_to(picture)
     return WebLibrary(root)
 
 
@@ -427,10 +421,13 @@ LAST_CARD = "document.querySelector('.cards').lastElementChild"
 
 
 def test_ten_thousand_pictures_are_scrolled_without_growing(
-    ten_thousand: WebLibrary, open_page: Open
+    ten_thousand: WebLibrary, open_page: Open, tmp_path: Path
 ) -> None:
+    picture = tmp_path / "picture.webp"
+    Image.fromarray(np.full((200, 300, 3), 90, np.uint8)).save(picture)
     with server(ten_thousand) as (_, address):
         page = open_page("about:blank")
+        page.route("**/thumbnail*", lambda route: route.fulfill(path=picture))
         page.goto(address)
         page.wait_for_selector("[data-ready]")
         session = page.context.new_cdp_session(page)
