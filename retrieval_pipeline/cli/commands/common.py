@@ -1,4 +1,4 @@
-"""Shared by several commands: the option --config, writing pages, and stopping a run."""
+"""Shared by several commands: options, writing pages, and stopping a run."""
 
 import contextlib
 import signal
@@ -21,6 +21,18 @@ config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     help="Settings file. Default: $RETRIEVAL_CONFIG, then ./retrieval.toml.",
+)
+
+source_option = click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
+)
+
+path_option = click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="GLOB",
+    help="Only paths that match this glob. Can be repeated.",
 )
 
 

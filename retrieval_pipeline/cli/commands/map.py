@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option
+from retrieval_pipeline.cli.commands.common import (
+    MOST,
+    check_page,
+    config_option,
+    path_option,
+    source_option,
+)
 from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings
@@ -61,16 +67,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     metavar="K",
     help="Number of clusters.  [default: as many as separate best]",
 )
-@click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
-)
-@click.option(
-    "--path",
-    "paths",
-    multiple=True,
-    metavar="GLOB",
-    help="Only paths that match this glob. Can be repeated.",
-)
+@source_option
+@path_option
 @click.option(
     "--color",
     "colour_by",

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
+from retrieval_pipeline.cli.commands.common import (
+    MOST,
+    check_page,
+    config_option,
+    path_option,
+    source_option,
+    write_page,
+)
 from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
@@ -84,16 +91,8 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     type=click.IntRange(0, MOST),
     help="Leave out this many of the best hits.",
 )
-@click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
-)
-@click.option(
-    "--path",
-    "paths",
-    multiple=True,
-    metavar="GLOB",
-    help="Only paths that match this glob. Can be repeated.",
-)
+@source_option
+@path_option
 @click.option("--after", type=Date(), help="Only files changed on this day or later.")
 @click.option("--before", type=Date(), help="Only files changed before this day.")
 @click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
