@@ -1,7 +1,6 @@
-"""The JSON API: everything that the pages show, for programs."""
+"""The handlers of the JSON API: everything that the pages show, for programs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -10,7 +9,6 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
@@ -22,7 +20,6 @@ from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
 from retrieval_pipeline.latent_map.drawing import colour_of
 from retrieval_pipeline.latent_map.html import POINTS
-from retrieval_pipeline.maintenance.status import LibraryStatus
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
@@ -32,15 +29,31 @@ from retrieval_pipeline.storage.content_id import CHUNK_BYTES
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
+from retrieval_pipeline.web.api_models import (
+    Coloured,
+    Duplicates,
+    Failure,
+    Failures,
+    FailuresOf,
+    MapData,
+    OnePicture,
+    Recommenders,
+    Run,
+    ServerStatus,
+    SimilarTo,
+    Thumbnail,
+    Token,
+    Twin,
+    Upload,
+)
 from retrieval_pipeline.web.files import GoneError, file_of, verified_copy
 from retrieval_pipeline.web.library import Library
-from retrieval_pipeline.web.operations import Nothing, Operation
-from retrieval_pipeline.web.parameters import ContentId, Page, Search, SearchPage
+from retrieval_pipeline.web.operations import Nothing
+from retrieval_pipeline.web.parameters import Page, Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage, Details, FileLocation
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
 from retrieval_pipeline.web.snapshot import Snapshot
-from retrieval_pipeline.web.thumbnails import Size
 
 T = TypeVar("T")
 
@@ -48,163 +61,6 @@ T = TypeVar("T")
 IMMUTABLE = "private, max-age=31536000, immutable"
 # Thumbnails that a map may show: more than the finest zoom has room for.
 MAP_THUMBNAILS = 20_000
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OnePicture(_Model):
-    """A picture."""
-
-    content_id: ContentId = Field(description="Identity of the picture's bytes.")
-
-
-class Thumbnail(OnePicture):
-    """A picture, small or large."""
-
-    size: Size = Field(default="small", description="480 or 1600 pixels at most.")
-
-
-class SimilarTo(OnePicture, Page):
-    """Pictures like one."""
-
-
-class Upload(BaseModel):
-    """A picture that was received: search for `like` it if it is indexed, else for `upload`."""
-
-    content_id: str
-    indexed: bool
-
-
-class Token(BaseModel):
-    """What a request that changes something carries in the header X-Retrieval-Token."""
-
-    token: str
-
-
-class Recommenders(BaseModel):
-    """The recommenders that somebody voted in."""
-
-    names: list[str]
-
-
-class Failure(BaseModel):
-    """One file that could not be used.
-
-    Attributes:
-        source: Name of its source.
-        path: Relative to the source.
-        reason: Its kind.
-        detail: In words.
-        attempts: How often it was tried.
-        last_tried: When; None for a file that could not even be read.
-    """
-
-    source: str
-    path: str
-    reason: str
-    detail: str
-    attempts: int
-    last_tried: datetime | None
-
-
-class Failures(BaseModel):
-    """Files that could not be used, and how many for each reason."""
-
-    total: int
-    reasons: dict[str, int]
-    failures: list[Failure]
-
-
-class FailuresOf(Page):
-    """Which of them."""
-
-    source: str | None = Field(default=None, description="Only files of this source.")
-    reason: str | None = Field(default=None, description="Only files with this reason.")
-
-
-class Twin(BaseModel):
-    """A picture of a group; `cosine` is that with the group's first."""
-
-    content_id: str
-    cosine: float
-    width: int
-    height: int
-    locations: list[FileLocation]
-
-    @property
-    def name(self) -> str:
-        """Name of its first file."""
-        return self.locations[0].path.rpartition("/")[2]
-
-
-class Duplicates(BaseModel):
-    """Pictures that are there more than once; without groups while they are compared."""
-
-    ready: bool
-    total: int
-    groups: list[list[Twin]]
-
-
-class Run(BaseModel):
-    """One run that published an index."""
-
-    build: str
-    created_at: datetime
-    items: int
-    files: int
-    seconds: float
-    model: str
-    recall_at_10: float
-    current: bool
-
-
-class ServerStatus(LibraryStatus):
-    """What is indexed, by which model, how fresh, and what failed."""
-
-    serving: str | None
-    runs: list[Run]
-
-
-class Coloured(BaseModel):
-    """A cluster or source of the map."""
-
-    name: str
-    colour: str
-    images: int
-
-
-class MapData(BaseModel):
-    """The map; arrays are base64 of little-endian numbers, an entry a picture.
-
-    Attributes:
-        build: Name of the index.
-        axes: What x and y show.
-        ids: 16 bytes each, the content ids.
-        x: float32.
-        y: float32.
-        cluster: uint16, numbers of `clusters`.
-        clusters: The clusters.
-        source: uint16, numbers of `sources`.
-        sources: The sources.
-        score: float32, nearness to the query; None without one.
-        order: uint32, entries so that any beginning of them covers the map evenly.
-        images: Number of pictures in the index, of which these are a sample if they are fewer.
-    """
-
-    build: str
-    axes: tuple[str, str]
-    ids: str
-    x: str
-    y: str
-    cluster: str
-    clusters: list[Coloured]
-    source: str
-    sources: list[Coloured]
-    score: str | None
-    order: str
-    images: int
 
 
 def library_of(request: Request) -> Library:
@@ -531,139 +387,3 @@ def _immutable(request: Request, path: Path, tag: str) -> Response:
         return _not_modified(tag)
     headers = {"etag": f'"{tag}"', "cache-control": IMMUTABLE}
     return FileResponse(path, media_type="image/webp", headers=headers)
-
-
-_NO_INDEX = HTTPStatus.SERVICE_UNAVAILABLE
-_UNKNOWN = HTTPStatus.NOT_FOUND
-_FULL = HTTPStatus.INSUFFICIENT_STORAGE
-_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-_UNSUPPORTED = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-
-OPERATIONS = (
-    Operation(
-        "GET", "/api/search", search, SearchPage, returns=AnswerPage, problems=(_UNKNOWN, _NO_INDEX)
-    ),
-    Operation(
-        "GET",
-        "/api/similar",
-        similar,
-        SimilarTo,
-        returns=AnswerPage,
-        problems=(_UNKNOWN, _NO_INDEX),
-    ),
-    Operation(
-        "POST",
-        "/api/uploads",
-        upload,
-        returns=Upload,
-        takes="application/octet-stream",
-        problems=(
-            HTTPStatus.REQUEST_TIMEOUT,
-            _LARGE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            _FULL,
-        ),
-    ),
-    Operation(
-        "GET",
-        "/api/uploads/{content_id}",
-        uploaded,
-        OnePicture,
-        media="image/webp",
-        problems=(_UNKNOWN,),
-    ),
-    Operation(
-        "GET",
-        "/api/pictures/{content_id}",
-        picture,
-        OnePicture,
-        returns=Details,
-        problems=(_UNKNOWN, _NO_INDEX),
-    ),
-    Operation(
-        "GET",
-        "/api/pictures/{content_id}/thumbnail",
-        thumbnail,
-        Thumbnail,
-        media="image/webp",
-        problems=(_UNKNOWN, _NO_INDEX, _FULL),
-    ),
-    Operation(
-        "GET",
-        "/api/pictures/{content_id}/file",
-        file,
-        OnePicture,
-        media="application/octet-stream",
-        problems=(_UNKNOWN, _NO_INDEX),
-    ),
-    Operation(
-        "POST",
-        "/api/pictures/{content_id}/show-in-folder",
-        show_in_folder,
-        OnePicture,
-        problems=(_UNKNOWN, HTTPStatus.CONFLICT, _NO_INDEX),
-    ),
-    Operation("GET", "/api/recommenders", recommenders, returns=Recommenders),
-    Operation(
-        "GET",
-        "/api/judgements",
-        judgements,
-        voting.Named,
-        returns=voting.Votes,
-        problems=(_NO_INDEX,),
-    ),
-    Operation(
-        "POST",
-        "/api/judgements",
-        judge,
-        body=voting.Vote,
-        returns=voting.Votes,
-        problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
-    ),
-    Operation(
-        "DELETE",
-        "/api/judgements",
-        undo,
-        voting.Named,
-        returns=voting.Undone,
-        problems=(_NO_INDEX, _FULL),
-    ),
-    Operation(
-        "POST",
-        "/api/set-aside",
-        set_aside,
-        body=voting.OnePicture,
-        problems=(_NO_INDEX,),
-    ),
-    Operation(
-        "GET",
-        "/api/recommenders/{name}/next",
-        next_picture,
-        voting.Named,
-        returns=voting.Next,
-        problems=(_NO_INDEX,),
-    ),
-    Operation(
-        "GET",
-        "/api/recommenders/{name}/ranking",
-        ranking,
-        voting.RankingOf,
-        returns=voting.Recommendations,
-        problems=(_NO_INDEX,),
-    ),
-    Operation("GET", "/api/map", map_data, Search, returns=MapData, problems=(_UNKNOWN, _NO_INDEX)),
-    Operation(
-        "GET", "/api/duplicates", duplicates, Page, returns=Duplicates, problems=(_NO_INDEX,)
-    ),
-    Operation(
-        "GET",
-        "/api/quarantine",
-        quarantine,
-        FailuresOf,
-        returns=Failures,
-        problems=(_NO_INDEX,),
-    ),
-    Operation("GET", "/api/status", status, returns=ServerStatus, problems=(_NO_INDEX,)),
-    Operation("GET", "/api/token", token, returns=Token),
-)

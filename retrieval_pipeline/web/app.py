@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.web import api, pages
+from retrieval_pipeline.web import pages
+from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import problem_response
 from retrieval_pipeline.web.problems import RequestError
@@ -41,7 +42,7 @@ def create_app(
 
     access = access or Access()
     app = Starlette(
-        routes=[*(operation.route() for operation in api.OPERATIONS), *pages.ROUTES],
+        routes=[*(operation.route() for operation in OPERATIONS), *pages.ROUTES],
         middleware=[Middleware(Guard, access=access), Middleware(Refusals)],
         exception_handlers={
             HTTPException: _on_http_error,

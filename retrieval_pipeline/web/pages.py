@@ -22,6 +22,8 @@ from retrieval_pipeline.rendering.templating import environment, read_texts
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
+from retrieval_pipeline.web.api_models import FailuresOf, OnePicture
+from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.files import GoneError
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error
@@ -229,7 +231,7 @@ async def picture_fragment(request: Request) -> Response:
 
 
 async def _picture(request: Request) -> dict[str, Any]:
-    asked = _parsed(request, api.OnePicture)
+    asked = _parsed(request, OnePicture)
     library = library_of(request)
     details = await library.run(library.snapshot.details, asked.content_id)
     page = SearchPage(like=[asked.content_id], k=SIMILAR)
@@ -282,7 +284,7 @@ async def duplicates_page(request: Request) -> Response:
 
 async def quarantine_page(request: Request) -> Response:
     """Show the files that could not be used."""
-    asked = _parsed(request, api.FailuresOf)
+    asked = _parsed(request, FailuresOf)
     found = await api.quarantine(request, asked)
     return _page(request, "quarantine", found=found, asked=asked)
 
@@ -295,12 +297,12 @@ async def status_page(request: Request) -> Response:
 
 async def api_page(request: Request) -> Response:
     """Show the documentation of the API."""
-    return _page(request, "api", document=openapi(api.OPERATIONS))
+    return _page(request, "api", document=openapi(OPERATIONS))
 
 
 async def api_document(request: Request) -> Response:
     """Give the OpenAPI document."""
-    return JSONResponse(openapi(api.OPERATIONS))
+    return JSONResponse(openapi(OPERATIONS))
 
 
 def problem_page(error: RequestError) -> Response:

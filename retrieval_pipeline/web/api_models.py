@@ -1,0 +1,167 @@
+"""What operations of the JSON API take and return."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from retrieval_pipeline.maintenance.status import LibraryStatus
+from retrieval_pipeline.web.parameters import ContentId, Page
+from retrieval_pipeline.web.pictures import FileLocation
+from retrieval_pipeline.web.thumbnails import Size
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OnePicture(_Model):
+    """A picture."""
+
+    content_id: ContentId = Field(description="Identity of the picture's bytes.")
+
+
+class Thumbnail(OnePicture):
+    """A picture, small or large."""
+
+    size: Size = Field(default="small", description="480 or 1600 pixels at most.")
+
+
+class SimilarTo(OnePicture, Page):
+    """Pictures like one."""
+
+
+class Upload(BaseModel):
+    """A picture that was received: search for `like` it if it is indexed, else for `upload`."""
+
+    content_id: str
+    indexed: bool
+
+
+class Token(BaseModel):
+    """What a request that changes something carries in the header X-Retrieval-Token."""
+
+    token: str
+
+
+class Recommenders(BaseModel):
+    """The recommenders that somebody voted in."""
+
+    names: list[str]
+
+
+class Failure(BaseModel):
+    """One file that could not be used.
+
+    Attributes:
+        source: Name of its source.
+        path: Relative to the source.
+        reason: Its kind.
+        detail: In words.
+        attempts: How often it was tried.
+        last_tried: When; None for a file that could not even be read.
+    """
+
+    source: str
+    path: str
+    reason: str
+    detail: str
+    attempts: int
+    last_tried: datetime | None
+
+
+class Failures(BaseModel):
+    """Files that could not be used, and how many for each reason."""
+
+    total: int
+    reasons: dict[str, int]
+    failures: list[Failure]
+
+
+class FailuresOf(Page):
+    """Which of them."""
+
+    source: str | None = Field(default=None, description="Only files of this source.")
+    reason: str | None = Field(default=None, description="Only files with this reason.")
+
+
+class Twin(BaseModel):
+    """A picture of a group; `cosine` is that with the group's first."""
+
+    content_id: str
+    cosine: float
+    width: int
+    height: int
+    locations: list[FileLocation]
+
+    @property
+    def name(self) -> str:
+        """Name of its first file."""
+        return self.locations[0].path.rpartition("/")[2]
+
+
+class Duplicates(BaseModel):
+    """Pictures that are there more than once; without groups while they are compared."""
+
+    ready: bool
+    total: int
+    groups: list[list[Twin]]
+
+
+class Run(BaseModel):
+    """One run that published an index."""
+
+    build: str
+    created_at: datetime
+    items: int
+    files: int
+    seconds: float
+    model: str
+    recall_at_10: float
+    current: bool
+
+
+class ServerStatus(LibraryStatus):
+    """What is indexed, by which model, how fresh, and what failed."""
+
+    serving: str | None
+    runs: list[Run]
+
+
+class Coloured(BaseModel):
+    """A cluster or source of the map."""
+
+    name: str
+    colour: str
+    images: int
+
+
+class MapData(BaseModel):
+    """The map; arrays are base64 of little-endian numbers, an entry a picture.
+
+    Attributes:
+        build: Name of the index.
+        axes: What x and y show.
+        ids: 16 bytes each, the content ids.
+        x: float32.
+        y: float32.
+        cluster: uint16, numbers of `clusters`.
+        clusters: The clusters.
+        source: uint16, numbers of `sources`.
+        sources: The sources.
+        score: float32, nearness to the query; None without one.
+        order: uint32, entries so that any beginning of them covers the map evenly.
+        images: Number of pictures in the index, of which these are a sample if they are fewer.
+    """
+
+    build: str
+    axes: tuple[str, str]
+    ids: str
+    x: str
+    y: str
+    cluster: str
+    clusters: list[Coloured]
+    source: str
+    sources: list[Coloured]
+    score: str | None
+    order: str
+    images: int
