@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes of a request's first line and headers; more is answered with 431 and the connection ends.
 HEADER_BYTES = 32 * 1024
+# h11 bounds only what is not whole yet: what came at once is therefore given to it in pieces.
+PARSED_BYTES = 16 * 1024
 # Seconds that a client may take for its first line and headers.
 HEADER_SECONDS = 10.0
 # Seconds for the body: an upload of 50 MB at 0.5 MB/s.
@@ -58,7 +60,10 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and note whether the request is whole now."""
-        super().data_received(data)
+        for start in range(0, len(data), PARSED_BYTES):
+            super().data_received(data[start : start + PARSED_BYTES])
+            if self.transport.is_closing():
+                return
         self._wait_for_client()
 
     def on_response_complete(self) -> None:

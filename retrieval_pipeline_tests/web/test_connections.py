@@ -115,6 +115,21 @@ def test_an_endless_header_is_refused(port: int) -> None:
         assert b"here" not in received(client)
 
 
+def test_a_large_header_is_refused_that_comes_at_once(port: int) -> None:
+    header = b"GET / HTTP/1.1\r\nhost: localhost\r\ncookie: " + b"a" * 100_000 + b"\r\n\r\n"
+    with connected(port) as client:
+        with contextlib.suppress(OSError):
+            client.sendall(header)
+        assert b"here" not in received(client)
+
+
+def test_a_large_body_is_taken(port: int) -> None:
+    body = b"x" * 1_000_000
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
+    with connected(port, head + body) as client:
+        assert is_answered(client)
+
+
 def test_connections_beyond_the_limit_are_refused_until_others_end(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
