@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors
 
 ColourBy = Literal["cluster", "source", "score"]
-COLOUR_CHOICES = get_args(ColourBy)
 
 # Thumbnails of a map, 4 KB each: more than a picture has room for, and the page keeps below 25 MB.
 THUMBNAILS = 1_000

@@ -49,7 +49,6 @@ SIMILAR = 12
 ON_A_PAGE = 60
 
 M = TypeVar("M", bound=BaseModel)
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class SearchAddress(SearchPage):

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Literal, Protocol, TypeVar
 
 from cachetools import TTLCache
 
@@ -22,7 +22,6 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.files import GoneError, file_of, source_of
 
 Size = Literal["small", "large"]
-SIZES = get_args(Size)
 # Longest edges in pixels: sharp on a card, and on most of a screen.
 PIXELS: dict[Size, int] = {"small": 480, "large": 1600}
 QUALITY = 80
