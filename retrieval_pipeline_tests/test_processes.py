@@ -10,6 +10,9 @@ import pytest
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline_tests.support.web import WebLibrary
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("json", "numpy", "PIL", "pickle", "pyarrow", "blake3", "retrieval_pipeline", "ctypes")
 COMMANDS = {

@@ -14,6 +14,9 @@ from retrieval_pipeline_tests.support.commands import (
     retrieval,
 )
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 # A name that is not UTF-8, clears the screen, breaks the line and turns the text around.
 NASTY = b"a\xff\x1b[2J\nb\xe2\x80\xaec"
 STEERING = ("\x1b", "\u202e", "\udcff")

@@ -18,6 +18,9 @@ from PIL import Image
 
 from synthetic.checkpoints import make_clip
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
 
 

@@ -14,6 +14,9 @@ from retrieval_pipeline_tests.support.commands import (
     retrieval,
 )
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,9 @@ import pytest
 from retrieval_pipeline.web.server import listen
 from retrieval_pipeline_tests.support.web import WebLibrary
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def server(library: WebLibrary, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:

@@ -13,6 +13,9 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline_tests.support.commands import assert_one_line, extract_home, retrieval
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 Tamper = Callable[[Path], None]
 
 

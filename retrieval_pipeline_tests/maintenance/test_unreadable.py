@@ -28,6 +28,9 @@ from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.faulty_system import compiler, faulty_environment
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 DIM = 16
 SPACE = VectorSpace("test/model", "r1", DIM, "p")
 NOBODY = 65534

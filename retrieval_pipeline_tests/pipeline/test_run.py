@@ -31,6 +31,9 @@ from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.checkpoints import make_clip
 
+# Each test starts programs or indexes pictures.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pictures(sample_photos: dict[str, Path], tmp_path: Path) -> Path:
