@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,9 @@ from itertools import islice
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+# Packages that bring a BLAS of their own.
+BLAS_PACKAGES = {"faiss", "numpy", "scipy.linalg", "sklearn", "torch"}
 
 
 def available_cores() -> int:
@@ -30,13 +34,14 @@ def one_blas_thread() -> Iterator[None]:
     If several threads use this at once, the limit may stay in force afterwards. That is fine for
     a server, where many queries share the cores anyway.
     """
-    with _controller().limit(limits=1, user_api="blas"):
+    loaded = frozenset(BLAS_PACKAGES & sys.modules.keys())
+    with _controller(loaded).limit(limits=1, user_api="blas"):
         yield
 
 
-@functools.cache
-def _controller() -> ThreadpoolController:
-    # Finding the BLAS libraries of the process takes a millisecond, which every query would pay.
+@functools.lru_cache(maxsize=1)
+def _controller(loaded: frozenset[str]) -> ThreadpoolController:
+    """Find the BLAS libraries of the process: a millisecond, spent again when more are loaded."""
     return ThreadpoolController()
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from retrieval_pipeline import Query, Searcher, Settings, index_sources, load_settings
+from retrieval_pipeline.encoders.from_settings import describe_encoder
+from retrieval_pipeline.ingest import quarantine
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline import run
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_quarantine
 
 # Five small photographs, a copy of one and a file that is no picture, indexed by the version in the
 # name with the offline model, and two votes. The map was left out: it is drawn anew.
@@ -46,7 +49,11 @@ def test_it_is_indexed_again_without_embedding_anything_again(
     def no_model(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
+    store, space = Store(former.home), describe_encoder(former).space
+    tried_with = read_quarantine(store, space, "pictures")["tried_with"][0].as_py()
     with monkeypatch.context() as patch:
+        # Another version of this program would try the broken file again.
+        patch.setattr(quarantine, "software", lambda: tried_with)
         patch.setattr(run, "load_settings_encoder", no_model)
         report = index_sources(former)
     (embedded,) = report.embeddings
