@@ -35,6 +35,8 @@ from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline_tests.support.decoding import decode, one_bit_png
 from retrieval_pipeline_tests.support.library import FORMATS
 
+pytestmark = pytest.mark.slow
+
 TRANSFORM = ImageTransform(
     resize=32, crop=(32, 32), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )

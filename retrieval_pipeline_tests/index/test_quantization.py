@@ -20,6 +20,8 @@ from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.web.snapshot import Snapshot
 from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 COUNT = SCAN_ONLY_ITEMS + 1_000
 NEW = 60
 SPACE = VectorSpace("test/model", "r1", 160, "p")

@@ -26,6 +26,8 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 COUNT = SCAN_ONLY_ITEMS + 1_000
 NEW = 50
 TREES = Plan(kind="trees", candidates=300, search_k=20_000)

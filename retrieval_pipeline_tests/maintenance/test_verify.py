@@ -24,6 +24,8 @@ from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 NAMES = "abcdefgh"
 
 

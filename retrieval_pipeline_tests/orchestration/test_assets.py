@@ -27,6 +27,8 @@ from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.storage.store import Store
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 

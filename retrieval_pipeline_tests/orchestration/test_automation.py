@@ -18,6 +18,8 @@ from retrieval_pipeline.orchestration import sensors
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
+pytestmark = pytest.mark.slow
+
 BOTH = ("a", "b")
 
 

@@ -27,6 +27,8 @@ from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from synthetic.tables import random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NAMES = [f"n{number}" for number in range(12)]
 

@@ -14,6 +14,8 @@ from retrieval_pipeline.orchestration import assets, events
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
+pytestmark = pytest.mark.slow
+
 ALL = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -19,6 +19,8 @@ from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 BLUE = VectorSpace("blue", "r1", 16, "p")
 GREEN = VectorSpace("green", "r1", 24, "p")
 NAMES = [f"n{number}" for number in range(40)]

@@ -20,6 +20,8 @@ from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.checkpoints import make_clip
 from synthetic.tables import content
 
+pytestmark = pytest.mark.slow
+
 
 def mount(*options: str, at: Path) -> None:
     subprocess.run(

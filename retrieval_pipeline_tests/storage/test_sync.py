@@ -28,6 +28,8 @@ from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 from synthetic.tables import random_vectors, write_manifest, write_part
 
+pytestmark = pytest.mark.slow
+
 Bucket = Callable[[str], str]
 Machine = Callable[[str], Store]
 

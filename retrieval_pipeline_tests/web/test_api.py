@@ -23,6 +23,8 @@ from retrieval_pipeline.web import thumbnails, uploads
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = "0" * 32
 
 
