@@ -59,7 +59,6 @@ class Uploads:
             ImageError: It is no picture that can be used.
             StoreError: It cannot be written, or `home` is no home.
         """
-        check_home(self._store.home)
         if self._receiving >= AT_ONCE:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -73,6 +72,7 @@ class Uploads:
             self._receiving -= 1
 
     async def _receive_and_keep(self, chunks: AsyncIterator[bytes]) -> str:
+        await self._run(check_home, self._store.home)
         with scratch(self._store.uploads) as received:
             try:
                 async with asyncio.timeout(RECEIVE_SECONDS):

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.cli.commands.common import MOST, check_page, config_option, write_page
+from retrieval_pipeline.cli.commands.common import (
+    MOST,
+    check_page,
+    config_option,
+    source_option,
+    write_page,
+)
 from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config.loading import load_settings
 
@@ -54,9 +60,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
     help='Add votes: [{"path" or "content_id": "...", "liked": true}, ...].',
 )
 @click.option("--json", "as_json", is_flag=True, help="Print votes and ranking as JSON.")
-@click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only this source. Can be repeated."
-)
+@source_option
 @config_option
 def recommend(
     name: str,
