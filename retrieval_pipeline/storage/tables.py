@@ -1,5 +1,6 @@
 """Parquet tables: written atomically, and checked against their schema when they are read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,13 +16,19 @@ from retrieval_pipeline.vectors import VectorSpace
 REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
 
 
-def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:
-    """Write a Parquet table atomically, with its schema version and vector space.
+def write_table(
+    path: Path,
+    table: pa.Table,
+    space: VectorSpace | None = None,
+    *,
+    metadata: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """Write a Parquet table atomically, with its schema version, vector space and other metadata.
 
     Raises:
         StoreError: The file system refused; what was there before is still there.
     """
-    metadata = {b"schema_version": SCHEMA_VERSION}
+    metadata = {**(metadata or {}), b"schema_version": SCHEMA_VERSION}
     if space is not None:
         metadata |= space_metadata(space)
     with replacing(path) as temporary:
@@ -69,23 +76,33 @@ def read_table(
         raise StoreError(f"{path}: damaged ({_first_line(error)}): {remedy}") from None
 
 
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """Return the metadata of a table's schema.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    try:
+        with reading(path):
+            return pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: damaged ({_first_line(error)}): {REMEDY}") from None
+
+
 def read_space(path: Path) -> VectorSpace:
     """Return the vector space that the metadata of a table name.
 
     Raises:
         StoreError: They name none, or the table is damaged.
     """
+    metadata = read_metadata(path)
     try:
-        with reading(path):
-            metadata = pq.read_schema(path).metadata or {}
         return VectorSpace(
             model=metadata[b"model"].decode(),
             revision=metadata[b"revision"].decode(),
             dim=int(metadata[b"dim"]),
             preprocessing=metadata[b"preprocessing"].decode(),
         )
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: damaged ({_first_line(error)}): {REMEDY}") from None
     except (KeyError, ValueError):
         raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
 
