@@ -143,7 +143,7 @@ def save_rows(
     ]
     table = pa.table(columns, schema=MANIFEST)
     metadata = {NOT_LOOKED_AT: json.dumps(dict(sorted(not_looked_at.items()))).encode()}
-    write_table(store.manifest(source), table, metadata=metadata)
+    write_table(store.manifest(source), table, more=metadata)
 
 
 def read_not_looked_at(store: Store, source: str) -> dict[str, int]:
