@@ -17,6 +17,9 @@ from retrieval_pipeline.images.transform import Size, UprightImage
 if TYPE_CHECKING:
     import rawpy
 
+# What brings the packages for RAW, HEIF and JPEG XL.
+FORMATS_EXTRA = "retrieval-pipeline[formats]"
+
 # The preview that a camera or converter puts into a RAW file is taken for the picture if its longer
 # edge has at least so many pixels, and as many as are wanted. That is twice what most encoders look
 # at; smaller ones are thumbnails, some with black bars.
@@ -64,7 +67,7 @@ def load_raw(
     if not can_read_raw():
         raise ImageError(
             Reason.UNSUPPORTED,
-            'RAW pictures need the Python package rawpy: pip install "retrieval-pipeline[formats]"',
+            f'RAW pictures need the Python package rawpy: pip install "{FORMATS_EXTRA}"',
         )
     with _opened(data, limits) as raw:
         width, height = raw.sizes.width, raw.sizes.height

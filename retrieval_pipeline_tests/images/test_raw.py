@@ -1,10 +1,14 @@
 """RAW files, made here as cameras make them, compared with the scene that they show."""
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from retrieval_pipeline.images import raw
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline_tests.support.decoding import WHOLE, decode
@@ -116,3 +120,27 @@ def test_any_damage_gives_a_picture_or_a_typed_error() -> None:
         # A crash of LibRaw would end this process, as it ends a worker.
         with contextlib.suppress(ImageError):
             decode(bytes(damaged), Fit(30), Limits(pixels=1_000_000))
+
+
+def test_without_rawpy_a_raw_file_is_unsupported_whatever_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(raw, "can_read_raw", lambda: False)
+    with pytest.raises(ImageError, match=r"unsupported.*retrieval-pipeline\[formats\]"):
+        decode(raw_file(SCENE, preview=jpeg_of(PREVIEW)), Fit(300))
+
+
+def test_the_workers_tell_raw_by_name_too_and_a_wrong_name_by_its_bytes(tmp_path: Path) -> None:
+    # As an old NEF, whose tags nobody knows: a TIFF that begins with a thumbnail.
+    Image.fromarray(PREVIEW).resize((160, 120)).save(tmp_path / "old.NEF", "TIFF")
+    (tmp_path / "jpeg.nef").write_bytes(jpeg_of(PREVIEW))
+    (tmp_path / "raw").write_bytes(raw_file(SCENE))
+    Image.fromarray(PREVIEW).save(tmp_path / "plain.tif")
+    names = ("old.NEF", "jpeg.nef", "raw", "plain.tif")
+    with DecodePool(Fit(300), Limits(), workers=1) as pool:
+        outcomes = [
+            str(found) if isinstance(found, ImageError) else found.format  # type: ignore[union-attr]
+            for _, found in pool.map(Job(str(tmp_path / name)) for name in names)
+        ]
+    assert outcomes[0].startswith("unsupported: LibRaw")
+    assert outcomes[1:] == ["JPEG", "DNG", "TIFF"]
