@@ -20,6 +20,7 @@ from retrieval_pipeline.ingest.embed import (
     embedded_ids,
     update_embeddings,
 )
+from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -32,6 +33,7 @@ class IndexReport:
     Attributes:
         manifests: A report for each source that could be listed.
         embeddings: A report for each of the same sources.
+        facts: A report for each of the same sources.
         build: The index that answers now.
         map: The map of that index.
         failures: Why the other sources could not be brought up to date, by their names.
@@ -39,6 +41,7 @@ class IndexReport:
 
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
+    facts: tuple[FactsReport, ...]
     build: BuildReport
     map: MapReport
     failures: Mapping[str, SourceError]
@@ -51,6 +54,7 @@ class SourcesReport:
     Attributes:
         manifests: A report for each source that could be listed.
         embeddings: A report for each of the same sources.
+        facts: A report for each of the same sources.
         failures: Why the other sources could not be brought up to date, by their names.
         description: The encoder of the settings.
         load: Loads that encoder, once however often it is called.
@@ -58,6 +62,7 @@ class SourcesReport:
 
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
+    facts: tuple[FactsReport, ...]
     failures: Mapping[str, SourceError]
     description: Description
     load: Callable[[], Encoder]
@@ -109,7 +114,9 @@ def index_sources(
         )
         build = update_index(settings, tables.description.space, tables.load, progress=progress)
         drawn = update_map(settings, build.build, progress=progress)
-    return IndexReport(tables.manifests, tables.embeddings, build, drawn, tables.failures)
+    return IndexReport(
+        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures
+    )
 
 
 def update_sources(
@@ -179,7 +186,10 @@ def update_sources(
         )
         for source in wanted
     ]
-    return SourcesReport(tuple(manifests), tuple(embeddings), failures, description, load)
+    facts = [update_facts(store, source, progress=progress, stop=stop) for source in wanted]
+    return SourcesReport(
+        tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
+    )
 
 
 def _joined(errors: Iterable[SourceError]) -> SourceError:
