@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
-from retrieval_pipeline.images.raw import FORMATS_EXTRA, can_read_raw
+from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
 

@@ -3,22 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
-from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image
 
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory, too_large
+from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.images.orientation import LAID_DOWN
 from retrieval_pipeline.images.transform import Size, UprightImage
 
 if TYPE_CHECKING:
     import rawpy
-
-# What brings the packages for RAW, HEIF and JPEG XL.
-FORMATS_EXTRA = "retrieval-pipeline[formats]"
 
 # The preview that a camera or converter puts into a RAW file is taken for the picture if its longer
 # edge has at least so many pixels, and as many as are wanted. That is twice what most encoders look
@@ -34,12 +30,6 @@ SQUARE = 0.05
 
 # Decodes the bytes of an image file, under this EXIF orientation instead of its own.
 LoadPreview = Callable[[bytes, int], UprightImage]
-
-
-@cache
-def can_read_raw() -> bool:
-    """Tell whether rawpy is installed, without importing it."""
-    return find_spec("rawpy") is not None
 
 
 def load_raw(

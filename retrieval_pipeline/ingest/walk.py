@@ -11,7 +11,7 @@ from pathlib import Path
 from retrieval_pipeline.config.extensions import RAW, SIDECARS, VIDEOS
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError
-from retrieval_pipeline.images.raw import can_read_raw
+from retrieval_pipeline.images.extras import can_read_raw
 from retrieval_pipeline.images.signatures import SIGNATURE_BYTES, looks_like_a_picture
 from retrieval_pipeline.ingest.manifest import FileRow, Status, version_of, why, within_64_bits
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
