@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from retrieval_pipeline.config.settings import Source
-from retrieval_pipeline.facts.merge import merged
+from retrieval_pipeline.facts.merge import facts_of_file
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.facts.table import FactsRow, to_table
 from retrieval_pipeline.progress import Progress, Quiet
@@ -54,7 +54,7 @@ def update_facts(
     manifest = manifest.filter(pc.is_valid(manifest["content_id"])).sort_by("path")
     columns = (manifest[name].to_pylist() for name in ("content_id", "path", "mtime_ns"))
     table = to_table(
-        FactsRow(content, path, None, merged(PictureFacts(), mtime_ns))
+        FactsRow(content, path, None, facts_of_file(PictureFacts(), path, mtime_ns))
         for content, path, mtime_ns in zip(*columns, strict=True)
     )
     path = store.facts(source.name)
