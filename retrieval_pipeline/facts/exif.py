@@ -1,5 +1,6 @@
 """EXIF (CIPA DC-008, version 2.32), as Pillow has split it into tags, to facts."""
 
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_exif(exif: Image.Exif) -> PictureFacts:
     """
     problems = Problems(Origin.EXIF)
     # IFD0 holds the tags of the camera, the Exif IFD those of the picture.
-    tags: dict[int, Any] = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    tags: Mapping[int, Any] = ChainMap(exif.get_ifd(ExifTags.IFD.Exif), exif)
     make = text(_string(tags.get(_Tag.Make)), "make", problems)
     model = text(_string(tags.get(_Tag.Model)), "model", problems)
     taken = next(filter(None, (_moment(tags, *names, problems) for names in _DATES)), None)

@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from retrieval_pipeline.facts.embedded import embedded_facts
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
@@ -72,6 +74,8 @@ def pillow_within(limits: Limits) -> Iterator[None]:
 def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
+    For an encoder, the facts of the picture are read as well.
+
     Args:
         data: The bytes of the file.
         transform: What becomes of the picture.
@@ -80,7 +84,9 @@ def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Deco
     Raises:
         ImageError: The image cannot be used.
     """
-    picture = _load(data, limits, shrink_limit(transform))
+    picture, facts = _load(
+        data, limits, shrink_limit(transform), with_facts=isinstance(transform, ImageTransform)
+    )
     try:
         if isinstance(transform, Fit):
             pixels = np.asarray(fitted(picture, transform))
@@ -88,13 +94,17 @@ def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Deco
             pixels = transformed(picture, transform)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, picture.width, picture.height, picture.format)
+    return Decoded(pixels, picture.width, picture.height, picture.format, facts)
 
 
 def _load(
-    data: bytes, limits: Limits, shrinkable: Callable[[int, int], Size] | None
-) -> UprightImage:
-    """Open, decode, convert to sRGB and turn upright.
+    data: bytes,
+    limits: Limits,
+    shrinkable: Callable[[int, int], Size] | None,
+    *,
+    with_facts: bool,
+) -> tuple[UprightImage, PictureFacts | None]:
+    """Open, decode, convert to sRGB and turn upright; return that with the facts of the picture.
 
     Args:
         data: The bytes of the file.
@@ -102,6 +112,7 @@ def _load(
         shrinkable: Maps the (width, height) of the picture to the least size to which it may be
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
+        with_facts: Whether to read the facts.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -128,6 +139,8 @@ def _load(
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
         orientation = _orientation(image)
+        # Now, since a PNG may have texts after its pixels.
+        facts = embedded_facts(image) if with_facts else None
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -142,7 +155,7 @@ def _load(
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
-        return _upright(picture, orientation)
+        return _upright(picture, orientation), facts
 
 
 def _drafted(least: Size | None, data: bytes) -> Image.Image:

@@ -3,10 +3,12 @@
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError
+from retrieval_pipeline.facts.sidecars import may_be_sidecar
 from retrieval_pipeline.ingest.manifest import FileRow, Status, version_of, why, within_64_bits
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
 from retrieval_pipeline.storage.remote import Remote, RemoteError
@@ -17,18 +19,37 @@ SYSTEM_FOLDERS = frozenset(
 )
 
 
-def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
+@dataclass
+class Beside:
+    """What a source holds beside its pictures; a walk fills it in.
+
+    Attributes:
+        companions: Files that may hold facts of a picture: XMP sidecars, JSON of Google Takeout.
+    """
+
+    companions: list[FileRow] = field(default_factory=list)
+
+
+def walk(
+    source: Source, skip: Path | None = None, beside: Beside | None = None
+) -> Iterator[FileRow]:
     """Yield the files of a source in a stable order, without reading them.
 
     Left out are hidden and system folders, paths that the settings exclude, and sockets, FIFOs and
     devices. A directory that cannot be listed is yielded as an unreadable row. The directory
     `skip` (the home of the tables) is never entered.
 
+    Args:
+        source: Where to look, and for what.
+        skip: The home of the tables.
+        beside: Is told of files that belong to pictures.
+
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
     """
+    beside = beside if beside is not None else Beside()
     if isinstance(source.path, Remote):
-        yield from _walk_remote(source, source.path)
+        yield from _walk_remote(source, source.path, beside)
         return
     root = os.fspath(source.path)
     exclude = compile_globs(source.exclude)
@@ -62,18 +83,23 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
                         entered.add(identity)
                         folders.append(f"{path}/")
                     continue
-                if os.path.splitext(entry.name)[1].lower() not in source.extensions:
+                is_picture = os.path.splitext(entry.name)[1].lower() in source.extensions
+                if not is_picture and not may_be_sidecar(entry.name):
                     continue
                 info = entry.stat()
             except OSError as error:
                 yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=why(error))
                 continue
             if stat.S_ISREG(info.st_mode):
-                yield FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
+                row = FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
+                if is_picture:
+                    yield row
+                else:
+                    beside.companions.append(row)
         pending.extend(reversed(folders))
 
 
-def _walk_remote(source: Source, root: Remote) -> Iterator[FileRow]:
+def _walk_remote(source: Source, root: Remote, beside: Beside) -> Iterator[FileRow]:
     exclude = compile_globs(source.exclude)
     try:
         listing = root.files()
@@ -81,11 +107,16 @@ def _walk_remote(source: Source, root: Remote) -> Iterator[FileRow]:
         raise SourceError(_no_root(source, error)) from None
     for info in listing:
         folders = info.path.split("/")
-        if any(map(_is_private, folders)) or f".{info.extension}".lower() not in source.extensions:
+        is_picture = f".{info.extension}".lower() in source.extensions
+        if any(map(_is_private, folders)) or not (is_picture or may_be_sidecar(folders[-1])):
             continue
         upwards = ("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))
         if exclude is None or not any(glob_matches(exclude, path) for path in upwards):
-            yield FileRow(to_text(info.path), *version_of(info))
+            row = FileRow(to_text(info.path), *version_of(info))
+            if is_picture:
+                yield row
+            else:
+                beside.companions.append(row)
 
 
 def _no_root(source: Source, error: OSError) -> str:

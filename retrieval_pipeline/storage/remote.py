@@ -177,6 +177,16 @@ class Remote:
         """
         return b"".join(self.chunks())
 
+    def start(self, count: int) -> bytes:
+        """Return the first `count` bytes of the file, or all if it has fewer.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        with self._opened() as (system, path), system.open_input_file(path) as file:
+            data: bytes = file.read(count)
+            return data
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the content of the file in pieces.
 
