@@ -7,7 +7,7 @@ that no file is read twice and no second parser of containers has to be trusted.
 from collections.abc import Callable
 from dataclasses import replace
 
-from PIL import Image, IptcImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin, TiffImagePlugin
 
 from retrieval_pipeline.facts.exif import read_exif
 from retrieval_pipeline.facts.iptc import read_iptc
@@ -20,8 +20,8 @@ from retrieval_pipeline.facts.xmp import read_xmp
 # An EXIF block of a JPEG has at most 64 kB; other formats allow more, and makers' notes use it.
 MOST_EXIF_BYTES = 1 << 20
 
-# Tag of an XMP packet in a TIFF.
-_TIFF_XMP = 700
+# Tag of an XMP packet in a TIFF (XMP part 3).
+TIFF_XMP = 700
 
 
 def embedded_facts(image: Image.Image) -> PictureFacts:
@@ -29,24 +29,36 @@ def embedded_facts(image: Image.Image) -> PictureFacts:
 
     Damaged metadata are no error of the picture: their facts are absent, and `problems` says why.
     """
-    exif = _tolerant(Origin.EXIF, lambda: _exif(image))
-    xmp = _tolerant(Origin.XMP, lambda: _xmp(image))
-    iptc = _tolerant(Origin.IPTC, lambda: _iptc(image))
+    exif = tolerant(Origin.EXIF, lambda: _exif(image))
+    xmp = tolerant(Origin.XMP, lambda: _xmp(image))
+    iptc = tolerant(Origin.IPTC, lambda: _iptc(image))
     texts = PictureFacts()
     if image.format == "PNG":
-        texts = _tolerant(Origin.PNG, lambda: read_texts(image.info))
-    described = first_of(xmp, iptc, exif, texts)
+        texts = tolerant(Origin.PNG, lambda: read_texts(image.info))
+    return combined(exif, xmp, iptc, texts)
+
+
+def combined(
+    exif: PictureFacts,
+    xmp: PictureFacts,
+    iptc: PictureFacts | None = None,
+    texts: PictureFacts | None = None,
+) -> PictureFacts:
+    """Return the facts of one file from those of its kinds of metadata (docs/facts.md)."""
+    others = [facts for facts in (iptc, texts) if facts is not None]
+    # EXIF has no good place for words: what is written there is often a camera's default.
+    words = first_of(xmp, *others[:1], exif, *others[1:])
     return replace(
-        first_of(exif, xmp, iptc, texts),
-        # EXIF has no good place for words: what programs write there is often a camera's default.
-        title=described.title,
-        caption=described.caption,
-        keywords=described.keywords,
-        rating=described.rating,
+        first_of(exif, xmp, *others),
+        title=words.title,
+        caption=words.caption,
+        keywords=words.keywords,
+        rating=words.rating,
     )
 
 
-def _tolerant(origin: Origin, read: Callable[[], PictureFacts]) -> PictureFacts:
+def tolerant(origin: Origin, read: Callable[[], PictureFacts]) -> PictureFacts:
+    """Return what `read` does; of damaged metadata, the problem instead of an error."""
     # On hostile metadata the parsers raise what they happen to stumble over, as the decoders do
     # (images.formats.typed_errors): no list of names is complete.
     try:
@@ -64,13 +76,14 @@ def _refused(origin: Origin, reason: str) -> PictureFacts:
 def _exif(image: Image.Image) -> PictureFacts:
     if len(image.info.get("exif") or b"") > MOST_EXIF_BYTES:
         return _refused(Origin.EXIF, "too large")
-    return read_exif(image.getexif())
+    exif = image.getexif()
+    return read_exif(exif, exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo))
 
 
 def _xmp(image: Image.Image) -> PictureFacts:
     packet = image.info.get("xmp")
     if packet is None and isinstance(image, TiffImagePlugin.TiffImageFile):
-        packet = image.tag_v2.get(_TIFF_XMP)
+        packet = image.tag_v2.get(TIFF_XMP)
     if packet is None:
         packet = image.info.get("XML:com.adobe.xmp")  # the keyword of a PNG's iTXt chunk
     if isinstance(packet, str):

@@ -1,10 +1,10 @@
 """EXIF (CIPA DC-008, version 2.32), as Pillow has split it into tags, to facts."""
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from retrieval_pipeline.facts.cameras import camera_name
 from retrieval_pipeline.facts.model import Origin, PictureFacts
@@ -47,15 +47,22 @@ _PLACEHOLDERS = frozenset(
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _STARS = 0x9C9B, 0x9C9C, 0x9C9E, 0x4746
 
 
-def read_exif(exif: Image.Exif) -> PictureFacts:
+Tags = MutableMapping[int, Any]
+
+
+def read_exif(camera: Tags, picture: Tags, gps: Tags) -> PictureFacts:
     """Return the facts of an EXIF block.
+
+    Args:
+        camera: The tags of IFD0: make, model, orientation.
+        picture: Those of the Exif IFD: dates, exposure, lens.
+        gps: Those of the GPS IFD.
 
     Raises:
         Exception: Whatever Pillow raises on damaged tags.
     """
     problems = Problems(Origin.EXIF)
-    # IFD0 holds the tags of the camera, the Exif IFD those of the picture.
-    tags: Mapping[int, Any] = ChainMap(exif.get_ifd(ExifTags.IFD.Exif), exif)
+    tags = ChainMap(picture, camera)
     make = text(_string(tags.get(_Tag.Make)), "make", problems)
     model = text(_string(tags.get(_Tag.Model)), "model", problems)
     taken = next(filter(None, (_moment(tags, *names, problems) for names in _DATES)), None)
@@ -70,7 +77,7 @@ def read_exif(exif: Image.Exif) -> PictureFacts:
     speed = tags.get(_Tag.ISOSpeedRatings)
     iso = positive(speed[0] if isinstance(speed, tuple) and speed else speed, "ISO", problems, 1e8)
     orientation = number(tags.get(_Tag.Orientation), "orientation", problems, 0, 8)
-    latitude, longitude, altitude = _position(exif.get_ifd(ExifTags.IFD.GPSInfo), problems)
+    latitude, longitude, altitude = _position(gps, problems)
     return PictureFacts(
         taken_at=taken.taken_at if taken else None,
         utc_offset_minutes=taken.utc_offset_minutes if taken else None,

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import LifoQueue
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from retrieval_pipeline.concurrency import Stage, available_cores
+from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.facts.model import PictureFacts, from_json
 from retrieval_pipeline.images.decode_worker import HEADER
@@ -78,9 +79,10 @@ class Changed:
 Outcome = Decoded | ImageError | Changed
 _Result = TypeVar("_Result")
 
-# What a worker is sent for each file: path or bytes, content id, what to do.
+# What a worker is sent for each file: path or bytes, content id, what to do, and whether its name
+# has the extension of a RAW format.
 _Request = ImageTransform | Fit | ReadFacts
-_Task = tuple[str | bytes, str | None, _Request]
+_Task = tuple[str | bytes, str | None, _Request, bool]
 # What it answers: a JSON object, and the pixels if there are any.
 _Answer = tuple[dict[str, Any], bytearray]
 
@@ -246,20 +248,22 @@ class DecodePool:
             # Read here, not by the worker, which has neither a network nor credentials.
             return self._answer_remote(job.path, job.content_id, request)
         # The worker has another working directory.
-        return self._ask((str(Path(job.path).absolute()), job.content_id, request))
+        path = str(Path(job.path).absolute())
+        return self._ask((path, job.content_id, request, _is_named_raw(path)))
 
     def _answer_remote(self, path: Remote, content_id: str | None, request: _Request) -> _Answer:
+        named_raw = _is_named_raw(path.name)
         if isinstance(request, ReadFacts) and (start := start_of_jpeg(path)) is not None:
             # The rest is read only if the metadata are longer.
             with contextlib.suppress(ImageError):
-                return self._ask((start, None, request))
+                return self._ask((start, None, request, named_raw))
         try:
             data = read_bytes(path, self._limits)
         except ImageError:
             if content_id is not None and not path.exists():
                 return {"changed": True}, bytearray()
             raise
-        return self._ask((data, content_id, request))
+        return self._ask((data, content_id, request, named_raw))
 
     def _ask(self, task: _Task) -> _Answer:
         """Give a task to a worker, once more if the first one was killed from outside."""
@@ -304,6 +308,10 @@ class DecodePool:
         return worker
 
 
+def _is_named_raw(path: str) -> bool:
+    return PurePath(path).suffix.lower() in RAW
+
+
 def _outcome(answer: Mapping[str, Any], pixels: bytearray) -> Decoded | Changed:
     if "changed" in answer:
         return Changed()
@@ -334,8 +342,8 @@ class Worker:
 
     def __init__(self) -> None:
         around = child_options()
-        # Numpy's threads would take memory and never run.
-        around["env"]["OPENBLAS_NUM_THREADS"] = "1"
+        # Numpy's threads would take memory and never run; LibRaw's would compete with the workers.
+        around["env"] |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
                 python_command(WORKER_MODULE, "main"),

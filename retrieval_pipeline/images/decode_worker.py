@@ -1,9 +1,10 @@
 """A decode worker: the process that `decode_pool.py` starts, feeds, and kills if it hangs.
 
 Jobs arrive on stdin as pickles: first the limits, then for each file a tuple of its path or bytes,
-its content id or None, and the transform (or which facts to read). Answers leave on stdout as
-frames: two lengths, a JSON object and the pixels. Answers are not pickles: a picture that takes
-over this process cannot run code in its parent.
+its content id or None, the transform (or which facts to read), and whether its name has the
+extension of a RAW format. Answers leave on stdout as frames: two lengths, a JSON object and the
+pixels. Answers are not pickles: a picture that takes over this process cannot run code in its
+parent.
 """
 
 import ctypes
@@ -56,12 +57,12 @@ def main() -> None:
         _send(answers, {"ready": True})
         while True:
             try:
-                source, expected, request = pickle.load(jobs)
+                source, expected, request, named_raw = pickle.load(jobs)
             except EOFError:
                 return
             signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
             began = time.process_time()
-            facts, pixels = _answer(source, expected, request, limits)
+            facts, pixels = _answer(source, expected, request, limits, named_raw)
             facts["computing"] = time.process_time() - began
             # A parent that was suspended may take its time to read.
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -73,6 +74,7 @@ def _answer(
     expected: str | None,
     request: ImageTransform | Fit | ReadFacts,
     limits: Limits,
+    named_raw: bool,
 ) -> tuple[dict[str, object], bytes]:
     try:
         if isinstance(request, ReadFacts):
@@ -80,7 +82,7 @@ def _answer(
         data = source if isinstance(source, bytes) else read_bytes(source, limits)
         if expected is not None and content_id(data) != expected:
             return {"changed": True}, b""
-        decoded = decode(data, request, limits)
+        decoded = decode(data, request, limits, named_raw=named_raw)
         height, width, _ = decoded.pixels.shape
         answer = {
             "shape": (height, width, 3),

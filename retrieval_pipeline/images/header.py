@@ -16,12 +16,16 @@ from PIL import Image
 
 from retrieval_pipeline.facts.embedded import embedded_facts
 from retrieval_pipeline.facts.model import Origin, PictureFacts
+from retrieval_pipeline.facts.raw import raw_facts
 from retrieval_pipeline.facts.takeout import read_takeout
 from retrieval_pipeline.facts.xmp import read_xmp
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.formats import readable_formats, typed_errors
 from retrieval_pipeline.images.png import SIGNATURE, without_broken_chunks
 from retrieval_pipeline.images.read import read_bytes
+
+# Bytes that tell what a file is.
+START_BYTES = 32
 
 # Chunks of a PNG that hold pixels, which may lie before its texts.
 _PIXELS = (b"IDAT", b"fdAT")
@@ -68,16 +72,19 @@ def _facts_of_picture(source: str | bytes, limits: Limits) -> PictureFacts:
             except OSError as error:
                 raise ImageError(Reason.UNREADABLE, error.strerror or str(error)) from None
         with typed_errors():
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                file = BytesIO(without_broken_chunks(_without_pixels(file)))
+            start = file.read(START_BYTES)
             file.seek(0)
+            if (facts := raw_facts(start, file)) is not None:
+                return facts
+            if start.startswith(SIGNATURE):
+                file = BytesIO(without_broken_chunks(_without_pixels(file)))
             with Image.open(file, formats=readable_formats()) as image:
                 return embedded_facts(image)
 
 
 def _without_pixels(file: BinaryIO) -> bytes:
-    """Return a PNG, whose signature was read, without the chunks that hold pixels."""
-    kept = [SIGNATURE]
+    """Return a PNG without the chunks that hold pixels."""
+    kept = [file.read(len(SIGNATURE))]
     while len(head := file.read(8)) == 8:
         (length,) = struct.unpack(">I", head[:4])
         if head[4:] in _PIXELS:

@@ -3,15 +3,22 @@
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped
 from retrieval_pipeline.facts.sidecars import may_be_sidecar
 from retrieval_pipeline.ingest.hashing import hash_files
-from retrieval_pipeline.ingest.manifest import FileRow, Status, read_rows, save_rows, time_note
+from retrieval_pipeline.ingest.manifest import (
+    FileRow,
+    Status,
+    read_not_looked_at,
+    read_rows,
+    save_rows,
+    time_note,
+)
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows, save_sidecar_rows
 from retrieval_pipeline.ingest.walk import Beside, walk
 from retrieval_pipeline.progress import Progress, Quiet
@@ -38,6 +45,7 @@ class ManifestReport:
         too_large: Files that have more bytes than the limits allow.
         bytes_hashed: Bytes of the files that were hashed.
         published: True if the manifest was written, False if nothing had changed.
+        not_looked_at: Number of other files by extension, in lower case; "" for names without one.
     """
 
     source: str
@@ -50,6 +58,7 @@ class ManifestReport:
     too_large: int
     bytes_hashed: int
     published: bool
+    not_looked_at: Mapping[str, int] = field(default_factory=dict)
 
 
 def update_manifest(
@@ -136,9 +145,14 @@ def update_manifest(
         raise _shrunk(source, lost, len(before))
 
     save_sidecar_rows(store, source.name, sidecars)
-    published = rows != before
-    if published or not store.manifest(source.name).exists():
-        save_rows(store, source.name, rows)
+    not_looked_at = dict(beside.not_looked_at)
+    published = (
+        rows != before
+        or not store.manifest(source.name).exists()
+        or not_looked_at != read_not_looked_at(store, source.name)
+    )
+    if published:
+        save_rows(store, source.name, rows, not_looked_at)
     else:
         # The time of the manifest tells when the source was last crawled.
         with explained(store.manifest(source.name)):
@@ -159,6 +173,7 @@ def update_manifest(
         too_large=len(large),
         bytes_hashed=sum(row.size for row in hashed if row.content_id is not None),
         published=published,
+        not_looked_at=not_looked_at,
     )
 
 
@@ -168,9 +183,11 @@ def _keep_what_cannot_be_seen(
     """Add the former rows of files below directories that cannot be listed: they are not gone."""
     if unreadable:
         listed = {row.path for row in seen}
-        for row in before:
-            if row.path not in listed and any(each in unreadable for each in _folders(row.path)):
-                seen.append(row)
+        seen.extend(
+            row
+            for row in before
+            if row.path not in listed and not unreadable.isdisjoint(_folders(row.path))
+        )
 
 
 def _folders(path: str) -> Iterator[str]:

@@ -8,13 +8,11 @@ sidecars) is merged on top, and again whenever a sidecar changes.
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
@@ -30,13 +28,13 @@ from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.header import ReadFacts
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.index.items import one_chunk, table_digest
-from retrieval_pipeline.ingest.manifest import FileRow, version
+from retrieval_pipeline.ingest.hashing import file_version
+from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.remote import Remote
-from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import (
     read_facts,
@@ -117,7 +115,8 @@ def update_facts(
     saved = time.monotonic()
     with DecodePool(Fit(1), limits or Limits(), workers) as pool:
         reader = _Reader(source, pool, _known_contents(former, todo), sidecars)
-        for batch in batched((_File(**row) for row in todo.to_pylist()), BATCH_FILES):
+        for start in range(0, len(todo), BATCH_FILES):
+            batch = [_File(**row) for row in todo.slice(start, BATCH_FILES).to_pylist()]
             rows += reader.rows(batch)
             progress.advance(len(batch))
             stopped = stop is not None and stop.is_set()
@@ -125,7 +124,8 @@ def update_facts(
                 _save(store, source.name, kept, rows)
                 saved = time.monotonic()
             if stopped:
-                raise Stopped(f"stopped while reading facts of {source.name}: finished ones are kept")
+                what = f"reading facts of {source.name}"
+                raise Stopped(f"stopped while {what}: finished files are kept")
         headers_read = reader.headers_read
     progress.finish()
     table = _save(store, source.name, kept, rows, inputs)
@@ -244,7 +244,7 @@ class _Reader:
 def _found(facts: PictureFacts | ImageError, what: str) -> PictureFacts:
     """Return facts; of a file that could not be read none, and why not."""
     if isinstance(facts, ImageError):
-        return PictureFacts(problems=(f"{what}: {facts.reason.value.replace('_', ' ')}",))
+        return PictureFacts(problems=(f"{what}: {facts.reason.spoken}",))
     return facts
 
 
@@ -253,7 +253,7 @@ def _has_changed(job: Job, file: _File) -> bool:
     if isinstance(job.path, Remote):
         return False  # asking for its time would take as long as reading the header
     try:
-        return version(Path(job.path)) != (file.size, file.mtime_ns)
+        return file_version(Path(job.path)) != (file.size, file.mtime_ns)
     except OSError:
         return True
 
@@ -311,10 +311,9 @@ def _is_current(files: pa.Table, former: pa.Table) -> pa.Array:
     # A date that was taken from the time of the file must still be that.
     offset = pc.multiply(pc.fill_null(rows["utc_offset_minutes"].cast(pa.int64()), 0), 60_000_000)
     taken = pc.subtract(rows["taken_at"].cast(pa.int64()), offset)
-    by_time = pc.equal(rows["taken_from"], Origin.FILE_TIME.value)
-    has_time = pc.equal(taken, pc.divide(files["mtime_ns"], 1000))
-    same = pc.and_(same, pc.if_else(pc.fill_null(by_time, True), pc.fill_null(has_time, False), True))
-    return one_chunk(pc.fill_null(same, False))
+    by_other = pc.not_equal(pc.fill_null(rows["taken_from"], ""), Origin.FILE_TIME.value)
+    still = pc.fill_null(pc.equal(taken, pc.divide(files["mtime_ns"], 1000)), False)
+    return one_chunk(pc.and_(pc.fill_null(same, False), pc.or_(by_other, still)))
 
 
 def _known_contents(former: pa.Table, todo: pa.Table) -> dict[str, PictureFacts]:

@@ -177,16 +177,6 @@ class Remote:
         """
         return b"".join(self.chunks())
 
-    def start(self, count: int) -> bytes:
-        """Return the first `count` bytes of the file, or all if it has fewer.
-
-        Raises:
-            RemoteError: It cannot be read.
-        """
-        with self._opened() as (system, path), system.open_input_file(path) as file:
-            data: bytes = file.read(count)
-            return data
-
     def chunks(self) -> Iterator[bytes]:
         """Yield the content of the file in pieces.
 
@@ -196,6 +186,16 @@ class Remote:
         with self._opened() as (system, path), system.open_input_stream(path) as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
+
+    def start(self, count: int) -> bytes:
+        """Return the first `count` bytes of the file, or all if it has fewer.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        with self._opened() as (system, path), system.open_input_stream(path) as stream:
+            found: bytes = stream.read(count)
+            return found
 
     def write(self, data: bytes) -> None:
         """Write the file; readers see the complete content, or the former one.
