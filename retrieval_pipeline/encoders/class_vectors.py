@@ -30,7 +30,7 @@ def class_vectors(revision: str, encoder: Callable[[], EncodeTexts]) -> Vectors:
     """Return a vector for each class, float32 (1000, 384), of unit length.
 
     Args:
-        revision: What decides the vectors: method and versions of the packages.
+        revision: What decides the vectors: the method and the version of the text model.
         encoder: Loads what encodes the names, if the file was made with another revision.
     """
     with files("retrieval_pipeline.encoders").joinpath(VECTORS).open("rb") as file:
@@ -52,11 +52,12 @@ def compute_class_vectors(encode: EncodeTexts) -> Vectors:
 def main() -> None:
     """Compute the vectors with the installed packages, and write the file."""
     from retrieval_pipeline.encoders.load import load_encoder
+    from retrieval_pipeline.encoders.offline import text_revision
 
     encoder = load_encoder("offline")
     np.savez_compressed(
         Path(__file__).with_name(VECTORS),
-        revision=encoder.space.revision,
+        revision=text_revision(),
         vectors=compute_class_vectors(encoder.encode_texts),
     )
 
