@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
 
+# What people call the kinds of companions.
+KINDS = {
+    "raw": "RAW file",
+    "original": "original",
+    "edit": "older edit",
+    "video": "video",
+    "sidecar": "sidecar",
+}
+
 # Extensions of files that are not looked at which are named; the others are counted together.
 MOST_EXTENSIONS = 6
 
@@ -39,6 +48,7 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
         path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
+        lines += [f"{'':>12}{each.kind.value} {each.file.location.path}" for each in hit.companions]
     if not answer.hits:
         lines.append("nothing here looks like that")
     return lines
@@ -93,6 +103,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.companions, "shown with another file"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -194,6 +205,9 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.companions:
+        kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
+        lines.append(f"  shown with another file: {', '.join(kinds)}")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:

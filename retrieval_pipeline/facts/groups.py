@@ -8,16 +8,17 @@ camera made of the RAW file, then the RAW file.
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
 from retrieval_pipeline.config.extensions import RAW, VIDEOS
+from retrieval_pipeline.facts.sidecars import may_be_sidecar, sidecars_of
 
 
-class Role(StrEnum):
+class Kind(StrEnum):
     """What a companion is to the picture that is shown.
 
     raw: The RAW file of the same photograph.
@@ -35,7 +36,7 @@ class Role(StrEnum):
 
 
 # Companions that are pictures, and would be items of their own.
-PICTURES = frozenset({Role.RAW, Role.ORIGINAL, Role.EDIT})
+PICTURES = frozenset({Kind.RAW, Kind.ORIGINAL, Kind.EDIT})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,11 +44,11 @@ class Companion:
     """A file that belongs to a picture.
 
     Attributes:
-        role: What it is to the picture.
+        kind: What it is to the picture.
         path: Relative to the source, as in the manifest.
     """
 
-    role: Role
+    kind: Kind
     path: str
 
 
@@ -80,41 +81,52 @@ _MOST_APART = timedelta(hours=1)
 
 
 def companions_of(
-    pictures: Iterable[str],
-    others: Iterable[str],
-    sidecars: Mapping[str, Sequence[str]],
-    taken: Callable[[str], datetime | None],
+    pictures: Sequence[str], others: Sequence[str], taken: Callable[[str], datetime | None]
 ) -> dict[str, list[Companion]]:
     """Return the companions of each picture that has any; a companion has none itself.
 
     Args:
         pictures: Paths of the pictures of one source.
         others: Paths of its other files that may belong to a picture.
-        sidecars: Paths of the files with facts of a picture, by its path.
         taken: Returns the date of a picture by its camera, None if it is not known.
     """
-    folders: defaultdict[str, _Folder] = defaultdict(_Folder)
-    for path in sorted(pictures):
-        folder, slash, name = path.rpartition("/")
-        folders[folder + slash].add(name)
-    beside: defaultdict[str, list[Companion]] = defaultdict(list)
-    for path in others:
-        folder, slash, name = path.rpartition("/")
-        role = Role.VIDEO if _split(name)[1] in VIDEOS else Role.SIDECAR
-        prefix = folder + slash
-        if prefix in folders and (owner := folders[prefix].owner_of(name)) is not None:
-            beside[prefix + owner].append(Companion(role, path))
-    for picture, paths in sidecars.items():
-        beside[picture] += [Companion(Role.SIDECAR, path) for path in paths]
+    beside = beside_pictures(pictures, others)
     found: dict[str, list[Companion]] = {}
-    for prefix, each in folders.items():
-        for best, members in each.groups(partial(_of_folder, taken, prefix)):
-            companions = {Companion(role, prefix + name) for name, role in members.items()}
+    for prefix, folder in _folders(pictures).items():
+        for best, members in folder.groups(partial(_of_folder, taken, prefix)):
+            companions = {Companion(kind, prefix + name) for name, kind in members.items()}
             for name in (best, *members):
                 companions.update(beside.pop(prefix + name, ()))
             found[prefix + best] = sorted(companions)
     # What is left belongs to pictures that are no group.
     return found | {path: sorted({*companions}) for path, companions in beside.items()}
+
+
+def beside_pictures(pictures: Iterable[str], others: Sequence[str]) -> dict[str, list[Companion]]:
+    """Return the videos and sidecars of each picture that has any."""
+    beside: defaultdict[str, list[Companion]] = defaultdict(list)
+    within = {path.rpartition("/")[0] for path in others}
+    pictures = [path for path in pictures if path.rpartition("/")[0] in within]
+    folders = _folders(pictures)
+    with_facts = [path for path in others if may_be_sidecar(path)]
+    for picture, paths in sidecars_of(pictures, with_facts).items():
+        beside[picture] += [Companion(Kind.SIDECAR, path) for path in paths]
+    for path in {*others}.difference(with_facts):
+        folder, slash, name = path.rpartition("/")
+        prefix = folder + slash
+        if prefix in folders and (owner := folders[prefix].owner_of(name)) is not None:
+            kind = Kind.VIDEO if _split(name)[1] in VIDEOS else Kind.SIDECAR
+            beside[prefix + owner].append(Companion(kind, path))
+    return dict(beside)
+
+
+def _folders(pictures: Iterable[str]) -> "dict[str, _Folder]":
+    """Return the pictures by the part of their path before the name."""
+    folders: defaultdict[str, _Folder] = defaultdict(_Folder)
+    for path in sorted(pictures):
+        folder, slash, name = path.rpartition("/")
+        folders[folder + slash].add(name)
+    return folders
 
 
 def _of_folder(taken: Callable[[str], datetime | None], prefix: str, name: str) -> datetime | None:
@@ -143,7 +155,7 @@ class _Folder:
 
     def groups(
         self, taken: Callable[[str], datetime | None]
-    ) -> Iterator[tuple[str, dict[str, Role]]]:
+    ) -> Iterator[tuple[str, dict[str, Kind]]]:
         """Yield the best of each group of several pictures, and what the others are to it."""
         edits: defaultdict[str, list[str]] = defaultdict(list)
         for stem, names in self._by_stem.items():
@@ -165,7 +177,7 @@ class _Folder:
 
 def _groups(
     names: Sequence[str], edits: Sequence[str], taken: Callable[[str], datetime | None]
-) -> Iterator[tuple[str, dict[str, Role]]]:
+) -> Iterator[tuple[str, dict[str, Kind]]]:
     """Divide pictures of one name and edited copies of them; yield the groups of several."""
 
     def is_apart(one: str, other: str) -> bool:
@@ -176,7 +188,7 @@ def _groups(
     # The newest of them has the highest number.
     pending_edits = sorted(edits, key=lambda name: (len(name), name))
     while pending or pending_edits:
-        members: dict[str, Role] = {}
+        members: dict[str, Kind] = {}
         best = pending_edits.pop() if pending_edits else pending.pop(0)
         has_original = best not in edits
         # An original of the same format comes before the others.
@@ -184,9 +196,9 @@ def _groups(
         for name in pending:
             is_raw = _split(name)[1] in RAW
             if (is_raw or not has_original) and not is_apart(best, name):
-                members[name] = Role.RAW if is_raw else Role.ORIGINAL
+                members[name] = Kind.RAW if is_raw else Kind.ORIGINAL
                 has_original |= not is_raw
-        members |= {name: Role.EDIT for name in pending_edits if not is_apart(best, name)}
+        members |= {name: Kind.EDIT for name in pending_edits if not is_apart(best, name)}
         pending = sorted((name for name in pending if name not in members), key=_preference)
         pending_edits = [name for name in pending_edits if name not in members]
         if members:

@@ -216,7 +216,7 @@ class Snapshot:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
         for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,

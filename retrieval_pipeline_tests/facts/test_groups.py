@@ -84,9 +84,9 @@ def test_files_of_one_photograph_are_grouped_by_their_names(case: str) -> None:
     pictures = [name for name in names if is_picture(name)]
     others = [name for name in names if not is_picture(name)]
     for order in (1, -1):
-        found = companions_of(pictures[::order], others[::order], {}, lambda _: None)
+        found = companions_of(pictures[::order], others[::order], lambda _: None)
         assert {
-            best: [f"{each.role} {each.path}" for each in companions]
+            best: [f"{each.kind} {each.path}" for each in companions]
             for best, companions in found.items()
         } == expected
 
@@ -95,19 +95,19 @@ def test_pictures_that_were_taken_at_different_times_are_no_group() -> None:
     # The numbers of the camera have begun anew: one JPEG is of 2019, all others of 2021.
     names = ["P1.NEF", "P1.jpg", "P1.heic", "P1-edited.heic"]
     dates = dict.fromkeys(names, NOON + timedelta(days=600)) | {"P1.jpg": NOON}
-    found = companions_of(names, (), {}, dates.get)
+    found = companions_of(names, (), dates.get)
     assert [each.path for each in found["P1-edited.heic"]] == ["P1.heic", "P1.NEF"]
     assert list(found) == ["P1-edited.heic"]
     # A copy that was exported a moment later, or without a date, belongs to it.
     for date in (NOON + timedelta(minutes=5), None):
-        found = companions_of(["P1.NEF", "P1.jpg"], (), {}, {"P1.NEF": NOON, "P1.jpg": date}.get)
+        found = companions_of(["P1.NEF", "P1.jpg"], (), {"P1.NEF": NOON, "P1.jpg": date}.get)
         assert list(found) == ["P1.jpg"]
 
 
 def test_the_sidecars_of_all_files_of_a_group_belong_to_its_best_one() -> None:
-    sidecars = {"P1.NEF": ["P1.xmp"], "P1.jpg": ["P1.xmp", "P1.jpg.json"], "Q.jpg": ["Q.xmp"]}
-    found = companions_of(["P1.NEF", "P1.jpg", "Q.jpg"], (), sidecars, lambda _: None)
-    assert [f"{each.role} {each.path}" for each in found["P1.jpg"]] == [
+    pictures, others = ["P1.NEF", "P1.jpg", "Q.jpg"], ["P1.xmp", "P1.jpg.json", "Q.xmp", "R.xmp"]
+    found = companions_of(pictures, others, lambda _: None)
+    assert [f"{each.kind} {each.path}" for each in found["P1.jpg"]] == [
         "raw P1.NEF",
         "sidecar P1.jpg.json",
         "sidecar P1.xmp",
