@@ -48,7 +48,9 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
         path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
-        lines += [f"{'':>12}{each.kind.value} {each.file.location.path}" for each in hit.companions]
+        lines += [
+            f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
+        ]
     if not answer.hits:
         lines.append("nothing here looks like that")
     return lines
@@ -103,7 +105,6 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
-                (embedded.companions, "shown with another file"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -111,6 +112,8 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f"; {done}"
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
+            if embedded.companions:
+                line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
         lines += [line, *_not_looked_at(manifest.not_looked_at)]

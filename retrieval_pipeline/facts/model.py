@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
@@ -83,6 +83,17 @@ class PictureFacts:
     keywords: tuple[str, ...] = ()
     rating: Annotated[int, Interval(ge=-1, le=5)] | None = None
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadFacts:
+    """Asks a decode worker for facts alone.
+
+    Attributes:
+        of: What the file is: a picture, an XMP sidecar, or the JSON of Google Takeout.
+    """
+
+    of: Literal["picture", "xmp", "takeout"] = "picture"
 
 
 def to_json(facts: PictureFacts) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Textual chunks of a PNG (PNG specification, 11.3.3), to facts."""
 
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from retrieval_pipeline.facts.model import Origin, PictureFacts
@@ -26,6 +25,9 @@ def read_texts(texts: Mapping[Any, Any]) -> PictureFacts:
 
 def _rfc_1123(written: str) -> Moment | None:
     """Return a date in the form that the specification suggests; None if it is another."""
+    # Few pictures need it, and its import takes as long as reading 50 of them.
+    from email.utils import parsedate_to_datetime
+
     try:
         found = parsedate_to_datetime(written)
     except (ValueError, TypeError, IndexError, OverflowError):

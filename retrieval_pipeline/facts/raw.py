@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from retrieval_pipeline.facts.embedded import TIFF_XMP, combined, embedded_facts, tolerant
+from retrieval_pipeline.facts.embedded import TIFF_XMP, combined, tolerant
 from retrieval_pipeline.facts.exif import read_exif
 from retrieval_pipeline.facts.model import Origin, PictureFacts
 from retrieval_pipeline.facts.xmp import read_xmp
@@ -18,7 +18,7 @@ from retrieval_pipeline.facts.xmp import read_xmp
 _TIFFS = {
     **{b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"IIU\0": b"II*\0", b"MMOR": b"MM\0*"},
 }
-_FUJIFILM = b"FUJIFILMCCD-RAW"
+RAF = b"FUJIFILMCCD-RAW"
 _CANON = b"ftypcrx "
 
 # Metadata are at the start of these files.
@@ -31,23 +31,25 @@ def raw_facts(start: bytes, file: BinaryIO) -> PictureFacts | None:
     Args:
         start: Its first bytes, 32 or more.
         file: The file, at its start.
-
-    Raises:
-        Exception: Whatever Pillow raises on a damaged picture inside.
     """
     if start[:4] in _TIFFS:
         data = file.read(MOST_BYTES)
         return _facts_of_tiff(BytesIO(_TIFFS[start[:4]] + data[4:]))
-    if start.startswith(_FUJIFILM):
-        # Where its preview is, a JPEG with all metadata.
-        file.seek(84)
-        offset, length = struct.unpack(">II", file.read(8))
-        file.seek(offset)
-        with Image.open(BytesIO(file.read(min(length, MOST_BYTES))), formats=["JPEG"]) as image:
-            return embedded_facts(image)
     if start[4:12] == _CANON:
         return tolerant(Origin.EXIF, lambda: _facts_of_cr3(file.read(MOST_BYTES)))
     return None
+
+
+def preview_of_raf(file: BinaryIO) -> bytes:
+    """Return the start of the JPEG in a RAW file of Fujifilm, which has all its metadata.
+
+    Raises:
+        struct.error: The file ends early.
+    """
+    file.seek(84)
+    offset, length = struct.unpack(">II", file.read(8))
+    file.seek(offset)
+    return file.read(min(length, MOST_BYTES))
 
 
 def _facts_of_tiff(file: BinaryIO) -> PictureFacts:

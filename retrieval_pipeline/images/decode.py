@@ -14,12 +14,12 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from retrieval_pipeline.facts.embedded import embedded_facts
-from retrieval_pipeline.facts.model import PictureFacts
+from retrieval_pipeline.facts.model import PictureFacts, ReadFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
-from retrieval_pipeline.images.header import ReadFacts, read_facts
+from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.orientation import upright
 from retrieval_pipeline.images.raw import load_raw
 from retrieval_pipeline.images.raw_format import raw_format

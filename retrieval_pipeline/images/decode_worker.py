@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_pipeline.facts.model import to_json
+from retrieval_pipeline.facts.model import ReadFacts, to_json
 from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.header import ReadFacts, read_facts
+from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id

@@ -7,16 +7,15 @@ import os
 import stat
 import struct
 from contextlib import ExitStack
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from PIL import Image
 
 from retrieval_pipeline.facts.embedded import embedded_facts
-from retrieval_pipeline.facts.model import Origin, PictureFacts
-from retrieval_pipeline.facts.raw import raw_facts
+from retrieval_pipeline.facts.model import Origin, PictureFacts, ReadFacts
+from retrieval_pipeline.facts.raw import RAF, preview_of_raf, raw_facts
 from retrieval_pipeline.facts.takeout import read_takeout
 from retrieval_pipeline.facts.xmp import read_xmp
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
@@ -29,17 +28,6 @@ START_BYTES = 32
 
 # Chunks of a PNG that hold pixels, which may lie before its texts.
 _PIXELS = (b"IDAT", b"fdAT")
-
-
-@dataclass(frozen=True)
-class ReadFacts:
-    """Asks a decode worker for facts alone.
-
-    Attributes:
-        of: What the file is: a picture, an XMP sidecar, or the JSON of Google Takeout.
-    """
-
-    of: Literal["picture", "xmp", "takeout"] = "picture"
 
 
 def read_facts(source: str | bytes, request: ReadFacts, limits: Limits) -> PictureFacts:
@@ -76,7 +64,9 @@ def _facts_of_picture(source: str | bytes, limits: Limits) -> PictureFacts:
             file.seek(0)
             if (facts := raw_facts(start, file)) is not None:
                 return facts
-            if start.startswith(SIGNATURE):
+            if start.startswith(RAF):
+                file = BytesIO(preview_of_raf(file))
+            elif start.startswith(SIGNATURE):
                 file = BytesIO(without_broken_chunks(_without_pixels(file)))
             with Image.open(file, formats=readable_formats()) as image:
                 return embedded_facts(image)

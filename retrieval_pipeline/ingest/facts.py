@@ -20,12 +20,11 @@ from blake3 import blake3
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.facts.merge import facts_of_file, first_of
-from retrieval_pipeline.facts.model import Origin, PictureFacts
+from retrieval_pipeline.facts.model import Origin, PictureFacts, ReadFacts
 from retrieval_pipeline.facts.sidecars import is_xmp, may_be_sidecar, sidecars_of
 from retrieval_pipeline.facts.table import FactsRow, from_table, to_table
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.header import ReadFacts
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.index.items import one_chunk, table_digest
 from retrieval_pipeline.ingest.hashing import file_version

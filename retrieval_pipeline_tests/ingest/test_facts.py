@@ -120,10 +120,10 @@ def test_what_is_unchanged_is_neither_read_nor_written_again(
     library.add("a.jpg", TAKEN)
     library.run()
     table = library.store.facts("pictures")
-    before = table.stat()
+    before = table.stat().st_ino
     monkeypatch.setattr(decode_pool, "Worker", no_workers)
     assert not library.run().published
-    assert table.stat() == before
+    assert table.stat().st_ino == before
     # A renamed file and a copy take what is known of their content.
     (library.root / "a.jpg").rename(library.root / "b.jpg")
     (library.root / "c.jpg").write_bytes((library.root / "b.jpg").read_bytes())
