@@ -20,6 +20,7 @@ from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC, TreeFacts
 from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
+from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
 from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
 from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
 from retrieval_pipeline.index.records import ItemRecord, read_records
@@ -229,7 +230,7 @@ def _read_hashed(build: Path) -> dict[str, object]:
 
 
 def map_items(file: Path) -> pa.Table:
-    """Map items.arrow into memory; the caller compares its columns with `items_schema`.
+    """Map items.arrow or facts.arrow into memory; the caller compares its columns.
 
     Raises:
         BuildError: The file is missing or is no Arrow file.
@@ -250,6 +251,10 @@ class Build:
     """An open build: its files are mapped into memory, and nobody changes or removes them.
 
     Items are numbered from 0, in the order of items.arrow.
+
+    Attributes:
+        facts: The facts of the items, a row for each, with the columns of
+            `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
     """
 
     def __init__(
@@ -259,11 +264,13 @@ class Build:
         items: pa.Table,
         vector_index: VectorIndex,
         lock: IO[bytes],
+        facts: pa.Table | None = None,
     ) -> None:
         self.path = path
         self.info = info
         self.items = items
         self.vector_index = vector_index
+        self.facts = facts
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 
@@ -284,8 +291,13 @@ class Build:
         items = map_items(path / ITEMS_FILE)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise build_json_mismatch(path / ITEMS_FILE)
+        facts = map_items(path / FACTS_FILE) if FACTS_FILE in info.files else None
+        if facts is not None and (facts.schema != FACTS_COLUMNS or len(facts) != info.items):
+            raise build_json_mismatch(path / FACTS_FILE)
         if not hashed_earlier:
             check_items(items, path / ITEMS_FILE)
+            if facts is not None:
+                check_facts(facts, path / FACTS_FILE)
             # On a read-only disk every reader has to hash again.
             with contextlib.suppress(StoreError):
                 remember_hashed(path, info)
@@ -297,7 +309,7 @@ class Build:
                 )
         except OSError as error:
             raise BuildError(f"{path}: {error}: run `retrieval index`") from None
-        return cls(path, info, items, index, lock)
+        return cls(path, info, items, index, lock, facts)
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
@@ -31,7 +32,21 @@ from retrieval_pipeline.index.build import (
     vocabulary_digest,
     write_info,
 )
-from retrieval_pipeline.index.items import JoinedItems, join, one_chunk, write_items
+from retrieval_pipeline.index.facts_table import (
+    FACTS_FILE,
+    facts_of_items,
+    has_facts,
+    places_version,
+    with_places,
+    write_facts,
+)
+from retrieval_pipeline.index.items import (
+    JoinedItems,
+    join,
+    one_chunk,
+    table_digest,
+    write_items,
+)
 from retrieval_pipeline.index.knn import evenly_spaced, rows_of
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.index.reduction import REDUCED_DIMENSIONS
@@ -68,7 +83,9 @@ class BuildSpec:
     Attributes:
         space: The vector space of the embeddings.
         joined: The items.
-        inputs: Hash of the items and of every setting that the build depends on.
+        facts: Their facts, the columns of facts.arrow without the names of places; None if none
+            were read yet.
+        inputs: Hash of the items, of their facts and of every setting that the build depends on.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
@@ -76,6 +93,7 @@ class BuildSpec:
 
     space: VectorSpace
     joined: JoinedItems
+    facts: pa.Table | None
     inputs: str
     recall: float
     with_codes: bool
@@ -150,13 +168,17 @@ def build_index(
     if codes:
         require_codes()
     joined = _join_sources(store, space, sources)
+    facts = facts_of_items(store, joined.table) if has_facts(store, joined.table) else None
     inputs = joined.digest(
-        BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes, vocabulary_digest(), space.key
+        *(BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes),
+        *(vocabulary_digest(), space.key),
+        # Without facts, the hash is that of a version that knew none: its builds stay.
+        *(() if facts is None else (table_digest(facts, places_version(facts)),)),
     )
     if (same := _same_build(store, space, inputs)) is not None:
         return _publish_existing(store, same)
     texts = _vocabulary_vectors(store, space, encode_texts)
-    spec = BuildSpec(space, joined, inputs, recall, codes, texts)
+    spec = BuildSpec(space, joined, facts, inputs, recall, codes, texts)
     previous = _open_previous(store, spec)
     try:
         return _write_and_publish(store, spec, previous, accept, progress)
@@ -245,6 +267,8 @@ def _write_and_publish(
     build = store.new_build(spec.space, f"{created_at:%Y%m%dT%H%M%S.%f}Z-{spec.inputs[:8]}")
     with new_directory(build) as directory:
         matrices = _write_items(directory, spec, progress)
+        if spec.facts is not None:
+            write_facts(with_places(spec.facts), directory / FACTS_FILE)
         if spec.texts is not None:
             np.save(directory / VOCABULARY_FILE, spec.texts)
         structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)

@@ -84,13 +84,18 @@ class JoinedItems:
 
         It leaves out the vectors: a content id and a vector space determine a vector.
         """
-        digest = blake3(json.dumps(constants).encode())
-        with (
-            pa.PythonFile(_HashingSink(digest), "w") as sink,
-            pa.ipc.new_stream(sink, self.table.schema) as writer,
-        ):
-            writer.write_table(self.table.combine_chunks(), max_chunksize=BATCH_ROWS)
-        return digest.hexdigest(length=16)
+        return table_digest(self.table, *constants)
+
+
+def table_digest(table: pa.Table, *constants: object) -> str:
+    """Return a hash of a table and of `constants`, which must be values that JSON knows."""
+    digest = blake3(json.dumps(constants).encode())
+    with (
+        pa.PythonFile(_HashingSink(digest), "w") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
+        writer.write_table(table.combine_chunks(), max_chunksize=BATCH_ROWS)
+    return digest.hexdigest(length=16)
 
 
 class _HashingSink:

@@ -18,8 +18,8 @@ from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
-from retrieval_pipeline.ingest.crawl import Status, distrust
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
+from retrieval_pipeline.ingest.manifest import Status, distrust
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -98,6 +98,7 @@ def update_embeddings(
     load: Callable[[], Encoder],
     options: EmbedOptions | None = None,
     *,
+    embedded: set[str] | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> EmbedReport:
@@ -114,6 +115,8 @@ def update_embeddings(
         load: Loads the encoder. Called only if there is something to embed, while the first images
             are being decoded.
         options: Limits, workers and the like; None means the defaults.
+        embedded: What `embedded_ids` returned, for a run over many sources, which would otherwise
+            read every part once for each source; gets the content ids that this call embeds.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -131,7 +134,9 @@ def update_embeddings(
     large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
     manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
     paths = _first_paths(manifest)
-    known = embedded_ids(store, space) & paths.keys()
+    if embedded is None:
+        embedded = embedded_ids(store, space)
+    known = embedded & paths.keys()
     quarantine = Quarantine.read(store, space, source.name, paths.keys() - known)
     skipped = set() if options.retry_quarantined else quarantine.settled()
     todo = {
@@ -144,7 +149,7 @@ def update_embeddings(
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
-    results = _Results(source.name, todo, writer, quarantine, progress, stop)
+    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
     jobs = (Job(source.path / to_path(path), content) for content, path in todo.items())
     timings = None
     if todo and options.backend is not None:
@@ -208,6 +213,7 @@ class _Results:
         quarantine: Collects the images that cannot be used.
         progress: Told of images and failures.
         stop: Ends the run when it is set.
+        embedded: Gets the content ids that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
     """
 
@@ -217,6 +223,7 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
+    embedded: set[str]
     changed: set[str] = field(default_factory=set)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
@@ -267,6 +274,7 @@ class _Results:
         if isinstance(result, Embedded):
             self.quarantine.discard(content)
             self.writer.add(content, result)
+            self.embedded.add(content)
         elif isinstance(result, ImageError):
             path = self.todo[content]
             self.quarantine.add(content, path, result)

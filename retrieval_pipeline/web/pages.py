@@ -19,7 +19,6 @@ from starlette.staticfiles import StaticFiles
 from retrieval_pipeline.errors import BuildError, RetrievalError
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import environment, read_texts
-from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
@@ -279,8 +278,7 @@ async def picture_fragment(request: Request) -> Response:
 async def _picture(request: Request) -> dict[str, Any]:
     asked = _parsed(request, PictureAddress)
     library = library_of(request)
-    passes = file_test(asked.query())
-    details = await library.run(library.snapshot.details, asked.content_id, passes)
+    details = await library.run(library.snapshot.details, asked.content_id, asked.query())
     page = SearchPage(like=[asked.content_id], k=SIMILAR)
     _, answer = await library.search(page)
     return {"details": details, "similar": answer.hits, "may_reveal": may_reveal(request)}

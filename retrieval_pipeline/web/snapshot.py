@@ -224,7 +224,7 @@ class Snapshot:
         """Return the pictures that pass the filters, the newest first; raises as `answer`."""
         started = time.perf_counter()
         order = self._listed(page)
-        passes = file_test(page.query())
+        passes = file_test(self.build, page.query())
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
             query="",
@@ -287,16 +287,15 @@ class Snapshot:
             locations=[FileLocation.of(location) for location in hit.locations],
         )
 
-    def details(
-        self, content_id: str, passes: Callable[[IndexedFile], bool] = lambda file: True
-    ) -> Details:
+    def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
         """Return everything about a picture; it looks at the picture's files.
 
-        Files that `passes` come first: a search by filters means those.
+        Files that pass the filters of the query come first: they are the ones that it found.
 
         Raises:
             RequestError: There is no such picture; 404.
         """
+        passes = file_test(self.build, query)
         number = self._number(content_id)
         item = self.build.records([number])[0]
         return Details(
