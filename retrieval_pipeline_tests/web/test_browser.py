@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
-PATIENCE = 20_000
+PATIENCE = 60_000
 
 Open = Callable[..., Page]
 
@@ -413,7 +413,7 @@ def test_a_vote_in_the_grid_shows_and_is_taken_back(search: Page) -> None:
             search.locator(".card").nth(1).hover()
             search.get_by_role("button", name=re.compile("^Like ")).nth(1).click()
         undo.click()
-        expect(search.get_by_role("status")).to_contain_text("taken back")
+        expect(search.get_by_role("status")).to_contain_text("undone")
     expect(like).to_have_attribute("aria-pressed", "true")
 
 
@@ -535,7 +535,8 @@ def test_the_map_is_coloured_by_the_nearness_to_a_query(
 def test_a_name_that_looks_like_a_script_is_text(search: Page) -> None:
     search.get_by_role("searchbox").fill("<img src=x onerror=alert(2)>")
     expect(search.locator("h1")).to_have_text("<img src=x onerror=alert(2)>")
-    expect(search.get_by_text(NASTY).first).to_be_attached()
+    search.goto(f"{search.url.partition('?')[0]}?path=*onerror*")
+    expect(search.locator(".card .name")).to_have_text(NASTY)
 
 
 def test_a_picture_that_is_gone_is_marked(library: WebLibrary, open_page: Open) -> None:
@@ -559,7 +560,6 @@ def test_an_index_that_is_made_while_a_page_waits_is_shown(
     with server(library) as (_, address):
         page = open_page(address)
         expect(page.get_by_role("heading", name="Nothing to search yet")).to_be_visible()
-        assert page.evaluate("document.body.clientWidth === document.documentElement.clientWidth")
         assert page.evaluate("document.querySelector('header').clientWidth") > 1_200
         store.current_file.write_text(pointer)
         expect(page.locator("h1")).to_contain_text("20 pictures")
@@ -614,6 +614,11 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> WebLibrary:
     return WebLibrary(root)
 
 
+IN_THE_MIDDLE = """() => [0.3, 0.4, 0.5, 0.6].flatMap((share) =>
+  document.elementFromPoint(innerWidth / 2, share * innerHeight)
+    ?.closest(".card:not(.awaited)")?.ariaPosInSet ?? [])[0]"""
+
+
 def test_ten_thousand_pictures_have_their_place_at_once_and_keep_it(
     ten_thousand: WebLibrary, open_page: Open, tmp_path: Path
 ) -> None:
@@ -636,19 +641,20 @@ def test_ten_thousand_pictures_have_their_place_at_once_and_keep_it(
             return int(values["Nodes"]), values["JSHeapUsedSize"] / 1e6
 
         def jump(share: float) -> int:
-            """Scroll to a share of the page, and return the place of the first card there."""
+            """Scroll to a share of the page, and return the place of a card in the middle."""
             page.evaluate(
                 "share => scrollTo(0, share * document.documentElement.scrollHeight)", share
             )
+            place = page.wait_for_function(IN_THE_MIDDLE)
             expect(page.locator(".awaited")).to_have_count(0)
-            return int(page.locator(".card").first.get_attribute("aria-posinset") or 0)
+            return int(place.json_value())
 
         height = page.evaluate("document.documentElement.scrollHeight")
         jump(0.1)
         early = usage()
         places = [jump(step / 20) for step in range(2, 20)]
         assert places == sorted(places)
-        assert places[9] == pytest.approx(5_500, abs=300)
+        assert places[8] == pytest.approx(5_000, abs=300)
         assert page.locator(".card").count() < 200
         late = usage()
         assert late[0] < 1.5 * early[0] + 2_000
@@ -765,7 +771,7 @@ def test_without_scripts_one_can_still_search_and_look(
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".tally dd").first).to_have_text("0")
     page.goto(f"{shared[1]}map")
-    expect(page.get_by_text("which is off")).to_be_visible()
+    expect(page.get_by_text("The map is drawn by JavaScript")).to_be_visible()
 
 
 def test_the_browser_is_opened_if_asked_to(

@@ -50,6 +50,7 @@ async function load() {
     },
   );
   await map.drawn;
+  element("drawing").remove();
 }
 
 /** @type {Map<string, Promise<string>>} Names of files by content id. */
