@@ -27,7 +27,9 @@ from retrieval_pipeline.images.transform import (
     fitted,
     shrink_limit,
     transformed,
+    transformed_view,
 )
+from retrieval_pipeline.views import View, Views, further_views
 
 # Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
@@ -69,26 +71,38 @@ def pillow_within(limits: Limits) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = former
 
 
-def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
+def decode(
+    data: bytes,
+    transform: ImageTransform | Fit,
+    limits: Limits,
+    views: Views | tuple[View, ...] = "centre",
+) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
     Args:
         data: The bytes of the file.
         transform: What becomes of the picture.
         limits: Those of the surrounding `pillow_within`.
+        views: The kind of further views, or nothing but these views; an ImageTransform makes them.
 
     Raises:
         ImageError: The image cannot be used.
     """
     picture = _load(data, limits, shrink_limit(transform))
+    facts = picture.width, picture.height, picture.format
     try:
         if isinstance(transform, Fit):
-            pixels = np.asarray(fitted(picture, transform))
-        else:
-            pixels = transformed(picture, transform)
+            return Decoded(np.asarray(fitted(picture, transform)), *facts)
+        pixels = transformed(picture, transform)
+        wanted = (
+            further_views(picture.width, picture.height, views, transform.crop is not None)
+            if isinstance(views, str)
+            else views
+        )
+        view_pixels = tuple(transformed_view(picture, transform, view) for view in wanted)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, picture.width, picture.height, picture.format)
+    return Decoded(pixels, *facts, wanted, view_pixels, views_only=not isinstance(views, str))
 
 
 def _load(

@@ -31,6 +31,7 @@ from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.views import View, Views
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
 # while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
@@ -61,10 +62,12 @@ class Job:
     Attributes:
         path: The file; bytes that are not UTF-8 are surrogate escapes.
         content_id: Expected content id of its bytes; None accepts any content.
+        views: The kind of views to make beside the picture itself, or nothing but these views.
     """
 
     path: str | Place
     content_id: str | None = None
+    views: Views | tuple[View, ...] = "centre"
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Changed:
 
 Outcome = Decoded | ImageError | Changed
 
-# What a worker is sent for each file: path or bytes, content id, transform.
-_Task = tuple[str | bytes, str | None, ImageTransform | Fit]
+# What a worker is sent for each file: path or bytes, content id, transform, views.
+_Task = tuple[str | bytes, str | None, ImageTransform | Fit, Views | tuple[View, ...]]
 
 
 def default_workers() -> int:
@@ -200,7 +203,7 @@ class DecodePool:
         else:
             # The worker has another working directory.
             source = str(Path(job.path).absolute())
-        task = (source, job.content_id, transform)
+        task = (source, job.content_id, transform, job.views)
         try:
             return self._attempt(task)
         except _Lost as lost:
@@ -244,8 +247,16 @@ def _outcome(facts: Mapping[str, Any], pixels: bytearray) -> Outcome:
         return ImageError(Reason(facts["reason"]), facts["detail"])
     if "changed" in facts:
         return Changed()
-    array = np.frombuffer(pixels, np.uint8).reshape(facts["shape"])
-    return Decoded(array, facts["width"], facts["height"], facts["format"])
+    own, *further = np.frombuffer(pixels, np.uint8).reshape((-1, *facts["shape"]))
+    return Decoded(
+        own,
+        facts["width"],
+        facts["height"],
+        facts["format"],
+        tuple(View(*view) for view in facts["views"]),
+        tuple(further),
+        facts["views_only"],
+    )
 
 
 class _Lost(Exception):  # noqa: N818
