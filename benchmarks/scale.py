@@ -63,12 +63,11 @@ def tables(directory, rows):
 
 def crawl(directory, rows):
     """What a crawl holds in memory, without the walk itself."""
-    from retrieval_pipeline.ingest.crawl import FileRow, _rows
+    from retrieval_pipeline.ingest.manifest import FileRow, read_rows
     from retrieval_pipeline.storage.store import Store
-    from retrieval_pipeline.storage.tables import read_manifest
 
     with measured("crawl", rows):
-        before = {row.path: row for row in _rows(read_manifest(Store(directory / "home"), "a"))}
+        before = read_rows(Store(directory / "home"), "a")
         seen = [FileRow(row.path, row.size, row.mtime_ns) for row in before.values()]
         assert len({row.path: row for row in seen}) == rows
 

@@ -32,6 +32,7 @@ FLOORS = {
     "encoders": "CLIP family, offline model",
     "images": "formats, decoding, workers",
     "index": "items, nearest neighbours, builds",
+    "facts": "when, where, with what",
     "config": "the settings",
     "storage": "files under home, local or remote",
     "progress": "how far work is",

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from retrieval_pipeline.facts.model import PictureFacts
+from retrieval_pipeline.facts.table import FactsRow, to_table
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import write_table
+from retrieval_pipeline.storage.tables import read_manifest, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 
 
@@ -59,3 +61,13 @@ def write_part(
     path = store.next_part(space, source)
     write_table(path, pa.table(columns, schema=embedding_schema(space.dim)), space)
     return path
+
+
+def write_facts(store: Store, source: str, files: Mapping[str, PictureFacts]) -> None:
+    """Write the facts of a source: path -> facts of that file, whose content its manifest knows."""
+    manifest = read_manifest(store, source)
+    contents = dict(
+        zip(manifest["path"].to_pylist(), manifest["content_id"].to_pylist(), strict=True)
+    )
+    rows = [FactsRow(contents[path], path, None, facts) for path, facts in sorted(files.items())]
+    write_table(store.facts(source), to_table(rows))

@@ -18,8 +18,8 @@ from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
-from retrieval_pipeline.ingest.crawl import Status, distrust
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
+from retrieval_pipeline.ingest.manifest import Status, distrust
 from retrieval_pipeline.ingest.missing_views import missing_views
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine

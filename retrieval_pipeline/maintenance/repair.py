@@ -19,7 +19,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.items import as_matrix
-from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.progress import Progress

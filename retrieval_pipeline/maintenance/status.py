@@ -14,8 +14,8 @@ from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
-from retrieval_pipeline.ingest.crawl import Status
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
+from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store

@@ -17,7 +17,7 @@ from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, Un
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
-from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements

@@ -13,7 +13,7 @@ from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import encoded, picture, pictures
 from retrieval_pipeline.images.transform import Fit
-from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.maintenance.gc import Freed
 from retrieval_pipeline.paths import printable, to_path, to_text
 from retrieval_pipeline.rendering.contact_sheet import contact_sheet

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
-from retrieval_pipeline.ingest.crawl import walk
+from retrieval_pipeline.ingest.walk import walk
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store

@@ -15,6 +15,7 @@ from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.ingest.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
+from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -27,6 +28,7 @@ class IndexReport:
     Attributes:
         manifests: A report for each source that could be listed.
         embeddings: A report for each of the same sources.
+        facts: A report for each of the same sources.
         build: The index that answers now.
         map: The map of that index.
         failures: Why the other sources could not be brought up to date.
@@ -34,6 +36,7 @@ class IndexReport:
 
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
+    facts: tuple[FactsReport, ...]
     build: BuildReport
     map: MapReport
     failures: tuple[SourceError, ...]
@@ -124,9 +127,12 @@ def index_sources(
             )
             for source in wanted
         ]
+        facts = [update_facts(store, source, progress=progress, stop=stop) for source in wanted]
         build = update_index(settings, description.space, load, progress=progress)
         drawn = update_map(settings, build.build, progress=progress)
-    return IndexReport(tuple(manifests), tuple(embeddings), build, drawn, tuple(failures))
+    return IndexReport(
+        tuple(manifests), tuple(embeddings), tuple(facts), build, drawn, tuple(failures)
+    )
 
 
 def _joined(errors: Sequence[SourceError]) -> SourceError:

@@ -16,6 +16,43 @@ MANIFEST = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
+# Files beside pictures that hold facts of these: XMP, and the JSON of Google Takeout.
+SIDECARS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+    ]
+)
+# The fields of `facts.model.PictureFacts`, for each file of the manifest whose content is known.
+FACTS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        # Hash of the paths, sizes and times of the sidecars that were read; null without any.
+        pa.field("sidecar_digest", pa.string()),
+        pa.field("taken_at", pa.timestamp("us")),
+        pa.field("utc_offset_minutes", pa.int16()),
+        pa.field("taken_from", pa.string()),
+        pa.field("camera_make", pa.string()),
+        pa.field("camera_model", pa.string()),
+        pa.field("camera", pa.string()),
+        pa.field("lens", pa.string()),
+        pa.field("exposure_seconds", pa.float32()),
+        pa.field("f_number", pa.float32()),
+        pa.field("focal_length_mm", pa.float32()),
+        pa.field("iso", pa.int32()),
+        pa.field("latitude", pa.float64()),
+        pa.field("longitude", pa.float64()),
+        pa.field("altitude_m", pa.float32()),
+        pa.field("orientation", pa.int8()),
+        pa.field("title", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("keywords", pa.list_(pa.string()), nullable=False),
+        pa.field("rating", pa.int8()),
+        pa.field("problems", pa.list_(pa.string()), nullable=False),
+    ]
+)
 # The attributes of a `views.View`.
 VIEW_COLUMNS = ("x", "y", "width", "height")
 QUARANTINE = pa.schema(

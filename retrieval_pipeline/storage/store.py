@@ -63,6 +63,14 @@ class Store:
         """Return the path of the table of the files of one source."""
         return self.home / "manifest" / f"{source}.parquet"
 
+    def sidecars(self, source: str) -> Path:
+        """Return the path of the table of the files that hold facts of one source's pictures."""
+        return self.home / "sidecars" / f"{source}.parquet"
+
+    def facts(self, source: str) -> Path:
+        """Return the path of the table of the facts of one source's pictures."""
+        return self.home / "facts" / f"{source}.parquet"
+
     def embeddings(self, space: VectorSpace, source: str | None = None) -> Path:
         """Return the directory of one source's embedding parts, or of those of all sources."""
         directory = self.home / "embeddings" / space.key
@@ -103,6 +111,10 @@ class Store:
     def manifests(self) -> list[Path]:
         """Return every manifest, also those of sources that left the settings."""
         return listed(self.home / "manifest", TABLE_NAME)
+
+    def fact_tables(self) -> tuple[list[Path], list[Path]]:
+        """Return every table of facts, and every table of sidecars, former sources included."""
+        return listed(self.home / "facts", TABLE_NAME), listed(self.home / "sidecars", TABLE_NAME)
 
     def embedding_spaces(self) -> list[Path]:
         """Return the directory of every vector space with embeddings, former models included."""
@@ -397,7 +409,10 @@ class Store:
         Only the holder of the lock may ask: for others it could be what a run is writing.
         """
         # Votes and thumbnails are written without this lock, maybe just now.
-        names = ("manifest", "embeddings", "index", "map", "last-map", "saved", "mirror")
+        names = (
+            *("manifest", "sidecars", "facts", "embeddings"),
+            *("index", "map", "last-map", "saved", "mirror"),
+        )
         places = [
             self.home,
             *(self.home / name for name in names),

@@ -30,7 +30,7 @@ from retrieval_pipeline.storage.locks import exclusive, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that the copy shares with the remote home; all others stay on their machine.
-TABLES = ("manifest", "embeddings")
+TABLES = ("manifest", "embeddings", "facts", "sidecars")
 ANSWERS = ("index", "map")
 VOTES = ("judgements",)
 CURRENT = "index/CURRENT"

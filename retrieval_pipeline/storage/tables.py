@@ -1,5 +1,6 @@
 """Parquet tables: written atomically, and checked against their schema when they are read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,20 +9,41 @@ import pyarrow.parquet as pq
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import is_there, reading
-from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, SCHEMA_VERSION, space_metadata
+from retrieval_pipeline.storage.schemas import (
+    FACTS,
+    MANIFEST,
+    QUARANTINE,
+    SCHEMA_VERSION,
+    SIDECARS,
+    space_metadata,
+)
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+
+# Columns whose values repeat.
+REPEATED = {"status", "reason", "format", "taken_from", "camera_make", "camera_model", "camera"}
 
 REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
 
 
-def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -> None:
+def write_table(
+    path: Path,
+    table: pa.Table,
+    space: VectorSpace | None = None,
+    more: Mapping[bytes, bytes] | None = None,
+) -> None:
     """Write a Parquet table atomically, with its schema version and vector space.
+
+    Args:
+        path: The file.
+        table: What to write.
+        space: The vector space of its vectors, if it has any.
+        more: Further metadata of the schema.
 
     Raises:
         StoreError: The file system refused; what was there before is still there.
     """
-    metadata = {b"schema_version": SCHEMA_VERSION}
+    metadata = {**(more or {}), b"schema_version": SCHEMA_VERSION}
     if space is not None:
         metadata |= space_metadata(space)
     with replacing(path) as temporary:
@@ -31,9 +53,7 @@ def write_table(path: Path, table: pa.Table, space: VectorSpace | None = None) -
             temporary,
             compression="zstd",
             write_page_checksum=True,
-            use_dictionary=[
-                name for name in ("status", "reason", "format") if name in table.schema.names
-            ],
+            use_dictionary=sorted(REPEATED & {*table.schema.names}),
         )
 
 
@@ -98,6 +118,26 @@ def read_manifest(store: Store, source: str) -> pa.Table:
     """
     path = store.manifest(source)
     return read_table(path, MANIFEST) if is_there(path) else MANIFEST.empty_table()
+
+
+def read_sidecars(store: Store, source: str) -> pa.Table:
+    """Return the table of the sidecars of a source; an empty table if it has none yet.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    path = store.sidecars(source)
+    return read_table(path, SIDECARS) if is_there(path) else SIDECARS.empty_table()
+
+
+def read_facts(store: Store, source: str) -> pa.Table:
+    """Return the facts of the pictures of a source; an empty table if they were never read.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    path = store.facts(source)
+    return read_table(path, FACTS) if is_there(path) else FACTS.empty_table()
 
 
 def read_quarantine(store: Store, space: VectorSpace, source: str) -> pa.Table:

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.ingest.crawl import Status
+from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
 from retrieval_pipeline.latent_map.drawing import colour_of

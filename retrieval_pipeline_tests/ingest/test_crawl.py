@@ -16,19 +16,16 @@ from hypothesis import strategies as st
 from retrieval_pipeline.concurrency import AHEAD
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped, StoreError
-from retrieval_pipeline.ingest import crawl
-from retrieval_pipeline.ingest.crawl import (
+from retrieval_pipeline.ingest import crawl, hashing
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.hashing import (
     BATCH_BYTES,
     BATCH_FILES,
-    FIRST_TIME_NS,
     HASH_THREADS,
-    LAST_TIME_NS,
-    FileRow,
-    Status,
     batches_to_hash,
-    update_manifest,
-    walk,
 )
+from retrieval_pipeline.ingest.manifest import FIRST_TIME_NS, LAST_TIME_NS, FileRow, Status
+from retrieval_pipeline.ingest.walk import walk
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.progress import Quiet
 from retrieval_pipeline.storage.content_id import content_id_of_file
@@ -374,7 +371,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
             handle.write(b"more")
         return digest
 
-    monkeypatch.setattr(crawl, "content_id_of_file", growing)
+    monkeypatch.setattr(hashing, "content_id_of_file", growing)
     update_manifest(store, source_of(root))
     assert read_manifest(store, "pictures").to_pylist()[0]["status"] == "changing"
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from retrieval_pipeline.cli.main import cli
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import RetrievalError, SettingsError, StoreError
 from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.ingest.crawl import walk
+from retrieval_pipeline.ingest.walk import walk
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
 from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify

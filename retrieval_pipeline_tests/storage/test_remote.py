@@ -18,7 +18,8 @@ from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import picture
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
-from retrieval_pipeline.ingest.crawl import update_manifest, walk
+from retrieval_pipeline.ingest.crawl import update_manifest
+from retrieval_pipeline.ingest.walk import walk
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.run import index_sources
