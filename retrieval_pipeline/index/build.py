@@ -268,8 +268,8 @@ def _map_views(build: Path, info: BuildInfo) -> pa.Table:
 
 
 def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
-    """View the embeddings as float32 matrices (n, dim), one for each record batch of the items."""
-    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
+    """View the embeddings as float32 matrices (n, dim), one for each record batch of a table."""
+    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks if len(chunk)]
 
 
 class Build:

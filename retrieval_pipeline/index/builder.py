@@ -92,7 +92,7 @@ class BuildSpec:
         joined: The items.
         views: Their further views.
         facts: Their facts, the columns of facts.arrow; None if none were read yet.
-        inputs: Hash of the items, of their views and facts and of every setting that the build depends on.
+        inputs: Hash of the items, their views and facts, and of every setting that matters.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.

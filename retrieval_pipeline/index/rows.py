@@ -47,6 +47,18 @@ class Rows:
         first, last = np.searchsorted(self.further, [item, item + 1])
         return np.concatenate([[item], self.items + np.arange(first, last)])
 
+    def further_of(self, items: Flags | None, but: list[int]) -> int:
+        """Return how many further rows some of the items have, bool (items,), None for all.
+
+        Args:
+            items: Which items.
+            but: Items that are left out.
+        """
+        counted = len(self.further) if items is None else int(items[self.further].sum())
+        return counted - sum(
+            len(self.of_item(item)) - 1 for item in but if items is None or items[item]
+        )
+
     def with_views(self, items: Numbers) -> Flags:
         """Tell of each of these items whether it has further rows, bool (len(items),)."""
         first = np.searchsorted(self.further, items)

@@ -60,7 +60,9 @@ def join_views(
     owners = pc.index_in(stored["content_id"], one_chunk(items.table["content_id"]))
     known = np.flatnonzero(one_chunk(pc.is_valid(owners)).to_numpy(zero_copy_only=False))
     numbers = one_chunk(owners).take(pa.array(known)).to_numpy()
-    edges = zip(*(stored[name].take(pa.array(known)).to_pylist() for name in VIEW_COLUMNS))
+    edges = zip(
+        *(stored[name].take(pa.array(known)).to_pylist() for name in VIEW_COLUMNS), strict=True
+    )
     wanted = _wanted(items, np.unique(numbers), kinds)
     # A view that was embedded twice counts once. Views of an item are sorted as they lie in it.
     found: dict[tuple[int, int], tuple[int, View]] = {}
@@ -73,8 +75,10 @@ def join_views(
     table = pa.table(
         [
             pa.array([number for number, _ in order], pa.int32()),
-            *(pa.array([getattr(view, name) for view in chosen], pa.float64())
-              for name in VIEW_COLUMNS),
+            *(
+                pa.array([getattr(view, name) for view in chosen], pa.float64())
+                for name in VIEW_COLUMNS
+            ),
         ],
         names=["item", *VIEW_COLUMNS],
     )
