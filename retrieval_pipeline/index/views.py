@@ -14,8 +14,11 @@ from retrieval_pipeline.index.rows import Rows
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS, views_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
-from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.vectors import Flags, Values, VectorSpace
 from retrieval_pipeline.views import KINDS, View, Views, further_views
+
+# By how much rounding may move the edge of a view beyond that of its picture.
+EDGE_TOLERANCE = 1e-9
 
 
 def view_rows_schema(dim: int) -> pa.Schema:
@@ -58,18 +61,16 @@ def join_views(
         [pa.schema([schema.field(name) for name in columns]).empty_table(), *tables]
     )
     owners = pc.index_in(stored["content_id"], one_chunk(items.table["content_id"]))
-    known = np.flatnonzero(one_chunk(pc.is_valid(owners)).to_numpy(zero_copy_only=False))
-    numbers = one_chunk(owners).take(pa.array(known)).to_numpy()
-    edges = zip(
-        *(stored[name].take(pa.array(known)).to_pylist() for name in VIEW_COLUMNS), strict=True
-    )
-    wanted = _wanted(items, np.unique(numbers), kinds)
+    edges = zip(*(stored[name].to_pylist() for name in VIEW_COLUMNS), strict=True)
+    numbers = pc.unique(pc.drop_null(owners)).to_numpy()
+    wanted = _wanted(items, numbers, kinds)
     # A view that was embedded twice counts once. Views of an item are sorted as they lie in it.
     found: dict[tuple[int, int], tuple[int, View]] = {}
-    for row, number, view in zip(known.tolist(), numbers.tolist(), edges, strict=True):
-        place = wanted[number].get(View(*view))
+    for row, (number, edge) in enumerate(zip(owners.to_pylist(), edges, strict=True)):
+        view = View(*edge)
+        place = wanted.get(number, {}).get(view)
         if place is not None:
-            found.setdefault((number, place), (row, View(*view)))
+            found.setdefault((number, place), (row, view))
     order = sorted(found)
     chosen = [found[key][1] for key in order]
     table = pa.table(
@@ -124,6 +125,13 @@ def rows_of_views(items: int, views: pa.Table) -> Rows:
     return Rows(items, one_chunk(views["item"]).to_numpy().astype(np.int64))
 
 
+def are_views(x: Values, y: Values, width: Values, height: Values) -> Flags:
+    """Tell of each view, float64 (n,), whether it is a part of a picture, bool (n,)."""
+    inside = (x >= 0) & (y >= 0) & (np.maximum(x + width, y + height) <= 1 + EDGE_TOLERANCE)
+    flags: Flags = inside & (width > 0) & (height > 0)
+    return flags
+
+
 def check_views(views: pa.Table, items: int, file: Path) -> None:
     """Check the values of views.arrow, whose columns are those of `view_rows_schema`.
 
@@ -140,15 +148,10 @@ def check_views(views: pa.Table, items: int, file: Path) -> None:
     except (pa.ArrowException, ValueError) as error:
         raise BuildError(f"{file}: {error}: run `retrieval index`") from None
     owners = one_chunk(views["item"]).to_numpy(zero_copy_only=False)
-    x, y, width, height = (views[name].to_numpy() for name in VIEW_COLUMNS)
     if (
         any(column.null_count for column in views.columns)
         or (np.diff(owners, prepend=0) < 0).any()
         or (owners >= items).any()
-        or not (
-            (np.minimum(x, y) >= 0)
-            & (np.minimum(width, height) > 0)
-            & (np.maximum(x + width, y + height) <= 1 + 1e-9)
-        ).all()
+        or not are_views(*(views[name].to_numpy() for name in VIEW_COLUMNS)).all()
     ):
         raise BuildError(f"{file}: a view has an impossible value: run `retrieval index`")

@@ -1,6 +1,5 @@
 """Which further views the embedded pictures of a source should have by its settings, and lack."""
 
-from collections import defaultdict
 from collections.abc import Collection
 
 import numpy as np
@@ -45,7 +44,8 @@ def missing_views(
             if content in contents:
                 cropped = description.transform.crop is not None
                 wanted = further_views(width, height, source.views, cropped)
-                if lacking := tuple(view for view in wanted if view not in stored[content]):
+                there = stored.get(content, ())
+                if lacking := tuple(view for view in wanted if view not in there):
                     missing[content] = lacking
     return missing
 
@@ -53,15 +53,13 @@ def missing_views(
 def stored_views(store: Store, space: VectorSpace) -> dict[str, set[View]]:
     """Return the views that have a vector in `space`, from any source, by content id.
 
-    Asked for a content id without views, the dictionary gives an empty set.
-
     Raises:
         StoreError: A part is damaged.
     """
-    stored: dict[str, set[View]] = defaultdict(set)
+    stored: dict[str, set[View]] = {}
     for part in store.view_parts(space):
         columns = ["content_id", *VIEW_COLUMNS]
         table = read_table(part, views_schema(space.dim), columns)
         for content, *edges in zip(*(table[name].to_pylist() for name in columns), strict=True):
-            stored[content].add(View(*edges))
+            stored.setdefault(content, set()).add(View(*edges))
     return stored

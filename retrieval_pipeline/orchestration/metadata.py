@@ -46,6 +46,7 @@ def embedding_metadata(
         "dagster/row_count": report.known + report.embedded,
         **EMBEDDING_LINEAGE,
         "embedded": report.embedded,
+        "views_embedded": report.views,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
         "left_for_next_run": report.left,

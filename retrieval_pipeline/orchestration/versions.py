@@ -3,6 +3,7 @@
 from blake3 import blake3
 
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
@@ -24,4 +25,7 @@ def embeddings_version(store: Store, space: VectorSpace, source: str) -> str:
     digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
     for content in sorted(embedded_ids(store, space) & contents):
         digest.update(content.encode())
+    for content, views in sorted(stored_views(store, space).items()):
+        if content in contents:
+            digest.update(f"{content} {sorted(views)}".encode())
     return digest.hexdigest(length=16)

@@ -5,11 +5,34 @@ A source has two tables: of its pictures ("part-000004"), and of their further v
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval_pipeline.storage.names import PART_NAME
+import pyarrow as pa
+
+from retrieval_pipeline.storage.names import PART_NAME, VIEWS_NAME
 from retrieval_pipeline.storage.reading import listed
+from retrieval_pipeline.storage.schemas import VIEW_COLUMNS, embedding_schema, views_schema
+
+
+@dataclass(frozen=True)
+class PartsTable:
+    """A table that is stored as parts.
+
+    Attributes:
+        names: Of its parts.
+        schema: Gives its columns for vectors of so many components.
+        key: The columns that tell its rows apart.
+    """
+
+    names: re.Pattern[str]
+    schema: Callable[[int], pa.Schema]
+    key: tuple[str, ...]
+
+
+PICTURES = PartsTable(PART_NAME, embedding_schema, ("content_id",))
+VIEWS = PartsTable(VIEWS_NAME, views_schema, ("content_id", *VIEW_COLUMNS))
 
 
 def part_numbers(part: Path) -> tuple[int, int]:
