@@ -109,7 +109,7 @@ def test_the_core_knows_nothing_of_dagster() -> None:
 # What decodes the bytes of a file: in a process that is not a decode worker, a hostile file could
 # hang it, crash it, or take its memory.
 OPENERS = {"PIL.Image": {"open"}, "PIL.ImageFile": {"Parser"}}
-WORKER = {"decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg"}
+WORKER = {"decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg", "raw"}
 
 
 def pictures_opened_in(file: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,6 +57,9 @@ FAMILY = {
 # padding would give other vectors.
 PADDED_TO_LIMIT = {"siglip", "siglip2"}
 
+# In the name of a tensor: it belongs to a layer of a tower.
+LAYER = re.compile(r"\.layers?\.\d+\.")
+
 # Texts in one batch: bounds the memory that long lists take.
 TEXT_BATCH = 64
 
@@ -79,7 +83,7 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
     checkpoint = find_checkpoint(model, revision, weights=True)
     description, preprocessing = _read(checkpoint, precision)
     with transformers_loading(checkpoint):
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         network, report = AutoModel.from_pretrained(
             checkpoint.directory,
@@ -89,15 +93,9 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
             local_files_only=True,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.directory, trust_remote_code=False, local_files_only=True
-        )
-    # transformers would fill missing tensors with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise EncoderError(
-            f'model "{model}" has incomplete weights: {len(missing)} tensors are missing, '
-            f"such as {missing[0]}"
-        )
+        tokenizer = _load_tokenizer(checkpoint)
+    _check_weights(model, report)
+    _check_tokenizer(model, tokenizer, network.config.text_config)
     network.eval()
     networks = [copy.deepcopy(network).to(other) for other in devices[1:]]
     return ClipEncoder(
@@ -107,6 +105,70 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
         preprocessing.processor,
         fuse=precision == "auto" and devices[0].type == "cpu",
     )
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Load the tokenizer with the text rules that the model was trained with.
+
+    SigLIP 2 was trained on lower-cased texts (github.com/google-research/big_vision/issues/166).
+    Its checkpoints name Gemma's tokenizer, which keeps upper case. For those that call themselves
+    "siglip2" AutoTokenizer takes SigLIP 2's own class instead, but those of a fixed picture size
+    call themselves "siglip".
+    """
+    from transformers import AutoTokenizer, Siglip2Tokenizer
+
+    named = str(checkpoint.read_json("tokenizer_config.json").get("tokenizer_class"))
+    lower_cases = (
+        checkpoint.read_json(CONFIG).get("model_type") == "siglip"
+        and named.removesuffix("Fast") == "GemmaTokenizer"
+    )
+    return (Siglip2Tokenizer if lower_cases else AutoTokenizer).from_pretrained(
+        checkpoint.directory, trust_remote_code=False, local_files_only=True
+    )
+
+
+def _check_weights(model: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of the configuration; `report` is transformers'.
+
+    Raises:
+        EncoderError: transformers would fill missing tensors with random numbers, or leave out
+            layers that the configuration does not count.
+    """
+    if missing := sorted(report["missing_keys"]):
+        raise EncoderError(
+            f'model "{model}" has incomplete weights: {len(missing)} tensors are missing, '
+            f"such as {missing[0]}"
+        )
+    # Superfluous tensors of other kinds are common: buffers of old versions, other heads.
+    if more := sorted(name for name in report["unexpected_keys"] if LAYER.search(name)):
+        raise EncoderError(
+            f'model "{model}" has weights of more layers than its {CONFIG} counts, such as '
+            f"{more[0]}: take both files from the same model"
+        )
+
+
+def _check_tokenizer(model: str, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer without the special tokens that texts are padded with and end with.
+
+    Raises:
+        EncoderError: One is missing, or has a number beyond the model's vocabulary.
+    """
+    if tokenizer.pad_token_id is None:
+        raise EncoderError(
+            f'model "{model}" has a tokenizer without a padding token: '
+            "its tokenizer_config.json must name one"
+        )
+    tokens = tokenizer("a")["input_ids"]
+    if not tokens or tokens[-1] not in tokenizer.all_special_ids:
+        raise EncoderError(
+            f'model "{model}" has a tokenizer that ends no text with a special token, where the '
+            "model reads the meaning: take the tokenizer's files from the same model"
+        )
+    if max(*tokens, tokenizer.pad_token_id) >= config.vocab_size:
+        raise EncoderError(
+            f'model "{model}" has a tokenizer with more tokens than the {config.vocab_size} of its '
+            f"{CONFIG}: take both files from the same model"
+        )
 
 
 def _read(checkpoint: Checkpoint, precision: Precision) -> tuple[Description, Preprocessing]:

@@ -86,6 +86,16 @@ class ClipText:
             raise EncoderError(f"{file} cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._limit)
+        if self._end not in (UNKNOWN_END, *self._tokenizer.encode("a").ids):
+            raise EncoderError(
+                f"{file} does not end texts with token {self._end}, as {CONFIG} says: "
+                "take both files from the same model"
+            )
+        if f"text_model.encoder.layers.{self._layers}.layer_norm1.weight" in self._tensors:
+            raise EncoderError(
+                f"{checkpoint.directory} has weights of more layers than its {CONFIG} counts: "
+                "take both files from the same model"
+            )
 
     @one_blas_thread()
     def encode(self, texts: Sequence[str]) -> Vectors:

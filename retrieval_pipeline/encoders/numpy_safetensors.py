@@ -44,6 +44,9 @@ class Tensors:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise EncoderError(f"{file} cannot be read: {error}") from error
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
     def __getitem__(self, name: str) -> Vectors:
         """Return a tensor.
 

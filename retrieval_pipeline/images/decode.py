@@ -7,6 +7,7 @@ a `DecodePool`.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,9 @@ from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.orientation import upright
+from retrieval_pipeline.images.raw import load_raw
+from retrieval_pipeline.images.raw_format import raw_format
 from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
     DAMAGED,
@@ -33,20 +37,6 @@ from retrieval_pipeline.views import View, Views, further_views
 
 # Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
-
-# The operation that turns a picture upright, by its EXIF orientation; 1 is upright already.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-LAID_DOWN = {5, 6, 7, 8}
-MIRRORED_X = {2, 3, 6, 7}
-MIRRORED_Y = {3, 4, 7, 8}
 
 # Box-reduce only down to this many times the shrink limit: a box filter is less accurate than the
 # scaling of the JPEG decoder.
@@ -76,6 +66,8 @@ def decode(
     transform: ImageTransform | Fit,
     limits: Limits,
     views: Views | tuple[View, ...] = "centre",
+    *,
+    named_raw: bool = False,
 ) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
@@ -84,11 +76,23 @@ def decode(
         transform: What becomes of the picture.
         limits: Those of the surrounding `pillow_within`.
         views: The kind of further views, or nothing but these views; an ImageTransform makes them.
+        named_raw: Whether the file's name has the extension of a RAW format.
 
     Raises:
         ImageError: The image cannot be used.
     """
-    picture = _load(data, limits, shrink_limit(transform))
+    shrinkable = shrink_limit(transform)
+    format = raw_format(data, named_raw)
+    if format is None:
+        picture = _load(data, limits, shrinkable)
+    else:
+        picture = load_raw(
+            data,
+            limits,
+            shrink_limit(transform, times=1),
+            lambda preview, turn: _load(preview, limits, shrinkable, turn),
+        )
+        picture = replace(picture, format=format)
     facts = picture.width, picture.height, picture.format
     try:
         if isinstance(transform, Fit):
@@ -106,7 +110,10 @@ def decode(
 
 
 def _load(
-    data: bytes, limits: Limits, shrinkable: Callable[[int, int], Size] | None
+    data: bytes,
+    limits: Limits,
+    shrinkable: Callable[[int, int], Size] | None,
+    orientation: int | None = None,
 ) -> UprightImage:
     """Open, decode, convert to sRGB and turn upright.
 
@@ -116,6 +123,7 @@ def _load(
         shrinkable: Maps the (width, height) of the picture to the least size to which it may be
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
+        orientation: How to turn it, as in EXIF; None asks its own EXIF.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -141,7 +149,7 @@ def _load(
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
-        orientation = _orientation(image)
+        turn = _orientation(image) if orientation is None else orientation
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -156,7 +164,7 @@ def _load(
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
-        return _upright(picture, orientation)
+        return upright(picture, turn)
 
 
 def _drafted(least: Size | None, data: bytes) -> Image.Image:
@@ -165,23 +173,6 @@ def _drafted(least: Size | None, data: bytes) -> Image.Image:
     if least:
         image.draft(None, least)
     return image
-
-
-def _upright(picture: UprightImage, orientation: object) -> UprightImage:
-    """Apply the EXIF orientation to a picture that starts at the top left of its image."""
-    if orientation not in TURNS:
-        return picture
-    image = picture.image.transpose(TURNS[orientation])
-    width, height = picture.width, picture.height
-    x_extent, y_extent = picture.box[2:]
-    if orientation in LAID_DOWN:
-        width, height = height, width
-        x_extent, y_extent = y_extent, x_extent
-    left = image.width - x_extent if orientation in MIRRORED_X else 0
-    upper = image.height - y_extent if orientation in MIRRORED_Y else 0
-    right = image.width if orientation in MIRRORED_X else x_extent
-    lower = image.height if orientation in MIRRORED_Y else y_extent
-    return UprightImage(image, (left, upper, right, lower), width, height, picture.format)
 
 
 def _orientation(image: Image.Image) -> object:

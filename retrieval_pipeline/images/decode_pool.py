@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import LifoQueue
 from typing import Any, Self
 
 import numpy as np
 
 from retrieval_pipeline.concurrency import Stage, available_cores
+from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
@@ -77,8 +78,9 @@ class Changed:
 
 Outcome = Decoded | ImageError | Changed
 
-# What a worker is sent for each file: path or bytes, content id, transform, views.
-_Task = tuple[str | bytes, str | None, ImageTransform | Fit, Views | tuple[View, ...]]
+# What a worker is sent for each file: path or bytes, content id, transform, views, and whether its
+# name has the extension of a RAW format.
+_Task = tuple[str | bytes, str | None, ImageTransform | Fit, Views | tuple[View, ...], bool]
 
 
 def default_workers() -> int:
@@ -203,7 +205,8 @@ class DecodePool:
         else:
             # The worker has another working directory.
             source = str(Path(job.path).absolute())
-        task = (source, job.content_id, transform, job.views)
+        named_raw = PurePath(str(job.path)).suffix.lower() in RAW
+        task = (source, job.content_id, transform, job.views, named_raw)
         try:
             return self._attempt(task)
         except _Lost as lost:
@@ -273,8 +276,8 @@ class Worker:
 
     def __init__(self) -> None:
         around = child_options()
-        # Numpy's threads would take memory and never run.
-        around["env"]["OPENBLAS_NUM_THREADS"] = "1"
+        # Numpy's threads would take memory and never run; LibRaw's would compete with the workers.
+        around["env"] |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
                 python_command(WORKER_MODULE, "main"),

@@ -1,9 +1,9 @@
 """A decode worker: the process that `decode_pool.py` starts, feeds, and kills if it hangs.
 
 Jobs arrive on stdin as pickles: first the limits, then for each file a tuple of its path or bytes,
-its content id or None, the transform and the views. Answers leave on stdout as frames: two lengths,
-a JSON object and the pixels. Answers are not pickles: a picture that takes over this process cannot
-run code in its parent.
+its content id or None, the transform, the views, and whether its name has the extension of a RAW
+format. Answers leave on stdout as frames: two lengths, a JSON object and the pixels. Answers are
+not pickles: a picture that takes over this process cannot run code in its parent.
 """
 
 import ctypes
@@ -56,12 +56,12 @@ def main() -> None:
         _send(answers, {"ready": True})
         while True:
             try:
-                source, expected, transform, views = pickle.load(jobs)
+                source, expected, transform, views, named_raw = pickle.load(jobs)
             except EOFError:
                 return
             signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
             began = time.process_time()
-            facts, pixels = _answer(source, expected, transform, views, limits)
+            facts, pixels = _answer(source, expected, transform, views, limits, named_raw)
             facts["computing"] = time.process_time() - began
             # A parent that was suspended may take its time to read.
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -74,12 +74,13 @@ def _answer(
     transform: ImageTransform | Fit,
     views: Views | tuple[View, ...],
     limits: Limits,
+    named_raw: bool,
 ) -> tuple[dict[str, object], bytes]:
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, limits)
         if expected is not None and content_id(data) != expected:
             return {"changed": True}, b""
-        decoded = decode(data, transform, limits, views)
+        decoded = decode(data, transform, limits, views, named_raw=named_raw)
         facts = {
             "shape": decoded.pixels.shape,
             "width": decoded.width,

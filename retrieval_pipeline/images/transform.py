@@ -147,18 +147,24 @@ def transformed_view(picture: UprightImage, transform: ImageTransform, view: Vie
     return np.array(picture.image.resize((width, height), resample, box))
 
 
-def shrink_limit(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
+def shrink_limit(
+    transform: ImageTransform | Fit, times: int | None = None
+) -> Callable[[int, int], Size] | None:
     """Return the least size to which a picture may be shrunk before the exact resize.
+
+    Args:
+        transform: What becomes of the picture.
+        times: So many times the size that it has in the end; None is the factor of the transform.
 
     Returns:
         A function from the picture's (width, height) to the least (width, height) allowed; None if
         the picture must not be shrunk.
     """
     if isinstance(transform, Fit):
-        return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
-    times = transform.shrink_on_load
-    if not times:
+        return lambda width, height: transform.of(width, height, times or THUMBNAIL_SHRINK)
+    if not transform.shrink_on_load:
         return None
+    times = times or transform.shrink_on_load
 
     def limit(width: int, height: int) -> Size:
         if isinstance(transform.resize, tuple):

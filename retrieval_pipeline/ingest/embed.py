@@ -101,6 +101,7 @@ def update_embeddings(
     load: Callable[[], Encoder],
     options: EmbedOptions | None = None,
     *,
+    embedded: set[str] | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> EmbedReport:
@@ -118,6 +119,8 @@ def update_embeddings(
         load: Loads the encoder. Called only if there is something to embed, while the first images
             are being decoded.
         options: Limits, workers and the like; None means the defaults.
+        embedded: What `embedded_ids` returned, for a run over many sources, which would otherwise
+            read every part once for each source; gets the content ids that this call embeds.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -135,7 +138,9 @@ def update_embeddings(
     large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
     manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
     paths = _first_paths(manifest)
-    known = embedded_ids(store, space) & paths.keys()
+    if embedded is None:
+        embedded = embedded_ids(store, space)
+    known = embedded & paths.keys()
     missing = missing_views(store, source, description, known)
     wanted = (paths.keys() - known) | missing.keys()
     quarantine = Quarantine.read(store, space, source.name, wanted)
@@ -147,7 +152,7 @@ def update_embeddings(
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
-    results = _Results(source.name, todo, writer, quarantine, progress, stop)
+    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
     jobs = (
         Job(source.path / to_path(path), content, missing.get(content, source.views))
         for content, path in todo.items()
@@ -216,6 +221,7 @@ class _Results:
         quarantine: Collects the images that cannot be used.
         progress: Told of images and failures.
         stop: Ends the run when it is set.
+        embedded: Gets the content ids that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
     """
 
@@ -225,6 +231,7 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
+    embedded: set[str]
     changed: set[str] = field(default_factory=set)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
@@ -275,6 +282,7 @@ class _Results:
         if isinstance(result, Embedded):
             self.quarantine.discard(content)
             self.writer.add(content, result)
+            self.embedded.add(content)
         elif isinstance(result, ImageError):
             path = self.todo[content]
             self.quarantine.add(content, path, result)

@@ -15,20 +15,32 @@ from safetensors.torch import load_file, save_file
 
 from retrieval_pipeline.encoders.clip import TEXT_BATCH
 from retrieval_pipeline.encoders.hardware import pick_dtype
-from retrieval_pipeline.encoders.load import describe, load_encoder
+from retrieval_pipeline.encoders.load import describe, load_encoder, load_text_encoder_of
 from retrieval_pipeline.encoders.preprocessing import BOUNDED_EDGE
 from retrieval_pipeline.errors import EncoderError
 from synthetic.checkpoints import (
+    make_aimv2,
+    make_align,
+    make_altclip,
     make_bert,
     make_chinese_clip,
     make_clip,
+    make_metaclip2,
+    make_published_naflex,
+    make_published_siglip,
+    make_published_siglip2,
     make_siglip,
-    make_siglip2,
 )
 
 Array = npt.NDArray[np.float32]
 
-TEXTS = ["a dog", "A Cat", "一只狗", "x"]
+TEXTS = ["a dog", "A Cat!", "一只狗", "x"]
+
+# Google's SigLIP were trained with 64 tokens; the processors of the others say what they pad to.
+SIXTY_FOUR = {"padding": "max_length", "max_length": 64}
+# For models whose images transformers prepares itself: so large that bounding their size leaves
+# them as they are.
+LARGE = BOUNDED_EDGE
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +68,12 @@ def image_vectors(directory: Path, images: list[Image.Image]) -> Array:
         return unit(model.get_image_features(**processor(images, return_tensors="pt")))
 
 
-def text_vectors(directory: Path, texts: list[str], **padding: Any) -> Array:
+def text_vectors(
+    directory: Path, texts: list[str], kind: Any = transformers.AutoTokenizer, **padding: Any
+) -> Array:
     """What transformers makes of texts when it is called directly."""
     model = transformers.AutoModel.from_pretrained(directory)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    tokenizer = kind.from_pretrained(directory)
     with torch.no_grad():
         return unit(
             model.get_text_features(
@@ -74,24 +88,38 @@ def unit(output: Any) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("make", "padding", "edge"),
+    ("make", "texts", "edge"),
     [
         (make_clip, {"padding": True}, 40),
-        (make_siglip, {"padding": "max_length", "max_length": 12}, 40),
+        (make_metaclip2, {"padding": True}, 40),
         (make_chinese_clip, {"padding": True}, 40),
-        # So large that bounding the picture's size leaves it as it is.
-        (make_siglip2, {"padding": "max_length", "max_length": 12}, BOUNDED_EDGE),
+        (make_altclip, {"padding": True}, 40),
+        (make_aimv2, {"padding": True}, 40),
+        (make_align, SIXTY_FOUR, LARGE),
+        (make_published_siglip, SIXTY_FOUR, 40),
+        # AutoTokenizer takes the tokenizer that the files name, which keeps upper case.
+        (make_published_siglip2, {**SIXTY_FOUR, "kind": transformers.Siglip2Tokenizer}, 40),
+        (make_published_naflex, SIXTY_FOUR, LARGE),
     ],
 )
 def test_vectors_equal_those_of_transformers(
-    make: Callable[[Path], Path], padding: dict[str, Any], edge: int, tmp_path: Path
+    make: Callable[[Path], Path], texts: dict[str, Any], edge: int, tmp_path: Path
 ) -> None:
     directory = make(tmp_path)
     encoder = load_encoder(str(directory), precision="reference")
     expected = image_vectors(directory, pictures(edge))
     np.testing.assert_allclose(encoder.encode_images(pictures(edge)), expected, atol=1e-5)
-    expected = text_vectors(directory, TEXTS, **padding)
+    expected = text_vectors(directory, TEXTS, **texts)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_published_siglip2, make_published_naflex])
+def test_siglip_2_reads_upper_case_as_lower_case(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    lower, upper, other = load_encoder(str(make(tmp_path))).encode_texts(["a dog", "A Dog", "cat"])
+    assert (lower == upper).all()
+    assert (lower != other).any()
 
 
 def test_siglip_would_read_a_text_padded_otherwise_as_another(tmp_path: Path) -> None:
@@ -201,6 +229,32 @@ def test_weights_with_holes_are_refused_instead_of_filled_with_noise(copy: Path)
         EncoderError, match=r"1 tensors are missing, such as visual_projection\.weight"
     ):
         load_encoder(str(copy))
+
+
+def test_weights_of_more_layers_than_the_configuration_counts_are_refused(copy: Path) -> None:
+    text = json.loads((copy / "config.json").read_text())["text_config"]
+    edit(copy / "config.json", text_config=text | {"num_hidden_layers": 1})
+    for load in (load_encoder, lambda model: load_text_encoder_of(describe(model).space)):
+        with pytest.raises(EncoderError, match=r"weights of more layers than its config\.json"):
+            load(str(copy))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_tokenizer_without_its_special_tokens_is_refused(copy: Path) -> None:
+    # The class that takes every token from the files, where others have some of their own.
+    edit(copy / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", pad_token=None)
+    with pytest.raises(EncoderError, match="without a padding token"):
+        load_encoder(str(copy))
+    edit(copy / "tokenizer_config.json", pad_token="<end>")
+    load_encoder(str(copy))
+    edit(copy / "tokenizer.json", post_processor=None)
+    with pytest.raises(EncoderError, match="ends no text with a special token"):
+        load_encoder(str(copy))
+    with pytest.raises(EncoderError, match="does not end texts with token"):
+        load_text_encoder_of(describe(str(copy)).space)
 
 
 def test_damaged_files_are_one_clear_line(copy: Path) -> None:

@@ -20,8 +20,8 @@ from synthetic.checkpoints import (
     SMALL_PICTURES,
     make_chinese_clip,
     make_clip,
+    make_published_naflex,
     make_siglip,
-    make_siglip2,
 )
 
 
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_transformers(
 
 
 def test_a_tower_of_another_kind_stays_with_transformers(tmp_path: Path) -> None:
-    directory = make_siglip2(tmp_path)
+    directory = make_published_naflex(tmp_path)
     assert fused_tower(model(directory)) is None
     encoder = load_encoder(str(directory))
     picture = Image.effect_noise((40, 50), 80).convert("RGB")

@@ -213,8 +213,8 @@ def test_a_source_that_fails_keeps_its_images_and_the_others_go_on(
     pictures.rename(tmp_path / "unplugged")
     Image.new("RGB", (50, 40), "green").save(other / "green.png")
     report = index_sources(both)
-    assert len(report.failures) == 1
-    assert "does not exist" in str(report.failures[0])
+    assert list(report.failures) == ["pictures"]
+    assert "does not exist" in str(report.failures["pictures"])
     assert report.build.info.items == 5
 
 

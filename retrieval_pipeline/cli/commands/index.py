@@ -88,4 +88,4 @@ def index(
             f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}"
         )
     if done.failures:
-        raise RetrievalError(*done.failures)
+        raise RetrievalError(*done.failures.values())
