@@ -233,6 +233,7 @@ class Query:
             text=None,
             images=(),
             like=(),
+            crop=None,
             plus=(),
             minus=(),
             min_relevance=0.0,
