@@ -13,10 +13,13 @@ from functools import partial
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from retrieval_pipeline.facts.embedded import embedded_facts
+from retrieval_pipeline.facts.model import PictureFacts, ReadFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.orientation import upright
 from retrieval_pipeline.images.raw import load_raw
 from retrieval_pipeline.images.raw_format import raw_format
@@ -71,6 +74,8 @@ def decode(
 ) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
+    For an encoder, the facts of the picture are read as well.
+
     Args:
         data: The bytes of the file.
         transform: What becomes of the picture.
@@ -82,9 +87,10 @@ def decode(
         ImageError: The image cannot be used.
     """
     shrinkable = shrink_limit(transform)
+    with_facts = isinstance(transform, ImageTransform)
     format = raw_format(data, named_raw)
     if format is None:
-        picture = _load(data, limits, shrinkable)
+        picture = _load(data, limits, shrinkable, with_facts=with_facts)
     else:
         picture = load_raw(
             data,
@@ -92,11 +98,12 @@ def decode(
             shrink_limit(transform, times=1),
             lambda preview, turn: _load(preview, limits, shrinkable, turn),
         )
-        picture = replace(picture, format=format)
-    facts = picture.width, picture.height, picture.format
+        facts = _facts_of_raw(data, limits) if with_facts else None
+        picture = replace(picture, format=format, facts=facts)
+    told = picture.width, picture.height, picture.format, picture.facts
     try:
         if isinstance(transform, Fit):
-            return Decoded(np.asarray(fitted(picture, transform)), *facts)
+            return Decoded(np.asarray(fitted(picture, transform)), *told)
         pixels = transformed(picture, transform)
         wanted = (
             further_views(picture.width, picture.height, views, transform.crop is not None)
@@ -106,7 +113,14 @@ def decode(
         view_pixels = tuple(transformed_view(picture, transform, view) for view in wanted)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, *facts, wanted, view_pixels, views_only=not isinstance(views, str))
+    return Decoded(pixels, *told, wanted, view_pixels, views_only=not isinstance(views, str))
+
+
+def _facts_of_raw(data: bytes, limits: Limits) -> PictureFacts:
+    try:
+        return read_facts(data, ReadFacts(), limits)
+    except ImageError as error:
+        return PictureFacts(problems=(f"header: {error.reason.spoken}",))
 
 
 def _load(
@@ -114,6 +128,8 @@ def _load(
     limits: Limits,
     shrinkable: Callable[[int, int], Size] | None,
     orientation: int | None = None,
+    *,
+    with_facts: bool = False,
 ) -> UprightImage:
     """Open, decode, convert to sRGB and turn upright.
 
@@ -124,6 +140,7 @@ def _load(
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
         orientation: How to turn it, as in EXIF; None asks its own EXIF.
+        with_facts: Whether to read the facts.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -150,6 +167,8 @@ def _load(
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
         turn = _orientation(image) if orientation is None else orientation
+        # Now, since a PNG may have texts after its pixels.
+        facts = embedded_facts(image) if with_facts else None
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -164,7 +183,7 @@ def _load(
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
-        return upright(picture, turn)
+        return replace(upright(picture, turn), facts=facts)
 
 
 def _drafted(least: Size | None, data: bytes) -> Image.Image:

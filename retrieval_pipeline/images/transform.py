@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.views import View
 
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
@@ -84,6 +85,7 @@ class Decoded:
         height: Height of the upright picture in the file, in pixels, before the transform.
         format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
             of the picture are missing: then it is what can be seen of it.
+        facts: What its metadata hold; None if nobody asked for them, as for a thumbnail.
         views: The further views that were asked for.
         view_pixels: Those of each view, of the same shape as `pixels`.
         views_only: True if nobody needs `pixels`: the picture's own vector is known.
@@ -93,6 +95,7 @@ class Decoded:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
     views: tuple[View, ...] = ()
     view_pixels: tuple[Pixels, ...] = ()
     views_only: bool = False
@@ -109,6 +112,7 @@ class UprightImage:
         width: Width of the upright picture in full size, in pixels.
         height: Height of the upright picture in full size, in pixels.
         format: Pillow's name of the file format.
+        facts: What its metadata hold; None if nobody asked for them.
     """
 
     image: Image.Image
@@ -116,6 +120,7 @@ class UprightImage:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:

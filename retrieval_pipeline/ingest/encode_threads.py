@@ -10,6 +10,7 @@ from itertools import islice
 from retrieval_pipeline.concurrency import Stage, ordered_map
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
 from retrieval_pipeline.images.errors import ImageError, Reason
 from retrieval_pipeline.images.transform import Decoded, Pixels
@@ -29,6 +30,7 @@ class Embedded:
         width: In pixels.
         height: In pixels.
         format: Of the file.
+        facts: What its metadata hold, if they were read.
         views: Further views of the image.
         view_vectors: The unit vector of each view, float32 (dim,).
     """
@@ -37,6 +39,7 @@ class Embedded:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
     views: tuple[View, ...] = ()
     view_vectors: tuple[Vectors, ...] = ()
 
@@ -134,6 +137,7 @@ def _result(image: Decoded, encoded: Iterator[Vectors | ImageError]) -> Result:
         image.width,
         image.height,
         image.format,
+        image.facts,
         tuple(view for view, _ in good),
         tuple(vector for _, vector in good),
     )
