@@ -53,7 +53,7 @@ device = "auto"
 #                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
-#   watch = true                                  Dagster looks for changes every minute
+#   watch = true                                  Dagster looks for changes all the time
 {sources}"""
 
 
