@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
+
+# Extensions of files that are not looked at which are named; the others are counted together.
+MOST_EXTENSIONS = 6
 
 # Seconds of embedding above which the report says which step limited the speed.
 WORTH_A_HINT = 20.0
@@ -97,7 +102,7 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f" at {embedded.images_per_second:.1f} images/s"
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
-        lines.append(line)
+        lines += [line, *_not_looked_at(manifest.not_looked_at)]
         if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
             lines.append(f"  {embedded.timings.hint}")
     build = report.build
@@ -198,7 +203,32 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         lines.append(f"  in quarantine: {reasons}")
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
-    return lines
+    return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _not_looked_at(counts: Mapping[str, int]) -> list[str]:
+    """Return a line that counts the files that were not looked at, by extension, if there are any.
+
+    The most frequent extensions are named, and those of RAW files that an extra would read.
+    """
+    if not counts:
+        return []
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    lacking = frozenset() if can_read_raw() else frozenset(RAW)
+    named = [
+        (
+            f'{extension} (pip install "{FORMATS_EXTRA}")' if extension in lacking else extension,
+            count,
+        )
+        for rank, (extension, count) in enumerate(ranked)
+        if extension and (rank < MOST_EXTENSIONS or extension in lacking)
+    ]
+    bare = counts.get("", 0)
+    others = sum(counts.values()) - bare - sum(count for _, count in named)
+    parts = _counts(
+        *((count, what) for what, count in named), (others, "others"), (bare, "without extension")
+    )
+    return [f"  {_plural(sum(counts.values()), 'file')} not looked at: {parts}"]
 
 
 def _plural(count: int, noun: str) -> str:

@@ -15,16 +15,13 @@ from pydantic import (
     model_validator,
 )
 
+from retrieval_pipeline.config.extensions import PICTURES, RAW
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
-DEFAULT_EXTENSIONS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-    ".heic", ".heif", ".jxl",
-)  # fmt: skip
 
 
 class _Model(BaseModel):
@@ -62,7 +59,10 @@ class Source(_Model):
     Attributes:
         name: Identifies the source in tables and queries; it should stay when the path changes.
         path: The directory; may be a URL such as "s3://bucket/prefix".
-        extensions: File name extensions of images, such as ".jpg".
+        extensions: File name extensions of images, such as ".jpg"; RAW files among them are looked
+            at where the extra `formats` is installed.
+        more_extensions: Extensions to look at beside those.
+        sniff: True to look also at files of other names whose first bytes are those of a picture.
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
@@ -70,12 +70,14 @@ class Source(_Model):
 
     name: Name
     path: Directory
-    extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    extensions: tuple[str, ...] = (*PICTURES, *RAW)
+    more_extensions: tuple[str, ...] = ()
+    sniff: bool = False
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
 
-    @field_validator("extensions")
+    @field_validator("extensions", "more_extensions")
     @classmethod
     def _extensions_are_suffixes(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
         for extension in extensions:
@@ -217,7 +219,8 @@ class Settings(_Model):
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
         model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
-        revision: Branch, tag or commit of a hub model; None means its main branch.
+        revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
+            "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" or "reference" (float32, every pixel decoded).
         workers: Number of processes that decode images; None means one per core.

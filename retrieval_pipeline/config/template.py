@@ -49,8 +49,9 @@ device = "auto"
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
-#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-#                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
+#   extensions = [".jpg", ".png", ...]            default: all known ones (docs/formats.md)
+#   more_extensions = [".jpeg_large"]             beside those; default none
+#   sniff = false                                 true: other names too, by their first bytes
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
 #   watch = true                                  Dagster looks for changes all the time

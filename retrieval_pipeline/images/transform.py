@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval_pipeline.facts.model import PictureFacts
+
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
 DAMAGED = " (damaged)"
 
@@ -82,12 +84,14 @@ class Decoded:
         height: Height of the upright picture in the file, in pixels, before the transform.
         format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
             of the picture are missing: then it is what can be seen of it.
+        facts: What its metadata hold; None if nobody asked for them, as for a thumbnail.
     """
 
     pixels: Pixels
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class UprightImage:
         width: Width of the upright picture in full size, in pixels.
         height: Height of the upright picture in full size, in pixels.
         format: Pillow's name of the file format.
+        facts: What its metadata hold; None if nobody asked for them.
     """
 
     image: Image.Image
@@ -108,6 +113,7 @@ class UprightImage:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
@@ -120,18 +126,24 @@ def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
     return transformed(whole, transform)
 
 
-def shrink_limit(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
+def shrink_limit(
+    transform: ImageTransform | Fit, times: int | None = None
+) -> Callable[[int, int], Size] | None:
     """Return the least size to which a picture may be shrunk before the exact resize.
+
+    Args:
+        transform: What becomes of the picture.
+        times: So many times the size that it has in the end; None is the factor of the transform.
 
     Returns:
         A function from the picture's (width, height) to the least (width, height) allowed; None if
         the picture must not be shrunk.
     """
     if isinstance(transform, Fit):
-        return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
-    times = transform.shrink_on_load
-    if not times:
+        return lambda width, height: transform.of(width, height, times or THUMBNAIL_SHRINK)
+    if not transform.shrink_on_load:
         return None
+    times = times or transform.shrink_on_load
 
     def limit(width: int, height: int) -> Size:
         if isinstance(transform.resize, tuple):

@@ -36,6 +36,8 @@ from retrieval_pipeline.index.facts_table import (
     FACTS_FILE,
     facts_of_items,
     has_facts,
+    places_version,
+    with_places,
     write_facts,
 )
 from retrieval_pipeline.index.items import (
@@ -81,7 +83,8 @@ class BuildSpec:
     Attributes:
         space: The vector space of the embeddings.
         joined: The items.
-        facts: Their facts, the columns of facts.arrow; None if none were read yet.
+        facts: Their facts, the columns of facts.arrow without the names of places; None if none
+            were read yet.
         inputs: Hash of the items, of their facts and of every setting that the build depends on.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
@@ -170,7 +173,7 @@ def build_index(
         *(BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes),
         *(vocabulary_digest(), space.key),
         # Without facts, the hash is that of a version that knew none: its builds stay.
-        *(() if facts is None else (table_digest(facts),)),
+        *(() if facts is None else (table_digest(facts, places_version(facts)),)),
     )
     if (same := _same_build(store, space, inputs)) is not None:
         return _publish_existing(store, same)
@@ -265,7 +268,7 @@ def _write_and_publish(
     with new_directory(build) as directory:
         matrices = _write_items(directory, spec, progress)
         if spec.facts is not None:
-            write_facts(spec.facts, directory / FACTS_FILE)
+            write_facts(with_places(spec.facts), directory / FACTS_FILE)
         if spec.texts is not None:
             np.save(directory / VOCABULARY_FILE, spec.texts)
         structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)

@@ -1,5 +1,7 @@
 """The manifest of a source: a row for each of its files, and how the rows are read and written."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -7,9 +9,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import MANIFEST
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import REMEDY, read_manifest, write_table
+from retrieval_pipeline.storage.tables import REMEDY, read_manifest, read_metadata, write_table
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 # negated.
 LAST_TIME_NS = 2**63 - 1
 FIRST_TIME_NS = -LAST_TIME_NS
+# Key of the table's metadata: JSON of numbers of files by extension.
+NOT_LOOKED_AT = b"not_looked_at"
 # Time of a file in the manifest that no file has: the next crawl hashes it again.
 NO_TIME = -1
 
@@ -113,15 +118,49 @@ def distrust(store: Store, source: str, paths: set[str]) -> None:
     save_rows(store, source, rows)
 
 
-def save_rows(store: Store, source: str, rows: dict[str, FileRow]) -> None:
+def save_rows(
+    store: Store,
+    source: str,
+    rows: dict[str, FileRow],
+    not_looked_at: Mapping[str, int] | None = None,
+) -> None:
     """Write the manifest of a source.
+
+    Args:
+        store: Where to.
+        source: Name of the source.
+        rows: The rows, by path.
+        not_looked_at: Number of other files by extension; None keeps those of the former manifest.
 
     Raises:
         StoreError: It cannot be written.
     """
+    if not_looked_at is None:
+        not_looked_at = read_not_looked_at(store, source)
     columns = [
         pa.array([getattr(row, field.name) for row in rows.values()], field.type)
         for field in MANIFEST
     ]
     table = pa.table(columns, schema=MANIFEST)
-    write_table(store.manifest(source), table)
+    metadata = {NOT_LOOKED_AT: json.dumps(dict(sorted(not_looked_at.items()))).encode()}
+    write_table(store.manifest(source), table, more=metadata)
+
+
+def read_not_looked_at(store: Store, source: str) -> dict[str, int]:
+    """Return how many files of a source are not looked at, by extension; "" for names without one.
+
+    Empty for a manifest that an earlier version wrote, or that is not there yet.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    path = store.manifest(source)
+    if not is_there(path):
+        return {}
+    try:
+        found = json.loads(read_metadata(path).get(NOT_LOOKED_AT, b"{}"))
+        return {str(extension): int(count) for extension, count in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise StoreError(
+            f"{path}: does not say how many files were not looked at: {REMEDY}"
+        ) from None

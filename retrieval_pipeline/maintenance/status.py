@@ -15,7 +15,7 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
-from retrieval_pipeline.ingest.manifest import Status
+from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
@@ -45,6 +45,8 @@ class SourceStatus(_Model):
         pending: Content ids that the next run will try to embed.
         quarantined: Number of content ids that could not be embedded, by reason.
         unreadable: Number of files and directories that could not be read.
+        not_looked_at: Number of other files by extension, the most frequent first; "" for names
+            without one.
         crawled_at: When the source was last looked at; None before the first time.
     """
 
@@ -59,6 +61,7 @@ class SourceStatus(_Model):
     pending: int
     quarantined: dict[str, int]
     unreadable: int
+    not_looked_at: dict[str, int]
     crawled_at: datetime | None
 
 
@@ -164,6 +167,7 @@ def _source_status(
         pending=len(contents) + len(large) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],
+        not_looked_at=dict(Counter(read_not_looked_at(store, source.name)).most_common()),
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
     )
 

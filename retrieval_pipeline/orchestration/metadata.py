@@ -37,6 +37,10 @@ def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
         "unreadable": report.unreadable,
         "too_large": report.too_large,
         "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
+        "not_looked_at": sum(report.not_looked_at.values()),
+        "not_looked_at_by_extension": dg.MetadataValue.json(
+            {extension or "none": count for extension, count in report.not_looked_at.items()}
+        ),
         "table": dg.MetadataValue.path(str(store.manifest(report.source))),
     }
     if report.unreadable or report.too_large:

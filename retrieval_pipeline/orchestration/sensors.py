@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import dagster as dg
 from blake3 import blake3
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
-from retrieval_pipeline.ingest.walk import walk
+from retrieval_pipeline.ingest.walk import Beside, walk
 from retrieval_pipeline.orchestration.checks import whole_source
 from retrieval_pipeline.orchestration.flow import BACKGROUND, Flow
 from retrieval_pipeline.orchestration.reindex import REFUSED_TAG, request
@@ -67,14 +68,15 @@ class Cursor(BaseModel):
 
 
 def listing_hash(source: Source, store: Store) -> str:
-    """Hash the paths, sizes and times of a source's image files; no file is opened.
+    """Hash the paths, sizes and times of a source's pictures and sidecars; no file is opened.
 
     Raises:
         SourceError: The directory cannot be listed, or takes too long.
     """
     started = time.monotonic()
     digest = blake3()
-    for row in walk(source, skip=store.home):
+    beside = Beside()
+    for row in chain(walk(source, store.home, beside), beside.companions):
         digest.update(f"{row.path}\0{row.size}\0{row.mtime_ns}\0{row.status}\n".encode())
         if time.monotonic() - started > LISTING_SECONDS:
             raise SourceError(

@@ -5,16 +5,20 @@ from collections.abc import Set as AbstractSet
 from blake3 import blake3
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.embed import embedded_ids
-from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
 
 
 def manifest_version(store: Store, source: str) -> str:
-    """Return the version of a manifest, which is only written when a row changes."""
-    return content_id_of_file(store.manifest(source))
+    """Return the version of a manifest: of its rows, not of what it counts beside pictures.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    return table_digest(read_manifest(store, source).replace_schema_metadata())
 
 
 def embeddings_version(
