@@ -23,6 +23,8 @@ from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 from retrieval_pipeline.views import Views
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
+# A short name for it.
+ORIGINAL = "clip"
 
 
 class _Model(BaseModel):
@@ -223,7 +225,8 @@ class Settings(_Model):
 
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
-        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
+        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint; "clip"
+            stands for the original's, the default.
         revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
             "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -254,6 +257,11 @@ class Settings(_Model):
     checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
+
+    @field_validator("model")
+    @classmethod
+    def _model_in_full(cls, model: str) -> str:
+        return DEFAULT_MODEL if model == ORIGINAL else model
 
     @field_validator("home")
     @classmethod
