@@ -14,12 +14,15 @@ from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
+from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
+from retrieval_pipeline.ingest.missing_views import missing_views
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -54,6 +57,7 @@ class EmbedReport:
         left: Contents whose file changed during the run, for the next run.
         seconds: Wall time of the run.
         timings: Where the time went; None if nothing was decoded in this process.
+        views: Further views that this run embedded, also of known contents.
     """
 
     source: str
@@ -66,6 +70,7 @@ class EmbedReport:
     left: int
     seconds: float
     timings: Timings | None = None
+    views: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -104,9 +109,10 @@ def update_embeddings(
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
-    Parts are written as they fill, so that a run that ends early loses little. Images that cannot
-    be used go to the quarantine table; they are tried again when the versions of the decoding
-    software change, or with `options.retry_quarantined`.
+    Of images that have one, those further views are embedded that the source's settings ask for and
+    that are missing. Parts are written as they fill, so that a run that ends early loses little.
+    Images that cannot be used go to the quarantine table; they are tried again when the versions of
+    the decoding software change, or with `options.retry_quarantined`.
 
     Args:
         store: Holds the manifest and receives the parts.
@@ -137,26 +143,33 @@ def update_embeddings(
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
-    quarantine = Quarantine.read(store, space, source.name, paths.keys() - known)
+    missing = missing_views(store, source, description, known)
+    wanted = (paths.keys() - known) | missing.keys()
+    quarantine = Quarantine.read(store, space, source.name, wanted)
     skipped = set() if options.retry_quarantined else quarantine.settled()
-    todo = {
-        content: path
-        for content, path in paths.items()
-        if content not in known and content not in skipped
-    }
+    wanted -= skipped
+    todo = {content: path for content, path in paths.items() if content in wanted}
     # What failed before may take long, or end this run: all others come first.
     tried = quarantine.tried()
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
     results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
-    jobs = (Job(source.path / to_path(path), content) for content, path in todo.items())
+    jobs = (
+        Job(source.path / to_path(path), content, missing.get(content, source.views))
+        for content, path in todo.items()
+    )
     timings = None
-    if todo and options.backend is not None:
-        with contextlib.closing(options.backend(list(jobs))) as batches:
-            results.store(batches)
-    elif todo:
-        timings = _embed_here(jobs, description, load, options, results, started)
+    try:
+        if todo and options.backend is not None:
+            with contextlib.closing(options.backend(list(jobs))) as batches:
+                results.store(batches)
+        elif todo:
+            timings = _embed_here(jobs, description, load, options, results, started)
+    finally:
+        # Otherwise the next run reads these pictures' headers again.
+        if results.facts:
+            record_facts(store, source.name, results.facts)
     quarantine.publish()
     if results.changed:
         # Their sizes and times may be as before: then the crawl would not look at them again.
@@ -168,11 +181,13 @@ def update_embeddings(
         duplicates=len(manifest) - len(paths),
         known=len(known),
         embedded=writer.count,
-        quarantined=len(quarantine) + large,
+        # A known image whose views failed stays an image that can be found.
+        quarantined=len(quarantine.tried() - known) + large,
         newly_quarantined=quarantine.added,
-        left=len(results.changed),
+        left=len(results.changed - {paths[content] for content in missing}),
         seconds=time.monotonic() - started,
         timings=timings,
+        views=writer.views,
     )
 
 
@@ -215,6 +230,7 @@ class _Results:
         stop: Ends the run when it is set.
         embedded: Gets the content ids that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
+        facts: Content id -> what the metadata of the image hold, for images that are embedded.
     """
 
     source: str
@@ -225,6 +241,7 @@ class _Results:
     stop: threading.Event | None
     embedded: set[str]
     changed: set[str] = field(default_factory=set)
+    facts: dict[str, PictureFacts] = field(default_factory=dict)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Collect the results of all batches; publish them from time to time and at the end.
@@ -274,6 +291,8 @@ class _Results:
         if isinstance(result, Embedded):
             self.quarantine.discard(content)
             self.writer.add(content, result)
+            if result.facts is not None:
+                self.facts[content] = result.facts
             self.embedded.add(content)
         elif isinstance(result, ImageError):
             path = self.todo[content]
