@@ -105,6 +105,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -166,7 +167,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
@@ -211,6 +213,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     if source.companions:
         kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
         lines.append(f"  shown with another file: {', '.join(kinds)}")
+    if source.views:
+        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:
