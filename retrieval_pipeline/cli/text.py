@@ -94,6 +94,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -153,7 +154,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
@@ -197,6 +199,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.views:
+        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:

@@ -143,6 +143,7 @@ def _chips(search: Search) -> list[Chip]:
         "region": "a region of the map",
         "like": "like this picture",
         "upload": "like your picture",
+        "crop": "the part {} of it",
     }
     pictures = {"like": "/api/pictures/{}/thumbnail", "upload": "/api/uploads/{}"}
     return [

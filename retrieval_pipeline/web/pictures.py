@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import printable
+from retrieval_pipeline.views import View
 
 # Width over height between which a card takes its picture's shape, as in the gallery.
 NARROWEST, WIDEST = 0.56, 2.8
@@ -42,6 +43,8 @@ class Picture(_Told):
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        region: The part that matched the query, in fractions of the upright picture; None if it is
+            the picture as a whole.
     """
 
     content_id: str
@@ -54,6 +57,7 @@ class Picture(_Told):
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    region: View | None = None
 
     @property
     def name(self) -> str:

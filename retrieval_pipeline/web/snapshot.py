@@ -116,6 +116,7 @@ class Snapshot:
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
+            QueryError: There is a crop, and not one picture.
         """
         for content_id in search.like:
             self._number(content_id)
@@ -123,7 +124,7 @@ class Snapshot:
         if not all(path.exists() for path in uploads):
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
-        return replace(search.query(), images=tuple(uploads))
+        return replace(search.query(), images=tuple(uploads), crop=search.crop)
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -142,7 +143,7 @@ class Snapshot:
         if (known := self.known_vectors(query)) is not None:
             return known, 0.0
         # Pictures of the index have their vectors.
-        needed = query.wanted or query.unwanted or query.images
+        needed = query.wanted or query.unwanted or query.images or query.crop
         if needed and self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
             raise self._no_encoder[1]
         started = time.perf_counter()
@@ -241,6 +242,7 @@ class Snapshot:
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
+            region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
         )
