@@ -40,7 +40,7 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
     if not answer.hits:
-        lines.append("nothing here looks like that")
+        lines.append(answer.verdict)
     return lines
 
 

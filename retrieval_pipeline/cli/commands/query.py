@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
-# The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
-# measured in docs/benchmarks.md, "Relevance").
-CUT = 0.75
-
 
 class Date(click.ParamType):  # type: ignore[type-arg]
     """A day, or a moment of local time."""
@@ -107,7 +103,7 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--min-relevance",
     type=click.FloatRange(0, 1),
-    help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
+    help="Leave out hits of lower relevance. Default: 0, and in the prompt 0.5: the likely ones.",
 )
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
@@ -158,7 +154,9 @@ def query(
     else:
         interactive = sys.stdin.isatty()
         if interactive and min_relevance is None:
-            base = replace(base, min_relevance=CUT)
+            from retrieval_pipeline.search.relevance import LIKELY
+
+            base = replace(base, min_relevance=LIKELY)
         answers = _converse(searcher, base, k, offset, show, interactive, as_json)
     if gallery is not None or open_page:
         from retrieval_pipeline.cli.gallery import gallery_html
@@ -232,5 +230,7 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo_json(answer_json(answer), indent=2 if pretty else None)
     else:
         echo(*answer_text(answer, heading=not pretty))
+        if answer.hits:
+            tell(answer.verdict)
     if explain:
         tell(answer_explanation(answer))
