@@ -18,6 +18,7 @@ from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
@@ -136,7 +137,7 @@ def drawing(
         colour_by: What the colours mean at first.
     """
     locations = latent.build.items.column("locations").take(pa.array(latent.numbers))
-    places = _shown_locations(locations.combine_chunks(), query)
+    places = _shown_locations(latent.build, locations.combine_chunks(), query)
     encoded = places.field("source").dictionary_encode()
     sources = tuple(encoded.dictionary.to_pylist())
     roots = {source.name: source.path for source in settings.sources}
@@ -160,11 +161,11 @@ def _title(query: Query | None) -> str:
     return (str(query) or "Latent map") + (f" ({where})" if where else "")
 
 
-def _shown_locations(locations: pa.ListArray, query: Query | None) -> pa.StructArray:
+def _shown_locations(build: Build, locations: pa.ListArray, query: Query | None) -> pa.StructArray:
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)
-    passes = file_test(query)
+    passes = file_test(build, query)
     chosen = [
         next(row for row in rows if passes(IndexedFile.of(row))) for rows in locations.to_pylist()
     ]

@@ -13,6 +13,7 @@ from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
+from retrieval_pipeline.search.fact_filters import fact_flags, with_file_times
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.vectors import Flags
 
@@ -29,15 +30,18 @@ def passing(build: Build, query: Query) -> Flags | None:
     An item passes if one of its files does: a copy elsewhere neither helps nor hurts it.
 
     Raises:
-        QueryError: A filter names a source that is not in the index.
+        QueryError: A filter names a source that is not in the index, a place that does not exist,
+            or a fact that the index does not know.
     """
     for source in query.sources:
         if source not in build.info.sources:
             known = ", ".join(build.info.sources)
             raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
-    flags: Flags | None = None
-    if query.sources or query.paths or query.after or query.before:
-        flags = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
+    flags = fact_flags(build, query)
+    query = with_file_times(build, query)
+    if query.sources or query.paths or query.file_after or query.file_before:
+        located = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
+        flags = both(flags, located)
     if query.min_width or query.min_height or query.formats:
         wanted = pa.array([FORMATS.get(name.upper(), name.upper()) for name in query.formats])
         good = pc.and_(
@@ -47,8 +51,7 @@ def passing(build: Build, query: Query) -> Flags | None:
         if query.formats:
             formats = pc.replace_substring(build.items["format"], DAMAGED, "")
             good = pc.and_(good, pc.is_in(pc.utf8_upper(formats), wanted))
-        pictured: Flags = good.to_numpy()
-        flags = pictured if flags is None else flags & pictured
+        flags = both(flags, good.to_numpy())
     return flags
 
 
@@ -71,10 +74,10 @@ def _located(locations: pa.ListArray, query: Query) -> Flags:
     if query.sources:
         good &= _numpy(pc.is_in(places.field("source"), pa.array(query.sources)))
     times = places.field("mtime_ns")
-    if query.after:
-        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.after)))
-    if query.before:
-        good &= _numpy(pc.less(times, _nanoseconds(query.before)))
+    if query.file_after:
+        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.file_after)))
+    if query.file_before:
+        good &= _numpy(pc.less(times, _nanoseconds(query.file_before)))
     if query.paths:
         globs = compile_globs(query.paths)
         # Globs are slow, so they come last and only where it still matters.
@@ -86,11 +89,12 @@ def _located(locations: pa.ListArray, query: Query) -> Flags:
     return result
 
 
-def file_test(query: Query) -> Callable[[IndexedFile], bool]:
-    """Return what tells of one file of an item whether it passes the filters."""
+def file_test(build: Build, query: Query) -> Callable[[IndexedFile], bool]:
+    """Return what tells of one file of an item of a build whether it passes the filters."""
+    query = with_file_times(build, query)
     globs = compile_globs(query.paths)
-    after = _nanoseconds(query.after) if query.after else None
-    before = _nanoseconds(query.before) if query.before else None
+    after = _nanoseconds(query.file_after) if query.file_after else None
+    before = _nanoseconds(query.file_before) if query.file_before else None
 
     def passes(file: IndexedFile) -> bool:
         return (

@@ -1,13 +1,15 @@
 """What people ask for: words and pictures with weights, and filters. Knows no index."""
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.facts.dates import Interval, parse_dates
 from retrieval_pipeline.paths import to_text
 
 # With larger weights, float32 scores would hold too little of the other parts of the query.
@@ -15,8 +17,27 @@ LARGEST_WEIGHT = 100.0
 
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S.*)", re.DOTALL)
 
-# Names of parameters that are given once for each value.
-_SINGULAR = {"source": "sources", "path": "paths", "format": "formats"}
+# The order of the hits: by relevance, by the date taken, or by the name of the file.
+Sort = Literal["relevance", "newest", "oldest", "name"]
+
+# Names of parameters that are given once for each value, and short ones.
+_OTHER_NAMES = {
+    "source": "sources",
+    "path": "paths",
+    "format": "formats",
+    "year": "years",
+    "camera": "cameras",
+    "lens": "lenses",
+    "country": "countries",
+    "keyword": "keywords",
+    "within": "within_km",
+    "rating": "min_rating",
+}
+# Fields that may be given as text of `facts.dates.parse_dates`, of which they take the beginning.
+_MOMENTS = ("after", "before", "file_after", "file_before")
+
+_DISTANCE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(km|m|mi|miles?)?\s*", re.IGNORECASE)
+_KM_OF = {"m": 0.001, "mi": 1.609344, "mile": 1.609344, "miles": 1.609344}
 
 
 @dataclass(frozen=True)
@@ -31,16 +52,34 @@ class Query:
         minus: Words whose pictures are not wanted; "2*snow" weighs twice here as well.
         sources: Only images of these sources; empty means all.
         paths: Only images with a path, relative to their source, that one of these globs matches.
-        after: Only files changed at this time or later; without a zone it is local time.
-        before: Only files changed earlier than this.
+        after: Only pictures taken at this time or later, by the clock on the wall there; a time
+            with a zone stands for the wall time of this machine.
+        before: Only pictures taken earlier than this.
+        on: Only pictures taken within this interval.
+        years: Only pictures taken in one of these years; empty means all.
+        file_after: Only files changed at this time or later; without a zone it is local time.
+        file_before: Only files changed earlier than this.
+        cameras: Only pictures of cameras whose name holds every word of one of these, in any case.
+        lenses: The same for lenses.
+        near: Only pictures taken near this place: a town, or "latitude, longitude" in degrees.
+        within_km: How near, in kilometres.
+        countries: Only pictures taken in one of these countries, given by ISO 3166-1 code or name.
+        keywords: Only pictures with one of these keywords, in any case.
+        min_rating: Only pictures with so many stars; -1 are those that were rejected (XMP).
         min_width: Only pictures at least so wide, in pixels.
         min_height: Only pictures at least so high, in pixels.
         formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
+        sort: Order of the hits. All but "relevance" order only hits that are relevant enough:
+            `min_relevance`, or `searcher.SORTED_RELEVANCE` without one.
+        literal: No words of `text` are read as facts, such as "in summer 2019".
+
+    Pictures that do not know a fact do not pass a filter by it.
 
     Raises:
-        QueryError: A text holds what is not Unicode, as bytes that are no UTF-8 become.
+        QueryError: A text holds what is not Unicode, as bytes that are no UTF-8 become; or a
+            distance or order makes no sense.
     """
 
     text: str | None = None
@@ -52,34 +91,62 @@ class Query:
     paths: tuple[str, ...] = ()
     after: datetime | None = None
     before: datetime | None = None
+    on: Interval | None = None
+    years: tuple[int, ...] = ()
+    file_after: datetime | None = None
+    file_before: datetime | None = None
+    cameras: tuple[str, ...] = ()
+    lenses: tuple[str, ...] = ()
+    near: str | None = None
+    within_km: float = 20.0
+    countries: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    min_rating: int | None = None
     min_width: int = 0
     min_height: int = 0
     formats: tuple[str, ...] = ()
     min_relevance: float = 0.0
     collapse: bool = False
+    sort: Sort = "relevance"
+    literal: bool = False
 
     def __post_init__(self) -> None:
-        for text in (self.text or "", *self.plus, *self.minus, *self.like, *self.formats):
+        for text in (
+            *(self.text or "", self.near or "", *self.plus, *self.minus, *self.like),
+            *(*self.formats, *self.cameras, *self.lenses, *self.countries, *self.keywords),
+        ):
             try:
                 text.encode()
             except UnicodeEncodeError:
                 raise QueryError(f"{text!r} is not UTF-8 text: check how it was typed") from None
+        if not 0 < self.within_km < math.inf:
+            raise QueryError(f"within {self.within_km:g} km: give a distance above 0, such as 20")
+        if self.sort not in get_args(Sort):
+            raise QueryError(f'"{self.sort}" is no order: {", ".join(get_args(Sort))}')
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
         """Return the query that a configuration or a request asks.
 
         Args:
-            parameters: Values of fields by name; `source`, `path` and `format` stand for the
-                fields in the plural, a list for a tuple.
+            parameters: Values of fields by name; `source`, `year`, `camera` and others in the
+                singular stand for the fields in the plural, a list for a tuple. Dates may be text
+                ("summer 2019"), and distances too ("20 km").
 
         Raises:
             TypeError: There is no such field.
+            QueryError: A text is no date or no distance.
         """
         fields: dict[str, Any] = {
-            _SINGULAR.get(name, name): tuple(value) if isinstance(value, list) else value
+            _OTHER_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value
             for name, value in parameters.items()
         }
+        for name in (*_MOMENTS, "on"):
+            if isinstance(text := fields.get(name), str):
+                interval = parse_dates(text) if text.strip() else None
+                fields[name] = interval if name == "on" or interval is None else interval.start
+        if isinstance(distance := fields.get("within_km"), str):
+            fields["within_km"] = kilometres(distance)
         return cls(**fields)
 
     def __str__(self) -> str:
@@ -92,14 +159,17 @@ class Query:
     @property
     def filters(self) -> "Query":
         """The filters alone: what decides which items may be hits."""
-        return Query(
-            sources=self.sources,
-            paths=self.paths,
-            after=self.after,
-            before=self.before,
-            min_width=self.min_width,
-            min_height=self.min_height,
-            formats=self.formats,
+        return replace(
+            self,
+            text=None,
+            images=(),
+            like=(),
+            plus=(),
+            minus=(),
+            min_relevance=0.0,
+            collapse=False,
+            sort="relevance",
+            literal=False,
         )
 
     @property
@@ -140,3 +210,15 @@ def weighted(text: str) -> tuple[float, str]:
     if weight > LARGEST_WEIGHT:
         raise QueryError(f'"{text}" weighs too much: the largest weight is {LARGEST_WEIGHT:g}')
     return weight, match[2]
+
+
+def kilometres(text: str) -> float:
+    """Read a distance such as "20", "20km", "500 m" or "3 miles".
+
+    Raises:
+        QueryError: It is none.
+    """
+    match = _DISTANCE.fullmatch(text)
+    if match is None:
+        raise QueryError(f'"{text}" is no distance: write it as 20km')
+    return float(match[1]) * _KM_OF.get((match[2] or "km").lower(), 1.0)

@@ -78,7 +78,7 @@ def read_hits(
         path_of: Gives the absolute path of a file.
     """
     ranks = [group[0] for group in groups]
-    passes = file_test(query)
+    passes = file_test(build, query)
     hits = []
     for item, rank, group in zip(build.records(ranking.numbers[ranks]), ranks, groups, strict=True):
         location = next(file.location for file in item.files if passes(file))

@@ -184,7 +184,7 @@ class Snapshot:
         query = page.query()
         flags = both(self.searcher.allowed(query), self.within(page))
         order = self.newest if flags is None else self.newest[flags[self.newest]]
-        passes = file_test(query)
+        passes = file_test(self.build, query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
             query="",

@@ -200,7 +200,7 @@ def test_a_bug_stays_a_traceback(home: Path, tmp_path: Path) -> None:
         "status.load_settings = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = retrieval(home, "status", env={"PYTHONPATH": path})
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("AttributeError: a bug\n")
@@ -217,7 +217,8 @@ def test_a_pipe_that_breaks_inside_is_an_error_and_not_the_end_of_the_output(
         "status.load_settings = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    assert_one_line(retrieval(home, "status", env={"PYTHONPATH": path}), "Broken pipe")
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
+    assert_one_line(done, "Broken pipe")
 
 
 @pytest.mark.parametrize(

@@ -16,27 +16,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retrieval_pipeline_tests.support.commands import RETRIEVAL, retrieval
 from synthetic.checkpoints import make_clip
 
 # Each test starts programs or indexes pictures.
 pytestmark = pytest.mark.slow
 
-RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
 
-
-def run(
-    directory: Path, *arguments: str, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RETRIEVAL, *arguments],
-        cwd=directory,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-    )
+def run(directory: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return retrieval(directory, *arguments, input=stdin)
 
 
 def environment() -> dict[str, str]:
