@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
+# The prompt leaves out hits below this relevance: less than one in ten of them would be right.
+CUT = 0.1
+
 
 class Date(click.ParamType):  # type: ignore[type-arg]
     """A day, or a moment of local time."""
@@ -103,7 +106,7 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--min-relevance",
     type=click.FloatRange(0, 1),
-    help="Leave out hits of lower relevance. Default: 0, and in the prompt 0.5: the likely ones.",
+    help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
 )
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
@@ -154,9 +157,7 @@ def query(
     else:
         interactive = sys.stdin.isatty()
         if interactive and min_relevance is None:
-            from retrieval_pipeline.search.relevance import LIKELY
-
-            base = replace(base, min_relevance=LIKELY)
+            base = replace(base, min_relevance=CUT)
         answers = _converse(searcher, base, k, offset, show, interactive, as_json)
     if gallery is not None or open_page:
         from retrieval_pipeline.cli.gallery import gallery_html
