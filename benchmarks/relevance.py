@@ -162,7 +162,7 @@ class Library:
             with tempfile.TemporaryDirectory() as directory:
                 for file in generator.permutation(drawn)[:size]:
                     copy(Path(file), Path(directory) / Path(file).parent.name)
-                source = {"name": "small", "path": directory}
+                source = {"name": f"small-{size}-{draw}", "path": directory}
                 # In the same home: no picture is embedded again.
                 settings = self.settings.model_copy(
                     update={"sources": (Source.model_validate(source),)}
