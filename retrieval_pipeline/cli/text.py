@@ -152,7 +152,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "

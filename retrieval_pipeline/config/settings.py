@@ -22,6 +22,8 @@ from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
+# A short name for it.
+ORIGINAL = "clip"
 
 
 class _Model(BaseModel):
@@ -135,7 +137,7 @@ class Schedule(_Model):
     reindex: Cron = "0 2 * * *"
     saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 60
+    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 30
 
 
 class SavedQuery(_Model):
@@ -218,7 +220,8 @@ class Settings(_Model):
 
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
-        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
+        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint; "clip"
+            stands for the original's, the default.
         revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
             "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -249,6 +252,11 @@ class Settings(_Model):
     checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
+
+    @field_validator("model")
+    @classmethod
+    def _model_in_full(cls, model: str) -> str:
+        return DEFAULT_MODEL if model == ORIGINAL else model
 
     @field_validator("home")
     @classmethod

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
 from pydantic_core import core_schema
 
 from retrieval_pipeline.config.settings import Settings, Source
+from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
@@ -83,6 +84,7 @@ class LibraryStatus(_Model):
     Attributes:
         home: Directory of the tables and builds.
         model: The model of the settings.
+        languages: In which that model understands queries; None if that is not known.
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.
@@ -92,6 +94,7 @@ class LibraryStatus(_Model):
 
     home: AnyPlace
     model: str
+    languages: str | None
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
         BuildInfo | None,
@@ -133,6 +136,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     return LibraryStatus(
         home=settings.home,
         model=space.model,
+        languages=languages_of(space.model),
         build=build,
         index=info,
         recall_at_10=info.recall_at_10 if info else None,
