@@ -93,6 +93,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -195,6 +196,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.views:
+        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:

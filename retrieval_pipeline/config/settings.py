@@ -20,6 +20,7 @@ from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
+from retrieval_pipeline.views import Views
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
 # A short name for it.
@@ -68,6 +69,9 @@ class Source(_Model):
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+        views: Which parts of its pictures are embedded beside the pictures themselves: "centre" for
+            none, "whole" for crops that cover pictures longer than about 2:1, "tiles" for these and
+            a 2 x 2 grid over every other picture.
     """
 
     name: Name
@@ -78,6 +82,7 @@ class Source(_Model):
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
+    views: Views = "whole"
 
     @field_validator("extensions", "more_extensions")
     @classmethod

@@ -71,6 +71,8 @@ device = "auto"
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
 #   watch = true                                  Dagster looks for changes all the time
+#   views = "whole"    crops of long pictures, such as panoramas and screenshots, are searched too;
+#                      "tiles": small things in all pictures as well; "centre": the middle only
 {sources}"""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,13 @@ from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
+from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.views import View
 
 # A path as text: some are on other machines.
 AnyPlace = Annotated[Place, PlainSerializer(lambda place: to_text(str(place)), return_type=str)]
@@ -43,6 +46,7 @@ class SourceStatus(_Model):
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
         damaged: How many of them have a file that lacks the end of its picture.
+        views: Further vectors of parts of these pictures.
         pending: Content ids that the next run will try to embed.
         quarantined: Number of content ids that could not be embedded, by reason.
         unreadable: Number of files and directories that could not be read.
@@ -59,6 +63,7 @@ class SourceStatus(_Model):
     bytes: int
     embedded: int
     damaged: int
+    views: int
     pending: int
     quarantined: dict[str, int]
     unreadable: int
@@ -116,8 +121,10 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     # First, since it refuses a directory that is no home.
     build = store.current_build()
     embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
+    views = stored_views(store, space)
     sources = tuple(
-        _source_status(store, space, source, embedded, damaged) for source in settings.sources
+        _source_status(store, space, source, embedded, damaged, views)
+        for source in settings.sources
     )
     info, problem = None, None
     if build is None:
@@ -146,7 +153,12 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _source_status(
-    store: Store, space: VectorSpace, source: Source, embedded: set[str], damaged: set[str]
+    store: Store,
+    space: VectorSpace,
+    source: Source,
+    embedded: set[str],
+    damaged: set[str],
+    views: Mapping[str, set[View]],
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
     files = manifest.filter(pc.is_valid(manifest["content_id"]))
@@ -154,7 +166,9 @@ def _source_status(
     statuses = Counter(manifest["status"].to_pylist())
     large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
     quarantine = read_quarantine(store, space, source.name).to_pylist()
-    reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
+    # An embedded image whose views failed can be found.
+    failed = contents - embedded
+    reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in failed)
     reasons += Counter({Reason.TOO_LARGE.value: len(large)})
     path = store.manifest(source.name)
     done = len(contents & embedded)
@@ -168,6 +182,7 @@ def _source_status(
         bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,
         damaged=len(contents & damaged),
+        views=sum(len(found) for content, found in views.items() if content in contents),
         pending=len(contents) + len(large) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],

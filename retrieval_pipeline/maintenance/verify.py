@@ -17,6 +17,7 @@ from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, Un
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.processes import child_options, python_command
@@ -24,7 +25,13 @@ from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
 from retrieval_pipeline.storage.reading import is_there, unreadable
-from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.schemas import (
+    MANIFEST,
+    QUARANTINE,
+    VIEW_COLUMNS,
+    embedding_schema,
+    views_schema,
+)
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import check_vectors
@@ -84,6 +91,8 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
         yield _finding(
             part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
         )
+    for part in store.all_view_parts():
+        yield _finding(part, _check_view_part)
     for quarantine in quarantines:
         yield _finding(quarantine, _check_quarantine)
     yield from _orphans(store, seen)
@@ -165,13 +174,25 @@ def _check_unique(path: Path, schema: pa.Schema, column: str) -> None:
         raise StoreError(f"{path}: {column} {twice[0]!r} appears more than once")
 
 
-def _check_part(path: Path, seen: set[str]) -> None:
+def _read_part(path: Path, schema: Callable[[int], pa.Schema]) -> pa.Table:
+    """Read a part of a table whose columns are those of `schema`, and check ids and vectors."""
     space = read_space(path)
     if space.key != path.parents[1].name:
         raise StoreError(f"{path}: its vectors belong to another model ({space.model})")
-    table = read_table(path, embedding_schema(space.dim))
+    table = read_table(path, schema(space.dim))
     _check_content_ids(path, table["content_id"])
     check_vectors(as_matrix(table["embedding"], space.dim), space.dim, f"{path}: vector")
+    return table
+
+
+def _check_view_part(path: Path) -> None:
+    table = _read_part(path, views_schema)
+    if not are_views(*(table[name].to_numpy() for name in VIEW_COLUMNS)).all():
+        raise StoreError(f"{path}: holds a view that is no part of a picture")
+
+
+def _check_part(path: Path, seen: set[str]) -> None:
+    table = _read_part(path, embedding_schema)
     for content in table["content_id"].to_pylist():
         if content in seen:
             raise StoreError(f"{path}: content {content} is embedded more than once")
@@ -235,8 +256,8 @@ def _read_whole_build(path: Path) -> None:
         build = Build.open(path, rehash=True)
     except (ValueError, TypeError) as error:
         raise BuildError(f"{path}: not what a build holds ({error})") from None
-    for chunk in build.items.column("embedding").chunks:
-        check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
+    for matrix in build.vector_index.matrices:
+        check_vectors(matrix, build.info.dim, f"{path}: vector")
     if build.vocabulary is not None:
         check_vectors(build.vocabulary, build.info.dim, f"{path}: vocabulary")
     ids = build.items["content_id"]

@@ -139,10 +139,10 @@ class RankingJudge:
         chances = [np.empty(0)]
         shown = [np.empty(0, np.float32)]
         for start in range(0, len(ranking.numbers), ROWS_IN_MEMORY):
-            items = build.vectors(ranking.numbers[start : start + ROWS_IN_MEMORY])
+            items = build.vectors(ranking.rows[start : start + ROWS_IN_MEMORY])
             chances.append(self._judge.chances(items, query_vectors))
             shown.append(query_vectors.unwanted_shown(items @ query_vectors.vectors.T))
-        relevance = relevance_of(np.concatenate(chances), ranking.among, sample)
+        relevance = relevance_of(np.concatenate(chances), ranking.among_rows, sample)
         return in_order_of_rank(relevance * (1 - np.concatenate(shown)))
 
 

@@ -21,8 +21,9 @@ from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_s
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.views import further_views
 from retrieval_pipeline_tests.support.library import settings_of
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from synthetic.tables import content, random_vectors, write_manifest, write_part, write_view_part
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_manifest(store, "other", {"a copy.jpg": "a", "z.jpg": "z"})
     write_part(store, space, "pictures", NAMES[:5], random_vectors(5, space.dim, 1))
     build_index(store, space, settings.source_names)
-    write_part(store, space, "pictures", NAMES[5:], random_vectors(3, space.dim, 2))
+    write_part(store, space, "pictures", NAMES[5:], random_vectors(3, space.dim, 2), (640, 160))
+    views = [(name, view) for name in "fg" for view in further_views(640, 160, "whole", True)]
+    write_view_part(store, space, "pictures", views, random_vectors(len(views), space.dim, 4))
     write_part(store, space, "other", "z", random_vectors(1, space.dim, 3))
     row = {"content_id": content("q"), "path": "q.jpg", "reason": "truncated", "detail": ""}
     row |= {"attempts": 1, "last_tried": 0, "tried_with": "x"}
@@ -114,6 +117,8 @@ def current(store: Store) -> Path:
 FILES: dict[str, Callable[[Store, VectorSpace], Path]] = {
     "manifest": lambda store, _: store.manifest("pictures"),
     "part": lambda store, space: store.parts(space, "pictures")[1],
+    "views": lambda store, space: store.view_parts(space, "pictures")[0],
+    "views.arrow": lambda store, _: current(store) / "views.arrow",
     "quarantine": lambda store, space: store.quarantine(space, "pictures"),
     "items": lambda store, _: current(store) / "items.arrow",
     "trees": lambda store, _: current(store) / "vectors.annoy",
@@ -129,6 +134,8 @@ def test_whatever_file_is_damaged_is_found_and_rebuilt(
     settings: Settings, store: Store, space: VectorSpace, name: str
 ) -> None:
     before, manifest = items(store), read_manifest(store, "pictures")
+    views = open_current(store).views.to_pylist()
+    assert len(views) == 12
     path = FILES[name](store, space)
     cut(path)
     found = problems(store)
@@ -137,6 +144,7 @@ def test_whatever_file_is_damaged_is_found_and_rebuilt(
     assert repair(settings)
     assert problems(store) == {}
     assert items(store) == before
+    assert open_current(store).views.to_pylist() == views
     assert read_manifest(store, "pictures").equals(manifest)
     assert len(store.maps()) == 1
 
