@@ -53,7 +53,7 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
             f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
         ]
     if not answer.hits:
-        lines.append("nothing here looks like that")
+        lines.append(answer.verdict)
     return lines
 
 

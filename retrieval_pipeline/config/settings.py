@@ -173,7 +173,7 @@ class SavedQuery(_Model):
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
 
     @model_validator(mode="after")

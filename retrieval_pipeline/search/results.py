@@ -13,6 +13,7 @@ from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.ranking import Ranking
+from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Values
 from retrieval_pipeline.views import View
@@ -47,6 +48,11 @@ class Hit:
     companions: tuple[CompanionFile, ...] = ()
     alike: int = 0
     region: View | None = None
+
+    @property
+    def likely(self) -> bool:
+        """Whether it is more probably right than wrong."""
+        return self.relevance >= LIKELY
 
     @property
     def source(self) -> str:
@@ -111,6 +117,7 @@ class Answer:
         build: Name of the build.
         timings_ms: Milliseconds of each step.
         plan: How the hits were found.
+        offset: How many better hits were left out.
     """
 
     query: Query
@@ -119,6 +126,24 @@ class Answer:
     build: str
     timings_ms: dict[str, float] = field(compare=False)
     plan: str = field(default="", compare=False)
+    offset: int = field(default=0, compare=False)
+
+    @property
+    def likely(self) -> int:
+        """How many of the hits are likely; relevance descends, so these are the first ones."""
+        return sum(hit.likely for hit in self.hits)
+
+    @property
+    def verdict(self) -> str:
+        """How far the hits can be trusted, in a sentence without a full stop."""
+        if not self.hits:
+            return "nothing here looks like that"
+        if not self.likely:
+            none = "none of these is likely" if self.offset else "nothing here looks like that"
+            return f"{none}: only the nearest are shown"
+        if self.likely < len(self.hits):
+            return f"{self.likely} likely; the rest are only the nearest"
+        return "likely" if self.likely == 1 else f"all {self.likely} likely"
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -127,6 +152,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "query": str(answer.query),
         "model": answer.model,
         "build": answer.build,
+        "likely": answer.likely,
         "hits": [
             {
                 "content_id": hit.content_id,
@@ -134,6 +160,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "source": hit.source,
                 "score": round(hit.score, 6),
                 "relevance": round(hit.relevance, 6),
+                "likely": hit.likely,
                 "width": hit.width,
                 "height": hit.height,
                 "alike": hit.alike,
