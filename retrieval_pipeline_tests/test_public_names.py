@@ -9,9 +9,11 @@ import retrieval_pipeline
 NAMES = [
     "Answer",
     "Hit",
+    "LibraryResource",
     "Query",
     "Recommender",
     "RetrievalError",
+    "RetrievalLibrary",
     "Searcher",
     "Settings",
     "Source",
