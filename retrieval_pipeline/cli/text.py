@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
@@ -93,6 +94,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -152,7 +154,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
@@ -164,6 +167,8 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    if status.facts.files:
+        lines += ["", *_facts_lines(status.facts)]
     return lines
 
 
@@ -194,6 +199,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.views:
+        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:
@@ -204,6 +211,26 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
     return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _facts_lines(facts: FactsSummary) -> list[str]:
+    """Say when the pictures were taken, how that is known, and with what."""
+    span = ""
+    if facts.first_taken is not None and facts.last_taken is not None:
+        span = f"taken {facts.first_taken:%Y-%m-%d} to {facts.last_taken:%Y-%m-%d}, "
+    origins = _counts(
+        *((count, origin.replace("_", " ")) for origin, count in facts.origins.items()),
+        (facts.undated, "without"),
+    )
+    lines = [
+        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"{facts.positions:,} with a position",
+        f"  dates from: {origins}",
+    ]
+    if facts.problems:
+        reasons = (f"{reason} ({count:,})" for reason, count in facts.problems.items())
+        lines.append(f"  refused: {'; '.join(reasons)}")
+    return lines
 
 
 def _not_looked_at(counts: Mapping[str, int]) -> list[str]:

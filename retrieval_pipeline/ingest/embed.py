@@ -22,6 +22,7 @@ from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
+from retrieval_pipeline.ingest.missing_views import missing_views
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -56,6 +57,7 @@ class EmbedReport:
         left: Contents whose file changed during the run, for the next run.
         seconds: Wall time of the run.
         timings: Where the time went; None if nothing was decoded in this process.
+        views: Further views that this run embedded, also of known contents.
     """
 
     source: str
@@ -68,6 +70,7 @@ class EmbedReport:
     left: int
     seconds: float
     timings: Timings | None = None
+    views: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -106,9 +109,10 @@ def update_embeddings(
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
-    Parts are written as they fill, so that a run that ends early loses little. Images that cannot
-    be used go to the quarantine table; they are tried again when the versions of the decoding
-    software change, or with `options.retry_quarantined`.
+    Of images that have one, those further views are embedded that the source's settings ask for and
+    that are missing. Parts are written as they fill, so that a run that ends early loses little.
+    Images that cannot be used go to the quarantine table; they are tried again when the versions of
+    the decoding software change, or with `options.retry_quarantined`.
 
     Args:
         store: Holds the manifest and receives the parts.
@@ -139,20 +143,22 @@ def update_embeddings(
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
-    quarantine = Quarantine.read(store, space, source.name, paths.keys() - known)
+    missing = missing_views(store, source, description, known)
+    wanted = (paths.keys() - known) | missing.keys()
+    quarantine = Quarantine.read(store, space, source.name, wanted)
     skipped = set() if options.retry_quarantined else quarantine.settled()
-    todo = {
-        content: path
-        for content, path in paths.items()
-        if content not in known and content not in skipped
-    }
+    wanted -= skipped
+    todo = {content: path for content, path in paths.items() if content in wanted}
     # What failed before may take long, or end this run: all others come first.
     tried = quarantine.tried()
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
     results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
-    jobs = (Job(source.path / to_path(path), content) for content, path in todo.items())
+    jobs = (
+        Job(source.path / to_path(path), content, missing.get(content, source.views))
+        for content, path in todo.items()
+    )
     timings = None
     try:
         if todo and options.backend is not None:
@@ -175,11 +181,13 @@ def update_embeddings(
         duplicates=len(manifest) - len(paths),
         known=len(known),
         embedded=writer.count,
-        quarantined=len(quarantine) + large,
+        # A known image whose views failed stays an image that can be found.
+        quarantined=len(quarantine.tried() - known) + large,
         newly_quarantined=quarantine.added,
-        left=len(results.changed),
+        left=len(results.changed - {paths[content] for content in missing}),
         seconds=time.monotonic() - started,
         timings=timings,
+        views=writer.views,
     )
 
 

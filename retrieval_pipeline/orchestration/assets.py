@@ -6,6 +6,7 @@ People materialise them one by one, or by source; what runs by itself is `reinde
 import functools
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -60,6 +61,8 @@ from retrieval_pipeline.orchestration.versions import (
 from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.pipeline.run import embed_options
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
 
 
 class CrawlConfig(dg.Config):
@@ -182,7 +185,7 @@ def build_image_embeddings(
             )
             embedded = embedded_ids(store, space)
             for source in context.partition_keys:
-                before = set(store.parts(space, source))
+                before = set(_all_parts(store, space, source))
                 report = update_embeddings(
                     store,
                     settings.source(source),
@@ -192,7 +195,7 @@ def build_image_embeddings(
                     embedded=embedded,
                     progress=LogProgress(context.log),
                 )
-                new = [part for part in store.parts(space, source) if part not in before]
+                new = [part for part in _all_parts(store, space, source) if part not in before]
                 try:
                     stored = stored_vectors(new, space)
                 except (StoreError, VectorError) as error:
@@ -208,6 +211,11 @@ def build_image_embeddings(
         yield from materialised(context, made, checks)
 
     return image_embeddings
+
+
+def _all_parts(store: Store, space: VectorSpace, source: str) -> list[Path]:
+    """Return the embedding parts of a source, and those of the views of its pictures."""
+    return [*store.parts(space, source), *store.view_parts(space, source)]
 
 
 def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition:

@@ -32,6 +32,7 @@ class QueryConfig(dg.Config):
 
     text: str = Field(default="", description="Words, such as: a red car in the snow")
     image: str = Field(default="", description="Path of a picture to find similar ones of")
+    crop: str = Field(default="", description="Only x,y,width,height of that picture")
     plus: list[str] = Field(default=[], description="Move the meaning towards these words")
     minus: list[str] = Field(default=[], description="Move the meaning away from these words")
     k: int = Field(default=8, description="Number of hits, at least 1")

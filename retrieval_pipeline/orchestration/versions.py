@@ -7,6 +7,7 @@ from blake3 import blake3
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
@@ -41,6 +42,9 @@ def embeddings_version(
     digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
     for content in sorted(embedded & contents):
         digest.update(content.encode())
+    for content, views in sorted(stored_views(store, space).items()):
+        if content in contents:
+            digest.update(f"{content} {sorted(views)}".encode())
     return digest.hexdigest(length=16)
 
 

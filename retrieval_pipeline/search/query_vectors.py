@@ -1,7 +1,7 @@
 """Query -> vectors: its texts and pictures are encoded, weighted and added up."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,16 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.pictures import pictures
-from retrieval_pipeline.images.transform import Pixels
+from retrieval_pipeline.images.pictures import picture, pictures
+from retrieval_pipeline.images.transform import Fit, Pixels
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.score_statistics import Spread
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.query import Crop, Query
+from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, check_vectors, normalise
+from retrieval_pipeline.views import squared
 
 if TYPE_CHECKING:
     from retrieval_pipeline.encoders.base import Encoder
@@ -73,7 +77,15 @@ class QueryVectors:
 class QueryEncoder:
     """Turns queries into vectors of a build's vector space; models are loaded when first needed."""
 
-    def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        build: Build,
+        path_of: Callable[[Location], Place],
+        encoder: "Encoder | None" = None,
+    ) -> None:
+        """Encode for `build`; `path_of` gives the absolute path of one of its files."""
+        self._path_of = path_of
         self._device = settings.device
         self._limits = Limits.of(settings.images)
         self._build = build
@@ -179,6 +191,8 @@ class QueryEncoder:
 
     def _pictures(self, query: Query) -> list[Vectors]:
         """Return the vectors of the query's pictures, from the build where it has them."""
+        if query.crop is not None:
+            return [self._part(query, query.crop)]
         numbers = [indexed_number(self._build, content) for content in query.like]
         vectors = [self._build.vectors(np.array([number], np.int64))[0] for number in numbers]
         if query.images:
@@ -186,14 +200,35 @@ class QueryEncoder:
             vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
         return vectors
 
+    def _part(self, query: Query, crop: Crop) -> Vectors:
+        """Return the vector of a part of the query's only picture."""
+        jobs = [Job(path) for path in query.images]
+        for content in query.like:
+            record = self._build.records([indexed_number(self._build, content)])[0]
+            jobs += [Job(self._path_of(location), content) for location in record.locations]
+        problems = []
+        for job in jobs:
+            try:
+                # Where the crop lies in the picture is known when the picture's size is.
+                whole = picture(job, Fit(1), self._limits)
+                view = squared(crop.within(whole.width, whole.height), whole.width, whole.height)
+                decoded = picture(replace(job, views=(view,)), self.encoder.transform, self._limits)
+            except ImageError as error:
+                problems.append(f"{to_text(str(job.path))}: {error}")
+            else:
+                encoded = self.encoder.encode_pixels(decoded.view_pixels)
+                vector: Vectors = check_vectors(encoded, self._build.info.dim, "query")[0]
+                return vector
+        raise QueryError(problems[0])
+
     def _pixels(self, paths: Sequence[Path]) -> list[Pixels]:
         """Return the pixels of files, as the index would have them."""
         found = pictures([Job(path) for path in paths], self.encoder.transform, self._limits)
         pixels = []
-        for path, picture in zip(paths, found, strict=True):
-            if isinstance(picture, ImageError):
-                raise QueryError(f"{path}: {picture}") from picture
-            pixels.append(picture.pixels)
+        for path, decoded in zip(paths, found, strict=True):
+            if isinstance(decoded, ImageError):
+                raise QueryError(f"{path}: {decoded}") from decoded
+            pixels.append(decoded.pixels)
         return pixels
 
 

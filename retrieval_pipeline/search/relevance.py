@@ -115,9 +115,9 @@ class RankingJudge:
         surplus = [np.empty(0)]
         for start in range(0, len(ranking.numbers), ROWS_IN_MEMORY):
             rows = slice(start, start + ROWS_IN_MEMORY)
-            items = build.vectors(ranking.numbers[rows])
+            items = build.vectors(ranking.rows[rows])
             surplus.append(self._judge.surplus(ranking.scores[rows], items, mixture))
-        return relevance_of(np.concatenate(surplus), ranking.among, sample)
+        return relevance_of(np.concatenate(surplus), ranking.among_rows, sample)
 
 
 def ranks_to_judge(count: int) -> int:

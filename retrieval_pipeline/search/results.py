@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retrieval_pipeline.index.build import Build
@@ -14,6 +14,7 @@ from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.ranking import Ranking
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Values
+from retrieval_pipeline.views import View
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Hit:
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
         alike: Lower hits that look the same and were folded into this one.
+        region: The part of the picture that matched; None if it is the picture as a whole.
     """
 
     content_id: str
@@ -41,6 +43,7 @@ class Hit:
     width: int
     height: int
     alike: int = 0
+    region: View | None = None
 
     @property
     def source(self) -> str:
@@ -87,6 +90,7 @@ def read_hits(
                 width=item.width,
                 height=item.height,
                 alike=len(group) - 1,
+                region=build.view_of(int(ranking.rows[rank])),
             )
         )
     return tuple(hits)
@@ -129,6 +133,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "width": hit.width,
                 "height": hit.height,
                 "alike": hit.alike,
+                "region": hit.region and asdict(hit.region),
                 "locations": [
                     {"source": place.source, "path": place.path} for place in hit.locations
                 ],

@@ -40,7 +40,7 @@ class Searcher:
     def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
         self.settings = settings
         self.build = build
-        self._query_encoder = QueryEncoder(settings, build, encoder)
+        self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
         self._judge = RankingJudge(build)
         self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
 

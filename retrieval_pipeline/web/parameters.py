@@ -9,7 +9,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic import ValidationError as ValidationError
 
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.search.query import Crop, Query
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.web.problems import wrong_parameters
 
@@ -85,6 +86,20 @@ class Region(_Parameters):
         return inside
 
 
+def _crop(text: object) -> object:
+    """Read "x,y,width,height".
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return Crop.parse(text)
+    except QueryError as error:
+        raise ValueError(str(error)) from None
+
+
 class Search(_Parameters):
     """A search: words and pictures, and filters. Without words and pictures: all, newest first."""
 
@@ -93,6 +108,14 @@ class Search(_Parameters):
     minus: Texts = Field(default=[], description="Words whose pictures are not wanted.")
     like: ContentIds = Field(default=[], description="Find pictures like these indexed ones.")
     upload: ContentIds = Field(default=[], description="Find pictures like these uploaded ones.")
+    crop: Annotated[
+        Crop | None,
+        BeforeValidator(_crop, json_schema_input_type=str),
+        Field(
+            description="Only this rectangle of the one picture of `like` or `upload`: "
+            "x,y,width,height in fractions of its size (up to 1) or in pixels."
+        ),
+    ] = None
     source: Texts = Field(default=[], description="Only pictures of these sources.")
     path: Texts = Field(default=[], description="Only paths that one of these globs matches.")
     after: date | None = Field(default=None, description="Only files changed on this day or later.")
@@ -115,8 +138,8 @@ class Search(_Parameters):
         return any(word.strip() for word in words) or bool(self.like or self.upload)
 
     def query(self) -> Query:
-        """Return the query without its uploads and region, which only the server knows."""
-        fields = Search.model_fields.keys() - {"upload", "region"}
+        """Return the query without its uploads, crop and region, which the server adds."""
+        fields = Search.model_fields.keys() - {"upload", "crop", "region"}
         days = {"after": _midnight(self.after), "before": _midnight(self.before)}
         return Query.of({**self.model_dump(include=set(fields)), **days})
 

@@ -3,13 +3,23 @@
 from datetime import datetime
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import printable
+from retrieval_pipeline.views import View
 
 # Width over height between which a card takes its picture's shape, as in the gallery.
 NARROWEST, WIDEST = 0.56, 2.8
+
+
+def shapes(width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.uint16]:
+    """Return width over height of the cards of pictures so wide and high, in hundredths."""
+    ratio = np.asarray(width) / np.asarray(height)
+    shaped: npt.NDArray[np.uint16] = np.rint(100 * np.clip(ratio, NARROWEST, WIDEST)).astype("u2")
+    return shaped
 
 
 class _Told(BaseModel):
@@ -42,6 +52,8 @@ class Picture(_Told):
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        region: The part that matched the query, in fractions of the upright picture; None if it is
+            the picture as a whole.
     """
 
     content_id: str
@@ -54,6 +66,7 @@ class Picture(_Told):
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    region: View | None = None
 
     @property
     def name(self) -> str:
@@ -68,7 +81,7 @@ class Picture(_Told):
     @property
     def shape(self) -> int:
         """Width over height of its card, in hundredths."""
-        return round(100 * min(max(self.width / self.height, NARROWEST), WIDEST))
+        return int(shapes(self.width, self.height))
 
     @property
     def others(self) -> list[FileLocation]:

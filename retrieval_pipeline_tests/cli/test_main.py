@@ -61,7 +61,7 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "init", "index", "query", "status", "use", "verify", "gc"]
+    "command", ["demo", "init", "models", "index", "query", "status", "use", "verify", "gc"]
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run(tmp_path, command, "--help")
@@ -71,13 +71,13 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
 
 def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    first = run(tmp_path, "init", "a")
+    first = run(tmp_path, "init", "a", "--model", "offline")
     assert first.returncode == 0
     assert "Look it over" in first.stdout
-    second = run(tmp_path, "init", "a")
+    second = run(tmp_path, "init", "a", "--model", "offline")
     assert second.returncode == 1
     assert "exists already" in second.stderr
-    assert run(tmp_path, "init", "a", "--force").returncode == 0
+    assert run(tmp_path, "init", "a", "--model", "offline", "--force").returncode == 0
     assert "is not a directory" in run(tmp_path, "init", "nowhere", "--force").stderr
 
 

@@ -67,6 +67,11 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     help="Find pictures similar to this indexed picture. Can be repeated.",
 )
 @click.option(
+    "--crop",
+    metavar="X,Y,W,H",
+    help="Only this rectangle of the picture, in pixels or, up to 1, in fractions of its size.",
+)
+@click.option(
     "--plus",
     multiple=True,
     metavar="TEXT",
@@ -139,6 +144,7 @@ def query(
     retrieval query "a dog on grass" -k 12
     retrieval query "a street" --plus "2*night" --minus people --source holidays
     retrieval query --image photo.jpg --after 2024-01-01 --gallery similar.html --open
+    retrieval query --image photo.jpg --crop 0.5,0,0.5,1
     retrieval query --json < queries.txt
     """
     settings = load_settings(config)
