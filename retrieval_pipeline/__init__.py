@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.errors import RetrievalError
     from retrieval_pipeline.pipeline.run import index_sources
     from retrieval_pipeline.recommend.recommender import Recommender
-    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.query import Crop, Query
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.searcher import Searcher
 
@@ -22,6 +22,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Answer",
+    "Crop",
     "Hit",
     "Query",
     "Recommender",
@@ -37,6 +38,7 @@ __all__ = [
 
 _MODULES = {
     "Answer": "search.results",
+    "Crop": "search.query",
     "Hit": "search.results",
     "Query": "search.query",
     "Recommender": "recommend.recommender",
