@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
@@ -170,6 +171,8 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    if status.facts.files:
+        lines += ["", *_facts_lines(status.facts)]
     return lines
 
 
@@ -212,6 +215,26 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
     return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _facts_lines(facts: FactsSummary) -> list[str]:
+    """Say when the pictures were taken, how that is known, and with what."""
+    span = ""
+    if facts.first_taken is not None and facts.last_taken is not None:
+        span = f"taken {facts.first_taken:%Y-%m-%d} to {facts.last_taken:%Y-%m-%d}, "
+    origins = _counts(
+        *((count, origin.replace("_", " ")) for origin, count in facts.origins.items()),
+        (facts.undated, "without"),
+    )
+    lines = [
+        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"{facts.positions:,} with a position",
+        f"  dates from: {origins}",
+    ]
+    if facts.problems:
+        reasons = (f"{reason} ({count:,})" for reason, count in facts.problems.items())
+        lines.append(f"  refused: {'; '.join(reasons)}")
+    return lines
 
 
 def _not_looked_at(counts: Mapping[str, int]) -> list[str]:

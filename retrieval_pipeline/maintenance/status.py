@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
 from pydantic_core import core_schema
@@ -14,6 +15,7 @@ from pydantic_core import core_schema
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.summary import FactsSummary, summary_of
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
@@ -21,8 +23,9 @@ from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
+from retrieval_pipeline.storage.tables import read_facts, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import View
 
@@ -95,6 +98,7 @@ class LibraryStatus(_Model):
         recall_at_10: Share of the true ten nearest items that a query finds.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
+        facts: When, where and with what the pictures of these sources were taken.
     """
 
     home: AnyPlace
@@ -109,6 +113,7 @@ class LibraryStatus(_Model):
     recall_at_10: float | None
     problem: str | None
     sources: tuple[SourceStatus, ...]
+    facts: FactsSummary
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -126,6 +131,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         _source_status(store, space, source, embedded, damaged, views)
         for source in settings.sources
     )
+    tables = [read_facts(store, source.name) for source in settings.sources]
+    tables.append(FACTS.empty_table())
     info, problem = None, None
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
@@ -149,6 +156,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         recall_at_10=info.recall_at_10 if info else None,
         problem=problem,
         sources=sources,
+        facts=summary_of(pa.concat_tables(tables)),
     )
 
 

@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.items import Location
@@ -11,6 +13,13 @@ from retrieval_pipeline.views import View
 
 # Width over height between which a card takes its picture's shape, as in the gallery.
 NARROWEST, WIDEST = 0.56, 2.8
+
+
+def shapes(width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.uint16]:
+    """Return width over height of the cards of pictures so wide and high, in hundredths."""
+    ratio = np.asarray(width) / np.asarray(height)
+    shaped: npt.NDArray[np.uint16] = np.rint(100 * np.clip(ratio, NARROWEST, WIDEST)).astype("u2")
+    return shaped
 
 
 class _Told(BaseModel):
@@ -72,7 +81,7 @@ class Picture(_Told):
     @property
     def shape(self) -> int:
         """Width over height of its card, in hundredths."""
-        return round(100 * min(max(self.width / self.height, NARROWEST), WIDEST))
+        return int(shapes(self.width, self.height))
 
     @property
     def others(self) -> list[FileLocation]:
