@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -43,11 +44,12 @@ Backend = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
 class EmbedReport:
     """What became of the images of one source.
 
-    files = duplicates + known + embedded + quarantined + left
+    files = companions + duplicates + known + embedded + quarantined + left
 
     Attributes:
         source: Name of the source.
         files: Files of the manifest whose content is known, and files that are too large.
+        companions: Files that are shown with another one of the same photograph.
         duplicates: Files whose content an earlier file of the source has too.
         known: Contents that had an embedding before this run.
         embedded: Contents that this run embedded.
@@ -62,6 +64,7 @@ class EmbedReport:
 
     source: str
     files: int
+    companions: int
     duplicates: int
     known: int
     embedded: int
@@ -76,6 +79,18 @@ class EmbedReport:
     def images_per_second(self) -> float:
         """Images embedded per second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def followed_by(self, later: "EmbedReport") -> "EmbedReport":
+        """Return the report of this run and a later one over the same source together."""
+        return replace(
+            later,
+            known=self.known,
+            embedded=self.embedded + later.embedded,
+            newly_quarantined=self.newly_quarantined + later.newly_quarantined,
+            seconds=self.seconds + later.seconds,
+            timings=self.timings or later.timings,
+            views=self.views + later.views,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,8 @@ def update_embeddings(
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
+    Companions, such as the RAW file of a JPEG, are not embedded.
+
     Of images that have one, those further views are embedded that the source's settings ask for and
     that are missing. Parts are written as they fill, so that a run that ends early loses little.
     Images that cannot be used go to the quarantine table; they are tried again when the versions of
@@ -138,10 +155,9 @@ def update_embeddings(
     progress = progress or Quiet()
     started = time.monotonic()
     space = description.space
-    manifest = read_manifest(store, source.name)
-    large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
-    manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
-    paths = _first_paths(manifest)
+    large = read_manifest(store, source.name)["status"].to_pylist().count(Status.TOO_LARGE)
+    grouped = read_grouped_files(store, space, source.name)
+    paths = _first_paths(grouped.files)
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
@@ -180,8 +196,9 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(manifest) + large,
-        duplicates=len(manifest) - len(paths),
+        files=len(grouped.files) + grouped.pictures + large,
+        companions=grouped.pictures,
+        duplicates=len(grouped.files) - len(paths),
         known=len(known),
         embedded=writer.count,
         # A known image whose views failed stays an image that can be found.

@@ -3,12 +3,13 @@
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
@@ -192,6 +193,21 @@ def update_sources(
         update_facts(store, source, options.limits, options.workers, progress=progress, stop=stop)
         for source in wanted
     ]
+    for number, source in enumerate(wanted):
+        first = embeddings[number]
+        # A date, or a picture that cannot be used, has parted files that seemed one photograph.
+        if read_grouped_files(store, description.space, source.name).pictures < first.companions:
+            again = update_embeddings(
+                store,
+                source,
+                description,
+                load,
+                replace(options, retry_quarantined=False),
+                embedded=embedded,
+                progress=progress,
+                stop=stop,
+            )
+            embeddings[number] = first.followed_by(again)
     return SourcesReport(
         tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )
