@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.orchestration.resources import LibraryResource
     from retrieval_pipeline.pipeline.run import index_sources
     from retrieval_pipeline.recommend.recommender import Recommender
-    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.query import Crop, Query
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.searcher import Searcher
 
@@ -24,6 +24,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Answer",
+    "Crop",
     "Hit",
     "LibraryResource",
     "Query",
@@ -41,6 +42,7 @@ __all__ = [
 
 _MODULES = {
     "Answer": "search.results",
+    "Crop": "search.query",
     "Hit": "search.results",
     "LibraryResource": "orchestration.resources",
     "Query": "search.query",

@@ -8,6 +8,7 @@ import retrieval_pipeline
 
 NAMES = [
     "Answer",
+    "Crop",
     "Hit",
     "LibraryResource",
     "Query",

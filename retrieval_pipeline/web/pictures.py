@@ -47,6 +47,7 @@ class Picture(_Told):
         path: Of that file, relative to its source; bytes that are no text are escaped.
         score: Cosine to the query, or a recommender's decision; None if nothing was asked.
         relevance: 0 to 1; None if nothing was asked.
+        likely: Whether it is more probably right than wrong; None if nothing was asked.
         width: Pixels of the upright picture.
         height: Height of the upright picture, in pixels.
         alike: Lower hits that look the same and were folded into this one.
@@ -61,6 +62,7 @@ class Picture(_Told):
     path: str
     score: float | None = None
     relevance: float | None = None
+    likely: bool | None = None
     width: int
     height: int
     alike: int = 0
@@ -151,6 +153,8 @@ class AnswerPage(_Told):
         query: What was asked, as text; empty if nothing was.
         model: Of the index.
         build: Name of the index.
+        likely: How many of the hits are likely; None if nothing was asked.
+        verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
@@ -159,6 +163,8 @@ class AnswerPage(_Told):
     query: str
     model: str
     build: str
+    likely: int | None = None
+    verdict: str = ""
     hits: list[Picture]
     more: bool
     timings_ms: dict[str, float]

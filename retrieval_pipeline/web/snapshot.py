@@ -188,6 +188,8 @@ class Snapshot:
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
+            likely=found.likely,
+            verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
             timings_ms=found.timings_ms,
@@ -259,7 +261,7 @@ class Snapshot:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
         for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -281,6 +283,7 @@ class Snapshot:
             path=hit.location.path,
             score=round(hit.score, 6),
             relevance=round(hit.relevance, 6),
+            likely=hit.likely,
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
