@@ -42,10 +42,14 @@ WORTH_A_HINT = 20.0
 
 
 def answer_text(answer: Answer, *, heading: bool) -> list[str]:
-    """Return a line for each hit (rank, score, relevance, path), and below it its other copies."""
+    """Return a line for each hit (rank, score, relevance, path), and below it its other copies.
+
+    Where a part of the picture matched, the line names the part as `--crop` takes it.
+    """
     lines = [str(answer.query)] if heading else []
     for rank, hit in enumerate(answer.hits, 1):
         path = to_text(str(hit.path))
+        path += f"  (its part {hit.region})" if hit.region else ""
         path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]

@@ -416,10 +416,16 @@ class Build:
 
     def best_rows(self, numbers: Numbers, vector: Vectors) -> Numbers:
         """Return for each of these items its row that is nearest to `vector`, float32 (dim,)."""
+        further, places = self.rows.further_rows(numbers)
+        if not len(further):
+            return numbers
+        scores = self.vectors(further) @ vector
+        order = np.lexsort((further, -scores, places))
+        found, first = np.unique(places[order], return_index=True)
+        best = order[first]
+        nearer = scores[best] > self.vectors(numbers[found]) @ vector
         rows = numbers.copy()
-        for place in np.flatnonzero(self.rows.with_views(numbers)).tolist():
-            candidates = self.rows.of_item(int(numbers[place]))
-            rows[place] = candidates[np.argmax(self.vectors(candidates) @ vector)]
+        rows[found[nearer]] = further[best[nearer]]
         return rows
 
     @functools.cached_property

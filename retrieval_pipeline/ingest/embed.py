@@ -23,7 +23,7 @@ from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
-from retrieval_pipeline.ingest.missing_views import missing_views
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -119,6 +119,7 @@ def update_embeddings(
     options: EmbedOptions | None = None,
     *,
     embedded: set[str] | None = None,
+    tables: ViewTables | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> EmbedReport:
@@ -140,6 +141,7 @@ def update_embeddings(
         options: Limits, workers and the like; None means the defaults.
         embedded: What `embedded_ids` returned, for a run over many sources, which would otherwise
             read every part once for each source; gets the content ids that this call embeds.
+        tables: What is stored of views, for a run over many sources too; gets the new ones.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -159,7 +161,8 @@ def update_embeddings(
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
-    missing = missing_views(store, source, description, known)
+    tables = tables or ViewTables(store, description)
+    missing = tables.missing(source.views, known)
     wanted = (paths.keys() - known) | missing.keys()
     quarantine = Quarantine.read(store, space, source.name, wanted)
     skipped = set() if options.retry_quarantined else quarantine.settled()
@@ -170,7 +173,7 @@ def update_embeddings(
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
-    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
+    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded, tables)
     jobs = (
         Job(source.path / to_path(path), content, missing.get(content, source.views))
         for content, path in todo.items()
@@ -246,6 +249,7 @@ class _Results:
         progress: Told of images and failures.
         stop: Ends the run when it is set.
         embedded: Gets the content ids that are embedded.
+        tables: Gets the views that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
         facts: Content id -> what the metadata of the image hold, for images that are embedded.
     """
@@ -257,6 +261,7 @@ class _Results:
     progress: Progress
     stop: threading.Event | None
     embedded: set[str]
+    tables: ViewTables
     changed: set[str] = field(default_factory=set)
     facts: dict[str, PictureFacts] = field(default_factory=dict)
 
@@ -311,6 +316,7 @@ class _Results:
             if result.facts is not None:
                 self.facts[content] = result.facts
             self.embedded.add(content)
+            self.tables.add(content, result.views)
         elif isinstance(result, ImageError):
             path = self.todo[content]
             self.quarantine.add(content, path, result)

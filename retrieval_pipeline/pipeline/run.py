@@ -22,6 +22,7 @@ from retrieval_pipeline.ingest.embed import (
     update_embeddings,
 )
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -173,7 +174,7 @@ def update_sources(
         wanted = list(settings.sources)
     load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
-    embedded = embedded_ids(store, description.space)
+    embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
     embeddings = [
         update_embeddings(
             store,
@@ -182,6 +183,7 @@ def update_sources(
             load,
             options,
             embedded=embedded,
+            tables=tables,
             progress=progress,
             stop=stop,
         )
