@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from retrieval_pipeline.config.settings import Settings, Source
     from retrieval_pipeline.encoders.load import load_encoder
     from retrieval_pipeline.errors import RetrievalError
+    from retrieval_pipeline.orchestration.library import RetrievalLibrary
+    from retrieval_pipeline.orchestration.resources import LibraryResource
     from retrieval_pipeline.pipeline.run import index_sources
     from retrieval_pipeline.recommend.recommender import Recommender
     from retrieval_pipeline.search.query import Crop, Query
@@ -24,9 +26,11 @@ __all__ = [
     "Answer",
     "Crop",
     "Hit",
+    "LibraryResource",
     "Query",
     "Recommender",
     "RetrievalError",
+    "RetrievalLibrary",
     "Searcher",
     "Settings",
     "Source",
@@ -40,9 +44,11 @@ _MODULES = {
     "Answer": "search.results",
     "Crop": "search.query",
     "Hit": "search.results",
+    "LibraryResource": "orchestration.resources",
     "Query": "search.query",
     "Recommender": "recommend.recommender",
     "RetrievalError": "errors",
+    "RetrievalLibrary": "orchestration.library",
     "Searcher": "search.searcher",
     "Settings": "config.settings",
     "Source": "config.settings",

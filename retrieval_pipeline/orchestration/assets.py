@@ -166,7 +166,7 @@ def build_image_embeddings(
             VECTORS_ARE_UNIT.spec(flow, by_source),
             FEW_ARE_QUARANTINED.spec(flow, by_source),
         ],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def image_embeddings(context: dg.AssetExecutionContext, config: EmbedConfig) -> Events:
@@ -230,7 +230,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         code_version="1",
         metadata=columns(items_schema(ANY_DIMENSION)),
         check_specs=[ROWS_AGREE.spec(flow), RECALL_IS_ENOUGH.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def retrieval_index(context: dg.AssetExecutionContext) -> Events:
@@ -267,7 +267,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         metadata=columns(COORDINATES),
         check_specs=[MAP_IS_STEADY.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def latent_map(context: dg.AssetExecutionContext) -> Events:

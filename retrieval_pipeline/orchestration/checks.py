@@ -182,7 +182,7 @@ def build_is_fresh(flow: Flow) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(
         asset=flow.key("file_manifest"),
-        automation_condition=_IS_DUE,
+        automation_condition=flow.when(_IS_DUE),
         description="Each source was looked at within `checks.max_age_hours`.",
         required_resource_keys=flow.resources,
     )
