@@ -246,7 +246,8 @@ def _facts_lines(facts: FactsSummary) -> list[str]:
     )
     lines = [
         f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
-        f"{facts.positions:,} with a position",
+        f"{facts.positions:,} with a position"
+        + (f", {_plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
         f"  dates from: {origins}",
     ]
     if facts.problems:
