@@ -28,6 +28,28 @@ _DESCRIPTIONS = {
     "y": "Along the second principal component",
     "z": "Along the third principal component",
     "cluster": "Number of the cluster",
+    "sidecar_digest": "Hash of the paths, sizes and times of the sidecars",
+    "taken_at": "By the clock on the wall where the picture was taken",
+    "utc_offset_minutes": "Of that clock, east of UTC positive",
+    "taken_from": "Where the date was found: sidecar, exif, xmp, iptc, png, takeout, file_name, "
+    "file_time",
+    "camera_make": "As the camera writes it",
+    "camera_model": "As the camera writes it",
+    "camera": "Make and model, the make once",
+    "lens": "Model of the lens",
+    "exposure_seconds": "Exposure time",
+    "f_number": "Focal length divided by aperture",
+    "focal_length_mm": "As it is, not as on 35 mm film",
+    "iso": "Sensitivity",
+    "latitude": "WGS 84 degrees, north positive",
+    "longitude": "WGS 84 degrees, east positive",
+    "altitude_m": "Metres above the sea",
+    "orientation": "EXIF orientation of the stored pixels",
+    "title": "A short name",
+    "caption": "A description",
+    "keywords": "Tags",
+    "rating": "Stars, 0 to 5; -1 is rejected",
+    "problems": "Why facts that are there were refused",
 }
 
 
