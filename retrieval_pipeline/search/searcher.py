@@ -191,7 +191,7 @@ class Searcher:
         clock.lap("read")
         model, name = build.info.model, build.path.name
         return [
-            Answer(query, found, model, name, clock.laps, str(ranking.plan))
+            Answer(query, found, model, name, clock.laps, str(ranking.plan), offset)
             for query, found, ranking in zip(queries, hits, rankings, strict=True)
         ]
 

@@ -38,6 +38,7 @@ from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import (
     AnswerPage,
+    Companion,
     Details,
     File,
     FileLocation,
@@ -188,6 +189,8 @@ class Snapshot:
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
+            likely=found.likely,
+            verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
             timings_ms=found.timings_ms,
@@ -259,7 +262,7 @@ class Snapshot:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
         for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -269,6 +272,7 @@ class Snapshot:
                     height=item.height,
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -281,12 +285,14 @@ class Snapshot:
             path=hit.location.path,
             score=round(hit.score, 6),
             relevance=round(hit.relevance, 6),
+            likely=hit.likely,
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
             region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
     def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
@@ -311,6 +317,7 @@ class Snapshot:
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
