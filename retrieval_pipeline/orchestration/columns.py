@@ -49,6 +49,7 @@ _DESCRIPTIONS = {
     "caption": "A description",
     "keywords": "Tags",
     "rating": "Stars, 0 to 5; -1 is rejected",
+    "motion_photo": "Whether a video of the same moment is in the file",
     "problems": "Why facts that are there were refused",
 }
 
