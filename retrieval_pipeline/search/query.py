@@ -145,6 +145,8 @@ class Query:
             if isinstance(text := fields.get(name), str):
                 interval = parse_dates(text) if text.strip() else None
                 fields[name] = interval if name == "on" or interval is None else interval.start
+        if fields.get("near") == "":
+            fields["near"] = None
         if isinstance(distance := fields.get("within_km"), str):
             fields["within_km"] = kilometres(distance)
         return cls(**fields)

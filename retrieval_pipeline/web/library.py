@@ -178,17 +178,17 @@ class Library:
         """
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
-        if not page.asks and not page.minus:
-            return snapshot, await self.run(snapshot.browse, page)
-        query = snapshot.query(page)
+        query, understood = await self.run(snapshot.query, page)
+        if query.terms == Query():
+            return snapshot, await self.run(snapshot.browse, page, query, understood)
         query_vectors, milliseconds = await self._encode(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, query_vectors)
+        answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
         """Return the vectors of a search; raises as `search` does."""
-        return (await self._encode(snapshot, snapshot.query(search)))[0]
+        return (await self._encode(snapshot, snapshot.query(search)[0]))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:
         if (known := snapshot.known_vectors(query)) is not None:
