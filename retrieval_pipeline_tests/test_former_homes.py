@@ -63,6 +63,18 @@ def test_it_is_indexed_again_without_embedding_anything_again(
     test_it_answers_as_it_did(former)
 
 
+def test_it_moves_to_todays_classifier_only_when_the_settings_say_so(former: Settings) -> None:
+    former_space = describe_encoder(former).space
+    assert "lite0" in former_space.revision
+    moved = former.model_copy(update={"revision": "lite2"})
+    space = describe_encoder(moved).space
+    assert "lite2" in space.revision
+    assert describe_encoder(former).space == former_space
+    # As soon as anything is embedded, the line is no longer needed: it does not move back.
+    Store(former.home).embeddings(space).mkdir()
+    assert describe_encoder(former).space == space
+
+
 def test_it_gets_its_marker_and_keeps_what_others_put_into_it(former: Settings) -> None:
     home = Store(former.home).home
     assert not (home / "retrieval-home.json").exists()

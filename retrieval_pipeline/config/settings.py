@@ -250,7 +250,8 @@ class Settings(_Model):
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
         model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
-        revision: Branch, tag or commit of a hub model; None means its main branch.
+        revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
+            "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" or "reference" (float32, every pixel decoded).
         workers: Number of processes that decode images; None means one per core.
