@@ -182,6 +182,12 @@ class Query:
         )
 
     @property
+    def asks(self) -> bool:
+        """Whether there is anything to look for, or to avoid, and not only filters."""
+        words = (self.text or "", *self.plus, *self.minus)
+        return any(word.strip() for word in words) or bool(self.images or self.like)
+
+    @property
     def wanted(self) -> list[tuple[float, str]]:
         """Weight and words of `text` and `plus`.
 

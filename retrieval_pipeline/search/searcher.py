@@ -327,7 +327,7 @@ def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
 
     That is asked for by an order, or by words that all mean facts; else the query is empty.
     """
-    return query.terms == Query() and (query.sort != "relevance" or bool(understood))
+    return not query.asks and (query.sort != "relevance" or bool(understood))
 
 
 def _listing_sort(query: Query) -> Sort:

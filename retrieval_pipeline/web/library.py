@@ -179,7 +179,7 @@ class Library:
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
         query, understood = await self.run(snapshot.query, page)
-        if query.terms == Query():
+        if not query.asks:
             return snapshot, await self.run(snapshot.browse, page, query, understood)
         query_vectors, milliseconds = await self._encode(snapshot, query)
         answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
