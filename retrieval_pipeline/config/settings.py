@@ -135,7 +135,7 @@ class Schedule(_Model):
     reindex: Cron = "0 2 * * *"
     saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 60
+    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 30
 
 
 class SavedQuery(_Model):

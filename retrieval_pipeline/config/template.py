@@ -54,7 +54,7 @@ device = "auto"
 #   sniff = false                                 true: other names too, by their first bytes
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
-#   watch = true                                  Dagster looks for changes every minute
+#   watch = true                                  Dagster looks for changes all the time
 {sources}"""
 
 

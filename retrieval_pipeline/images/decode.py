@@ -13,10 +13,13 @@ from functools import partial
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from retrieval_pipeline.facts.embedded import embedded_facts
+from retrieval_pipeline.facts.model import PictureFacts, ReadFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.orientation import upright
 from retrieval_pipeline.images.raw import load_raw
 from retrieval_pipeline.images.raw_format import raw_format
@@ -64,6 +67,8 @@ def decode(
 ) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
+    For an encoder, the facts of the picture are read as well.
+
     Args:
         data: The bytes of the file.
         transform: What becomes of the picture.
@@ -74,9 +79,10 @@ def decode(
         ImageError: The image cannot be used.
     """
     shrinkable = shrink_limit(transform)
+    with_facts = isinstance(transform, ImageTransform)
     format = raw_format(data, named_raw)
     if format is None:
-        picture = _load(data, limits, shrinkable)
+        picture = _load(data, limits, shrinkable, with_facts=with_facts)
     else:
         picture = load_raw(
             data,
@@ -84,7 +90,8 @@ def decode(
             shrink_limit(transform, times=1),
             lambda preview, turn: _load(preview, limits, shrinkable, turn),
         )
-        picture = replace(picture, format=format)
+        facts = _facts_of_raw(data, limits) if with_facts else None
+        picture = replace(picture, format=format, facts=facts)
     try:
         if isinstance(transform, Fit):
             pixels = np.asarray(fitted(picture, transform))
@@ -92,7 +99,14 @@ def decode(
             pixels = transformed(picture, transform)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, picture.width, picture.height, picture.format)
+    return Decoded(pixels, picture.width, picture.height, picture.format, picture.facts)
+
+
+def _facts_of_raw(data: bytes, limits: Limits) -> PictureFacts:
+    try:
+        return read_facts(data, ReadFacts(), limits)
+    except ImageError as error:
+        return PictureFacts(problems=(f"header: {error.reason.spoken}",))
 
 
 def _load(
@@ -100,6 +114,8 @@ def _load(
     limits: Limits,
     shrinkable: Callable[[int, int], Size] | None,
     orientation: int | None = None,
+    *,
+    with_facts: bool = False,
 ) -> UprightImage:
     """Open, decode, convert to sRGB and turn upright.
 
@@ -110,6 +126,7 @@ def _load(
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
         orientation: How to turn it, as in EXIF; None asks its own EXIF.
+        with_facts: Whether to read the facts.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -136,6 +153,8 @@ def _load(
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
         turn = _orientation(image) if orientation is None else orientation
+        # Now, since a PNG may have texts after its pixels.
+        facts = embedded_facts(image) if with_facts else None
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -150,7 +169,7 @@ def _load(
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
-        return upright(picture, turn)
+        return replace(upright(picture, turn), facts=facts)
 
 
 def _drafted(least: Size | None, data: bytes) -> Image.Image:

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval_pipeline.facts.model import PictureFacts
+
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
 DAMAGED = " (damaged)"
 
@@ -82,12 +84,14 @@ class Decoded:
         height: Height of the upright picture in the file, in pixels, before the transform.
         format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
             of the picture are missing: then it is what can be seen of it.
+        facts: What its metadata hold; None if nobody asked for them, as for a thumbnail.
     """
 
     pixels: Pixels
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class UprightImage:
         width: Width of the upright picture in full size, in pixels.
         height: Height of the upright picture in full size, in pixels.
         format: Pillow's name of the file format.
+        facts: What its metadata hold; None if nobody asked for them.
     """
 
     image: Image.Image
@@ -108,6 +113,7 @@ class UprightImage:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:

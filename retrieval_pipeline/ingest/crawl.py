@@ -3,12 +3,13 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.facts.sidecars import may_be_sidecar
 from retrieval_pipeline.ingest.hashing import hash_files
 from retrieval_pipeline.ingest.manifest import (
     FileRow,
@@ -18,6 +19,7 @@ from retrieval_pipeline.ingest.manifest import (
     save_rows,
     time_note,
 )
+from retrieval_pipeline.ingest.sidecars import read_sidecar_rows, save_sidecar_rows
 from retrieval_pipeline.ingest.walk import Beside, walk
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import explained
@@ -104,7 +106,11 @@ def update_manifest(
         if stop is not None and stop.is_set():
             raise Stopped(f"stopped while looking through {source.name}")
     progress.finish()
-    _keep_what_cannot_be_seen(seen, before)
+    # Of some unreadable entries it is not even known whether they are directories.
+    unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
+    _keep_what_cannot_be_seen(seen, before.values(), unreadable)
+    sidecars = [row for row in beside.companions if may_be_sidecar(row.path)]
+    _keep_what_cannot_be_seen(sidecars, read_sidecar_rows(store, source.name), unreadable)
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
     most = len(before) if allow_shrink else max_shrink * len(before)
@@ -138,6 +144,7 @@ def update_manifest(
     if (lost := _lost(before, rows)) > most:
         raise _shrunk(source, lost, len(before))
 
+    save_sidecar_rows(store, source.name, sidecars)
     not_looked_at = dict(beside.not_looked_at)
     published = (
         rows != before
@@ -170,15 +177,17 @@ def update_manifest(
     )
 
 
-def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -> None:
+def _keep_what_cannot_be_seen(
+    seen: list[FileRow], before: Iterable[FileRow], unreadable: set[str]
+) -> None:
     """Add the former rows of files below directories that cannot be listed: they are not gone."""
-    listed = {row.path for row in seen}
-    # Of some unreadable entries it is not even known whether they are directories.
-    unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
     if unreadable:
-        for path, row in before.items():
-            if path not in listed and any(folder in unreadable for folder in _folders(path)):
-                seen.append(row)
+        listed = {row.path for row in seen}
+        seen.extend(
+            row
+            for row in before
+            if row.path not in listed and not unreadable.isdisjoint(_folders(row.path))
+        )
 
 
 def _folders(path: str) -> Iterator[str]:

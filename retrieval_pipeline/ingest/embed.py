@@ -14,11 +14,13 @@ from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
+from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
@@ -152,11 +154,16 @@ def update_embeddings(
     results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
     jobs = (Job(source.path / to_path(path), content) for content, path in todo.items())
     timings = None
-    if todo and options.backend is not None:
-        with contextlib.closing(options.backend(list(jobs))) as batches:
-            results.store(batches)
-    elif todo:
-        timings = _embed_here(jobs, description, load, options, results, started)
+    try:
+        if todo and options.backend is not None:
+            with contextlib.closing(options.backend(list(jobs))) as batches:
+                results.store(batches)
+        elif todo:
+            timings = _embed_here(jobs, description, load, options, results, started)
+    finally:
+        # Otherwise the next run reads these pictures' headers again.
+        if results.facts:
+            record_facts(store, source.name, results.facts)
     quarantine.publish()
     if results.changed:
         # Their sizes and times may be as before: then the crawl would not look at them again.
@@ -215,6 +222,7 @@ class _Results:
         stop: Ends the run when it is set.
         embedded: Gets the content ids that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
+        facts: Content id -> what the metadata of the image hold, for images that are embedded.
     """
 
     source: str
@@ -225,6 +233,7 @@ class _Results:
     stop: threading.Event | None
     embedded: set[str]
     changed: set[str] = field(default_factory=set)
+    facts: dict[str, PictureFacts] = field(default_factory=dict)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Collect the results of all batches; publish them from time to time and at the end.
@@ -274,6 +283,8 @@ class _Results:
         if isinstance(result, Embedded):
             self.quarantine.discard(content)
             self.writer.add(content, result)
+            if result.facts is not None:
+                self.facts[content] = result.facts
             self.embedded.add(content)
         elif isinstance(result, ImageError):
             path = self.todo[content]

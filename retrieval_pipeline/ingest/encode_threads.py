@@ -10,6 +10,7 @@ from itertools import islice
 from retrieval_pipeline.concurrency import Stage, ordered_map
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
 from retrieval_pipeline.images.errors import ImageError, Reason
 from retrieval_pipeline.images.transform import Decoded
@@ -21,12 +22,16 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Embedded:
-    """The unit vector of an image, float32 (dim,); its width and height in pixels; its format."""
+    """The unit vector of an image, float32 (dim,); its width and height in pixels; its format.
+
+    `facts` are what its metadata hold, if they were read.
+    """
 
     vector: Vectors
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 Result = Embedded | ImageError | Changed
@@ -103,4 +108,4 @@ class EncodeThreads:
             yield from self._encoded(images[middle:])
         else:
             for image, vector in zip(images, vectors, strict=True):
-                yield Embedded(vector, image.width, image.height, image.format)
+                yield Embedded(vector, image.width, image.height, image.format, image.facts)

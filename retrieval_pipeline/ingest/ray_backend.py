@@ -7,6 +7,7 @@ a local run would. Ray replaces actors that die, and repeats the batches that th
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import socket
@@ -20,6 +21,7 @@ import pyarrow as pa
 from retrieval_pipeline.config.settings import RaySettings
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.facts.model import PictureFacts, from_json, to_json
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
@@ -48,6 +50,7 @@ RESULTS = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("format", pa.string()),
+        pa.field("facts", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
     ]
@@ -225,6 +228,7 @@ def _row(result: Outcome | Result) -> dict[str, object]:
         "width": result.width,
         "height": result.height,
         "format": result.format,
+        "facts": None if result.facts is None else json.dumps(to_json(result.facts)),
     }
 
 
@@ -250,8 +254,9 @@ def _array(row: dict[str, Any], dtype: type[np.generic]) -> Any:
     return np.frombuffer(row["data"], dtype).reshape(row["shape"])
 
 
-def _facts(row: dict[str, Any]) -> tuple[int, int, str]:
-    return row["width"], row["height"], row["format"]
+def _facts(row: dict[str, Any]) -> tuple[int, int, str, PictureFacts | None]:
+    facts = None if row["facts"] is None else from_json(json.loads(row["facts"]))
+    return row["width"], row["height"], row["format"], facts
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,11 @@
 """Columns of the stored tables and where their values come from, as Dagster shows them."""
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 import pyarrow as pa
+
+from retrieval_pipeline.orchestration.flow import Flow
 
 # The dimension depends on the model; the columns do not.
 ANY_DIMENSION = 1
@@ -44,13 +48,13 @@ def columns(schema: pa.Schema) -> dict[str, dg.TableSchema]:
     }
 
 
-def _lineage(**origins: tuple[str, ...]) -> dict[str, dg.TableColumnLineage]:
+def lineage(flow: Flow, origins: Mapping[str, Sequence[str]]) -> dict[str, dg.TableColumnLineage]:
     """Return the metadata that says from which "asset.column" each column is made."""
     return {
         "dagster/column_lineage": dg.TableColumnLineage(
             deps_by_column={
                 name: [
-                    dg.TableColumnDep(asset_key=dg.AssetKey(asset), column_name=column)
+                    dg.TableColumnDep(asset_key=flow.key(asset), column_name=column)
                     for asset, _, column in (origin.partition(".") for origin in each)
                 ]
                 for name, each in origins.items()
@@ -62,25 +66,25 @@ def _lineage(**origins: tuple[str, ...]) -> dict[str, dg.TableColumnLineage]:
 _FROM_PICTURE = ("file_manifest.content_id",)
 _FROM_VECTOR = ("retrieval_index.embedding",)
 
-EMBEDDING_LINEAGE = _lineage(
-    content_id=_FROM_PICTURE,
-    embedding=_FROM_PICTURE,
-    width=_FROM_PICTURE,
-    height=_FROM_PICTURE,
-    format=_FROM_PICTURE,
-)
-ITEM_LINEAGE = _lineage(
-    content_id=("image_embeddings.content_id",),
-    locations=("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
-    embedding=("image_embeddings.embedding",),
-    width=("image_embeddings.width",),
-    height=("image_embeddings.height",),
-    format=("image_embeddings.format",),
-)
-MAP_LINEAGE = _lineage(
-    content_id=("retrieval_index.content_id",),
-    x=_FROM_VECTOR,
-    y=_FROM_VECTOR,
-    z=_FROM_VECTOR,
-    cluster=_FROM_VECTOR,
-)
+EMBEDDING_ORIGINS = {
+    "content_id": _FROM_PICTURE,
+    "embedding": _FROM_PICTURE,
+    "width": _FROM_PICTURE,
+    "height": _FROM_PICTURE,
+    "format": _FROM_PICTURE,
+}
+ITEM_ORIGINS = {
+    "content_id": ("image_embeddings.content_id",),
+    "locations": ("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
+    "embedding": ("image_embeddings.embedding",),
+    "width": ("image_embeddings.width",),
+    "height": ("image_embeddings.height",),
+    "format": ("image_embeddings.format",),
+}
+MAP_ORIGINS = {
+    "content_id": ("retrieval_index.content_id",),
+    "x": _FROM_VECTOR,
+    "y": _FROM_VECTOR,
+    "z": _FROM_VECTOR,
+    "cluster": _FROM_VECTOR,
+}

@@ -1,7 +1,10 @@
-"""Data versions: the same for the same data, whoever made it and however often."""
+"""Data versions: the same for the same data, whoever made it and however often. Code versions."""
+
+from collections.abc import Set as AbstractSet
 
 from blake3 import blake3
 
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.store import Store
@@ -18,14 +21,29 @@ def manifest_version(store: Store, source: str) -> str:
     return table_digest(read_manifest(store, source).replace_schema_metadata())
 
 
-def embeddings_version(store: Store, space: VectorSpace, source: str) -> str:
+def embeddings_version(
+    store: Store, space: VectorSpace, source: str, embedded: AbstractSet[str] | None = None
+) -> str:
     """Return the version of what an index takes from a source: which vectors, for which files.
+
+    Args:
+        store: Holds the tables.
+        space: The vector space of the embeddings.
+        source: Name of the source.
+        embedded: What `embedded_ids` returns; None reads it.
 
     Raises:
         StoreError: A table is damaged.
     """
+    if embedded is None:
+        embedded = embedded_ids(store, space)
     contents = set(read_manifest(store, source)["content_id"].to_pylist())
     digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
-    for content in sorted(embedded_ids(store, space) & contents):
+    for content in sorted(embedded & contents):
         digest.update(content.encode())
     return digest.hexdigest(length=16)
+
+
+def embeddings_code_version(settings: Settings) -> str:
+    """Return the code version of embeddings: a change of model is a change of code."""
+    return f"1 {settings.model} {settings.revision or ''} {settings.precision}"

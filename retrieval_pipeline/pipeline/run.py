@@ -186,7 +186,10 @@ def update_sources(
         )
         for source in wanted
     ]
-    facts = [update_facts(store, source, progress=progress, stop=stop) for source in wanted]
+    facts = [
+        update_facts(store, source, options.limits, options.workers, progress=progress, stop=stop)
+        for source in wanted
+    ]
     return SourcesReport(
         tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )

@@ -67,7 +67,8 @@ def query_of(saved: SavedQuery) -> Query:
 def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
     """Answer a saved query, tell its command of new hits, and remember what was found.
 
-    It is remembered last: news that could not be told are news again the next time.
+    It is remembered last: news that could not be told are news again the next time. Of its sources
+    it asks those that are indexed.
 
     Raises:
         QueryError: It cannot be answered, or its command failed.
@@ -76,7 +77,14 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         StoreError: What it found before is damaged or cannot be written.
     """
     store = Store(searcher.settings.home)
-    answer = searcher.answer(query_of(saved), saved.k)
+    query = query_of(saved)
+    indexed = tuple(name for name in query.sources if name in searcher.build.info.sources)
+    if query.sources and not indexed:
+        # Not the first time yet: else all that its sources have would be news some day.
+        info = searcher.build.info
+        nothing = Answer(query, (), info.model, searcher.build.path.name, {})
+        return SavedAnswer(saved.name, nothing, nothing)
+    answer = searcher.answer(replace(query, sources=indexed), saved.k)
     asked = json.dumps([_asked(saved), answer.model])
     former = read_found(store.saved_query(saved.name))
     same = former is not None and former.asked == asked

@@ -64,7 +64,11 @@ def test_the_example_of_dagster_yaml_is_read_as_it_is_meant(tmp_path: Path) -> N
         assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled is True
         concurrency = instance.get_concurrency_config()
-        assert concurrency.pool_config.default_pool_limit == 1
+        # Work is serialised by the lock of the home, which the kernel frees when a process dies; a
+        # place in a pool would stay taken.
+        assert concurrency.pool_config.default_pool_limit is None
+        assert instance.run_retries_enabled
+        assert not instance.get_settings("run_retries")["retry_on_asset_or_op_failure"]
         assert concurrency.run_queue_config is not None
         assert concurrency.run_queue_config.max_concurrent_runs == 4
 
