@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.facts.places import are_available, country_name
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary, read_words
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.items import one_chunk
 from retrieval_pipeline.search.query import Query
 
 
@@ -51,16 +52,23 @@ def vocabulary_of(build: Build) -> Vocabulary:
     facts = build.facts
     if facts is None:
         return Vocabulary()
-    days = pc.unique(pc.divide(facts["taken_at"].drop_null(), 86_400_000_000)).to_numpy()
-    years = np.unique(days.astype("datetime64[D]").astype("datetime64[Y]")).astype(np.int64) + 1970
-    towns, countries = {}, {}
-    if are_available():
-        pairs = facts.select(["place", "country"]).filter(pc.is_valid(facts["place"]))
-        counts = pairs.group_by(["place", "country"]).aggregate([([], "count_all")])
-        # Of towns of one name, the one with the most pictures is meant.
-        for row in counts.sort_by([("count_all", "ascending")]).to_pylist():
-            towns[row["place"]] = row["country"]
-        countries = {country_name(code): code for code in _values(facts, "country")}
+    # `to_numpy` would import pandas if it is installed, and that takes longer than all the rest.
+    taken = np.from_dlpack(one_chunk(facts["taken_at"].drop_null())).astype("datetime64[us]")
+    years = 1970 + np.unique(taken.astype("datetime64[Y]").astype(np.int64))
+    towns: dict[str, str] = {}
+    countries: dict[str, str] = {}
+    if facts["place"].null_count < len(facts) and are_available():
+        places, codes = (one_chunk(facts[name]) for name in ("place", "country"))
+        located = pc.and_(pc.is_valid(places), pc.is_valid(codes))
+        pairs, counts = np.unique(
+            np.stack([np.from_dlpack(each.indices.filter(located)) for each in (places, codes)]),
+            axis=1,
+            return_counts=True,
+        )
+        # Of towns of one name, the one with the most pictures is meant: it comes last.
+        for place, code in pairs[:, np.argsort(counts, kind="stable")].T.tolist():
+            towns[places.dictionary[place].as_py()] = codes.dictionary[code].as_py()
+        countries = {country_name(code): code for code in codes.dictionary.to_pylist()}
     return Vocabulary(tuple(_values(facts, "camera")), towns, countries, frozenset(years.tolist()))
 
 

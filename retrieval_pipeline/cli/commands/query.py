@@ -141,7 +141,7 @@ def query(
     # The options that are not named above have the names of the query's fields.
     base = Query.of({**asked, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, as_json=as_json, explain=explain)
-    if base.asks or base.sort != "relevance":
+    if base.terms != Query() or base.sort != "relevance":
         answers = [searcher.answer(base, k, offset)]
         show(answers[0], pretty=True)
     else:
