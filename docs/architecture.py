@@ -36,6 +36,7 @@ FLOORS = {
     "config": "the settings",
     "storage": "files under home, local or remote",
     "progress": "how far work is",
+    "views": "parts of a picture",
     "vectors": "float32, unit length, one space",
     "concurrency": "threads and cores",
     "processes": "children that know little",
@@ -44,7 +45,7 @@ FLOORS = {
 }
 
 # Too many to draw: nearly everything imports them.
-EVERYWHERE = ("progress", "vectors", "concurrency", "processes", "paths", "errors")
+EVERYWHERE = ("progress", "views", "vectors", "concurrency", "processes", "paths", "errors")
 
 BOX, GAP, ROW = (210, 46), 24, 96
 

@@ -13,6 +13,7 @@ from retrieval_pipeline.cli.commands.gc import gc
 from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
 from retrieval_pipeline.cli.commands.map import latent_map
+from retrieval_pipeline.cli.commands.models import models
 from retrieval_pipeline.cli.commands.query import query
 from retrieval_pipeline.cli.commands.recommend import recommend
 from retrieval_pipeline.cli.commands.saved import saved
@@ -109,7 +110,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, index, query, recommend, duplicates, latent_map, saved, serve, status, use,
+    demo, init, models, index, query, recommend, duplicates, latent_map, saved, serve, status, use,
     verify, gc,
 ):  # fmt: skip
     cli.add_command(command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.facts.model import Origin
+from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
 
+# What people call the kinds of companions.
+KINDS = {
+    "raw": "RAW file",
+    "original": "original",
+    "edit": "older edit",
+    "video": "video",
+    "sidecar": "sidecar",
+}
+
 # Extensions of files that are not looked at which are named; the others are counted together.
 MOST_EXTENSIONS = 6
 
@@ -36,7 +46,8 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
     """Return a line for each hit, and below it its other copies.
 
     A line has the rank, score, relevance, the day the picture was taken, its path, and place and
-    camera; what no hit knows is left out. A day with "?" is only that of the file's time.
+    camera; what no hit knows is left out. A day with "?" is only that of the file's time. Where a
+    part of the picture matched, the line names the part as `--crop` takes it.
     """
     lines = [str(answer.query)] if heading else []
     scored = any(hit.score is not None for hit in answer.hits)
@@ -51,11 +62,15 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
         line += f"  {to_text(str(hit.path))}"
         if about := ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part):
             line += f"  [{about}]"
+        line += f"  (its part {hit.region})" if hit.region else ""
         line += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(line)
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
+        lines += [
+            f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
+        ]
     if not answer.hits:
-        lines.append("nothing here looks like that")
+        lines.append(answer.verdict)
     return lines
 
 
@@ -117,6 +132,7 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
+                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -124,6 +140,8 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f"; {done}"
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
+            if embedded.companions:
+                line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
         lines += [line, *_not_looked_at(manifest.not_looked_at)]
@@ -176,7 +194,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
@@ -188,6 +207,8 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    if status.facts.files:
+        lines += ["", *_facts_lines(status.facts)]
     return lines
 
 
@@ -218,6 +239,11 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.companions:
+        kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
+        lines.append(f"  shown with another file: {', '.join(kinds)}")
+    if source.views:
+        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:
@@ -228,6 +254,26 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
     return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _facts_lines(facts: FactsSummary) -> list[str]:
+    """Say when the pictures were taken, how that is known, and with what."""
+    span = ""
+    if facts.first_taken is not None and facts.last_taken is not None:
+        span = f"taken {facts.first_taken:%Y-%m-%d} to {facts.last_taken:%Y-%m-%d}, "
+    origins = _counts(
+        *((count, origin.replace("_", " ")) for origin, count in facts.origins.items()),
+        (facts.undated, "without"),
+    )
+    lines = [
+        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"{facts.positions:,} with a position",
+        f"  dates from: {origins}",
+    ]
+    if facts.problems:
+        reasons = (f"{reason} ({count:,})" for reason, count in facts.problems.items())
+        lines.append(f"  refused: {'; '.join(reasons)}")
+    return lines
 
 
 def _not_looked_at(counts: Mapping[str, int]) -> list[str]:

@@ -20,8 +20,11 @@ from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
+from retrieval_pipeline.views import Views
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
+# A short name for it.
+ORIGINAL = "clip"
 
 
 class _Model(BaseModel):
@@ -63,9 +66,14 @@ class Source(_Model):
             at where the extra `formats` is installed.
         more_extensions: Extensions to look at beside those.
         sniff: True to look also at files of other names whose first bytes are those of a picture.
+        group: True to show the files of one photograph as one: RAW and JPEG, an edited copy and its
+            original.
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+        views: Which parts of its pictures are embedded beside the pictures themselves: "centre" for
+            none, "whole" for crops that cover pictures longer than about 2:1, "tiles" for these and
+            a 2 x 2 grid over every other picture.
     """
 
     name: Name
@@ -73,9 +81,11 @@ class Source(_Model):
     extensions: tuple[str, ...] = (*PICTURES, *RAW)
     more_extensions: tuple[str, ...] = ()
     sniff: bool = False
+    group: bool = True
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
+    views: Views = "whole"
 
     @field_validator("extensions", "more_extensions")
     @classmethod
@@ -194,7 +204,7 @@ class SavedQuery(_Model):
     sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
     literal: bool = False
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -249,7 +259,8 @@ class Settings(_Model):
 
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
-        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
+        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint; "clip"
+            stands for the original's, the default.
         revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
             "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -280,6 +291,11 @@ class Settings(_Model):
     checks: Checks = Checks()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
+
+    @field_validator("model")
+    @classmethod
+    def _model_in_full(cls, model: str) -> str:
+        return DEFAULT_MODEL if model == ORIGINAL else model
 
     @field_validator("home")
     @classmethod

@@ -34,7 +34,9 @@ from retrieval_pipeline.images.transform import (
     fitted,
     shrink_limit,
     transformed,
+    transformed_view,
 )
+from retrieval_pipeline.views import View, Views, further_views
 
 # Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
@@ -63,7 +65,12 @@ def pillow_within(limits: Limits) -> Iterator[None]:
 
 
 def decode(
-    data: bytes, transform: ImageTransform | Fit, limits: Limits, *, named_raw: bool = False
+    data: bytes,
+    transform: ImageTransform | Fit,
+    limits: Limits,
+    views: Views | tuple[View, ...] = "centre",
+    *,
+    named_raw: bool = False,
 ) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
 
@@ -73,6 +80,7 @@ def decode(
         data: The bytes of the file.
         transform: What becomes of the picture.
         limits: Those of the surrounding `pillow_within`.
+        views: The kind of further views, or nothing but these views; an ImageTransform makes them.
         named_raw: Whether the file's name has the extension of a RAW format.
 
     Raises:
@@ -92,14 +100,28 @@ def decode(
         )
         facts = _facts_of_raw(data, limits) if with_facts else None
         picture = replace(picture, format=format, facts=facts)
+    told = picture.width, picture.height, picture.format, picture.facts
     try:
         if isinstance(transform, Fit):
-            pixels = np.asarray(fitted(picture, transform))
-        else:
-            pixels = transformed(picture, transform)
+            return Decoded(np.asarray(fitted(picture, transform)), *told)
+        pixels = transformed(picture, transform)
+        wanted = (
+            further_views(picture.width, picture.height, views, transform.crop is not None)
+            if isinstance(views, str)
+            else views
+        )
+        view_pixels = tuple(transformed_view(picture, transform, view) for view in wanted)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, picture.width, picture.height, picture.format, picture.facts)
+    return Decoded(pixels, *told, wanted, view_pixels, views_only=not isinstance(views, str))
+
+
+def _facts(image: Image.Image, data: bytes) -> PictureFacts:
+    """Return the facts of a loaded image: a PNG may have texts behind its pixels.
+
+    A TIFF is opened again, since loading has turned it upright and forgotten how it was.
+    """
+    return embedded_facts(open_image(data) if image.format == "TIFF" else image)
 
 
 def _facts_of_raw(data: bytes, limits: Limits) -> PictureFacts:
@@ -152,9 +174,8 @@ def _load(
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
+        facts = _facts(image, data) if with_facts else None
         turn = _orientation(image) if orientation is None else orientation
-        # Now, since a PNG may have texts after its pixels.
-        facts = embedded_facts(image) if with_facts else None
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)

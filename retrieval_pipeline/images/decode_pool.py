@@ -34,6 +34,7 @@ from retrieval_pipeline.images.read import read_bytes, start_of_jpeg
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.views import View, Views
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
 # while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
@@ -64,10 +65,12 @@ class Job:
     Attributes:
         path: The file; bytes that are not UTF-8 are surrogate escapes.
         content_id: Expected content id of its bytes; None accepts any content.
+        views: The kind of views to make beside the picture itself, or nothing but these views.
     """
 
     path: str | Place
     content_id: str | None = None
+    views: Views | tuple[View, ...] = "centre"
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ class Changed:
 Outcome = Decoded | ImageError | Changed
 _Result = TypeVar("_Result")
 
-# What a worker is sent for each file: path or bytes, content id, what to do, and whether its name
-# has the extension of a RAW format.
+# What a worker is sent for each file: path or bytes, content id, what to do, the views to make, and
+# whether its name has the extension of a RAW format.
 _Request = ImageTransform | Fit | ReadFacts
-_Task = tuple[str | bytes, str | None, _Request, bool]
+_Task = tuple[str | bytes, str | None, _Request, Views | tuple[View, ...], bool]
 # What it answers: a JSON object, and the pixels if there are any.
 _Answer = tuple[dict[str, Any], bytearray]
 
@@ -245,24 +248,24 @@ class DecodePool:
         """
         if isinstance(job.path, Remote):
             # Read here, not by the worker, which has neither a network nor credentials.
-            return self._answer_remote(job.path, job.content_id, request)
+            return self._answer_remote(job.path, job, request)
         # The worker has another working directory.
         path = str(Path(job.path).absolute())
-        return self._ask((path, job.content_id, request, _is_named_raw(path)))
+        return self._ask((path, job.content_id, request, job.views, _is_named_raw(path)))
 
-    def _answer_remote(self, path: Remote, content_id: str | None, request: _Request) -> _Answer:
+    def _answer_remote(self, path: Remote, job: Job, request: _Request) -> _Answer:
         named_raw = _is_named_raw(path.name)
         if isinstance(request, ReadFacts) and (start := start_of_jpeg(path)) is not None:
             # The rest is read only if the metadata are longer.
             with contextlib.suppress(ImageError):
-                return self._ask((start, None, request, named_raw))
+                return self._ask((start, None, request, job.views, named_raw))
         try:
             data = read_bytes(path, self._limits)
         except ImageError:
-            if content_id is not None and not path.exists():
+            if job.content_id is not None and not path.exists():
                 return {"changed": True}, bytearray()
             raise
-        return self._ask((data, content_id, request, named_raw))
+        return self._ask((data, job.content_id, request, job.views, named_raw))
 
     def _ask(self, task: _Task) -> _Answer:
         """Give a task to a worker, once more if the first one was killed from outside."""
@@ -314,9 +317,17 @@ def _is_named_raw(path: str) -> bool:
 def _outcome(answer: Mapping[str, Any], pixels: bytearray) -> Decoded | Changed:
     if "changed" in answer:
         return Changed()
-    array = np.frombuffer(pixels, np.uint8).reshape(answer["shape"])
-    facts = None if answer["facts"] is None else _facts(answer["facts"])
-    return Decoded(array, answer["width"], answer["height"], answer["format"], facts)
+    own, *further = np.frombuffer(pixels, np.uint8).reshape((-1, *answer["shape"]))
+    return Decoded(
+        own,
+        answer["width"],
+        answer["height"],
+        answer["format"],
+        None if answer["facts"] is None else _facts(answer["facts"]),
+        tuple(View(*view) for view in answer["views"]),
+        tuple(further),
+        answer["views_only"],
+    )
 
 
 def _facts(known: dict[str, Any]) -> PictureFacts:

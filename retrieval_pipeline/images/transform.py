@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval_pipeline.facts.model import PictureFacts
+from retrieval_pipeline.views import View
 
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
 DAMAGED = " (damaged)"
@@ -85,6 +86,9 @@ class Decoded:
         format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
             of the picture are missing: then it is what can be seen of it.
         facts: What its metadata hold; None if nobody asked for them, as for a thumbnail.
+        views: The further views that were asked for.
+        view_pixels: Those of each view, of the same shape as `pixels`.
+        views_only: True if nobody needs `pixels`: the picture's own vector is known.
     """
 
     pixels: Pixels
@@ -92,6 +96,9 @@ class Decoded:
     height: int
     format: str
     facts: PictureFacts | None = None
+    views: tuple[View, ...] = ()
+    view_pixels: tuple[Pixels, ...] = ()
+    views_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,25 @@ def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
     """
     whole = UprightImage(image, (0, 0, *image.size), *image.size, format="")
     return transformed(whole, transform)
+
+
+def transformed_view(picture: UprightImage, transform: ImageTransform, view: View) -> Pixels:
+    """Resize a part of a picture to the size that `transform` gives a picture: nothing is cropped.
+
+    The result is uint8 (height, width, 3); a part of another shape than that is squashed.
+    """
+    size = transform.crop or transform.resize
+    height, width = (size, size) if isinstance(size, int) else size
+    left, upper, right, lower = picture.box
+    box = (
+        left + view.x * (right - left),
+        upper + view.y * (lower - upper),
+        # The sums may exceed 1 by a rounding error, which Pillow would refuse.
+        left + min(view.x + view.width, 1.0) * (right - left),
+        upper + min(view.y + view.height, 1.0) * (lower - upper),
+    )
+    resample = Image.Resampling[transform.resample.upper()]
+    return np.array(picture.image.resize((width, height), resample, box))
 
 
 def shrink_limit(

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.build import (
     BUILD_FORMAT,
     ITEMS_FILE,
+    VIEWS_FILE,
     VOCABULARY_FILE,
     Build,
     BuildInfo,
@@ -32,6 +33,11 @@ from retrieval_pipeline.index.build import (
     vocabulary_digest,
     write_info,
 )
+from retrieval_pipeline.index.companions import (
+    COMPANIONS_FILE,
+    companions_of_items,
+    write_companions,
+)
 from retrieval_pipeline.index.facts_table import (
     FACTS_FILE,
     facts_of_items,
@@ -42,10 +48,10 @@ from retrieval_pipeline.index.facts_table import (
 )
 from retrieval_pipeline.index.items import (
     JoinedItems,
+    items_schema,
     join,
-    one_chunk,
     table_digest,
-    write_items,
+    write_rows,
 )
 from retrieval_pipeline.index.knn import evenly_spaced, rows_of
 from retrieval_pipeline.index.quantization import require_codes
@@ -63,12 +69,20 @@ from retrieval_pipeline.index.search_structures import (
     reuse_structures,
     write_structures,
 )
+from retrieval_pipeline.index.views import (
+    JoinedViews,
+    join_views,
+    row_ids,
+    view_rows_schema,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.views import Views
 
 RECALL = 0.99  # The recall at 10 to reach where the settings name none.
 
@@ -83,9 +97,12 @@ class BuildSpec:
     Attributes:
         space: The vector space of the embeddings.
         joined: The items.
+        views: Their further views.
         facts: Their facts, the columns of facts.arrow without the names of places; None if none
             were read yet.
-        inputs: Hash of the items, of their facts and of every setting that the build depends on.
+        companions: The files that belong to them, the columns of companions.arrow.
+        inputs: Hash of the items, their views, facts and companions, and of every setting that
+            matters.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
@@ -93,7 +110,9 @@ class BuildSpec:
 
     space: VectorSpace
     joined: JoinedItems
+    views: JoinedViews
     facts: pa.Table | None
+    companions: pa.Table
     inputs: str
     recall: float
     with_codes: bool
@@ -139,6 +158,7 @@ def build_index(
     space: VectorSpace,
     sources: Sequence[str],
     *,
+    views: Mapping[str, Views] | None = None,
     recall: float = RECALL,
     codes: bool = False,
     encode_texts: EncodeTexts | None = None,
@@ -151,6 +171,7 @@ def build_index(
         store: Where tables and builds are.
         space: The vector space whose embeddings to index.
         sources: The names of the sources whose manifests to index.
+        views: Which of the stored views of its pictures each source has; default "whole".
         recall: The recall at 10 that the plan must reach when it is measured.
         codes: Whether to write codes for faiss, and to try how fast they are.
         encode_texts: Encodes the vocabulary if no build of this space has it yet. Without it the
@@ -168,17 +189,21 @@ def build_index(
     if codes:
         require_codes()
     joined = _join_sources(store, space, sources)
+    further = join_views(store, space, joined, views or {})
     facts = facts_of_items(store, joined.table) if has_facts(store, joined.table) else None
+    companions = companions_of_items(joined.table, joined.grouped)
     inputs = joined.digest(
         *(BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes),
         *(vocabulary_digest(), space.key),
-        # Without facts, the hash is that of a version that knew none: its builds stay.
+        # Without any of these, the hash is that of a version that knew none: its builds stay.
         *(() if facts is None else (table_digest(facts, places_version(facts)),)),
+        *(("views", table_digest(further.table)) if len(further) else ()),
+        *(("companions", table_digest(companions)) if len(companions) else ()),
     )
     if (same := _same_build(store, space, inputs)) is not None:
         return _publish_existing(store, same)
     texts = _vocabulary_vectors(store, space, encode_texts)
-    spec = BuildSpec(space, joined, facts, inputs, recall, codes, texts)
+    spec = BuildSpec(space, joined, further, facts, companions, inputs, recall, codes, texts)
     previous = _open_previous(store, spec)
     try:
         return _write_and_publish(store, spec, previous, accept, progress)
@@ -269,10 +294,12 @@ def _write_and_publish(
         matrices = _write_items(directory, spec, progress)
         if spec.facts is not None:
             write_facts(with_places(spec.facts), directory / FACTS_FILE)
+        if len(spec.companions):
+            write_companions(spec.companions, directory / COMPANIONS_FILE)
         if spec.texts is not None:
             np.save(directory / VOCABULARY_FILE, spec.texts)
         structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)
-        background = _measure_background(matrices, spec.texts)
+        background = _measure_background(matrices, len(spec.joined), spec.texts)
         info = _describe(directory, spec, structures, background, created_at, started)
         remember_hashed(directory, info)
         write_info(directory, info)
@@ -286,13 +313,25 @@ def _write_and_publish(
 
 
 def _write_items(directory: Path, spec: BuildSpec, progress: Progress) -> list[Vectors]:
-    """Write items.arrow, and return its vectors, mapped into memory: float32 (n, dim) each."""
+    """Write items.arrow, and views.arrow if there are views.
+
+    Returns:
+        Their vectors, mapped into memory, those of the items first: float32 (n, dim) each.
+    """
+    dim, scratch = spec.space.dim, directory / "scratch"
     progress.start("writing the index", len(spec.joined), "images")
-    written = write_items(spec.joined, spec.space, directory / ITEMS_FILE, directory / "scratch")
-    for count in written:
+    for count in write_rows(
+        spec.joined, items_schema(dim), embedding_schema(dim), directory / ITEMS_FILE, scratch
+    ):
         progress.advance(count)
     progress.finish()
-    return item_matrices(map_items(directory / ITEMS_FILE), spec.space.dim)
+    matrices = item_matrices(map_items(directory / ITEMS_FILE), dim)
+    if len(spec.views):
+        file = directory / VIEWS_FILE
+        for _ in write_rows(spec.views, view_rows_schema(dim), views_schema(dim), file, scratch):
+            pass
+        matrices += item_matrices(map_items(file), dim)
+    return matrices
 
 
 def _reuse_or_write_structures(
@@ -303,17 +342,20 @@ def _reuse_or_write_structures(
     progress: Progress,
 ) -> SearchStructures:
     if previous is not None:
-        content_ids = one_chunk(spec.joined.table["content_id"])
+        ids = row_ids(spec.joined.table["content_id"], spec.views.table)
         reused = reuse_structures(
-            directory, matrices, content_ids, spec.texts, previous.as_previous, progress
+            directory, matrices, ids, spec.texts, previous.as_previous, progress
         )
         if reused is not None:
             return reused
     return write_structures(directory, matrices, spec.texts, spec.recall, spec.with_codes, progress)
 
 
-def _measure_background(matrices: Sequence[Vectors], texts: Vectors | None) -> Background:
-    numbers = evenly_spaced(sum(map(len, matrices)), SAMPLE_PICTURES)
+def _measure_background(
+    matrices: Sequence[Vectors], items: int, texts: Vectors | None
+) -> Background:
+    """Measure it on a sample of the items' own vectors, which are the first rows."""
+    numbers = evenly_spaced(items, SAMPLE_PICTURES)
     return measure_background(rows_of(matrices, numbers), texts)
 
 
@@ -349,6 +391,7 @@ def _describe(
         trees=structures.trees,
         tree_components=structures.tree_dimensions,
         items=len(spec.joined),
+        views=len(spec.views),
         locations=len(sources),
         sources={entry["values"]: entry["counts"] for entry in counts},
         calibration=structures.calibration,

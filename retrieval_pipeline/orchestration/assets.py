@@ -6,6 +6,7 @@ People materialise them one by one, or by source; what runs by itself is `reinde
 import functools
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -18,6 +19,7 @@ from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import embedded_ids, update_embeddings
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA_IN_THE_FLOW
 from retrieval_pipeline.orchestration.checks import (
@@ -60,6 +62,8 @@ from retrieval_pipeline.orchestration.versions import (
 from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.pipeline.run import embed_options
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
 
 
 class CrawlConfig(dg.Config):
@@ -162,7 +166,7 @@ def build_image_embeddings(
             VECTORS_ARE_UNIT.spec(flow, by_source),
             FEW_ARE_QUARANTINED.spec(flow, by_source),
         ],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def image_embeddings(context: dg.AssetExecutionContext, config: EmbedConfig) -> Events:
@@ -180,9 +184,9 @@ def build_image_embeddings(
             options = embed_options(
                 settings, description, retry_quarantined=config.retry_quarantined
             )
-            embedded = embedded_ids(store, space)
+            embedded, tables = embedded_ids(store, space), ViewTables(store, description)
             for source in context.partition_keys:
-                before = set(store.parts(space, source))
+                before = set(_all_parts(store, space, source))
                 report = update_embeddings(
                     store,
                     settings.source(source),
@@ -190,9 +194,10 @@ def build_image_embeddings(
                     load,
                     options,
                     embedded=embedded,
+                    tables=tables,
                     progress=LogProgress(context.log),
                 )
-                new = [part for part in store.parts(space, source) if part not in before]
+                new = [part for part in _all_parts(store, space, source) if part not in before]
                 try:
                     stored = stored_vectors(new, space)
                 except (StoreError, VectorError) as error:
@@ -201,13 +206,18 @@ def build_image_embeddings(
                 checks.append(VECTORS_ARE_UNIT.found(flow, True, {"new_vectors": stored}, source))
                 checks.append(few_quarantined(flow, settings, report))
                 made[source] = Made(
-                    embeddings_version(store, space, source, embedded),
+                    embeddings_version(store, space, source, embedded, tables.stored),
                     embedding_metadata(flow, store, settings, space, report),
                     inputs={file_manifest: manifest_version(store, source)},
                 )
         yield from materialised(context, made, checks)
 
     return image_embeddings
+
+
+def _all_parts(store: Store, space: VectorSpace, source: str) -> list[Path]:
+    """Return the embedding parts of a source, and those of the views of its pictures."""
+    return [*store.parts(space, source), *store.view_parts(space, source)]
 
 
 def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
@@ -220,7 +230,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         code_version="1",
         metadata=columns(items_schema(ANY_DIMENSION)),
         check_specs=[ROWS_AGREE.spec(flow), RECALL_IS_ENOUGH.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def retrieval_index(context: dg.AssetExecutionContext) -> Events:
@@ -257,7 +267,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         metadata=columns(COORDINATES),
         check_specs=[MAP_IS_STEADY.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def latent_map(context: dg.AssetExecutionContext) -> Events:

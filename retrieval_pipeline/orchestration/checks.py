@@ -19,7 +19,7 @@ from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.latent_map.coordinates import MapInfo
 from retrieval_pipeline.orchestration.flow import Flow
-from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.parts import PICTURES, VIEWS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
 from retrieval_pipeline.vectors import VectorSpace, check_vectors
@@ -121,7 +121,7 @@ def whole_source(
 
 
 def stored_vectors(parts: Sequence[Path], space: VectorSpace) -> int:
-    """Read embedding parts back, and return how many vectors they hold.
+    """Read embedding parts and parts of views back, and return how many vectors they hold.
 
     Raises:
         StoreError: A part is damaged.
@@ -129,7 +129,8 @@ def stored_vectors(parts: Sequence[Path], space: VectorSpace) -> int:
     """
     rows = 0
     for part in parts:
-        column = read_table(part, embedding_schema(space.dim), ["embedding"])["embedding"]
+        schema = VIEWS.schema if VIEWS.names.fullmatch(part.name) else PICTURES.schema
+        column = read_table(part, schema(space.dim), ["embedding"])["embedding"]
         rows += len(check_vectors(as_matrix(column, space.dim), space.dim, f"{part}: vector"))
     return rows
 
@@ -181,7 +182,7 @@ def build_is_fresh(flow: Flow) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(
         asset=flow.key("file_manifest"),
-        automation_condition=_IS_DUE,
+        automation_condition=flow.when(_IS_DUE),
         description="Each source was looked at within `checks.max_age_hours`.",
         required_resource_keys=flow.resources,
     )

@@ -32,6 +32,7 @@ class QueryConfig(dg.Config):
 
     text: str = Field(default="", description="Words, such as: a red car in the snow")
     image: str = Field(default="", description="Path of a picture to find similar ones of")
+    crop: str = Field(default="", description="Only x,y,width,height of that picture")
     plus: list[str] = Field(default=[], description="Move the meaning towards these words")
     minus: list[str] = Field(default=[], description="Move the meaning away from these words")
     k: int = Field(default=8, description="Number of hits, at least 1")
@@ -84,6 +85,8 @@ def build_query_job(flow: Flow) -> dg.JobDefinition:
     @dg.job(
         name=flow.named("query_job"),
         tags=QUICK,
+        # What the Launchpad begins with.
+        config={"ops": {flow.named("query"): {"config": {"text": "a red car in the snow"}}}},
         executor_def=dg.in_process_executor,
         description="Ask one question; the hits are in the output's metadata.",
     )

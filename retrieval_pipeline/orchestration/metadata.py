@@ -71,6 +71,7 @@ def embedding_metadata(
         "dagster/partition_row_count": report.known + report.embedded,
         **lineage(flow, EMBEDDING_ORIGINS),
         "embedded": report.embedded,
+        "views_embedded": report.views,
         "duplicates": report.duplicates,
         "quarantined": report.quarantined,
         "left_for_next_run": report.left,

@@ -77,6 +77,7 @@ def update_index(
         store,
         space,
         settings.source_names,
+        views={source.name: source.views for source in settings.sources},
         recall=settings.index.recall,
         codes=settings.index.codes,
         encode_texts=lambda texts: load().encode_texts(texts),

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -11,9 +11,12 @@ from typing import Any, Literal, Self, get_args
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.dates import Interval, parse_dates
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.views import View
 
 # With larger weights, float32 scores would hold too little of the other parts of the query.
 LARGEST_WEIGHT = 100.0
+
+CROP_HINT = "write it as x,y,width,height in pixels, or in fractions such as 0.5,0,0.5,1"
 
 _WEIGHT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*\*\s*(\S.*)", re.DOTALL)
 
@@ -41,6 +44,65 @@ _KM_OF = {"m": 0.001, "mi": 1.609344, "mile": 1.609344, "miles": 1.609344}
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A rectangle of a picture, from its upper left corner, as it was asked for.
+
+    If no number is above 1, they are fractions of the upright picture's width and height; otherwise
+    they are pixels.
+
+    Attributes:
+        x: Left edge.
+        y: Upper edge.
+        width: More than 0.
+        height: More than 0.
+
+    Raises:
+        QueryError: A number is not finite, or the rectangle is empty.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, astuple(self))) or min(self.width, self.height) <= 0:
+            raise QueryError(f'the crop "{self}" is no rectangle: {CROP_HINT}')
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "x,y,width,height".
+
+        Raises:
+            QueryError: It is something else.
+        """
+        try:
+            x, y, width, height = map(float, text.split(","))
+        except ValueError:
+            raise QueryError(f"{text!r} is no crop: {CROP_HINT}") from None
+        return cls(x, y, width, height)
+
+    def __str__(self) -> str:
+        return ",".join(f"{value:g}" for value in astuple(self))
+
+    def within(self, width: int, height: int) -> View:
+        """Return the part of the crop that lies in an upright picture of so many pixels.
+
+        Raises:
+            QueryError: No part does.
+        """
+        x, y, right, lower = self.x, self.y, self.x + self.width, self.y + self.height
+        if max(astuple(self)) > 1:
+            x, y, right, lower = x / width, y / height, right / width, lower / height
+        x, y, right, lower = max(x, 0.0), max(y, 0.0), min(right, 1.0), min(lower, 1.0)
+        if x >= right or y >= lower:
+            raise QueryError(
+                f"the crop {self} lies outside of the picture, which has {width} x {height} pixels"
+            )
+        return View(x, y, right - x, lower - y)
+
+
+@dataclass(frozen=True)
 class Query:
     """What to look for: all words and pictures together, away from `minus`, within the filters.
 
@@ -48,6 +110,7 @@ class Query:
         text: Words.
         images: Pictures to find similar ones of.
         like: Content ids of indexed pictures to find similar ones of.
+        crop: Only this part of the picture, of which there is one then, in `images` or `like`.
         plus: More words; "2*snow" weighs twice what `text` does.
         minus: Words whose pictures are not wanted; "2*snow" weighs twice here as well.
         sources: Only images of these sources; empty means all.
@@ -72,19 +135,20 @@ class Query:
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
         sort: Order of the hits. All but "relevance" order only hits that are relevant enough:
-            `min_relevance`, or `searcher.SORTED_RELEVANCE` without one.
+            `min_relevance`, or `relevance.LIKELY` without one.
         literal: No words of `text` are read as facts, such as "in summer 2019".
 
     Pictures that do not know a fact do not pass a filter by it.
 
     Raises:
-        QueryError: A text holds what is not Unicode, as bytes that are no UTF-8 become; or a
-            distance or order makes no sense.
+        QueryError: A text holds what is not Unicode, as bytes that are no UTF-8 become; a distance
+            or order makes no sense; or there is a crop, and not one picture.
     """
 
     text: str | None = None
     images: tuple[Path, ...] = ()
     like: tuple[str, ...] = ()
+    crop: Crop | None = None
     plus: tuple[str, ...] = ()
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -111,6 +175,8 @@ class Query:
     literal: bool = False
 
     def __post_init__(self) -> None:
+        if self.crop is not None and len(self.images) + len(self.like) != 1:
+            raise QueryError("a crop is a part of one picture: name one picture with it")
         for text in (
             *(self.text or "", self.near or "", *self.plus, *self.minus, *self.like),
             *(*self.formats, *self.cameras, *self.lenses, *self.countries, *self.keywords),
@@ -131,16 +197,18 @@ class Query:
         Args:
             parameters: Values of fields by name; `source`, `year`, `camera` and others in the
                 singular stand for the fields in the plural, a list for a tuple. Dates may be text
-                ("summer 2019"), and distances too ("20 km").
+                ("summer 2019"), and so may distances ("20 km") and a crop ("0.5,0,0.5,1").
 
         Raises:
             TypeError: There is no such field.
-            QueryError: A text is no date or no distance.
+            QueryError: A text is no date, no distance or no crop.
         """
         fields: dict[str, Any] = {
             _OTHER_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value
             for name, value in parameters.items()
         }
+        if isinstance(fields.get("crop"), str):
+            fields["crop"] = Crop.parse(fields["crop"]) if fields["crop"] else None
         for name in (*_MOMENTS, "on"):
             if isinstance(text := fields.get(name), str):
                 interval = parse_dates(text) if text.strip() else None
@@ -154,7 +222,8 @@ class Query:
     def __str__(self) -> str:
         parts = [self.text or ""]
         pictures = (to_text(str(path)) for path in self.images)
-        parts += [f"like {picture}" for picture in (*pictures, *self.like)]
+        like = "like" if self.crop is None else f"like {self.crop} of"
+        parts += [f"{like} {picture}" for picture in (*pictures, *self.like)]
         parts += [f"+ {text}" for text in self.plus] + [f"- {text}" for text in self.minus]
         return " ".join(part for part in parts if part)
 
@@ -166,6 +235,7 @@ class Query:
             text=None,
             images=(),
             like=(),
+            crop=None,
             plus=(),
             minus=(),
             min_relevance=0.0,
@@ -178,7 +248,12 @@ class Query:
     def terms(self) -> "Query":
         """The words and pictures alone: what decides its vectors."""
         return Query(
-            text=self.text, images=self.images, like=self.like, plus=self.plus, minus=self.minus
+            text=self.text,
+            images=self.images,
+            like=self.like,
+            crop=self.crop,
+            plus=self.plus,
+            minus=self.minus,
         )
 
     @property

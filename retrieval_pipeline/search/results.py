@@ -10,10 +10,13 @@ from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.item_facts import UNKNOWN, ItemFacts
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.views import View
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Hit:
         relevance: 0 to 1: how sure it is that the picture has to do with the query; None if the
             query only filters.
         locations: Every file that holds this image.
+        companions: The other files of the photograph, such as its RAW file, and those about it.
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
         alike: Lower hits that look the same and were folded into this one.
+        region: The part of the picture that matched; None if it is the picture as a whole.
         facts: When, where and with what it was taken.
     """
 
@@ -43,8 +48,15 @@ class Hit:
     locations: tuple[Location, ...]
     width: int
     height: int
+    companions: tuple[CompanionFile, ...] = ()
     alike: int = 0
+    region: View | None = None
     facts: ItemFacts = UNKNOWN
+
+    @property
+    def likely(self) -> bool:
+        """Whether it is more probably right than wrong; False if the query only filters."""
+        return self.relevance is not None and self.relevance >= LIKELY
 
     @property
     def source(self) -> str:
@@ -66,12 +78,14 @@ class FoundItem:
         score: As of `Hit`.
         relevance: As of `Hit`.
         alike: How many lower items are folded into it.
+        region: As of `Hit`.
     """
 
     number: int
     score: float | None = None
     relevance: float | None = None
     alike: int = 0
+    region: View | None = None
 
 
 def read_hits(
@@ -94,7 +108,7 @@ def read_hits(
     for each, item, facts in zip(
         found, build.records(numbers), build.item_facts(numbers), strict=True
     ):
-        location = next(file.location for file in item.files if passes(file))
+        location = item.first(passes)
         hits.append(
             Hit(
                 content_id=item.content_id,
@@ -105,7 +119,9 @@ def read_hits(
                 locations=item.locations,
                 width=item.width,
                 height=item.height,
+                companions=item.companions,
                 alike=each.alike,
+                region=each.region,
                 facts=facts,
             )
         )
@@ -123,6 +139,7 @@ class Answer:
         build: Name of the build.
         timings_ms: Milliseconds of each step.
         plan: How the hits were found.
+        offset: How many better hits were left out.
         understood: Words of the query that were read as facts, and not looked for.
         notes: What should be known of the answer, such as which of several places was meant.
     """
@@ -133,8 +150,28 @@ class Answer:
     build: str
     timings_ms: dict[str, float] = field(compare=False)
     plan: str = field(default="", compare=False)
+    offset: int = field(default=0, compare=False)
     understood: tuple[Understood, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def likely(self) -> int:
+        """How many of the hits are likely; in the order of relevance these are the first ones."""
+        return sum(hit.likely for hit in self.hits)
+
+    @property
+    def verdict(self) -> str:
+        """How far the hits can be trusted, in a sentence without a full stop."""
+        if not self.hits:
+            return "nothing here looks like that"
+        if all(hit.relevance is None for hit in self.hits):
+            return "a list of what passes the filters"
+        if not self.likely:
+            none = "none of these is likely" if self.offset else "nothing here looks like that"
+            return f"{none}: only the nearest are shown"
+        if self.likely < len(self.hits):
+            return f"{self.likely} likely; the rest are only the nearest"
+        return "likely" if self.likely == 1 else f"all {self.likely} likely"
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -145,6 +182,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "notes": [*answer.notes],
         "model": answer.model,
         "build": answer.build,
+        "likely": answer.likely,
         "hits": [
             {
                 "content_id": hit.content_id,
@@ -152,12 +190,22 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "source": hit.source,
                 "score": rounded(hit.score),
                 "relevance": rounded(hit.relevance),
+                "likely": hit.likely,
                 "width": hit.width,
                 "height": hit.height,
                 "alike": hit.alike,
+                "region": hit.region and asdict(hit.region),
                 "facts": hit.facts.as_json(),
                 "locations": [
                     {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+                "companions": [
+                    {
+                        "kind": each.kind.value,
+                        "source": each.file.location.source,
+                        "path": each.file.location.path,
+                    }
+                    for each in hit.companions
                 ],
             }
             for hit in answer.hits

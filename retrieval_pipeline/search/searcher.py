@@ -24,7 +24,7 @@ from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryEncoder, QueryVectors
 from retrieval_pipeline.search.ranking import Ranking, rank_items
-from retrieval_pipeline.search.relevance import RankingJudge, ranks_to_judge, relevant_ranks
+from retrieval_pipeline.search.relevance import LIKELY, RankingJudge, ranks_to_judge, relevant_ranks
 from retrieval_pipeline.search.results import Answer, FoundItem, Hit, read_hits
 from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.search.understanding import understand, vocabulary_of
@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 BATCH = 64
 # Filters whose items are remembered: a megabyte each for a million items.
 FILTERS = 16
-# Only hits of at least this relevance are sorted by date or name, if the query does not say: a
-# sorted list of everything would mean nothing (docs/benchmarks.md, "Relevance").
-SORTED_RELEVANCE = 0.75
-# And so many of them at most, the most relevant ones.
+# Only likely hits are sorted by date or name if the query has no least relevance: a sorted list of
+# everything would mean nothing. And so many of them at most, the most relevant ones.
 SORTED_HITS = 10_000
 
 
@@ -52,7 +50,7 @@ class Searcher:
     def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
         self.settings = settings
         self.build = build
-        self._query_encoder = QueryEncoder(settings, build, encoder)
+        self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
         self._judge = RankingJudge(build)
         self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
 
@@ -242,6 +240,7 @@ class Searcher:
                 build=build.path.name,
                 timings_ms=clock.laps,
                 plan=pages[number][1],
+                offset=offset,
                 understood=understood[number],
                 notes=fact_notes(build, asked[number]),
             )
@@ -293,6 +292,7 @@ class Searcher:
                 score=float(ranking.scores[groups[place][0]]),
                 relevance=float(relevance[groups[place][0]]),
                 alike=len(groups[place]) - 1,
+                region=build.view_of(int(ranking.rows[groups[place][0]])),
             )
             for place in page
         ], str(ranking.plan)
@@ -337,7 +337,7 @@ def _listing_sort(query: Query) -> Sort:
 
 def _cut(query: Query) -> Query:
     """Return a query whose hits are relevant enough to be sorted by something else."""
-    return replace(query, min_relevance=query.min_relevance or SORTED_RELEVANCE)
+    return replace(query, min_relevance=query.min_relevance or LIKELY)
 
 
 class _Clock:

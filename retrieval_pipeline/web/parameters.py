@@ -17,7 +17,7 @@ from pydantic import ValidationError as ValidationError
 
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.dates import parse_dates
-from retrieval_pipeline.search.query import Query, Sort, kilometres
+from retrieval_pipeline.search.query import Crop, Query, Sort, kilometres
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.web.problems import wrong_parameters
 
@@ -112,6 +112,20 @@ class Region(_Parameters):
         return inside
 
 
+def _crop(text: object) -> object:
+    """Read "x,y,width,height".
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return Crop.parse(text)
+    except QueryError as error:
+        raise ValueError(str(error)) from None
+
+
 class Search(_Parameters):
     """A search: words and pictures, and filters. Without words and pictures: all, newest first."""
 
@@ -120,6 +134,14 @@ class Search(_Parameters):
     minus: Texts = Field(default=[], description="Words whose pictures are not wanted.")
     like: ContentIds = Field(default=[], description="Find pictures like these indexed ones.")
     upload: ContentIds = Field(default=[], description="Find pictures like these uploaded ones.")
+    crop: Annotated[
+        Crop | None,
+        BeforeValidator(_crop, json_schema_input_type=str),
+        Field(
+            description="Only this rectangle of the one picture of `like` or `upload`: "
+            "x,y,width,height in fractions of its size (up to 1) or in pixels."
+        ),
+    ] = None
     source: Texts = Field(default=[], description="Only pictures of these sources.")
     path: Texts = Field(default=[], description="Only paths that one of these globs matches.")
     after: Dates | None = Field(
@@ -166,10 +188,9 @@ class Search(_Parameters):
         return any(word.strip() for word in words) or bool(self.like or self.upload)
 
     def query(self) -> Query:
-        """Return the query without its uploads and region, which only the server knows."""
-        return Query.of(
-            self.model_dump(exclude={"upload", "region"}, include={*Search.model_fields})
-        )
+        """Return the query without its uploads, crop and region, which the server adds."""
+        fields = Search.model_fields.keys() - {"upload", "crop", "region"}
+        return Query.of(self.model_dump(include=set(fields)))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return what differs from the defaults, as the pairs of a query string."""

@@ -4,15 +4,25 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import printable
+from retrieval_pipeline.views import View
 
 # Width over height between which a card takes its picture's shape, as in the gallery.
 NARROWEST, WIDEST = 0.56, 2.8
+
+
+def shapes(width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.uint16]:
+    """Return width over height of the cards of pictures so wide and high, in hundredths."""
+    ratio = np.asarray(width) / np.asarray(height)
+    shaped: npt.NDArray[np.uint16] = np.rint(100 * np.clip(ratio, NARROWEST, WIDEST)).astype("u2")
+    return shaped
 
 
 class _Told(BaseModel):
@@ -113,11 +123,14 @@ class Picture(_Told):
         path: Of that file, relative to its source; bytes that are no text are escaped.
         score: Cosine to the query, or a recommender's decision; None if nothing was asked.
         relevance: 0 to 1; None if nothing was asked.
+        likely: Whether it is more probably right than wrong; None if nothing was asked.
         width: Pixels of the upright picture.
         height: Height of the upright picture, in pixels.
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        region: The part that matched the query, in fractions of the upright picture; None if it is
+            the picture as a whole.
         facts: When, where and with what it was taken.
     """
 
@@ -126,11 +139,13 @@ class Picture(_Told):
     path: str
     score: float | None = None
     relevance: float | None = None
+    likely: bool | None = None
     width: int
     height: int
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    region: View | None = None
     facts: Facts = Facts()
 
     @property
@@ -146,7 +161,7 @@ class Picture(_Told):
     @property
     def shape(self) -> int:
         """Width over height of its card, in hundredths."""
-        return round(100 * min(max(self.width / self.height, NARROWEST), WIDEST))
+        return int(shapes(self.width, self.height))
 
     @property
     def others(self) -> list[FileLocation]:
@@ -218,6 +233,8 @@ class AnswerPage(_Told):
         query: What was asked, as text; empty if nothing was.
         model: Of the index.
         build: Name of the index.
+        likely: How many of the hits are likely; None if nothing was asked.
+        verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
@@ -228,6 +245,8 @@ class AnswerPage(_Told):
     query: str
     model: str
     build: str
+    likely: int | None = None
+    verdict: str = ""
     hits: list[Picture]
     more: bool
     timings_ms: dict[str, float]

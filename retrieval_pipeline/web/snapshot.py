@@ -47,11 +47,21 @@ from retrieval_pipeline.web.pictures import (
     FileLocation,
     Picture,
     WordsRead,
+    shapes,
 )
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
 # Queries whose vectors are remembered, some KB each: all pages of an answer need one encoding.
 REMEMBERED_QUERIES = 1_000
+# The formats that every browser shows, upright and in their own colours.
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+# Hits of a search whose shapes are told at once: some 200 rows of a grid.
+SHAPES = 1_200
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -129,6 +139,7 @@ class Snapshot:
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
+            QueryError: There is a crop, and not one picture.
         """
         for content_id in search.like:
             self._number(content_id)
@@ -136,7 +147,8 @@ class Snapshot:
         if not all(path.exists() for path in uploads):
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
-        return self.searcher.understand(replace(search.query(), images=tuple(uploads)))
+        query = replace(search.query(), images=tuple(uploads), crop=search.crop)
+        return self.searcher.understand(query)
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -155,7 +167,7 @@ class Snapshot:
         if (known := self.known_vectors(query)) is not None:
             return known, 0.0
         # Pictures of the index have their vectors.
-        needed = query.wanted or query.unwanted or query.images
+        needed = query.wanted or query.unwanted or query.images or query.crop
         if needed and self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
             raise self._no_encoder[1]
         started = time.perf_counter()
@@ -196,12 +208,43 @@ class Snapshot:
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
+            likely=found.likely,
+            verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
             timings_ms=found.timings_ms,
             understood=[WordsRead.of(each) for each in understood],
             notes=[*found.notes],
         )
+
+    def answer_shapes(
+        self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
+    ) -> tuple[npt.NDArray[np.uint16], bool]:
+        """Return the shapes of the next hits of a query, and whether there may be further ones.
+
+        Raises as `answer` does.
+
+        Returns:
+            Width over height in hundredths, uint16 (at most SHAPES,).
+        """
+        among = self.within(search)
+        found = self.searcher.answer(
+            query, SHAPES, offset, query_vectors=query_vectors, among=among
+        ).hits
+        told = shapes([hit.width for hit in found], [hit.height for hit in found])
+        return told, len(found) == SHAPES
+
+    def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
+        """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
+        order = self._listed(search, query)[offset:]
+        items = self.build.items
+        return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+
+    def _listed(self, search: Search, query: Query) -> Numbers:
+        """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""
+        flags = both(self.searcher.allowed(query), self.within(search))
+        order = self.in_order("newest" if query.sort == "relevance" else query.sort)
+        return order if flags is None else order[flags[order]]
 
     def browse(
         self, page: SearchPage, query: Query, understood: Sequence[Understood]
@@ -211,10 +254,7 @@ class Snapshot:
         Takes and raises what `answer` does.
         """
         started = time.perf_counter()
-        flags = both(self.searcher.allowed(query), self.within(page))
-        order = self.in_order("newest" if query.sort == "relevance" else query.sort)
-        if flags is not None:
-            order = order[flags[order]]
+        order = self._listed(page, query)
         passes = file_test(self.build, query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
@@ -256,7 +296,7 @@ class Snapshot:
             self.build.item_facts(numbers),
             strict=True,
         ):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -279,20 +319,25 @@ class Snapshot:
             path=hit.location.path,
             score=rounded(hit.score),
             relevance=rounded(hit.relevance),
+            likely=hit.likely,
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
+            region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
             facts=Facts.of(hit.facts),
         )
 
-    def details(self, content_id: str) -> Details:
+    def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
         """Return everything about a picture; it looks at the picture's files.
+
+        Files that pass the filters of the query come first: they are the ones that it found.
 
         Raises:
             RequestError: There is no such picture; 404.
         """
+        passes = file_test(self.build, query)
         number = self._number(content_id)
         item = self.build.records([number])[0]
         return Details(
@@ -303,7 +348,9 @@ class Snapshot:
             cluster=self.cluster_of(number),
             model=self.model,
             build=self.name,
-            files=[self._file(file) for file in item.files],
+            files=[
+                self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
+            ],
             facts=Facts.of(self.build.item_facts([number])[0]),
         )
 
@@ -323,6 +370,15 @@ class Snapshot:
             problem=problem,
         )
 
+    def media_type(self, content_id: str) -> str | None:
+        """Return the media type of a picture's files; None if browsers do not show it.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        item = self.build.records([self._number(content_id)])[0]
+        return MEDIA_TYPES.get(item.format)
+
     def locations(self, content_id: str) -> list[Location]:
         """Return every file that holds a picture.
 
@@ -335,8 +391,7 @@ class Snapshot:
     def _number(self, content_id: str) -> int:
         number = self.build.number_of(content_id)
         if number is None:
-            detail = f"no indexed picture has the content id {content_id}"
-            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+            raise not_indexed(content_id)
         return number
 
     @functools.lru_cache(2)  # noqa: B019 (a snapshot goes with its build)
@@ -425,6 +480,16 @@ class Voting:
     def _last_change(self) -> int:
         path = Store(self._searcher.settings.home).judgements(self._name)
         return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def not_indexed(content_id: str) -> RequestError:
+    """Return what is said of a picture that is not in the index."""
+    return RequestError(
+        HTTPStatus.NOT_FOUND,
+        "This picture is not in the index, maybe not any more: its file was changed, moved out of "
+        f"the sources or deleted since. (Its content id is {content_id}.)",
+        title="The picture is not here",
+    )
 
 
 def search_text(search: Search) -> str:

@@ -59,7 +59,7 @@ def test_a_piped_line_that_is_not_utf8_leaves_the_next_ones_alone(home: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["init", NASTY, "--config", "new.toml"], 1),
+        (["init", NASTY, "--model", "offline", "--config", "new.toml"], 1),
         (["index", "--config", NASTY], 1),
         (["index", "--source", NASTY], 1),
         (["query", "cat", "--source", NASTY], 1),
@@ -99,7 +99,7 @@ def test_a_source_with_a_nasty_name_is_shown_on_one_line(home: Path, tmp_path: P
         ["query", "cat", "--gallery", LONG],
         ["map", "--output", LONG],
         ["recommend", "--from-json", LONG],
-        ["init", LONG, "--config", "new.toml"],
+        ["init", LONG, "--model", "offline", "--config", "new.toml"],
     ],
     ids=lambda arguments: " ".join(arguments)[:30],
 )

@@ -47,7 +47,7 @@ class Library:
     def add(self, count: int, first: int = 0) -> None:
         for number in range(first, first + count):
             colour = (200, number, 10)
-            Image.new("RGB", (20, 10), colour).save(self.pictures / f"{number:03}.png")
+            Image.new("RGB", (16, 10), colour).save(self.pictures / f"{number:03}.png")
 
     def crawl(self) -> None:
         update_manifest(self.store, self.source, max_shrink=1.0)

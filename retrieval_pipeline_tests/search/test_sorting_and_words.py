@@ -13,9 +13,10 @@ from retrieval_pipeline.facts.model import Origin, PictureFacts
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.search.results import answer_json
 from retrieval_pipeline.search.saved_queries import query_of, read_found, run_saved_query
-from retrieval_pipeline.search.searcher import SORTED_RELEVANCE, Searcher
+from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import normalise
 from retrieval_pipeline_tests.search.test_searcher import DIM, SPACE, WordEncoder, direction
@@ -63,7 +64,7 @@ def test_sorted_hits_are_the_relevant_ones_in_order_and_a_page_is_a_part_of_them
 ) -> None:
     query = Query.of({"text": "dog", "sort": sort})
     hits = searcher.search(query, 1_000)
-    relevant = searcher.search(Query(text="dog", min_relevance=SORTED_RELEVANCE), 1_000)
+    relevant = searcher.search(Query(text="dog", min_relevance=LIKELY), 1_000)
     assert DOGS <= len(hits) < 2 * DOGS
     assert {hit.content_id for hit in hits} == {hit.content_id for hit in relevant}
     if sort == "name":

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
-# The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
-# measured in docs/benchmarks.md, "Relevance").
-CUT = 0.75
+# The prompt leaves out hits below this relevance: less than one in ten of them would be right.
+CUT = 0.1
 
 
 @click.command()
@@ -46,6 +45,11 @@ CUT = 0.75
     multiple=True,
     metavar="CONTENT_ID",
     help="Find pictures similar to this indexed picture. Can be repeated.",
+)
+@click.option(
+    "--crop",
+    metavar="X,Y,W,H",
+    help="Only this rectangle of the picture, in pixels or, up to 1, in fractions of its size.",
 )
 @click.option(
     "--plus",
@@ -128,6 +132,7 @@ def query(
     retrieval query "a street" --plus "2*night" --minus people --source holidays
     retrieval query "dogs" --on "summer 2019" --near Lisbon --sort newest
     retrieval query --image photo.jpg --after 2024 --gallery similar.html --open
+    retrieval query --image photo.jpg --crop 0.5,0,0.5,1
     retrieval query --json < queries.txt
     """
     settings = load_settings(config)
@@ -221,6 +226,8 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo_json(answer_json(answer), indent=2 if pretty else None)
     else:
         echo(*answer_text(answer, heading=not pretty))
+        if answer.hits:
+            tell(answer.verdict)
     tell(*understood_text(answer))
     if explain:
         tell(answer_explanation(answer))
