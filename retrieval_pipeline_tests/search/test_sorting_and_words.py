@@ -151,7 +151,7 @@ def test_a_saved_query_takes_the_same_names_and_goes_on_where_an_earlier_version
     with pytest.raises(QueryError, match='saved query "dogs": "soon" is no date'):
         query_of(saved.model_copy(update={"after": "soon"}))
     store = Store(searcher.settings.home)
-    plain = SavedQuery(name="plain", text="dog")
+    plain = SavedQuery(name="plain", text="dog", min_relevance=0.9)
     run_saved_query(searcher, plain)
     found = read_found(store.saved_query("plain"))
     assert found is not None
