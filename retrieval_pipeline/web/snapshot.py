@@ -41,6 +41,7 @@ from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import (
     AnswerPage,
+    Companion,
     Details,
     Facts,
     File,
@@ -307,6 +308,7 @@ class Snapshot:
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
                     facts=Facts.of(facts),
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -327,6 +329,7 @@ class Snapshot:
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
             facts=Facts.of(hit.facts),
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
     def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
@@ -352,6 +355,7 @@ class Snapshot:
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
             facts=Facts.of(self.build.item_facts([number])[0]),
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
