@@ -32,7 +32,7 @@ CUT = 0.1
 
 
 @click.command()
-@click.argument("text", required=False)
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
     "--image",
     "images",
@@ -65,6 +65,8 @@ CUT = 0.1
 )
 @click.option(
     "-k",
+    "-n",
+    "k",
     default=8,
     show_default=True,
     type=click.IntRange(1, MOST),
@@ -112,6 +114,7 @@ CUT = 0.1
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
 def query(
+    words: tuple[str, ...],
     k: int,
     offset: int,
     min_relevance: float | None,
@@ -122,13 +125,15 @@ def query(
     config: Path | None,
     **asked: Any,
 ) -> None:
-    """Find the pictures that look most like TEXT.
+    """Find the pictures that look most like TEXT; `retrieval search` is the same.
+
+    TEXT needs no quotes, unless the shell takes its characters for something else.
 
     Without TEXT, a prompt asks for queries until "exit" or Ctrl-D. Of piped input, each line is
     answered as a query.
 
     \b
-    retrieval query "a dog on grass" -k 12
+    retrieval query a dog on grass -k 12
     retrieval query "a street" --plus "2*night" --minus people --source holidays
     retrieval query "dogs" --on "summer 2019" --near Lisbon --sort newest
     retrieval query --image photo.jpg --after 2024 --gallery similar.html --open
@@ -144,7 +149,8 @@ def query(
 
     searcher = Searcher.open(settings)
     # The options that are not named above have the names of the query's fields.
-    base = Query.of({**asked, "min_relevance": min_relevance or 0.0})
+    text = " ".join(words) if words else None
+    base = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, as_json=as_json, explain=explain)
     if base.terms != Query() or base.sort != "relevance":
         answers = [searcher.answer(base, k, offset)]
