@@ -15,6 +15,7 @@ from pydantic_core import core_schema
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, summary_of
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
@@ -44,8 +45,11 @@ class SourceStatus(_Model):
         name: The source's name.
         path: Its directory.
         reachable: Whether the directory is there now.
-        files: Number of files with a content id, and of files that are too large.
-        images: Number of different content ids, and of files that are too large.
+        files: Number of files with a content id that are no companions, and of files that are too
+            large.
+        images: Number of different content ids of these, and of files that are too large.
+        companions: Number of files that are shown with another one, by what they are to it
+            (`facts.groups.Kind`).
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
         damaged: How many of them have a file that lacks the end of its picture.
@@ -63,6 +67,7 @@ class SourceStatus(_Model):
     reachable: bool
     files: int
     images: int
+    companions: dict[str, int]
     bytes: int
     embedded: int
     damaged: int
@@ -169,7 +174,9 @@ def _source_status(
     views: Mapping[str, set[View]],
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
-    files = manifest.filter(pc.is_valid(manifest["content_id"]))
+    grouped = read_grouped_files(store, space, source.name)
+    files = grouped.files
+    kinds = Counter(each.kind.value for many in grouped.companions.values() for each in many)
     contents = set(files["content_id"].to_pylist())
     statuses = Counter(manifest["status"].to_pylist())
     large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
@@ -186,6 +193,7 @@ def _source_status(
         reachable=source.path.is_dir(),
         files=len(files) + len(large),
         images=len(contents) + len(large),
+        companions=dict(kinds.most_common()),
         # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
         bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
@@ -29,6 +30,7 @@ class Hit:
         score: Cosine of query and image, -1 to 1, lowered by what the query does not want.
         relevance: 0 to 1: how sure it is that the picture has to do with the query.
         locations: Every file that holds this image.
+        companions: The other files of the photograph, such as its RAW file, and those about it.
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
         alike: Lower hits that look the same and were folded into this one.
@@ -43,6 +45,7 @@ class Hit:
     locations: tuple[Location, ...]
     width: int
     height: int
+    companions: tuple[CompanionFile, ...] = ()
     alike: int = 0
     region: View | None = None
 
@@ -84,7 +87,7 @@ def read_hits(
     passes = file_test(build, query)
     hits = []
     for item, rank, group in zip(build.records(ranking.numbers[ranks]), ranks, groups, strict=True):
-        location = next(file.location for file in item.files if passes(file))
+        location = item.first(passes)
         hits.append(
             Hit(
                 content_id=item.content_id,
@@ -95,6 +98,7 @@ def read_hits(
                 locations=item.locations,
                 width=item.width,
                 height=item.height,
+                companions=item.companions,
                 alike=len(group) - 1,
                 region=build.view_of(int(ranking.rows[rank])),
             )
@@ -163,6 +167,14 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "region": hit.region and asdict(hit.region),
                 "locations": [
                     {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+                "companions": [
+                    {
+                        "kind": each.kind.value,
+                        "source": each.file.location.source,
+                        "path": each.file.location.path,
+                    }
+                    for each in hit.companions
                 ],
             }
             for hit in answer.hits

@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.views import View
 
@@ -38,6 +40,22 @@ class FileLocation(_Told):
         return cls(source=location.source, path=location.path)
 
 
+class Companion(FileLocation):
+    """A file that belongs to a picture without being shown, such as the RAW file of a JPEG.
+
+    Attributes:
+        kind: What it is to the picture: raw, original, edit, video or sidecar.
+    """
+
+    kind: Kind
+
+    @classmethod
+    def of_file(cls, companion: CompanionFile) -> Self:
+        """Return what is told of a companion."""
+        location = companion.file.location
+        return cls(source=location.source, path=location.path, kind=companion.kind)
+
+
 class Picture(_Told):
     """One picture of an answer.
 
@@ -53,6 +71,7 @@ class Picture(_Told):
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        companions: The other files of the photograph, and those about it.
         region: The part that matched the query, in fractions of the upright picture; None if it is
             the picture as a whole.
     """
@@ -68,6 +87,7 @@ class Picture(_Told):
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    companions: list[Companion] = []
     region: View | None = None
 
     @property
@@ -124,6 +144,7 @@ class Details(_Told):
         model: Whose vectors it is found by.
         build: Name of the index.
         files: Every file that holds it.
+        companions: The other files of the photograph, and those about it.
     """
 
     content_id: str
@@ -134,6 +155,7 @@ class Details(_Told):
     model: str
     build: str
     files: list[File]
+    companions: list[Companion] = []
 
     @property
     def name(self) -> str:

@@ -38,6 +38,7 @@ from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import (
     AnswerPage,
+    Companion,
     Details,
     File,
     FileLocation,
@@ -261,7 +262,7 @@ class Snapshot:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
         for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -271,6 +272,7 @@ class Snapshot:
                     height=item.height,
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -290,6 +292,7 @@ class Snapshot:
             region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
     def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
@@ -314,6 +317,7 @@ class Snapshot:
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
