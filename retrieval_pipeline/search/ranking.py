@@ -104,5 +104,5 @@ def exact_scores(build: Build, query_vectors: Sequence[QueryVectors]) -> list[Ve
     found, column = [], 0
     for each in query_vectors:
         columns = slice(column, column := column + len(each.vectors))
-        found.append(each.scores(build.rows.largest(cosines[:, columns])[1]))
+        found.append(each.scores(build.rows.largest(cosines[:, columns])))
     return found
