@@ -240,6 +240,8 @@ def _compare(
     counts.missed += max(near - hits, 0)
     right = set(items.tolist())
     for hit in answer.hits:
+        if hit.relevance is None:
+            continue
         number = int(np.searchsorted(BINS, hit.relevance, side="right")) - 1
         counts.hits[number] += 1
         counts.right[number] += searcher.build.number_of(hit.content_id) in right
