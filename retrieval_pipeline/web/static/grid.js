@@ -59,7 +59,8 @@ export class Grid extends EventTarget {
     this.surely = 0; // how many are likely at least
     /** @type {HTMLElement | null} Says so. */
     this.divider = list.querySelector(".divider");
-    for (const card of /** @type {HTMLElement[]} */ ([...list.children])) {
+    list.querySelector(".filler")?.remove();
+    for (const card of /** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)) {
       if (card === this.divider) {
         this.likely = this.ratios.length;
         continue;
@@ -148,8 +149,8 @@ export class Grid extends EventTarget {
       }
       const space = width - (end - first - 1) * gap;
       const free = space - sum * least;
-      // The last row is filled up by nothing.
-      const height = end === ratios.length && free > gap ? least : Math.min(space / sum, most);
+      // The last row, and that above the divider, is filled up by nothing.
+      const height = end === stop && free > gap ? least : Math.min(space / sum, most);
       this.rows.push({ first, end, top, height });
       [first, top] = [end, top + height + caption];
     }

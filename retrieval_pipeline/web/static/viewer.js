@@ -35,7 +35,7 @@ export class Viewer {
     this.panel = part(".panel-of-one");
     this.missing = part(".unshown");
     this.matched = part(".matched");
-    this.box = part(".box");
+    this.box = part(".drawn");
     /** @type {number[] | null} The part of the picture that matched: left, top, right and bottom. */
     this.region = null;
     /** @type {number[]} The box that was drawn. */
@@ -210,7 +210,9 @@ export class Viewer {
     this.image.src = shown.currentSrc || shown.src;
     this.shown = 0;
     this.original = shown.dataset.original ?? "";
-    this.zoom.show(Number(shown.getAttribute("width")), Number(shown.getAttribute("height")));
+    const [left, top, right, bottom] = this.region ?? [0, 0, 0, 0];
+    const middle = this.region && { x: (left + right) / 2, y: (top + bottom) / 2 };
+    this.zoom.show(Number(shown.getAttribute("width")), Number(shown.getAttribute("height")), middle);
     this.sharpen();
   }
 

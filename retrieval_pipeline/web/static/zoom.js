@@ -21,6 +21,8 @@ export class Zoom {
     this.hooks = hooks;
     /** @type {Point} Pixels of the picture. */
     this.size = { x: 1, y: 1 };
+    /** @type {Point} Fractions of the picture. */
+    this.middle = { x: 0, y: 0 };
     this.drawing = false; // whether a drag draws a box
     /** @type {Point | null} Where the box begins. */
     this.corner = null;
@@ -47,9 +49,11 @@ export class Zoom {
    * Show another picture.
    * @param {number} width
    * @param {number} height
+   * @param {Point | null} middle What is to be seen of a picture that is not shown whole, in fractions.
    */
-  show(width, height) {
+  show(width, height, middle = null) {
     this.size = { x: width, y: height };
+    this.middle = middle ?? { x: 0, y: 0 };
     this.reset();
   }
 
@@ -72,7 +76,8 @@ export class Zoom {
     const narrow = Math.max(across / down, down / across) > LONG;
     if (narrow && Math.max(size.x / size.y, size.y / size.x) > LONG) {
       this.scale = Math.min(Math.max(across, down), 1);
-      this.at = { x: (size.x * this.scale) / 2, y: (size.y * this.scale) / 2 };
+      const { middle } = this;
+      this.at = { x: (0.5 - middle.x) * size.x * this.scale, y: (0.5 - middle.y) * size.y * this.scale };
     }
     this.apply();
   }
