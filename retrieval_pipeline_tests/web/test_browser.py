@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
-PATIENCE = 20_000
+PATIENCE = 60_000
 
 Open = Callable[..., Page]
 
