@@ -16,6 +16,7 @@ from retrieval_pipeline.index.views import row_ids
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.search.query import Crop, Query
+from retrieval_pipeline.search.ranking import rank_items
 from retrieval_pipeline.search.results import Hit, answer_json
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.content_id import content_id_of_file
@@ -140,6 +141,21 @@ def test_a_picture_is_found_once_however_many_of_its_parts_match(library: Librar
     assert (np.diff(scores) <= 0).all()
     for count in (1, 2, 3):
         assert build.best(red, count)[0].tolist() == everything[:count].tolist()
+
+
+def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
+    library.embed()
+    searcher = library.searcher()
+    wide = content_id_of_file(library.pictures / "wide.png")
+    for query, items, rows in (
+        (Query(images=(library.query,)), 4, 14),
+        (Query(images=(library.query,), paths=("wide*",)), 1, 7),
+        (Query(like=(wide,)), 3, 7),
+        (Query(like=(wide,), paths=("*e.png", "sky*")), 1, 1),
+    ):
+        vectors, flags = searcher.query_vectors([query]), searcher.allowed(query)
+        ranking = rank_items(searcher.build, [query], vectors, [flags], 10)[0]
+        assert (ranking.among, ranking.among_rows) == (items, rows)
 
 
 def test_a_row_is_known_again_in_the_next_build(library: Library) -> None:

@@ -132,7 +132,6 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
-                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -140,6 +139,8 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f"; {done}"
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
+            if embedded.views:
+                line += f"; {_plural(embedded.views, 'part')} of pictures embedded"
             if embedded.companions:
                 line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
@@ -267,7 +268,8 @@ def _facts_lines(facts: FactsSummary) -> list[str]:
     )
     lines = [
         f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
-        f"{facts.positions:,} with a position",
+        f"{facts.positions:,} with a position"
+        + (f", {_plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
         f"  dates from: {origins}",
     ]
     if facts.problems:

@@ -23,6 +23,7 @@ class FactsSummary:
         last_taken: The latest date; None without any. Times of files do not count.
         cameras: Number of different cameras.
         positions: Files with latitude and longitude.
+        motion_photos: Pictures with a video in their file.
         problems: Facts that were refused, by reason, the most frequent first.
     """
 
@@ -33,6 +34,7 @@ class FactsSummary:
     last_taken: datetime | None
     cameras: int
     positions: int
+    motion_photos: int
     problems: Mapping[str, int]
 
     @property
@@ -55,6 +57,7 @@ def summary_of(table: pa.Table) -> FactsSummary:
         last_taken=span["max"],
         cameras=pc.count_distinct(table["camera"]).as_py(),
         positions=len(table) - table["latitude"].null_count,
+        motion_photos=pc.sum(table["motion_photo"]).as_py() or 0,
         problems=dict(sorted(problems.items(), key=lambda each: (-each[1], each[0]))),
     )
 

@@ -43,7 +43,7 @@ from retrieval_pipeline.storage.tables import (
 )
 
 # Version of the rules by which facts are read: with a new one, all headers are read again.
-RULES = 1
+RULES = 2
 
 # Keys of the table's metadata: the rules; and a hash of all that the table was made from, which is
 # missing where a run has not finished it.

@@ -137,7 +137,8 @@ def stored_vectors(parts: Sequence[Path], space: VectorSpace) -> int:
 
 def few_quarantined(flow: Flow, settings: Settings, report: EmbedReport) -> dg.AssetCheckEvaluation:
     """Judge how many images of a source cannot be used."""
-    share = report.quarantined / max(report.files - report.duplicates, 1)
+    images = report.files - report.companions - report.duplicates
+    share = report.quarantined / max(images, 1)
     return FEW_ARE_QUARANTINED.found(
         flow,
         share <= settings.checks.max_quarantined,

@@ -54,6 +54,7 @@ FACTS = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("keywords", pa.list_(pa.string()), nullable=False),
         pa.field("rating", pa.int8()),
+        pa.field("motion_photo", pa.bool_()),
         pa.field("problems", pa.list_(pa.string()), nullable=False),
     ]
 )

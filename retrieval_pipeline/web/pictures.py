@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.views import View
 
@@ -140,6 +142,22 @@ class WordsRead(_Told):
         return cls(**asdict(understood))
 
 
+class Companion(FileLocation):
+    """A file that belongs to a picture without being shown, such as the RAW file of a JPEG.
+
+    Attributes:
+        kind: What it is to the picture: raw, original, edit, video or sidecar.
+    """
+
+    kind: Kind
+
+    @classmethod
+    def of_file(cls, companion: CompanionFile) -> Self:
+        """Return what is told of a companion."""
+        location = companion.file.location
+        return cls(source=location.source, path=location.path, kind=companion.kind)
+
+
 class Picture(_Told):
     """One picture of an answer.
 
@@ -155,6 +173,7 @@ class Picture(_Told):
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        companions: The other files of the photograph, and those about it.
         region: The part that matched the query, in fractions of the upright picture; None if it is
             the picture as a whole.
         facts: When, where and with what it was taken.
@@ -171,6 +190,7 @@ class Picture(_Told):
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    companions: list[Companion] = []
     region: View | None = None
     facts: Facts = Facts()
 
@@ -216,16 +236,6 @@ class File(_Told):
     problem: str | None
 
 
-class Companion(FileLocation):
-    """A file that belongs to a picture without being one of its files.
-
-    Attributes:
-        kind: What it is to the picture, such as "raw" or "sidecar".
-    """
-
-    kind: str
-
-
 class Details(_Told):
     """Everything about one picture.
 
@@ -250,7 +260,7 @@ class Details(_Told):
     model: str
     build: str
     files: list[File]
-    companions: list[Companion]
+    companions: list[Companion] = []
     facts: Facts
 
     @property

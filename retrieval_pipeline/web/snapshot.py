@@ -310,6 +310,7 @@ class Snapshot:
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
                     facts=Facts.of(facts),
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -330,6 +331,7 @@ class Snapshot:
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
             facts=Facts.of(hit.facts),
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
     def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
@@ -354,14 +356,7 @@ class Snapshot:
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
-            companions=[
-                Companion(
-                    kind=each.kind.value,
-                    source=each.file.location.source,
-                    path=each.file.location.path,
-                )
-                for each in item.companions
-            ],
+            companions=[Companion.of_file(each) for each in item.companions],
             facts=Facts.of(self.build.item_facts([number])[0]),
         )
 

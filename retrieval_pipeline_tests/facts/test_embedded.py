@@ -70,6 +70,8 @@ PICTURES = {
                  "-IPTC:Caption-Abstract=from IPTC"),
     "scan.jpg": ("-EXIF:CreateDate=2020:02:03 04:05:06", "-EXIF:ModifyDate=2021:01:01 00:00:00"),
     "edited.jpg": ("-EXIF:ModifyDate=2021:01:01 00:00:00",),
+    "motion.jpg": ("-XMP-GCamera:MicroVideo=1",),
+    "still.jpg": ("-XMP-GCamera:MicroVideo=0",),
     "windows.jpg": ("-EXIF:XPTitle=Straße", "-EXIF:XPKeywords=one;two", "-EXIF:Rating=3"),
 }  # fmt: skip
 
@@ -308,6 +310,15 @@ BOMB = (
 def test_hostile_xmp_is_counted(packet: bytes, problem: str | None) -> None:
     facts = facts_of(packet, ReadFacts("xmp"))
     assert facts == PictureFacts(problems=(f"sidecar: {problem}",) if problem else ())
+
+
+@needs_exiftool
+def test_a_motion_photo_is_known_by_its_xmp(pictures: Path) -> None:
+    assert facts_of(pictures / "motion.jpg").motion_photo
+    assert facts_of(pictures / "still.jpg").motion_photo is None
+    # As Android writes it since 2019, which this ExifTool does not.
+    camera = 'xmlns:c="http://ns.google.com/photos/1.0/camera/" c:MotionPhoto="1"'
+    assert facts_of(xmp_of(camera), ReadFacts("xmp")).motion_photo
 
 
 def test_xmp_may_be_in_utf_16_padded_and_less_than_a_day_exact() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
 from retrieval_pipeline.index.build import open_current
@@ -163,6 +163,7 @@ def test_similar_pictures_are_found_and_the_picture_itself_is_not(
         ("/api/search?min_relevance=nan", "min_relevance"),
         ("/api/search?region=1,2;3,4", "region"),
         ("/api/search?region=1,2;3,4;nan,5", "region"),
+        ("/api/search?crop=1,2,3", "crop"),
         ("/api/search?source=nowhere", "source"),
         (f"/api/search?text={'x' * 1_001}", "text"),
         ("/api/search?" + "&".join(["plus=a"] * 21), "plus"),
@@ -208,6 +209,8 @@ def test_a_query_that_means_nothing_is_refused(client: TestClient) -> None:
     assert answer.status_code == 400
     assert "empty" in answer.json()["detail"]
     assert client.get("/api/search", params={"plus": "0*snow"}).status_code == 400
+    answer = client.get("/api/search", params={"text": "dog", "crop": "0,0,1,1"})
+    assert (answer.status_code, "one picture" in answer.json()["detail"]) == (400, True)
 
 
 def test_details_name_every_file_and_whether_it_is_there(
@@ -363,6 +366,21 @@ def test_an_upload_is_searched_by_and_can_be_combined_with_words(library: WebLib
     with client_of(library) as restarted:
         again = restarted.get("/api/search", params={"upload": sent["content_id"], "k": 1})
         assert names(again) == ["cat.png"]
+
+
+def test_an_upload_is_searched_by_a_part_of_it(library: WebLibrary) -> None:
+    both, buffer = Image.new("RGB", (400, 200)), BytesIO()
+    for x, name in ((0, "cat.png"), (200, "rocket.jpg")):
+        with Image.open(library.photo(name)) as photo:
+            both.paste(ImageOps.fit(photo.convert("RGB"), (200, 200)), (x, 0))
+    both.save(buffer, "PNG")
+    with client_of(library) as client:
+        sent = client.post("/api/uploads", content=buffer.getvalue()).json()
+        for crop, name in (("0,0,0.5,1", "cat.png"), ("0.5,0,0.5,1", "rocket.jpg")):
+            asked = {"upload": sent["content_id"], "crop": crop, "k": 1}
+            found = client.get("/api/search", params=asked)
+            assert names(found) == [name]
+            assert found.json()["hits"][0]["region"] is None
 
 
 def test_an_upload_of_an_indexed_picture_is_known(library: WebLibrary) -> None:
