@@ -228,6 +228,17 @@ class Checks(_Model):
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 
 
+class Alerts(_Model):
+    """Whom Dagster tells of what went wrong.
+
+    Attributes:
+        notify: Command and arguments to run when a run or a check has failed, which it gets as JSON
+            on its standard input.
+    """
+
+    notify: tuple[str, ...] = ()
+
+
 def _check_address(address: str) -> str:
     if address.startswith("ray://"):
         raise ValueError(
@@ -273,6 +284,7 @@ class Settings(_Model):
         schedule: When Dagster runs jobs by itself.
         ray: The Ray cluster that embeds images; None means this process.
         checks: Thresholds of Dagster's checks.
+        alerts: Whom Dagster tells of what went wrong.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -289,6 +301,7 @@ class Settings(_Model):
     schedule: Schedule = Schedule()
     ray: RaySettings | None = None
     checks: Checks = Checks()
+    alerts: Alerts = Alerts()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

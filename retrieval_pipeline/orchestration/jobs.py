@@ -17,8 +17,6 @@ from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 
-# Of the jobs whose runs are forgotten some time.
-JOBS = ("reindex_job", "query_job", "recommend_job", "verify_job", "gc_job", "saved_queries_job")
 # What Dagster tells of assets comes from these events.
 KEPT_EVENTS = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -198,7 +196,6 @@ def old_runs(instance: dg.DagsterInstance, flow: Flow, age: timedelta) -> list[s
         dg.DagsterRunStatus.FAILURE,
         dg.DagsterRunStatus.CANCELED,
     ]
-    jobs = {flow.named(job) for job in JOBS}
     records = instance.get_run_records(
         dg.RunsFilter(statuses=finished, updated_before=datetime.now(UTC) - age)
     )
@@ -206,7 +203,7 @@ def old_runs(instance: dg.DagsterInstance, flow: Flow, age: timedelta) -> list[s
     return [
         run.run_id
         for run in runs
-        if run.job_name in jobs and not _made_something(instance, run.run_id)
+        if run.job_name in flow.jobs and not _made_something(instance, run.run_id)
     ]
 
 

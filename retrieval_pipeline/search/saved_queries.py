@@ -1,7 +1,6 @@
 """Queries that the settings keep: their hits, and which of them are new since the last time."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.config.settings import SavedQuery
-from retrieval_pipeline.errors import QueryError, StoreError
+from retrieval_pipeline.errors import CommandError, QueryError, StoreError
+from retrieval_pipeline.processes import tell_command
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.results import Answer, answer_json
 from retrieval_pipeline.search.searcher import Searcher
@@ -139,20 +139,6 @@ def _notify(saved: SavedQuery, new: Answer) -> None:
     """Run the command of a saved query, with the new hits as JSON on its standard input."""
     told = json.dumps({"name": saved.name, **answer_json(new)})
     try:
-        done = subprocess.run(
-            saved.notify,
-            input=told,
-            capture_output=True,
-            encoding="utf-8",
-            # The command may print what it likes.
-            errors="replace",
-            timeout=NOTIFY_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise QueryError(
-            f'saved query "{saved.name}": `{saved.notify[0]}` did not run: {error}'
-        ) from None
-    if done.returncode:
-        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise QueryError(f'saved query "{saved.name}": `{saved.notify[0]}` failed: {why[0]}')
+        tell_command(saved.notify, told, NOTIFY_SECONDS)
+    except CommandError as error:
+        raise QueryError(f'saved query "{saved.name}": {error}') from None

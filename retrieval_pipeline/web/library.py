@@ -206,8 +206,9 @@ class Library:
         return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
-        """Return the vectors of a search; raises as `search` does."""
-        query, _ = await self.run(snapshot.query, search)
+        """Return the vectors of all words of a search; raises as `search` does."""
+        literal = search.model_copy(update={"literal": True})
+        query, _ = await self.run(snapshot.query, literal)
         return (await self._encode(snapshot, query))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:

@@ -248,8 +248,8 @@ class Details(_Told):
         model: Whose vectors it is found by.
         build: Name of the index.
         files: Every file that holds it.
-        companions: The other files of the photograph, and those about it.
         facts: When, where and with what it was taken.
+        companions: The other files of the photograph, and those about it.
     """
 
     content_id: str
@@ -260,8 +260,8 @@ class Details(_Told):
     model: str
     build: str
     files: list[File]
-    companions: list[Companion] = []
     facts: Facts
+    companions: list[Companion] = []
 
     @property
     def name(self) -> str:

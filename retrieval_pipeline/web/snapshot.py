@@ -356,8 +356,8 @@ class Snapshot:
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
-            companions=[Companion.of_file(each) for each in item.companions],
             facts=Facts.of(self.build.item_facts([number])[0]),
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
