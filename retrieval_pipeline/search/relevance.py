@@ -21,8 +21,8 @@ from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.ranking import Ranking
 from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
 
-# From this relevance on, a hit is called likely. Of queries by a word for what no picture shows, one
-# in ten or fewer has a likely hit (docs/benchmarks.md, "Relevance").
+# From this relevance on, a hit is called likely. Of queries by a word for what no picture shows,
+# one in ten or fewer has a likely hit (docs/benchmarks.md, "Relevance").
 LIKELY = 0.5
 # Ranks that are judged together; a fixed number, so that a hit is judged the same on every page.
 JUDGED_TOGETHER = 300
