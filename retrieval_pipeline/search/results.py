@@ -107,6 +107,7 @@ class Answer:
         build: Name of the build.
         timings_ms: Milliseconds of each step.
         plan: How the hits were found.
+        hints: Lines on words that the model does not know.
     """
 
     query: Query
@@ -115,6 +116,7 @@ class Answer:
     build: str
     timings_ms: dict[str, float] = field(compare=False)
     plan: str = field(default="", compare=False)
+    hints: tuple[str, ...] = ()
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -140,5 +142,6 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             }
             for hit in answer.hits
         ],
+        "hints": list(answer.hints),
         "timings_ms": answer.timings_ms,
     }

@@ -191,7 +191,7 @@ class Searcher:
         clock.lap("read")
         model, name = build.info.model, build.path.name
         return [
-            Answer(query, found, model, name, clock.laps, str(ranking.plan))
+            Answer(query, found, model, name, clock.laps, str(ranking.plan), _hints(model, query))
             for query, found, ranking in zip(queries, hits, rankings, strict=True)
         ]
 
@@ -234,6 +234,14 @@ class Searcher:
             lambda one, other: self.looks.same(int(numbers[one]), int(numbers[other])),
         )
         return [[ranks[number] for number in group] for group in groups], more
+
+
+def _hints(model: str, query: Query) -> tuple[str, ...]:
+    """Return a line for each text of a query of which the model knows no word."""
+    from retrieval_pipeline.encoders.query_language import hint_of
+
+    texts = [text for _, text in (*query.wanted, *query.unwanted)]
+    return tuple(hint for text in texts if (hint := hint_of(model, text)))
 
 
 class _Clock:

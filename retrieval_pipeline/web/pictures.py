@@ -144,6 +144,7 @@ class AnswerPage(_Told):
         build: Name of the index.
         hits: The pictures.
         more: Whether there may be further ones.
+        hints: Lines on words that the model does not know.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
     """
 
@@ -152,4 +153,5 @@ class AnswerPage(_Told):
     build: str
     hits: list[Picture]
     more: bool
+    hints: list[str] = []
     timings_ms: dict[str, float]

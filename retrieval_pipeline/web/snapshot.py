@@ -174,6 +174,7 @@ class Snapshot:
             build=found.build,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
+            hints=list(found.hints),
             timings_ms=found.timings_ms,
         )
 

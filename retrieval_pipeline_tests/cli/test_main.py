@@ -201,13 +201,13 @@ def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
     )
     os.close(child)
     shown = ""
-    for text in ("a flower\n", "\x04"):
+    for text in ("a rocket\n", "\x04"):
         shown += _read_until(parent, "> ")
         os.write(parent, text.encode())
     shown += _read_until(parent, None)
     assert process.wait(timeout=60) == 0
     assert '"exit" or Ctrl-D leaves' in shown
-    assert "flower.jpg" in shown
+    assert "rocket.jpg" in shown
 
 
 def _read_until(terminal: int, mark: str | None) -> str:

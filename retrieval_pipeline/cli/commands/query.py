@@ -238,5 +238,7 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo_json(answer_json(answer), indent=2 if pretty else None)
     else:
         echo(*answer_text(answer, heading=not pretty))
+        for hint in answer.hints:
+            tell(f"hint: {hint}")
     if explain:
         tell(answer_explanation(answer))
