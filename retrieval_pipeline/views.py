@@ -6,7 +6,7 @@ object at the edge is lost either way. This module says which further parts to l
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from typing import Literal
 
@@ -41,6 +41,9 @@ class View:
     y: float
     width: float
     height: float
+
+    def __str__(self) -> str:
+        return ",".join(f"{value:.3g}" for value in astuple(self))
 
 
 @functools.lru_cache(4096)

@@ -4,6 +4,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -11,9 +12,11 @@ from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.index.views import row_ids
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.search.query import Crop, Query
+from retrieval_pipeline.search.ranking import rank_items
 from retrieval_pipeline.search.results import Hit, answer_json
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.content_id import content_id_of_file
@@ -120,14 +123,50 @@ def test_what_a_part_shows_is_unwanted_too(library: Library) -> None:
     library.embed()
     build, vectors = library.build(), MeanColour().encode_images([strip(RED), strip(GREEN)])
     wide = next(n for n in range(4) if build.records([n])[0].width == 160)
-    nearest = build.rows.largest(build.vector_index.scan(vectors))[1]
+    nearest = build.rows.largest(build.vector_index.scan(vectors))
     np.testing.assert_allclose(nearest[wide], [1, 1], atol=1e-3)
     flags = np.arange(4) == wide
     rows = build.rows.of(flags)
     assert len(rows) == 7
-    numbers, some = build.rows.largest(build.vector_index.scores_of(vectors, rows), rows)
-    assert numbers.tolist() == [wide]
+    some = build.rows.largest(build.vector_index.scores_of(vectors, rows), rows)
+    assert len(some) == 1
     np.testing.assert_allclose(some[0], nearest[wide], atol=1e-6)
+
+
+def test_a_picture_is_found_once_however_many_of_its_parts_match(library: Library) -> None:
+    library.embed()
+    build, red = library.build(), MeanColour().encode_images([strip(RED)])[0]
+    everything, scores = build.best(red, 4)
+    assert sorted(everything.tolist()) == [0, 1, 2, 3]
+    assert (np.diff(scores) <= 0).all()
+    for count in (1, 2, 3):
+        assert build.best(red, count)[0].tolist() == everything[:count].tolist()
+
+
+def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
+    library.embed()
+    searcher = library.searcher()
+    wide = content_id_of_file(library.pictures / "wide.png")
+    for query, items, rows in (
+        (Query(images=(library.query,)), 4, 14),
+        (Query(images=(library.query,), paths=("wide*",)), 1, 7),
+        (Query(like=(wide,)), 3, 7),
+        (Query(like=(wide,), paths=("*e.png", "sky*")), 1, 1),
+    ):
+        vectors, flags = searcher.query_vectors([query]), searcher.allowed(query)
+        ranking = rank_items(searcher.build, [query], vectors, [flags], 10)[0]
+        assert (ranking.among, ranking.among_rows) == (items, rows)
+
+
+def test_a_row_is_known_again_in_the_next_build(library: Library) -> None:
+    library.embed()
+    build = library.build()
+    ids = row_ids(build.items["content_id"], build.views).to_pylist()
+    assert len(set(ids)) == len(build.rows) == 14
+    moved = build.items["content_id"].take([3, 0, 1, 2])
+    shifted = build.views["item"].to_numpy() + 1
+    views = build.views.set_column(0, "item", pa.array(shifted % 4, pa.int32()))
+    assert set(row_ids(moved, views).to_pylist()) == set(ids)
 
 
 def test_tiles_find_what_is_small_in_any_picture(library: Library) -> None:

@@ -11,7 +11,9 @@ import pyarrow as pa
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.facts.table import FactsRow, to_table
 from retrieval_pipeline.storage.schemas import (
+    GROUPED,
     MANIFEST,
+    SIDECARS,
     VIEW_COLUMNS,
     embedding_schema,
     views_schema,
@@ -43,13 +45,25 @@ def clustered(count: int, dim: int, seed: int = 0) -> Vectors:
     return normalise(rows * spectrum)
 
 
-def write_manifest(store: Store, source: str, files: Mapping[str, str]) -> None:
-    """Write a manifest of {path: name of its content}."""
+def write_manifest(
+    store: Store, source: str, files: Mapping[str, str], *, grouped: bool = False
+) -> None:
+    """Write a manifest of {path: name of its content}.
+
+    With `grouped`, files of one photograph are one item.
+    """
     rows = [
         {"path": path, "size": 1, "mtime_ns": 1, "content_id": content(name), "status": "ok"}
         for path, name in files.items()
     ]
-    write_table(store.manifest(source), pa.Table.from_pylist(rows, schema=MANIFEST))
+    more = {GROUPED: b"true"} if grouped else None
+    write_table(store.manifest(source), pa.Table.from_pylist(rows, schema=MANIFEST), more=more)
+
+
+def write_sidecars(store: Store, source: str, paths: Sequence[str]) -> None:
+    """Write the table of the files that belong to pictures without being any."""
+    rows = [{"path": path, "size": 1, "mtime_ns": 1} for path in paths]
+    write_table(store.sidecars(source), pa.Table.from_pylist(rows, schema=SIDECARS))
 
 
 def write_part(

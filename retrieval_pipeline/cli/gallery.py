@@ -65,7 +65,8 @@ def _section(answer: Answer) -> Section:
             )
             for rank, hit in enumerate(answer.hits, 1)
         ),
-        notes=_notes(query),
+        notes=(*_notes(query), *([answer.verdict] if answer.hits else [])),
+        divider=None if answer.likely == len(answer.hits) else answer.likely,
         example=query.images[0] if query.images else None,
         empty="Nothing here looks like that.",
     )

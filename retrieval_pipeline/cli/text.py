@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Remote
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
 
+# What people call the kinds of companions.
+KINDS = {
+    "raw": "RAW file",
+    "original": "original",
+    "edit": "older edit",
+    "video": "video",
+    "sidecar": "sidecar",
+}
+
 # Extensions of files that are not looked at which are named; the others are counted together.
 MOST_EXTENSIONS = 6
 
@@ -32,15 +42,22 @@ WORTH_A_HINT = 20.0
 
 
 def answer_text(answer: Answer, *, heading: bool) -> list[str]:
-    """Return a line for each hit (rank, score, relevance, path), and below it its other copies."""
+    """Return a line for each hit (rank, score, relevance, path), and below it its other copies.
+
+    Where a part of the picture matched, the line names the part as `--crop` takes it.
+    """
     lines = [str(answer.query)] if heading else []
     for rank, hit in enumerate(answer.hits, 1):
         path = to_text(str(hit.path))
+        path += f"  (its part {hit.region})" if hit.region else ""
         path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
+        lines += [
+            f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
+        ]
     if not answer.hits:
-        lines.append("nothing here looks like that")
+        lines.append(answer.verdict)
     return lines
 
 
@@ -93,7 +110,6 @@ def index_report(report: IndexReport) -> list[str]:
         if embedded := embeddings.get(manifest.source):
             done = _counts(
                 (embedded.embedded, "embedded"),
-                (embedded.views, "parts of long pictures embedded"),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
@@ -101,6 +117,10 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f"; {done}"
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
+            if embedded.views:
+                line += f"; {_plural(embedded.views, 'part')} of pictures embedded"
+            if embedded.companions:
+                line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
         lines += [line, *_not_looked_at(manifest.not_looked_at)]
@@ -166,6 +186,8 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    if status.facts.files:
+        lines += ["", *_facts_lines(status.facts)]
     return lines
 
 
@@ -196,6 +218,9 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.companions:
+        kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
+        lines.append(f"  shown with another file: {', '.join(kinds)}")
     if source.views:
         lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
     if source.damaged:
@@ -208,6 +233,27 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
     return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _facts_lines(facts: FactsSummary) -> list[str]:
+    """Say when the pictures were taken, how that is known, and with what."""
+    span = ""
+    if facts.first_taken is not None and facts.last_taken is not None:
+        span = f"taken {facts.first_taken:%Y-%m-%d} to {facts.last_taken:%Y-%m-%d}, "
+    origins = _counts(
+        *((count, origin.replace("_", " ")) for origin, count in facts.origins.items()),
+        (facts.undated, "without"),
+    )
+    lines = [
+        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"{facts.positions:,} with a position"
+        + (f", {_plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
+        f"  dates from: {origins}",
+    ]
+    if facts.problems:
+        reasons = (f"{reason} ({count:,})" for reason, count in facts.problems.items())
+        lines.append(f"  refused: {'; '.join(reasons)}")
+    return lines
 
 
 def _not_looked_at(counts: Mapping[str, int]) -> list[str]:

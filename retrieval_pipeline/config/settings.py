@@ -66,6 +66,8 @@ class Source(_Model):
             at where the extra `formats` is installed.
         more_extensions: Extensions to look at beside those.
         sniff: True to look also at files of other names whose first bytes are those of a picture.
+        group: True to show the files of one photograph as one: RAW and JPEG, an edited copy and its
+            original.
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
@@ -79,6 +81,7 @@ class Source(_Model):
     extensions: tuple[str, ...] = (*PICTURES, *RAW)
     more_extensions: tuple[str, ...] = ()
     sniff: bool = False
+    group: bool = True
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
@@ -170,7 +173,7 @@ class SavedQuery(_Model):
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -68,6 +68,7 @@ device = "auto"
 #   extensions = [".jpg", ".png", ...]            default: all known ones (docs/formats.md)
 #   more_extensions = [".jpeg_large"]             beside those; default none
 #   sniff = false                                 true: other names too, by their first bytes
+#   group = true                                  one hit for RAW and JPEG, original and edited copy
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
 #   watch = true                                  Dagster looks for changes all the time

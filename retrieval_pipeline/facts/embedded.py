@@ -20,6 +20,8 @@ from retrieval_pipeline.facts.xmp import read_xmp
 # An EXIF block of a JPEG has at most 64 kB; other formats allow more, and makers' notes use it.
 MOST_EXIF_BYTES = 1 << 20
 
+# Keyword of the text in which ImageMagick writes the EXIF of a PNG.
+_PNG_EXIF = "Raw profile type exif"
 # Tag of an XMP packet in a TIFF (XMP part 3).
 TIFF_XMP = 700
 
@@ -74,9 +76,18 @@ def _refused(origin: Origin, reason: str) -> PictureFacts:
 
 
 def _exif(image: Image.Image) -> PictureFacts:
-    if len(image.info.get("exif") or b"") > MOST_EXIF_BYTES:
-        return _refused(Origin.EXIF, "too large")
-    exif = image.getexif()
+    block = image.info.get("exif")
+    if block is not None:
+        if len(block) > MOST_EXIF_BYTES:
+            return _refused(Origin.EXIF, "too large")
+        # Not `image.getexif()`, which is empty where Pillow has met the damage before.
+        exif = Image.Exif()
+        exif.load(block)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile) or _PNG_EXIF in image.info:
+        # Of a PNG, its own `getexif` would decode the pixels to look for EXIF behind them.
+        exif = Image.Image.getexif(image)
+    else:
+        return PictureFacts()
     return read_exif(exif, exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo))
 
 

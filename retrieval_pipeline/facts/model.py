@@ -60,6 +60,8 @@ class PictureFacts:
         caption: A description.
         keywords: Tags, in the order in which they were found.
         rating: Stars, 0 to 5; -1 is "rejected" (XMP).
+        motion_photo: True of a picture with a video of the same moment in its file, as phones with
+            Android take it.
         problems: Why facts that are there were refused, such as "exif: date of year 0".
     """
 
@@ -82,6 +84,7 @@ class PictureFacts:
     caption: str | None = None
     keywords: tuple[str, ...] = ()
     rating: Annotated[int, Interval(ge=-1, le=5)] | None = None
+    motion_photo: bool | None = None
     problems: tuple[str, ...] = ()
 
 

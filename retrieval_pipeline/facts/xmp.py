@@ -32,6 +32,7 @@ _AUX = "{http://ns.adobe.com/exif/1.0/aux/}"
 _TIFF = "{http://ns.adobe.com/tiff/1.0/}"
 _XMP = "{http://ns.adobe.com/xap/1.0/}"
 _PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
+_CAMERA = "{http://ns.google.com/photos/1.0/camera/}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
 
 # The date of the picture, best first, as in EXIF.
@@ -41,6 +42,10 @@ _DATES = (
     f"{_EXIF}DateTimeDigitized",
     f"{_XMP}CreateDate",
 )
+
+# Android's motion photos, and before 2019 Google's "micro videos"
+# (https://developer.android.com/media/platform/motion-photo-format).
+_MOTION = (f"{_CAMERA}MotionPhoto", f"{_CAMERA}MicroVideo")
 
 # "38,43.25N" or "38,43,15N" (XMP part 2, GPSCoordinate).
 _COORDINATE = re.compile(
@@ -152,6 +157,7 @@ def _facts(
         caption=text(first(f"{_DC}description"), "caption", problems, MOST_TEXT),
         keywords=keywords(properties.get(f"{_DC}subject", ()), problems),
         rating=round(rating) if rating is not None else None,
+        motion_photo=True if first(*_MOTION) == "1" else None,
     )
 
 

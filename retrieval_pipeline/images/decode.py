@@ -116,6 +116,14 @@ def decode(
     return Decoded(pixels, *told, wanted, view_pixels, views_only=not isinstance(views, str))
 
 
+def _facts(image: Image.Image, data: bytes) -> PictureFacts:
+    """Return the facts of a loaded image: a PNG may have texts behind its pixels.
+
+    A TIFF is opened again, since loading has turned it upright and forgotten how it was.
+    """
+    return embedded_facts(open_image(data) if image.format == "TIFF" else image)
+
+
 def _facts_of_raw(data: bytes, limits: Limits) -> PictureFacts:
     try:
         return read_facts(data, ReadFacts(), limits)
@@ -166,9 +174,8 @@ def _load(
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
+        facts = _facts(image, data) if with_facts else None
         turn = _orientation(image) if orientation is None else orientation
-        # Now, since a PNG may have texts after its pixels.
-        facts = embedded_facts(image) if with_facts else None
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)

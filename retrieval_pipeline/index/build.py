@@ -20,6 +20,11 @@ from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC, TreeFacts
 from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
+from retrieval_pipeline.index.companions import (
+    COMPANION_COLUMNS,
+    COMPANIONS_FILE,
+    check_companions,
+)
 from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
 from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
 from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
@@ -242,7 +247,7 @@ def _read_hashed(build: Path) -> dict[str, object]:
 
 
 def map_items(file: Path) -> pa.Table:
-    """Map items.arrow, views.arrow or facts.arrow into memory; the caller compares its columns.
+    """Map an Arrow file of a build into memory; the caller compares its columns.
 
     Raises:
         BuildError: The file is missing or is no Arrow file.
@@ -281,6 +286,8 @@ class Build:
     Attributes:
         facts: The facts of the items, a row for each, with the columns of
             `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
+        companions: The files that belong to items without being such, with the columns of
+            `companions.COMPANION_COLUMNS`.
     """
 
     def __init__(
@@ -292,6 +299,7 @@ class Build:
         lock: IO[bytes],
         views: pa.Table,
         facts: pa.Table | None = None,
+        companions: pa.Table | None = None,
     ) -> None:
         self.path = path
         self.info = info
@@ -300,6 +308,7 @@ class Build:
         self.views = views
         self.rows = rows_of_views(len(items), views)
         self.facts = facts
+        self.companions = COMPANION_COLUMNS.empty_table() if companions is None else companions
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 
@@ -324,11 +333,16 @@ class Build:
         facts = map_items(path / FACTS_FILE) if FACTS_FILE in info.files else None
         if facts is not None and (facts.schema != FACTS_COLUMNS or len(facts) != info.items):
             raise build_json_mismatch(path / FACTS_FILE)
+        companions = map_items(path / COMPANIONS_FILE) if COMPANIONS_FILE in info.files else None
+        if companions is not None and companions.schema != COMPANION_COLUMNS:
+            raise build_json_mismatch(path / COMPANIONS_FILE)
         if not hashed_earlier:
             check_items(items, path / ITEMS_FILE)
             check_views(views, len(items), path / VIEWS_FILE)
             if facts is not None:
                 check_facts(facts, path / FACTS_FILE)
+            if companions is not None:
+                check_companions(companions, info.items, path / COMPANIONS_FILE)
             # On a read-only disk every reader has to hash again.
             with contextlib.suppress(StoreError):
                 remember_hashed(path, info)
@@ -340,7 +354,7 @@ class Build:
                 )
         except OSError as error:
             raise BuildError(f"{path}: {error}: run `retrieval index`") from None
-        return cls(path, info, items, index, lock, views, facts)
+        return cls(path, info, items, index, lock, views, facts, companions)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -387,7 +401,7 @@ class Build:
 
     def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
         """Return what is told of these items, in this order."""
-        return read_records(self.items, numbers)
+        return read_records(self.items, numbers, self.companions)
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, or of these `rows`: float32 (n, dim)."""
@@ -402,10 +416,16 @@ class Build:
 
     def best_rows(self, numbers: Numbers, vector: Vectors) -> Numbers:
         """Return for each of these items its row that is nearest to `vector`, float32 (dim,)."""
+        further, places = self.rows.further_rows(numbers)
+        if not len(further):
+            return numbers
+        scores = self.vectors(further) @ vector
+        order = np.lexsort((further, -scores, places))
+        found, first = np.unique(places[order], return_index=True)
+        best = order[first]
+        nearer = scores[best] > self.vectors(numbers[found]) @ vector
         rows = numbers.copy()
-        for place in np.flatnonzero(self.rows.with_views(numbers)).tolist():
-            candidates = self.rows.of_item(int(numbers[place]))
-            rows[place] = candidates[np.argmax(self.vectors(candidates) @ vector)]
+        rows[found[nearer]] = further[best[nearer]]
         return rows
 
     @functools.cached_property

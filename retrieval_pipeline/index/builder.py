@@ -33,6 +33,11 @@ from retrieval_pipeline.index.build import (
     vocabulary_digest,
     write_info,
 )
+from retrieval_pipeline.index.companions import (
+    COMPANIONS_FILE,
+    companions_of_items,
+    write_companions,
+)
 from retrieval_pipeline.index.facts_table import (
     FACTS_FILE,
     facts_of_items,
@@ -95,7 +100,9 @@ class BuildSpec:
         views: Their further views.
         facts: Their facts, the columns of facts.arrow without the names of places; None if none
             were read yet.
-        inputs: Hash of the items, their views and facts, and of every setting that matters.
+        companions: The files that belong to them, the columns of companions.arrow.
+        inputs: Hash of the items, their views, facts and companions, and of every setting that
+            matters.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
@@ -105,6 +112,7 @@ class BuildSpec:
     joined: JoinedItems
     views: JoinedViews
     facts: pa.Table | None
+    companions: pa.Table
     inputs: str
     recall: float
     with_codes: bool
@@ -183,17 +191,19 @@ def build_index(
     joined = _join_sources(store, space, sources)
     further = join_views(store, space, joined, views or {})
     facts = facts_of_items(store, joined.table) if has_facts(store, joined.table) else None
+    companions = companions_of_items(joined.table, joined.grouped)
     inputs = joined.digest(
         *(BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes),
         *(vocabulary_digest(), space.key),
-        # Without facts or views, the hash is that of a version that knew none: its builds stay.
+        # Without any of these, the hash is that of a version that knew none: its builds stay.
         *(() if facts is None else (table_digest(facts, places_version(facts)),)),
         *(("views", table_digest(further.table)) if len(further) else ()),
+        *(("companions", table_digest(companions)) if len(companions) else ()),
     )
     if (same := _same_build(store, space, inputs)) is not None:
         return _publish_existing(store, same)
     texts = _vocabulary_vectors(store, space, encode_texts)
-    spec = BuildSpec(space, joined, further, facts, inputs, recall, codes, texts)
+    spec = BuildSpec(space, joined, further, facts, companions, inputs, recall, codes, texts)
     previous = _open_previous(store, spec)
     try:
         return _write_and_publish(store, spec, previous, accept, progress)
@@ -284,6 +294,8 @@ def _write_and_publish(
         matrices = _write_items(directory, spec, progress)
         if spec.facts is not None:
             write_facts(with_places(spec.facts), directory / FACTS_FILE)
+        if len(spec.companions):
+            write_companions(spec.companions, directory / COMPANIONS_FILE)
         if spec.texts is not None:
             np.save(directory / VOCABULARY_FILE, spec.texts)
         structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)

@@ -4,7 +4,7 @@ Tables stay in Arrow and vectors stay on disk, so that a million items need litt
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.grouped_files import GroupedFiles, read_grouped_files
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_table
+from retrieval_pipeline.storage.tables import read_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 
 # Items in one Arrow record batch of items.arrow: 200 MB at 768 dimensions. Each batch is scanned as
@@ -85,7 +86,12 @@ class JoinedItems(JoinedRows):
 
     `table` has the columns content_id, locations, width, height and format, and is sorted by the
     source and path of the first location.
+
+    Attributes:
+        grouped: Source -> its files, and their companions.
     """
+
+    grouped: Mapping[str, GroupedFiles]
 
     def digest(self, *constants: object) -> str:
         """Return a hash of the table and of `constants`, which must be values that JSON knows.
@@ -128,12 +134,14 @@ class _HashingSink:
 def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
     """Join the manifests of `sources` with all embeddings of `space`.
 
-    Files with the same content become one item. Files whose content is not embedded are left out.
+    Files with the same content become one item. Left out are files whose content is not embedded,
+    and companions: the other files of a photograph.
 
     Raises:
         StoreError: A table is damaged.
     """
-    located = _locations(store, sources)
+    grouped = {name: read_grouped_files(store, space, name) for name in sorted(sources)}
+    located = _locations({source: each.files for source, each in grouped.items()})
     schema = embedding_schema(space.dim)
     columns = ["content_id", "width", "height", "format"]
     paths = store.parts(space)
@@ -150,20 +158,21 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItem
         table,
         rows.to_numpy().astype(np.int64),
         [(path, len(part)) for path, part in zip(paths, tables, strict=True)],
+        grouped,
     )
 
 
-def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
+def _locations(files_of: Mapping[str, pa.Table]) -> pa.Table:
     """Return the columns content_id and locations, with a row for each content id.
 
     Rows, and the locations within a row, are sorted by source and path.
+
+    Args:
+        files_of: Source -> rows of its manifest whose content is known.
     """
     manifests = []
-    for source in sorted(sources):
-        rows = read_manifest(store, source)
-        rows = rows.filter(pc.is_valid(rows["content_id"])).select(
-            ["content_id", "path", "size", "mtime_ns"]
-        )
+    for source, rows in files_of.items():
+        rows = rows.select(["content_id", "path", "size", "mtime_ns"])
         manifests.append(
             rows.append_column("source", pa.repeat(pa.scalar(source, pa.string()), len(rows)))
         )

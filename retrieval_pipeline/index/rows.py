@@ -54,33 +54,37 @@ class Rows:
             items: Which items.
             but: Items that are left out.
         """
-        counted = len(self.further) if items is None else int(items[self.further].sum())
-        return counted - sum(
-            len(self.of_item(item)) - 1 for item in but if items is None or items[item]
-        )
+        if not len(self.further):
+            return 0
+        counted = np.ones(len(self.further), np.bool_) if items is None else items[self.further]
+        return int((counted & ~np.isin(self.further, but)).sum())
 
-    def with_views(self, items: Numbers) -> Flags:
-        """Tell of each of these items whether it has further rows, bool (len(items),)."""
+    def further_rows(self, items: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the further rows of these items, and for each of the rows its place in `items`."""
         first = np.searchsorted(self.further, items)
-        return np.searchsorted(self.further, items, side="right") > first
+        counts = np.searchsorted(self.further, items, side="right") - first
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = self.items + np.repeat(first, counts) + within
+        return rows, np.repeat(np.arange(len(items)), counts)
 
-    def largest(self, values: Vectors, rows: Numbers | None = None) -> tuple[Numbers, Vectors]:
-        """Return the items of rows, ascending, and of each item the largest value of its rows.
+    def largest(self, values: Vectors, rows: Numbers | None = None) -> Vectors:
+        """Return the largest value of the rows of each item, in the order of the items.
 
         Args:
             values: float32 (rows, n); each column is looked at by itself.
             rows: What `of` gave; None for all rows.
 
         Returns:
-            The items, int64 (m,), and float32 (m, n).
+            float32 (items, n).
         """
-        numbers = np.arange(self.items) if rows is None else rows[rows < self.items]
-        owners = self.further if rows is None else self.items_of(rows[len(numbers) :])
+        own = self.items if rows is None else int(np.searchsorted(rows, self.items))
+        owners = self.further if rows is None else self.items_of(rows[own:])
         if not len(owners):
-            return numbers, values
+            return values
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
-        at = np.searchsorted(numbers, owners[starts])
-        result = values[: len(numbers)].copy()
-        views = np.maximum.reduceat(values[len(numbers) :], starts, axis=0)
+        with_views = owners[starts]
+        at = with_views if rows is None else np.searchsorted(rows[:own], with_views)
+        result = values[:own].copy()
+        views = np.maximum.reduceat(values[own:], starts, axis=0)
         result[at] = np.maximum(result[at], views)
-        return numbers, result
+        return result

@@ -3,24 +3,26 @@
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped
-from retrieval_pipeline.facts.sidecars import may_be_sidecar
+from retrieval_pipeline.facts.groups import beside_pictures
 from retrieval_pipeline.ingest.hashing import hash_files
 from retrieval_pipeline.ingest.manifest import (
     FileRow,
     Status,
-    read_not_looked_at,
+    manifest_metadata,
+    read_manifest_metadata,
     read_rows,
     save_rows,
     time_note,
 )
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows, save_sidecar_rows
-from retrieval_pipeline.ingest.walk import Beside, walk
+from retrieval_pipeline.ingest.walk import Beside, counted_as, walk
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import explained
 from retrieval_pipeline.storage.store import Store
@@ -109,7 +111,7 @@ def update_manifest(
     # Of some unreadable entries it is not even known whether they are directories.
     unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
     _keep_what_cannot_be_seen(seen, before.values(), unreadable)
-    sidecars = [row for row in beside.companions if may_be_sidecar(row.path)]
+    sidecars = beside.companions
     _keep_what_cannot_be_seen(sidecars, read_sidecar_rows(store, source.name), unreadable)
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
@@ -144,15 +146,17 @@ def update_manifest(
     if (lost := _lost(before, rows)) > most:
         raise _shrunk(source, lost, len(before))
 
+    sidecars, others = _divided(sidecars, listed)
     save_sidecar_rows(store, source.name, sidecars)
-    not_looked_at = dict(beside.not_looked_at)
+    not_looked_at = beside.not_looked_at + others
+    metadata = manifest_metadata(not_looked_at, source.group)
     published = (
         rows != before
         or not store.manifest(source.name).exists()
-        or not_looked_at != read_not_looked_at(store, source.name)
+        or metadata != read_manifest_metadata(store, source.name)
     )
     if published:
-        save_rows(store, source.name, rows, not_looked_at)
+        save_rows(store, source.name, rows, metadata)
     else:
         # The time of the manifest tells when the source was last crawled.
         with explained(store.manifest(source.name)):
@@ -188,6 +192,16 @@ def _keep_what_cannot_be_seen(
             for row in before
             if row.path not in listed and not unreadable.isdisjoint(_folders(row.path))
         )
+
+
+def _divided(
+    candidates: Sequence[FileRow], pictures: Iterable[str]
+) -> tuple[list[FileRow], Counter[str]]:
+    """Return the files that belong to a picture, and the number of the others by extension."""
+    paths = [row.path for row in candidates]
+    belonging = {each.path for many in beside_pictures(pictures, paths).values() for each in many}
+    others = (row.path for row in candidates if row.path not in belonging)
+    return [row for row in candidates if row.path in belonging], Counter(map(counted_as, others))
 
 
 def _folders(path: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -22,7 +23,7 @@ from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
-from retrieval_pipeline.ingest.missing_views import missing_views
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -43,11 +44,12 @@ Backend = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
 class EmbedReport:
     """What became of the images of one source.
 
-    files = duplicates + known + embedded + quarantined + left
+    files = companions + duplicates + known + embedded + quarantined + left
 
     Attributes:
         source: Name of the source.
         files: Files of the manifest whose content is known, and files that are too large.
+        companions: Files that are shown with another one of the same photograph.
         duplicates: Files whose content an earlier file of the source has too.
         known: Contents that had an embedding before this run.
         embedded: Contents that this run embedded.
@@ -62,6 +64,7 @@ class EmbedReport:
 
     source: str
     files: int
+    companions: int
     duplicates: int
     known: int
     embedded: int
@@ -76,6 +79,18 @@ class EmbedReport:
     def images_per_second(self) -> float:
         """Images embedded per second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def followed_by(self, later: "EmbedReport") -> "EmbedReport":
+        """Return the report of this run and a later one over the same source together."""
+        return replace(
+            later,
+            known=self.known,
+            embedded=self.embedded + later.embedded,
+            newly_quarantined=self.newly_quarantined + later.newly_quarantined,
+            seconds=self.seconds + later.seconds,
+            timings=self.timings or later.timings,
+            views=self.views + later.views,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,10 +119,13 @@ def update_embeddings(
     options: EmbedOptions | None = None,
     *,
     embedded: set[str] | None = None,
+    tables: ViewTables | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
+
+    Companions, such as the RAW file of a JPEG, are not embedded.
 
     Of images that have one, those further views are embedded that the source's settings ask for and
     that are missing. Parts are written as they fill, so that a run that ends early loses little.
@@ -123,6 +141,7 @@ def update_embeddings(
         options: Limits, workers and the like; None means the defaults.
         embedded: What `embedded_ids` returned, for a run over many sources, which would otherwise
             read every part once for each source; gets the content ids that this call embeds.
+        tables: What is stored of views, for a run over many sources too; gets the new ones.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -136,14 +155,14 @@ def update_embeddings(
     progress = progress or Quiet()
     started = time.monotonic()
     space = description.space
-    manifest = read_manifest(store, source.name)
-    large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
-    manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
-    paths = _first_paths(manifest)
+    large = read_manifest(store, source.name)["status"].to_pylist().count(Status.TOO_LARGE)
+    grouped = read_grouped_files(store, space, source.name)
+    paths = _first_paths(grouped.files)
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
-    missing = missing_views(store, source, description, known)
+    tables = tables or ViewTables(store, description)
+    missing = tables.missing(source.views, known)
     wanted = (paths.keys() - known) | missing.keys()
     quarantine = Quarantine.read(store, space, source.name, wanted)
     skipped = set() if options.retry_quarantined else quarantine.settled()
@@ -154,7 +173,7 @@ def update_embeddings(
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
-    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded)
+    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded, tables)
     jobs = (
         Job(source.path / to_path(path), content, missing.get(content, source.views))
         for content, path in todo.items()
@@ -177,8 +196,9 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(manifest) + large,
-        duplicates=len(manifest) - len(paths),
+        files=len(grouped.files) + grouped.pictures + large,
+        companions=grouped.pictures,
+        duplicates=len(grouped.files) - len(paths),
         known=len(known),
         embedded=writer.count,
         # A known image whose views failed stays an image that can be found.
@@ -229,6 +249,7 @@ class _Results:
         progress: Told of images and failures.
         stop: Ends the run when it is set.
         embedded: Gets the content ids that are embedded.
+        tables: Gets the views that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
         facts: Content id -> what the metadata of the image hold, for images that are embedded.
     """
@@ -240,6 +261,7 @@ class _Results:
     progress: Progress
     stop: threading.Event | None
     embedded: set[str]
+    tables: ViewTables
     changed: set[str] = field(default_factory=set)
     facts: dict[str, PictureFacts] = field(default_factory=dict)
 
@@ -294,6 +316,7 @@ class _Results:
             if result.facts is not None:
                 self.facts[content] = result.facts
             self.embedded.add(content)
+            self.tables.add(content, result.views)
         elif isinstance(result, ImageError):
             path = self.todo[content]
             self.quarantine.add(content, path, result)

@@ -21,7 +21,7 @@ from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.facts.merge import facts_of_file, first_of
 from retrieval_pipeline.facts.model import Origin, PictureFacts, ReadFacts
-from retrieval_pipeline.facts.sidecars import is_xmp, sidecars_of
+from retrieval_pipeline.facts.sidecars import is_xmp, may_be_sidecar, sidecars_of
 from retrieval_pipeline.facts.table import FactsRow, from_table, to_table
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -43,7 +43,7 @@ from retrieval_pipeline.storage.tables import (
 )
 
 # Version of the rules by which facts are read: with a new one, all headers are read again.
-RULES = 1
+RULES = 2
 
 # Keys of the table's metadata: the rules; and a hash of all that the table was made from, which is
 # missing where a run has not finished it.
@@ -259,7 +259,8 @@ def _has_changed(job: Job, file: _File) -> bool:
 
 def _sidecars(store: Store, source: str) -> dict[str, list[FileRow]]:
     """Return the sidecars of each picture that has any, those first that win over the others."""
-    candidates = {row.path: row for row in read_sidecar_rows(store, source)}
+    rows = read_sidecar_rows(store, source)
+    candidates = {row.path: row for row in rows if may_be_sidecar(row.path)}
     if not candidates:
         return {}
     pictures = read_manifest(store, source)["path"].to_pylist()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.reading import is_there
-from retrieval_pipeline.storage.schemas import MANIFEST
+from retrieval_pipeline.storage.schemas import GROUPED, MANIFEST, NOT_LOOKED_AT
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import REMEDY, read_manifest, read_metadata, write_table
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # negated.
 LAST_TIME_NS = 2**63 - 1
 FIRST_TIME_NS = -LAST_TIME_NS
-# Key of the table's metadata: JSON of numbers of files by extension.
-NOT_LOOKED_AT = b"not_looked_at"
 # Time of a file in the manifest that no file has: the next crawl hashes it again.
 NO_TIME = -1
 
@@ -122,7 +120,7 @@ def save_rows(
     store: Store,
     source: str,
     rows: dict[str, FileRow],
-    not_looked_at: Mapping[str, int] | None = None,
+    metadata: Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Write the manifest of a source.
 
@@ -130,20 +128,41 @@ def save_rows(
         store: Where to.
         source: Name of the source.
         rows: The rows, by path.
-        not_looked_at: Number of other files by extension; None keeps those of the former manifest.
+        metadata: What `manifest_metadata` returns; None keeps those of the former manifest.
 
     Raises:
         StoreError: It cannot be written.
     """
-    if not_looked_at is None:
-        not_looked_at = read_not_looked_at(store, source)
+    if metadata is None:
+        metadata = read_manifest_metadata(store, source)
     columns = [
         pa.array([getattr(row, field.name) for row in rows.values()], field.type)
         for field in MANIFEST
     ]
     table = pa.table(columns, schema=MANIFEST)
-    metadata = {NOT_LOOKED_AT: json.dumps(dict(sorted(not_looked_at.items()))).encode()}
     write_table(store.manifest(source), table, more=metadata)
+
+
+def manifest_metadata(not_looked_at: Mapping[str, int], grouped: bool) -> dict[bytes, bytes]:
+    """Return what a manifest says beside its rows.
+
+    Args:
+        not_looked_at: Number of other files by extension; "" for names without one.
+        grouped: Whether files of one photograph are one item.
+    """
+    counts = json.dumps(dict(sorted(not_looked_at.items())))
+    return {NOT_LOOKED_AT: counts.encode(), GROUPED: json.dumps(grouped).encode()}
+
+
+def read_manifest_metadata(store: Store, source: str) -> dict[bytes, bytes]:
+    """Return what a manifest says beside its rows; nothing if there is none.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    path = store.manifest(source)
+    found = read_metadata(path) if is_there(path) else {}
+    return {key: found[key] for key in (NOT_LOOKED_AT, GROUPED) if key in found}
 
 
 def read_not_looked_at(store: Store, source: str) -> dict[str, int]:
@@ -154,13 +173,10 @@ def read_not_looked_at(store: Store, source: str) -> dict[str, int]:
     Raises:
         StoreError: The table is damaged.
     """
-    path = store.manifest(source)
-    if not is_there(path):
-        return {}
     try:
-        found = json.loads(read_metadata(path).get(NOT_LOOKED_AT, b"{}"))
+        found = json.loads(read_manifest_metadata(store, source).get(NOT_LOOKED_AT, b"{}"))
         return {str(extension): int(count) for extension, count in found.items()}
     except (AttributeError, TypeError, ValueError):
         raise StoreError(
-            f"{path}: does not say how many files were not looked at: {REMEDY}"
+            f"{store.manifest(source)}: does not say how many files were not looked at: {REMEDY}"
         ) from None

@@ -131,7 +131,7 @@ def _walk_remote(source: Source, root: Remote, beside: Beside) -> Iterator[FileR
         elif extension in COMPANIONS:
             beside.companions.append(row)
         else:
-            beside.not_looked_at[counted_as(extension)] += 1
+            beside.not_looked_at[counted_as(info.path)] += 1
 
 
 def readable_extensions(source: Source) -> frozenset[str]:
@@ -144,8 +144,9 @@ def readable_extensions(source: Source) -> frozenset[str]:
     return frozenset(wanted if can_read_raw() else wanted - {*RAW})
 
 
-def counted_as(extension: str) -> str:
+def counted_as(path: str) -> str:
     """Return the extension under which a file is counted; "" for what is no usual one."""
+    extension = os.path.splitext(path)[1].lower()
     return extension if USUAL_EXTENSION.fullmatch(extension) else ""
 
 
@@ -181,7 +182,7 @@ def _note(beside: Beside, path: str, extension: str, entry: os.DirEntry[str]) ->
         row = FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
         beside.companions.append(row)
     else:
-        beside.not_looked_at[counted_as(extension)] += 1
+        beside.not_looked_at[counted_as(path)] += 1
 
 
 def _no_root(source: Source, error: OSError) -> str:

@@ -63,9 +63,9 @@ def collect(
 ) -> list[Freed]:
     """Remove what the sources of the settings do not need, and return what was removed.
 
-    That is: manifests and quarantine tables of other sources; embeddings of images that none of
-    the `sources` holds; builds that were replaced longer than `grace` ago, unless a process has
-    them open, and their maps; and what killed runs and repairs left behind. Small parts are
+    That is: manifests, facts and quarantine tables of other sources; embeddings of images that
+    none of the `sources` holds; builds that were replaced longer than `grace` ago, unless a process
+    has them open, and their maps; and what killed runs and repairs left behind. Small parts are
     merged. Votes are never touched.
 
     Args:
@@ -86,7 +86,7 @@ def collect(
         needed = _needed_ids(store, sources)
         steps = chain(
             _leftovers(store, dry_run),
-            _former_manifests(store, sources, dry_run),
+            _former_tables(store, sources, dry_run),
             _former_spaces(store, only_space, dry_run),
             _builds_and_maps(store, only_space, grace, dry_run),
             # Last, since it writes, and the steps before it free space.
@@ -112,11 +112,11 @@ def _leftovers(store: Store, dry_run: bool) -> Iterator[Freed]:
             _remove_empty(path.parent, store.home)
 
 
-def _former_manifests(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
-    for manifest in store.manifests():
+def _former_tables(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
+    for table in (*store.manifests(), *chain.from_iterable(store.fact_tables())):
         # A person may have put a table of their own there.
-        if manifest.stem not in sources and store.is_removable(manifest) and is_our_table(manifest):
-            yield _remove(manifest, "its source is not in the settings", dry_run)
+        if table.stem not in sources and store.is_removable(table) and is_our_table(table):
+            yield _remove(table, "its source is not in the settings", dry_run)
 
 
 def _former_spaces(store: Store, only_space: VectorSpace | None, dry_run: bool) -> Iterator[Freed]:

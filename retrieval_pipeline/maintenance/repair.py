@@ -78,7 +78,7 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
             *_repair_manifests(store, bad, sound),
             *_repair_parts(store.embedding_tables()[0], PICTURES, store, bad, sound),
             *_repair_parts(store.all_view_parts(), VIEWS, store, bad, sound),
-            *_set_aside(store, [*store.embedding_tables()[1], *store.saved_queries()], bad),
+            *_set_aside(store, _made_anew(store), bad),
             *_set_builds_aside(store, bad, sound),
         ]
         for directory in store.maps():
@@ -247,6 +247,12 @@ def _rows_of(path: Path, table: PartsTable) -> tuple[pa.Table, VectorSpace]:
         owners = rows["content_id"].take(build.views["item"])
         rows = build.views.append_column("content_id", owners)
     return rows.select(schema.names).cast(schema), build.info.space
+
+
+def _made_anew(store: Store) -> list[Path]:
+    """Return the tables that the next `retrieval index` makes again, and the saved queries."""
+    facts, sidecars = store.fact_tables()
+    return [*store.embedding_tables()[1], *facts, *sidecars, *store.saved_queries()]
 
 
 def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iterator[Repaired]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
 from pydantic_core import core_schema
@@ -14,6 +15,8 @@ from pydantic_core import core_schema
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
+from retrieval_pipeline.facts.summary import FactsSummary, summary_of
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
@@ -21,8 +24,9 @@ from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
+from retrieval_pipeline.storage.tables import read_facts, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import View
 
@@ -41,8 +45,11 @@ class SourceStatus(_Model):
         name: The source's name.
         path: Its directory.
         reachable: Whether the directory is there now.
-        files: Number of files with a content id, and of files that are too large.
-        images: Number of different content ids, and of files that are too large.
+        files: Number of files with a content id that are no companions, and of files that are too
+            large.
+        images: Number of different content ids of these, and of files that are too large.
+        companions: Number of files that are shown with another one, by what they are to it
+            (`facts.groups.Kind`).
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
         damaged: How many of them have a file that lacks the end of its picture.
@@ -60,6 +67,7 @@ class SourceStatus(_Model):
     reachable: bool
     files: int
     images: int
+    companions: dict[str, int]
     bytes: int
     embedded: int
     damaged: int
@@ -95,6 +103,7 @@ class LibraryStatus(_Model):
         recall_at_10: Share of the true ten nearest items that a query finds.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
+        facts: When, where and with what the pictures of these sources were taken.
     """
 
     home: AnyPlace
@@ -109,6 +118,7 @@ class LibraryStatus(_Model):
     recall_at_10: float | None
     problem: str | None
     sources: tuple[SourceStatus, ...]
+    facts: FactsSummary
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -126,6 +136,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         _source_status(store, space, source, embedded, damaged, views)
         for source in settings.sources
     )
+    tables = [read_facts(store, source.name) for source in settings.sources]
+    tables.append(FACTS.empty_table())
     info, problem = None, None
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
@@ -149,6 +161,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         recall_at_10=info.recall_at_10 if info else None,
         problem=problem,
         sources=sources,
+        facts=summary_of(pa.concat_tables(tables)),
     )
 
 
@@ -161,7 +174,9 @@ def _source_status(
     views: Mapping[str, set[View]],
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
-    files = manifest.filter(pc.is_valid(manifest["content_id"]))
+    grouped = read_grouped_files(store, space, source.name)
+    files = grouped.files
+    kinds = Counter(each.kind.value for many in grouped.companions.values() for each in many)
     contents = set(files["content_id"].to_pylist())
     statuses = Counter(manifest["status"].to_pylist())
     large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
@@ -178,6 +193,7 @@ def _source_status(
         reachable=source.path.is_dir(),
         files=len(files) + len(large),
         images=len(contents) + len(large),
+        companions=dict(kinds.most_common()),
         # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
         bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,

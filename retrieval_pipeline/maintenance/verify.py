@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, UnreadableError
+from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
@@ -26,8 +28,10 @@ from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
 from retrieval_pipeline.storage.reading import is_there, unreadable
 from retrieval_pipeline.storage.schemas import (
+    FACTS,
     MANIFEST,
     QUARANTINE,
+    SIDECARS,
     VIEW_COLUMNS,
     embedding_schema,
     views_schema,
@@ -79,11 +83,16 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     known = {*sources, *(path.name for path in store.embedding_directories())}
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
-    for manifest in store.manifests():
-        finding = _finding(manifest, _check_manifest)
-        if finding.problem and manifest.stem not in known and not is_our_table(manifest):
-            note = f"{manifest}: no table of this program and of no source: left alone"
-            finding = Finding(manifest, None, note)
+    facts, sidecars = store.fact_tables()
+    for path, check in chain(
+        zip(store.manifests(), repeat(_check_manifest)),
+        zip(facts, repeat(_check_facts)),
+        zip(sidecars, repeat(_check_sidecars)),
+    ):
+        finding = _finding(path, check)
+        if finding.problem and path.stem not in known and not is_our_table(path):
+            note = f"{path}: no table of this program and of no source: left alone"
+            finding = Finding(path, None, note)
         yield finding
     parts, quarantines = store.embedding_tables()
     seen: dict[str, set[str]] = {}
@@ -139,6 +148,20 @@ def _check_manifest(path: Path) -> None:
     sound = pc.equal(table["status"], Status.OK.value)
     if not pc.all(pc.equal(sound, pc.is_valid(table["content_id"]))).as_py() and len(table):
         raise StoreError(f"{path}: a file has a content id and was not read, or the reverse")
+
+
+def _check_facts(path: Path) -> None:
+    _check_unique(path, FACTS, "path")
+    table = read_table(path, FACTS)
+    _check_content_ids(path, table["content_id"])
+    _check_values(path, table["taken_from"].drop_null(), Origin)
+    for name, most in (("latitude", 90), ("longitude", 180)):
+        if not pc.all(pc.less_equal(pc.abs(table[name]), most), min_count=0).as_py():
+            raise StoreError(f"{path}: a {name} is out of range")
+
+
+def _check_sidecars(path: Path) -> None:
+    _check_unique(path, SIDECARS, "path")
 
 
 def _check_quarantine(path: Path) -> None:

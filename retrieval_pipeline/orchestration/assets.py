@@ -19,6 +19,7 @@ from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import items_schema
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import embedded_ids, update_embeddings
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA_IN_THE_FLOW
 from retrieval_pipeline.orchestration.checks import (
@@ -165,7 +166,7 @@ def build_image_embeddings(
             VECTORS_ARE_UNIT.spec(flow, by_source),
             FEW_ARE_QUARANTINED.spec(flow, by_source),
         ],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def image_embeddings(context: dg.AssetExecutionContext, config: EmbedConfig) -> Events:
@@ -183,7 +184,7 @@ def build_image_embeddings(
             options = embed_options(
                 settings, description, retry_quarantined=config.retry_quarantined
             )
-            embedded = embedded_ids(store, space)
+            embedded, tables = embedded_ids(store, space), ViewTables(store, description)
             for source in context.partition_keys:
                 before = set(_all_parts(store, space, source))
                 report = update_embeddings(
@@ -193,6 +194,7 @@ def build_image_embeddings(
                     load,
                     options,
                     embedded=embedded,
+                    tables=tables,
                     progress=LogProgress(context.log),
                 )
                 new = [part for part in _all_parts(store, space, source) if part not in before]
@@ -204,7 +206,7 @@ def build_image_embeddings(
                 checks.append(VECTORS_ARE_UNIT.found(flow, True, {"new_vectors": stored}, source))
                 checks.append(few_quarantined(flow, settings, report))
                 made[source] = Made(
-                    embeddings_version(store, space, source, embedded),
+                    embeddings_version(store, space, source, embedded, tables.stored),
                     embedding_metadata(flow, store, settings, space, report),
                     inputs={file_manifest: manifest_version(store, source)},
                 )
@@ -228,7 +230,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         code_version="1",
         metadata=columns(items_schema(ANY_DIMENSION)),
         check_specs=[ROWS_AGREE.spec(flow), RECALL_IS_ENOUGH.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def retrieval_index(context: dg.AssetExecutionContext) -> Events:
@@ -265,7 +267,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
         code_version="1",
         metadata=columns(COORDINATES),
         check_specs=[MAP_IS_STEADY.spec(flow)],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
     def latent_map(context: dg.AssetExecutionContext) -> Events:

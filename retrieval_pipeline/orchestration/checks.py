@@ -137,7 +137,8 @@ def stored_vectors(parts: Sequence[Path], space: VectorSpace) -> int:
 
 def few_quarantined(flow: Flow, settings: Settings, report: EmbedReport) -> dg.AssetCheckEvaluation:
     """Judge how many images of a source cannot be used."""
-    share = report.quarantined / max(report.files - report.duplicates, 1)
+    images = report.files - report.companions - report.duplicates
+    share = report.quarantined / max(images, 1)
     return FEW_ARE_QUARANTINED.found(
         flow,
         share <= settings.checks.max_quarantined,
@@ -182,7 +183,7 @@ def build_is_fresh(flow: Flow) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(
         asset=flow.key("file_manifest"),
-        automation_condition=_IS_DUE,
+        automation_condition=flow.when(_IS_DUE),
         description="Each source was looked at within `checks.max_age_hours`.",
         required_resource_keys=flow.resources,
     )

@@ -32,17 +32,11 @@ from retrieval_pipeline.orchestration.saved import (
 )
 from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 
-# Each run has a process of its own, and the lock on the tables lets one write at a time: processes
-# for the steps would only import everything again (docs/benchmarks.md, "Executors of Dagster").
-EXECUTOR = dg.in_process_executor
-
 
 def build_definitions(
     settings: Settings,
     library: LibraryResource | None = None,
     flow: Flow | None = None,
-    *,
-    automation: bool = True,
 ) -> dg.Definitions:
     """Return the definitions for these settings' sources.
 
@@ -50,20 +44,16 @@ def build_definitions(
         settings: Names of sources and saved queries, times, the model.
         library: What runs read their settings from; by default the same file as the command line.
         flow: Names and options; by default those of a code location that holds nothing else.
-        automation: False leaves out schedules and sensors: the assets run when people or other
-            automation of theirs start them.
     """
     with warnings.catch_warnings():
         # What is used here before Dagster calls it stable (backfill policies, checks of partitions)
         # is pinned and tested; warnings at every start would hide what matters.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _definitions(settings, library or LibraryResource(), flow or Flow(), automation)
+        return _definitions(settings, library or LibraryResource(), flow or Flow())
 
 
-def _definitions(
-    settings: Settings, library: LibraryResource, flow: Flow, automation: bool
-) -> dg.Definitions:
+def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg.Definitions:
     by_source = partitions_by_source(settings)
     by_query = partitions_by_saved_query(settings)
     by_recommender = partitions_by_recommender(settings)
@@ -92,11 +82,11 @@ def _definitions(
             reindex_job,
             saved_queries_job,
             build_query_job(flow),
-            build_recommend_job(flow),
+            build_recommend_job(flow, by_recommender.get_partition_keys()),
             build_verify_job(flow),
             build_gc_job(flow),
         ],
-        schedules=schedules if automation else [],
-        sensors=sensors if automation else [],
+        schedules=schedules if flow.automation else [],
+        sensors=sensors if flow.automation else [],
         resources={flow.resource: library},
     )

@@ -6,11 +6,13 @@ decided here and nowhere else.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import dagster as dg
 
 from retrieval_pipeline.orchestration.resources import LibraryResource
+
+Condition = TypeVar("Condition")
 
 # Tag of a run that brings the whole flow up to date: assets of the flow need not follow it.
 WHOLE_FLOW = {"retrieval/flow": "whole"}
@@ -29,7 +31,7 @@ class AssetOptions(TypedDict):
     required_resource_keys: set[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flow:
     """Names and options of the definitions of one library.
 
@@ -43,6 +45,8 @@ class Flow:
         upstream: Assets that the directories are filled by, such as a download.
         pool: Concurrency pool of the step that holds the model, for libraries that share a GPU. One
             library needs none: the lock of its home lets one run write at a time.
+        automation: False leaves out sensors, schedules and conditions, for a team whose own
+            automation starts the runs.
     """
 
     name: str = ""
@@ -52,6 +56,7 @@ class Flow:
     tags: Mapping[str, str] = field(default_factory=dict)
     upstream: Sequence[dg.AssetKey] = ()
     pool: str | None = None
+    automation: bool = True
 
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of an asset of this library, such as "retrieval_index"."""
@@ -76,6 +81,10 @@ class Flow:
         library = getattr(context.resources, self.resource)
         assert isinstance(library, LibraryResource), library
         return library
+
+    def when(self, condition: Condition) -> Condition | None:
+        """Return the condition on which an asset or a check runs by itself, if it may."""
+        return condition if self.automation else None
 
     def options(self, asset: str) -> AssetOptions:
         """Return the arguments that every asset of this library is defined with."""

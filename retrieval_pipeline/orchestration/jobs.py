@@ -65,6 +65,8 @@ def build_query_job(flow: Flow) -> dg.JobDefinition:
     @dg.job(
         name=flow.named("query_job"),
         tags=QUICK,
+        # What the Launchpad begins with.
+        config={"ops": {flow.named("query"): {"config": {"text": "a red car in the snow"}}}},
         executor_def=dg.in_process_executor,
         description="Ask one question; the hits are in the output's metadata.",
     )

@@ -73,6 +73,7 @@ def embedding_metadata(
         "embedded": report.embedded,
         "views_embedded": report.views,
         "duplicates": report.duplicates,
+        "companions": report.companions,
         "quarantined": report.quarantined,
         "left_for_next_run": report.left,
         "images_per_second": round(report.images_per_second, 1),

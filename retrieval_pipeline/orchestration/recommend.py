@@ -72,7 +72,7 @@ def build_recommender_assets(
         partitions_def=by_name,
         kinds={"scikitlearn"},
         code_version="1",
-        automation_condition=ON_NEW_DATA,
+        automation_condition=flow.when(ON_NEW_DATA),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def recommender(context: dg.AssetExecutionContext) -> Events:
@@ -103,8 +103,9 @@ class RecommendConfig(dg.Config):
     k: int = Field(default=24, description="Number of pictures, at least 1")
 
 
-def build_recommend_job(flow: Flow) -> dg.JobDefinition:
-    """Return the job that ranks the pictures for one recommender."""
+def build_recommend_job(flow: Flow, names: Sequence[str]) -> dg.JobDefinition:
+    """Return the job that ranks the pictures for a recommender; the Launchpad begins with one."""
+    first = {"ops": {flow.named("recommend"): {"config": {"name": names[0]}}}} if names else {}
 
     @dg.op(name=flow.named("recommend"), required_resource_keys=flow.resources)
     def recommend(context: dg.OpExecutionContext, config: RecommendConfig) -> None:
@@ -127,6 +128,7 @@ def build_recommend_job(flow: Flow) -> dg.JobDefinition:
     @dg.job(
         name=flow.named("recommend_job"),
         tags=QUICK,
+        config=first or None,  # type: ignore[arg-type]
         executor_def=dg.in_process_executor,
         description="Show what a recommender would like best.",
     )

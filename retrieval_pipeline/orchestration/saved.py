@@ -50,7 +50,7 @@ def build_saved_query_asset(
         partitions_def=by_name,
         code_version="1",
         check_specs=[NOTHING_NEW.spec(flow, by_name)],
-        automation_condition=ON_NEW_DATA,
+        automation_condition=flow.when(ON_NEW_DATA),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def saved_query(context: dg.AssetExecutionContext) -> Events:
@@ -108,6 +108,7 @@ def build_saved_queries_job(flow: Flow) -> "AssetJob":
     return dg.define_asset_job(
         flow.named("saved_queries_job"),
         selection=dg.AssetSelection.assets(flow.key("saved_query")),
+        executor_def=dg.in_process_executor,
         description="Ask a saved query, and tell what is new.",
     )
 

@@ -1,5 +1,6 @@
 """Data versions: the same for the same data, whoever made it and however often. Code versions."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from blake3 import blake3
@@ -11,6 +12,7 @@ from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.views import View
 
 
 def manifest_version(store: Store, source: str) -> str:
@@ -23,7 +25,11 @@ def manifest_version(store: Store, source: str) -> str:
 
 
 def embeddings_version(
-    store: Store, space: VectorSpace, source: str, embedded: AbstractSet[str] | None = None
+    store: Store,
+    space: VectorSpace,
+    source: str,
+    embedded: AbstractSet[str] | None = None,
+    views: Mapping[str, AbstractSet[View]] | None = None,
 ) -> str:
     """Return the version of what an index takes from a source: which vectors, for which files.
 
@@ -32,6 +38,7 @@ def embeddings_version(
         space: The vector space of the embeddings.
         source: Name of the source.
         embedded: What `embedded_ids` returns; None reads it.
+        views: What `stored_views` returns; None reads it.
 
     Raises:
         StoreError: A table is damaged.
@@ -42,9 +49,10 @@ def embeddings_version(
     digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
     for content in sorted(embedded & contents):
         digest.update(content.encode())
-    for content, views in sorted(stored_views(store, space).items()):
-        if content in contents:
-            digest.update(f"{content} {sorted(views)}".encode())
+    if views is None:
+        views = stored_views(store, space)
+    for content in sorted(views.keys() & contents):
+        digest.update(f"{content} {sorted(views[content])}".encode())
     return digest.hexdigest(length=16)
 
 

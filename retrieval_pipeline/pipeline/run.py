@@ -3,12 +3,13 @@
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
@@ -21,6 +22,7 @@ from retrieval_pipeline.ingest.embed import (
     update_embeddings,
 )
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -172,7 +174,7 @@ def update_sources(
         wanted = list(settings.sources)
     load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
-    embedded = embedded_ids(store, description.space)
+    embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
     embeddings = [
         update_embeddings(
             store,
@@ -181,6 +183,7 @@ def update_sources(
             load,
             options,
             embedded=embedded,
+            tables=tables,
             progress=progress,
             stop=stop,
         )
@@ -190,6 +193,21 @@ def update_sources(
         update_facts(store, source, options.limits, options.workers, progress=progress, stop=stop)
         for source in wanted
     ]
+    for number, source in enumerate(wanted):
+        first = embeddings[number]
+        # A date, or a picture that cannot be used, has parted files that seemed one photograph.
+        if read_grouped_files(store, description.space, source.name).pictures < first.companions:
+            again = update_embeddings(
+                store,
+                source,
+                description,
+                load,
+                replace(options, retry_quarantined=False),
+                embedded=embedded,
+                progress=progress,
+                stop=stop,
+            )
+            embeddings[number] = first.followed_by(again)
     return SourcesReport(
         tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )

@@ -70,6 +70,7 @@ class Section:
         heading: Text above the pictures.
         cards: The pictures.
         notes: Short facts beside the heading.
+        divider: How many of the pictures stand above a line that parts them from the rest.
         example: A picture shown beside the heading.
         empty: Shown instead of pictures if there are none.
     """
@@ -77,6 +78,7 @@ class Section:
     heading: str
     cards: tuple[Card, ...]
     notes: tuple[str, ...] = ()
+    divider: int | None = None
     example: Place | None = None
     empty: str = "no pictures"
 

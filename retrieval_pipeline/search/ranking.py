@@ -74,13 +74,12 @@ def rank_items(
         wanted = count + len(query.like)
         if scan:
             columns = slice(column, column := column + len(vectors.vectors))
-            numbers, scores = top(vectors.scores(rows.largest(cosines[:, columns])[1]), wanted)
+            numbers, scores = top(vectors.scores(rows.largest(cosines[:, columns])), wanted)
         elif flags is not None:
             compared = rows.of(flags)
             cosines_of = vector_index.scores_of(vectors.vectors, compared)
-            passed, nearest = rows.largest(cosines_of, compared)
-            order, scores = top(vectors.scores(nearest), wanted)
-            numbers = passed[order]
+            order, scores = top(vectors.scores(rows.largest(cosines_of, compared)), wanted)
+            numbers = compared[order]
         else:
             numbers, scores = build.best(vectors.wanted, wanted)
         used = plan if flags is None and not scan else SCAN

@@ -8,10 +8,12 @@ from typing import Any
 
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.ranking import Ranking
+from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Values
 from retrieval_pipeline.views import View
@@ -28,6 +30,7 @@ class Hit:
         score: Cosine of query and image, -1 to 1, lowered by what the query does not want.
         relevance: 0 to 1: how sure it is that the picture has to do with the query.
         locations: Every file that holds this image.
+        companions: The other files of the photograph, such as its RAW file, and those about it.
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
         alike: Lower hits that look the same and were folded into this one.
@@ -42,8 +45,14 @@ class Hit:
     locations: tuple[Location, ...]
     width: int
     height: int
+    companions: tuple[CompanionFile, ...] = ()
     alike: int = 0
     region: View | None = None
+
+    @property
+    def likely(self) -> bool:
+        """Whether it is more probably right than wrong."""
+        return self.relevance >= LIKELY
 
     @property
     def source(self) -> str:
@@ -78,7 +87,7 @@ def read_hits(
     passes = file_test(build, query)
     hits = []
     for item, rank, group in zip(build.records(ranking.numbers[ranks]), ranks, groups, strict=True):
-        location = next(file.location for file in item.files if passes(file))
+        location = item.first(passes)
         hits.append(
             Hit(
                 content_id=item.content_id,
@@ -89,6 +98,7 @@ def read_hits(
                 locations=item.locations,
                 width=item.width,
                 height=item.height,
+                companions=item.companions,
                 alike=len(group) - 1,
                 region=build.view_of(int(ranking.rows[rank])),
             )
@@ -108,6 +118,7 @@ class Answer:
         timings_ms: Milliseconds of each step.
         plan: How the hits were found.
         hints: Lines on words that the model does not know.
+        offset: How many better hits were left out.
     """
 
     query: Query
@@ -117,6 +128,24 @@ class Answer:
     timings_ms: dict[str, float] = field(compare=False)
     plan: str = field(default="", compare=False)
     hints: tuple[str, ...] = ()
+    offset: int = field(default=0, compare=False)
+
+    @property
+    def likely(self) -> int:
+        """How many of the hits are likely; relevance descends, so these are the first ones."""
+        return sum(hit.likely for hit in self.hits)
+
+    @property
+    def verdict(self) -> str:
+        """How far the hits can be trusted, in a sentence without a full stop."""
+        if not self.hits:
+            return "nothing here looks like that"
+        if not self.likely:
+            none = "none of these is likely" if self.offset else "nothing here looks like that"
+            return f"{none}: only the nearest are shown"
+        if self.likely < len(self.hits):
+            return f"{self.likely} likely; the rest are only the nearest"
+        return "likely" if self.likely == 1 else f"all {self.likely} likely"
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -125,6 +154,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "query": str(answer.query),
         "model": answer.model,
         "build": answer.build,
+        "likely": answer.likely,
         "hits": [
             {
                 "content_id": hit.content_id,
@@ -132,12 +162,21 @@ def answer_json(answer: Answer) -> dict[str, Any]:
                 "source": hit.source,
                 "score": round(hit.score, 6),
                 "relevance": round(hit.relevance, 6),
+                "likely": hit.likely,
                 "width": hit.width,
                 "height": hit.height,
                 "alike": hit.alike,
                 "region": hit.region and asdict(hit.region),
                 "locations": [
                     {"source": place.source, "path": place.path} for place in hit.locations
+                ],
+                "companions": [
+                    {
+                        "kind": each.kind.value,
+                        "source": each.file.location.source,
+                        "path": each.file.location.path,
+                    }
+                    for each in hit.companions
                 ],
             }
             for hit in answer.hits

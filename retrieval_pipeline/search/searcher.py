@@ -191,7 +191,16 @@ class Searcher:
         clock.lap("read")
         model, name = build.info.model, build.path.name
         return [
-            Answer(query, found, model, name, clock.laps, str(ranking.plan), _hints(model, query))
+            Answer(
+                query,
+                found,
+                model,
+                name,
+                clock.laps,
+                str(ranking.plan),
+                offset=offset,
+                hints=_hints(model, query),
+            )
             for query, found, ranking in zip(queries, hits, rankings, strict=True)
         ]
 

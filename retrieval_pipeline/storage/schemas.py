@@ -6,6 +6,10 @@ from retrieval_pipeline.vectors import VectorSpace
 
 SCHEMA_VERSION = b"1"
 
+# Keys of a manifest's metadata: JSON of how many files are not looked at, by extension; and "true"
+# if files of one photograph are one item.
+NOT_LOOKED_AT, GROUPED = b"not_looked_at", b"grouped"
+
 MANIFEST = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -50,6 +54,7 @@ FACTS = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("keywords", pa.list_(pa.string()), nullable=False),
         pa.field("rating", pa.int8()),
+        pa.field("motion_photo", pa.bool_()),
         pa.field("problems", pa.list_(pa.string()), nullable=False),
     ]
 )

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
+from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.locks import is_held
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
@@ -186,6 +190,19 @@ class Library:
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
+    async def shapes(self, search: Search, offset: int) -> tuple[npt.NDArray[np.uint16], bool]:
+        """Return the shapes of what a search finds, and whether there are more after them.
+
+        Raises as `search` does.
+        """
+        snapshot = self.snapshot
+        check_sources(snapshot, search.source)
+        if not search.asks and not search.minus:
+            return await self.run(snapshot.browse_shapes, search, offset), False
+        query = snapshot.query(search)
+        query_vectors, _ = await self._encode(snapshot, query)
+        return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
+
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
         """Return the vectors of a search; raises as `search` does."""
         return (await self._encode(snapshot, snapshot.query(search)))[0]
@@ -201,6 +218,14 @@ class Library:
 
     def _status(self) -> LibraryStatus:
         return read_status(self.settings, self.space())
+
+    def is_being_written(self) -> bool:
+        """Whether a run, of whatever program, is bringing the tables or the index up to date."""
+        lock = self.store.lock_file
+        try:
+            return lock.exists() and is_held(lock)
+        except StoreError:
+            return False
 
     def space(self) -> VectorSpace:
         """Return the vector space of the settings, or of the build if that model cannot be had.

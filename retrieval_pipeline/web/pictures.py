@@ -3,14 +3,25 @@
 from datetime import datetime
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.views import View
 
 # Width over height between which a card takes its picture's shape, as in the gallery.
 NARROWEST, WIDEST = 0.56, 2.8
+
+
+def shapes(width: npt.ArrayLike, height: npt.ArrayLike) -> npt.NDArray[np.uint16]:
+    """Return width over height of the cards of pictures so wide and high, in hundredths."""
+    ratio = np.asarray(width) / np.asarray(height)
+    shaped: npt.NDArray[np.uint16] = np.rint(100 * np.clip(ratio, NARROWEST, WIDEST)).astype("u2")
+    return shaped
 
 
 class _Told(BaseModel):
@@ -29,6 +40,22 @@ class FileLocation(_Told):
         return cls(source=location.source, path=location.path)
 
 
+class Companion(FileLocation):
+    """A file that belongs to a picture without being shown, such as the RAW file of a JPEG.
+
+    Attributes:
+        kind: What it is to the picture: raw, original, edit, video or sidecar.
+    """
+
+    kind: Kind
+
+    @classmethod
+    def of_file(cls, companion: CompanionFile) -> Self:
+        """Return what is told of a companion."""
+        location = companion.file.location
+        return cls(source=location.source, path=location.path, kind=companion.kind)
+
+
 class Picture(_Told):
     """One picture of an answer.
 
@@ -38,11 +65,13 @@ class Picture(_Told):
         path: Of that file, relative to its source; bytes that are no text are escaped.
         score: Cosine to the query, or a recommender's decision; None if nothing was asked.
         relevance: 0 to 1; None if nothing was asked.
+        likely: Whether it is more probably right than wrong; None if nothing was asked.
         width: Pixels of the upright picture.
         height: Height of the upright picture, in pixels.
         alike: Lower hits that look the same and were folded into this one.
         cluster: Name of its cluster on the map, if there is a map.
         locations: Every file that holds it.
+        companions: The other files of the photograph, and those about it.
         region: The part that matched the query, in fractions of the upright picture; None if it is
             the picture as a whole.
     """
@@ -52,11 +81,13 @@ class Picture(_Told):
     path: str
     score: float | None = None
     relevance: float | None = None
+    likely: bool | None = None
     width: int
     height: int
     alike: int = 0
     cluster: str | None = None
     locations: list[FileLocation]
+    companions: list[Companion] = []
     region: View | None = None
 
     @property
@@ -72,7 +103,7 @@ class Picture(_Told):
     @property
     def shape(self) -> int:
         """Width over height of its card, in hundredths."""
-        return round(100 * min(max(self.width / self.height, NARROWEST), WIDEST))
+        return int(shapes(self.width, self.height))
 
     @property
     def others(self) -> list[FileLocation]:
@@ -113,6 +144,7 @@ class Details(_Told):
         model: Whose vectors it is found by.
         build: Name of the index.
         files: Every file that holds it.
+        companions: The other files of the photograph, and those about it.
     """
 
     content_id: str
@@ -123,6 +155,7 @@ class Details(_Told):
     model: str
     build: str
     files: list[File]
+    companions: list[Companion] = []
 
     @property
     def name(self) -> str:
@@ -142,6 +175,8 @@ class AnswerPage(_Told):
         query: What was asked, as text; empty if nothing was.
         model: Of the index.
         build: Name of the index.
+        likely: How many of the hits are likely; None if nothing was asked.
+        verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
         hints: Lines on words that the model does not know.
@@ -151,6 +186,8 @@ class AnswerPage(_Told):
     query: str
     model: str
     build: str
+    likely: int | None = None
+    verdict: str = ""
     hits: list[Picture]
     more: bool
     hints: list[str] = []

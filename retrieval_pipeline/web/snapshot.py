@@ -36,11 +36,28 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import AnswerPage, Details, File, FileLocation, Picture
+from retrieval_pipeline.web.pictures import (
+    AnswerPage,
+    Companion,
+    Details,
+    File,
+    FileLocation,
+    Picture,
+    shapes,
+)
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
 # Queries whose vectors are remembered, some KB each: all pages of an answer need one encoding.
 REMEMBERED_QUERIES = 1_000
+# The formats that every browser shows, upright and in their own colours.
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+# Hits of a search whose shapes are told at once: some 200 rows of a grid.
+SHAPES = 1_200
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -172,19 +189,47 @@ class Snapshot:
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
+            likely=found.likely,
+            verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
             hints=list(found.hints),
             timings_ms=found.timings_ms,
         )
 
+    def answer_shapes(
+        self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
+    ) -> tuple[npt.NDArray[np.uint16], bool]:
+        """Return the shapes of the next hits of a query, and whether there may be further ones.
+
+        Raises as `answer` does.
+
+        Returns:
+            Width over height in hundredths, uint16 (at most SHAPES,).
+        """
+        among = self.within(search)
+        found = self.searcher.answer(
+            query, SHAPES, offset, query_vectors=query_vectors, among=among
+        ).hits
+        told = shapes([hit.width for hit in found], [hit.height for hit in found])
+        return told, len(found) == SHAPES
+
+    def browse_shapes(self, search: Search, offset: int) -> npt.NDArray[np.uint16]:
+        """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
+        order = self._listed(search)[offset:]
+        items = self.build.items
+        return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+
+    def _listed(self, search: Search) -> Numbers:
+        """Return the items that pass the filters, int64 (n,): the newest first."""
+        flags = both(self.searcher.allowed(search.query()), self.within(search))
+        return self.newest if flags is None else self.newest[flags[self.newest]]
+
     def browse(self, page: SearchPage) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first; raises as `answer`."""
         started = time.perf_counter()
-        query = page.query()
-        flags = both(self.searcher.allowed(query), self.within(page))
-        order = self.newest if flags is None else self.newest[flags[self.newest]]
-        passes = file_test(self.build, query)
+        order = self._listed(page)
+        passes = file_test(self.build, page.query())
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
             query="",
@@ -218,7 +263,7 @@ class Snapshot:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
         for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -228,6 +273,7 @@ class Snapshot:
                     height=item.height,
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -240,20 +286,25 @@ class Snapshot:
             path=hit.location.path,
             score=round(hit.score, 6),
             relevance=round(hit.relevance, 6),
+            likely=hit.likely,
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
             region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
-    def details(self, content_id: str) -> Details:
+    def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
         """Return everything about a picture; it looks at the picture's files.
+
+        Files that pass the filters of the query come first: they are the ones that it found.
 
         Raises:
             RequestError: There is no such picture; 404.
         """
+        passes = file_test(self.build, query)
         number = self._number(content_id)
         item = self.build.records([number])[0]
         return Details(
@@ -264,7 +315,10 @@ class Snapshot:
             cluster=self.cluster_of(number),
             model=self.model,
             build=self.name,
-            files=[self._file(file) for file in item.files],
+            files=[
+                self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
+            ],
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
@@ -283,6 +337,15 @@ class Snapshot:
             problem=problem,
         )
 
+    def media_type(self, content_id: str) -> str | None:
+        """Return the media type of a picture's files; None if browsers do not show it.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        item = self.build.records([self._number(content_id)])[0]
+        return MEDIA_TYPES.get(item.format)
+
     def locations(self, content_id: str) -> list[Location]:
         """Return every file that holds a picture.
 
@@ -295,8 +358,7 @@ class Snapshot:
     def _number(self, content_id: str) -> int:
         number = self.build.number_of(content_id)
         if number is None:
-            detail = f"no indexed picture has the content id {content_id}"
-            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+            raise not_indexed(content_id)
         return number
 
     @functools.cached_property
@@ -390,6 +452,16 @@ class Voting:
     def _last_change(self) -> int:
         path = Store(self._searcher.settings.home).judgements(self._name)
         return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def not_indexed(content_id: str) -> RequestError:
+    """Return what is said of a picture that is not in the index."""
+    return RequestError(
+        HTTPStatus.NOT_FOUND,
+        "This picture is not in the index, maybe not any more: its file was changed, moved out of "
+        f"the sources or deleted since. (Its content id is {content_id}.)",
+        title="The picture is not here",
+    )
 
 
 def search_text(search: Search) -> str:

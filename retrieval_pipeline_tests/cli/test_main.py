@@ -123,14 +123,24 @@ def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
 def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
     done = run(library, "query", "a rocket launch", "--json", "-k", "2")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["query", "model", "build", "hits", "timings_ms"]
+    assert list(answer) == ["query", "model", "build", "likely", "hits", "timings_ms"]
     assert answer["query"] == "a rocket launch"
     assert answer["model"] == "offline"
     assert len(answer["hits"]) == 2
+    assert [hit["likely"] for hit in answer["hits"]] == [True, False]
+    assert answer["likely"] == 1
     hit = answer["hits"][0]
     assert {"content_id", "path", "source", "score", "relevance", "locations"} <= hit.keys()
     assert hit["path"] == str(library / "pictures" / "rocket.jpg")
     assert hit["locations"] == [{"source": "pictures", "path": "rocket.jpg"}]
+
+
+def test_a_list_of_hits_ends_with_how_many_are_likely(library: Path) -> None:
+    for text, verdict in (
+        ("a rocket launch", "1 likely; the rest are only the nearest\n"),
+        ("a piano", "nothing here looks like that: only the nearest are shown\n"),
+    ):
+        assert run(library, "query", text, "-k", "2").stderr == verdict
 
 
 def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
@@ -201,13 +211,13 @@ def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
     )
     os.close(child)
     shown = ""
-    for text in ("a rocket\n", "\x04"):
+    for text in ("a cat\n", "\x04"):
         shown += _read_until(parent, "> ")
         os.write(parent, text.encode())
     shown += _read_until(parent, None)
     assert process.wait(timeout=60) == 0
     assert '"exit" or Ctrl-D leaves' in shown
-    assert "rocket.jpg" in shown
+    assert "cat.png" in shown
 
 
 def _read_until(terminal: int, mark: str | None) -> str:

@@ -12,7 +12,9 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.missing_views import stored_views
+from retrieval_pipeline.ingest.sidecars import save_sidecar_rows
 from retrieval_pipeline.maintenance import gc
 from retrieval_pipeline.maintenance.gc import Freed, collect
 from retrieval_pipeline.maintenance.verify import verify
@@ -22,7 +24,14 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import View
-from synthetic.tables import content, random_vectors, write_manifest, write_part, write_view_part
+from synthetic.tables import (
+    content,
+    random_vectors,
+    write_facts,
+    write_manifest,
+    write_part,
+    write_view_part,
+)
 
 DIM = 16
 SPACE = VectorSpace("test/model", "r1", DIM, "p")
@@ -79,7 +88,11 @@ def test_the_tables_of_a_source_that_left_the_settings_go(store: Store) -> None:
     before = files(store)
     fill(store, "old", "uvw")
     write_table(store.quarantine(SPACE, "old"), QUARANTINE.empty_table(), SPACE)
+    write_facts(store, "old", {})
+    save_sidecar_rows(store, "old", [FileRow("u.xmp", 1, 1)])
     freed = collect(store, ["a"])
+    tables = [each.path.parent.name for each in freed if each.path.name == "old.parquet"]
+    assert sorted(tables) == ["facts", "manifest", "sidecars"]
     assert {each.path.name for each in freed} == {
         "old.parquet",
         "part-000001.parquet",

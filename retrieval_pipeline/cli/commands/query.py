@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
-# The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
-# measured in docs/benchmarks.md, "Relevance").
-CUT = 0.75
+# The prompt leaves out hits below this relevance: less than one in ten of them would be right.
+CUT = 0.1
 
 
 class Date(click.ParamType):  # type: ignore[type-arg]
@@ -238,6 +237,8 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo_json(answer_json(answer), indent=2 if pretty else None)
     else:
         echo(*answer_text(answer, heading=not pretty))
+        if answer.hits:
+            tell(answer.verdict)
         for hint in answer.hints:
             tell(f"hint: {hint}")
     if explain:

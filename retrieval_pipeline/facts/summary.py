@@ -1,0 +1,77 @@
+"""What a table of facts holds, in numbers."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_pipeline.facts.model import Origin
+
+
+@dataclass(frozen=True)
+class FactsSummary:
+    """The facts of some files, in numbers of files.
+
+    Attributes:
+        files: Files whose facts were read.
+        origins: Where their dates were found, the strongest origin first.
+        undated: Files without any date.
+        first_taken: The earliest date; None without any. Times of files do not count.
+        last_taken: The latest date; None without any. Times of files do not count.
+        cameras: Number of different cameras.
+        positions: Files with latitude and longitude.
+        motion_photos: Pictures with a video in their file.
+        problems: Facts that were refused, by reason, the most frequent first.
+    """
+
+    files: int
+    origins: Mapping[str, int]
+    undated: int
+    first_taken: datetime | None
+    last_taken: datetime | None
+    cameras: int
+    positions: int
+    motion_photos: int
+    problems: Mapping[str, int]
+
+    @property
+    def dated(self) -> int:
+        """Files with a date that is more than the time of the file."""
+        return self.files - self.undated - self.origins.get(Origin.FILE_TIME, 0)
+
+
+def summary_of(table: pa.Table) -> FactsSummary:
+    """Return the summary of a table with the columns of FACTS."""
+    origins = Counter(table["taken_from"].to_pylist())
+    undated = origins.pop(None, 0)
+    span = pc.min_max(_real_dates(table)).as_py()
+    problems = Counter(pc.list_flatten(table["problems"]).to_pylist())
+    return FactsSummary(
+        files=len(table),
+        origins={each.value: origins[each] for each in Origin if origins[each]},
+        undated=undated,
+        first_taken=span["min"],
+        last_taken=span["max"],
+        cameras=pc.count_distinct(table["camera"]).as_py(),
+        positions=len(table) - table["latitude"].null_count,
+        motion_photos=pc.sum(table["motion_photo"]).as_py() or 0,
+        problems=dict(sorted(problems.items(), key=lambda each: (-each[1], each[0]))),
+    )
+
+
+def months_of(table: pa.Table) -> dict[str, int]:
+    """Return how many files were taken in each month, such as "2019-08", the first month first.
+
+    Times of files do not count.
+    """
+    months = Counter(pc.strftime(_real_dates(table), "%Y-%m").to_pylist())
+    return dict(sorted(months.items()))
+
+
+def _real_dates(table: pa.Table) -> pa.ChunkedArray:
+    """Return the dates that are more than the time of a file."""
+    is_real = pc.not_equal(table["taken_from"], Origin.FILE_TIME.value)
+    return table["taken_at"].filter(pc.fill_null(is_real, False))
