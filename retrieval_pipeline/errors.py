@@ -48,5 +48,9 @@ class MapError(RetrievalError):
     """A map cannot be drawn as it was asked, or its files are damaged."""
 
 
+class CommandError(RetrievalError):
+    """A command that the settings name did not run, or failed."""
+
+
 class Stopped(RetrievalError):
     """A run was asked to stop; its finished work is kept."""

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from retrieval_pipeline.config.settings import (
+    Alerts,
     Checks,
     ImageLimits,
     IndexSettings,
@@ -161,6 +162,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
+    "alerts": Alerts,
     "checks": Checks,
     "images": ImageLimits,
     "index": IndexSettings,

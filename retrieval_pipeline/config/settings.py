@@ -159,6 +159,22 @@ class SavedQuery(_Model):
         minus: Words whose pictures are not wanted.
         sources: Names of the sources to search; empty means all.
         paths: Globs on the paths to search; empty means all.
+        after: Only pictures taken then or later, such as "2019-08" or "last week", which is counted
+            from the day on which the query is asked.
+        before: Only pictures taken before.
+        on: Only pictures taken then, such as "summer 2019".
+        years: Only pictures taken in these years; empty means any.
+        file_after: Only files changed then or later.
+        file_before: Only files changed before.
+        cameras: Only cameras with these words in their names; empty means any.
+        lenses: Only lenses with these words in their names; empty means any.
+        near: Only pictures taken near this town, or "latitude, longitude" in degrees.
+        within: How near, such as "20 km".
+        countries: Only pictures taken in these countries, by code or name; empty means all.
+        keywords: Only pictures with one of these keywords; empty means any.
+        min_rating: Only pictures with so many stars.
+        sort: "relevance", "newest", "oldest" or "name".
+        literal: True to read no words of `text` as facts.
         k: Largest number of hits.
         min_relevance: Hits with a lower relevance (0 to 1) are left out.
         notify: Command and arguments to run when there are new hits, which it gets as JSON on its
@@ -172,6 +188,21 @@ class SavedQuery(_Model):
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    after: str = ""
+    before: str = ""
+    on: str = ""
+    years: tuple[Annotated[int, Field(ge=1, le=9_998)], ...] = ()
+    file_after: str = ""
+    file_before: str = ""
+    cameras: tuple[str, ...] = ()
+    lenses: tuple[str, ...] = ()
+    near: str = ""
+    within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
+    countries: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
+    sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
+    literal: bool = False
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
@@ -195,6 +226,17 @@ class Checks(_Model):
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
     max_drift: Annotated[float, Field(ge=0)] = 0.5
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
+
+
+class Alerts(_Model):
+    """Whom Dagster tells of what went wrong.
+
+    Attributes:
+        notify: Command and arguments to run when a run or a check has failed, which it gets as JSON
+            on its standard input.
+    """
+
+    notify: tuple[str, ...] = ()
 
 
 def _check_address(address: str) -> str:
@@ -242,6 +284,7 @@ class Settings(_Model):
         schedule: When Dagster runs jobs by itself.
         ray: The Ray cluster that embeds images; None means this process.
         checks: Thresholds of Dagster's checks.
+        alerts: Whom Dagster tells of what went wrong.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -258,6 +301,7 @@ class Settings(_Model):
     schedule: Schedule = Schedule()
     ray: RaySettings | None = None
     checks: Checks = Checks()
+    alerts: Alerts = Alerts()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

@@ -8,6 +8,7 @@ import warnings
 import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.orchestration.alerts import build_alert_sensors
 from retrieval_pipeline.orchestration.assets import build_assets
 from retrieval_pipeline.orchestration.automation import build_automation_sensor
 from retrieval_pipeline.orchestration.checks import build_is_fresh
@@ -74,6 +75,7 @@ def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg
         build_watch_sensor(flow, settings, by_source, by_query, by_recommender, reindex_job),
         build_automation_sensor(settings, flow, target),
         build_lost_runs_sensor(flow),
+        *build_alert_sensors(flow, settings, {key for asset in assets for key in asset.keys}),
     ]
     return dg.Definitions(
         assets=assets,

@@ -21,6 +21,17 @@ BACKGROUND = {"dagster/priority": "-1"}
 QUICK = {"dagster/priority": "1"}
 
 
+# Names of the jobs, before prefixes.
+JOBS = (
+    "reindex_job",
+    "query_job",
+    "recommend_job",
+    "verify_job",
+    "gc_job",
+    "saved_queries_job",
+)
+
+
 class AssetOptions(TypedDict):
     """Arguments that every asset of a library is defined with."""
 
@@ -61,6 +72,11 @@ class Flow:
     def key(self, asset: str) -> dg.AssetKey:
         """Return the key of an asset of this library, such as "retrieval_index"."""
         return dg.AssetKey([*self.key_prefix, asset])
+
+    @property
+    def jobs(self) -> set[str]:
+        """The names of all jobs of this library."""
+        return {self.named(job) for job in JOBS}
 
     def named(self, definition: str) -> str:
         """Return what a job, schedule, sensor, op or resource of this library is called."""

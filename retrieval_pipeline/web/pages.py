@@ -155,14 +155,27 @@ def _chips(search: Search) -> list[Chip]:
         "minus": "− {}",
         "source": "in {}",
         "path": "path {}",
-        "after": "since {}",
-        "before": "before {}",
+        "after": "taken since {}",
+        "before": "taken before {}",
+        "on": "taken {}",
+        "year": "taken in {}",
+        "file_after": "changed since {}",
+        "file_before": "changed before {}",
+        "camera": "camera {}",
+        "lens": "lens {}",
+        "near": "near {}",
+        "within": "within {}",
+        "country": "in {}",
+        "keyword": "keyword {}",
+        "rating": "{} stars or more",
         "min_width": "at least {} wide",
         "min_height": "at least {} high",
         "format": "{} files",
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "sort": "sorted: {}",
+        "literal": "words as they are",
         "like": "like this picture",
         "upload": "like your picture",
         "crop": "the part {} of it",
@@ -183,8 +196,9 @@ def _chips(search: Search) -> list[Chip]:
 
 # Those that do not say what to look for.
 _FILTERS = {
-    *("source", "path", "after", "before", "min_width", "min_height", "format"),
-    *("min_relevance", "collapse", "region"),
+    *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
+    *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
+    *("format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
@@ -197,6 +211,12 @@ async def _results(request: Request, page: SearchPage) -> Results:
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
+    if answer is not None:
+        # Taking one away means that the words are to be taken as they are.
+        chips += [
+            Chip(each.meaning, "understood", each.words, address(page, ("literal", "true")))
+            for each in answer.understood
+        ]
     at = snapshot.coordinates
     names = [cluster.name for cluster in at.names] if at and snapshot.build.info.vocabulary else []
     return Results(

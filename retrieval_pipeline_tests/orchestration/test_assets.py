@@ -21,6 +21,7 @@ from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.partitions import all_partitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline import run
 from retrieval_pipeline.pipeline.run import index_sources
@@ -43,7 +44,8 @@ def config(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Pa
     sources = [("animals", directory / "animals"), ("things", directory / "things")]
     saved = '[[saved_queries]]\nname = "launches"\ntext = "a rocket launch"\nk = 1\n'
     text = settings_text(sources, model="offline", home="home")
-    file.write_text(f"{text}{saved}min_relevance = 0\n")
+    bad = '[[saved_queries]]\nname = "bad"\nimages = ["nowhere.jpg"]\n'
+    file.write_text(f"{text}{saved}min_relevance = 0\n{bad}")
     return file
 
 
@@ -350,12 +352,16 @@ def test_the_gc_job_says_what_would_go_and_then_removes_it(
     shutil.copy(store.manifest("animals"), former)
     job = definitions.resolve_job_def("gc_job")
     dry = {**QUIET, "ops": {"gc": {"config": {"dry_run": True}}}}
-    result = job.execute_in_process(instance=instance, run_config=dry)
+    dry_run = job.execute_in_process(instance=instance, run_config=dry)
     assert former.exists()
-    assert output_metadata(result)["removed"] is False
-    result = job.execute_in_process(instance=instance, run_config=QUIET)
+    assert output_metadata(dry_run)["removed"] is False
+    old = {**QUIET, "ops": {"gc": {"config": {"keep_runs_days": 0}}}}
+    result = job.execute_in_process(instance=instance, run_config=old)
     assert not former.exists()
     assert "manifest/former.parquet" in str(output_metadata(result)["files"])
+    # The history of what was made stays, else Dagster would not know the assets any more.
+    assert instance.get_run_by_id(reindexed.run_id) is not None
+    assert instance.get_run_by_id(dry_run.run_id) is None
 
 
 def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
@@ -382,6 +388,22 @@ def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
     (check,) = second.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("nothing_new", False)
     assert check.severity is dg.AssetCheckSeverity.WARN
+
+
+def test_a_saved_query_that_cannot_be_asked_keeps_no_other_from_it(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    result = definitions.resolve_job_def("saved_queries_job").execute_in_process(
+        instance=instance,
+        tags=all_partitions(["launches", "bad"]),
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+    assert not result.success
+    assert set(materialisations(result, "saved_query")) == {"launches"}
+    failure = result.failure_data_for_node("saved_query")
+    assert failure is not None
+    assert "nowhere.jpg" in str(failure.user_failure_data)
 
 
 def test_a_source_that_is_away_fails_the_run_when_all_else_is_done(

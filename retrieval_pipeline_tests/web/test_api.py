@@ -105,14 +105,9 @@ def test_without_words_everything_is_listed_newest_first(
 ) -> None:
     answer = client.get("/api/search", params={"k": 100})
     assert len(answer.json()["hits"]) == len(open_current(Store(indexed_library.root / "home")))
-    times = [
-        max(
-            (indexed_library.root / p["source"] / p["path"]).stat().st_mtime
-            for p in hit["locations"]
-        )
-        for hit in answer.json()["hits"]
-    ]
-    assert times == sorted(times, reverse=True)
+    taken = [hit["facts"]["taken_at"] for hit in answer.json()["hits"]]
+    known = [day for day in taken if day is not None]
+    assert taken == sorted(known, reverse=True) + [None] * (len(taken) - len(known))
     assert answer.json()["more"] is False
 
 
@@ -164,7 +159,12 @@ def test_similar_pictures_are_found_and_the_picture_itself_is_not(
         ("/api/search?offset=-1", "offset"),
         ("/api/search?colour=red", "colour"),
         ("/api/search?like=me", "like.0"),
-        ("/api/search?after=yesterday", "after"),
+        ("/api/search?after=someday", "after"),
+        ("/api/search?on=2019-13", "on"),
+        ("/api/search?year=0", "year.0"),
+        ("/api/search?within=far", "within"),
+        ("/api/search?sort=best", "sort"),
+        ("/api/search?rating=6", "rating"),
         ("/api/search?min_relevance=2", "min_relevance"),
         ("/api/search?min_relevance=nan", "min_relevance"),
         ("/api/search?region=1,2;3,4", "region"),
