@@ -219,11 +219,14 @@ class Checks(_Model):
 
     Attributes:
         max_quarantined: Share of a source's images that cannot be used.
+        min_dated: Share of a source's pictures that have a date other than the time of the file;
+            0 for a source of pictures that no camera took.
         max_drift: How far images moved between two maps, as a share of the map's size.
         max_age_hours: Hours since a source was last crawled.
     """
 
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_dated: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_drift: Annotated[float, Field(ge=0)] = 0.5
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 
