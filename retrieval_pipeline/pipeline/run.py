@@ -50,7 +50,7 @@ class IndexReport:
 
     @property
     def changed(self) -> bool:
-        """Whether a table was written anew, an image was embedded or failed, or the index is new."""
+        """Whether a table was written, an image was embedded or failed, or the index is new."""
         return (
             self.build.published
             or any(each.published for each in self.manifests)
