@@ -371,8 +371,7 @@ addEventListener("keydown", (event) => {
   const card = within(event, ".card");
   if (!card || !grid) return;
   const index = Number(card.ariaPosInSet) - 1;
-  const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const step = steps[/** @type {keyof steps} */ (event.key)];
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   const vote = { l: "true", d: "false" }[event.key];
   if (step) {
     event.preventDefault();
