@@ -40,7 +40,6 @@ SHOTS: list[tuple[str, str, int, int, str, Callable[[Page], None] | None]] = [
     ("vote", "vote?name=flowers", 1280, 860, "light", votes),
     ("map", "map", 1280, 860, "light", None),
     ("phone", "?text=a+flower", 390, 844, "dark", None),
-    ("wide", "", 2560, 1300, "dark", None),
 ]
 
 
