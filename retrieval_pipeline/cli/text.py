@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
 from retrieval_pipeline.paths import to_text
@@ -42,22 +43,43 @@ WORTH_A_HINT = 20.0
 
 
 def answer_text(answer: Answer, *, heading: bool) -> list[str]:
-    """Return a line for each hit (rank, score, relevance, path), and below it its other copies.
+    """Return a line for each hit, and below it its other copies.
 
-    Where a part of the picture matched, the line names the part as `--crop` takes it.
+    A line has the rank, score, relevance, the day the picture was taken, its path, and place and
+    camera; what no hit knows is left out. A day with "?" is only that of the file's time. Where a
+    part of the picture matched, the line names the part as `--crop` takes it.
     """
     lines = [str(answer.query)] if heading else []
+    scored = any(hit.score is not None for hit in answer.hits)
+    dated = any(hit.facts.day for hit in answer.hits)
     for rank, hit in enumerate(answer.hits, 1):
-        path = to_text(str(hit.path))
-        path += f"  (its part {hit.region})" if hit.region else ""
-        path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
-        lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
+        line = f"{rank:>4}"
+        if scored:
+            line += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:4.0%}"
+        if dated:
+            unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
+            line += f"  {hit.facts.day:>10}{unsure}"
+        line += f"  {to_text(str(hit.path))}"
+        if about := ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part):
+            line += f"  [{about}]"
+        line += f"  (its part {hit.region})" if hit.region else ""
+        line += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
+        lines.append(line)
         lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
         lines += [
             f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
         ]
     if not answer.hits:
         lines.append(answer.verdict)
+    return lines
+
+
+def understood_text(answer: Answer) -> list[str]:
+    """Say which words were read as facts and how to prevent it, and what else should be known."""
+    lines = [f"note: {note}" for note in answer.notes]
+    if answer.understood:
+        meanings = ", ".join(each.meaning for each in answer.understood)
+        lines.append(f"understood: {meanings} (--literal takes the words as they are)")
     return lines
 
 

@@ -159,6 +159,22 @@ class SavedQuery(_Model):
         minus: Words whose pictures are not wanted.
         sources: Names of the sources to search; empty means all.
         paths: Globs on the paths to search; empty means all.
+        after: Only pictures taken then or later, such as "2019-08" or "last week", which is counted
+            from the day on which the query is asked.
+        before: Only pictures taken before.
+        on: Only pictures taken then, such as "summer 2019".
+        years: Only pictures taken in these years; empty means any.
+        file_after: Only files changed then or later.
+        file_before: Only files changed before.
+        cameras: Only cameras with these words in their names; empty means any.
+        lenses: Only lenses with these words in their names; empty means any.
+        near: Only pictures taken near this town, or "latitude, longitude" in degrees.
+        within: How near, such as "20 km".
+        countries: Only pictures taken in these countries, by code or name; empty means all.
+        keywords: Only pictures with one of these keywords; empty means any.
+        min_rating: Only pictures with so many stars.
+        sort: "relevance", "newest", "oldest" or "name".
+        literal: True to read no words of `text` as facts.
         k: Largest number of hits.
         min_relevance: Hits with a lower relevance (0 to 1) are left out.
         notify: Command and arguments to run when there are new hits, which it gets as JSON on its
@@ -172,6 +188,21 @@ class SavedQuery(_Model):
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    after: str = ""
+    before: str = ""
+    on: str = ""
+    years: tuple[Annotated[int, Field(ge=1, le=9_998)], ...] = ()
+    file_after: str = ""
+    file_before: str = ""
+    cameras: tuple[str, ...] = ()
+    lenses: tuple[str, ...] = ()
+    near: str = ""
+    within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
+    countries: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
+    sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
+    literal: bool = False
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
@@ -188,11 +219,14 @@ class Checks(_Model):
 
     Attributes:
         max_quarantined: Share of a source's images that cannot be used.
+        min_dated: Share of a source's pictures that have a date other than the time of the file;
+            0 for a source of pictures that no camera took.
         max_drift: How far images moved between two maps, as a share of the map's size.
         max_age_hours: Hours since a source was last crawled.
     """
 
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_dated: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_drift: Annotated[float, Field(ge=0)] = 0.5
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 

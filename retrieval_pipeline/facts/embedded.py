@@ -47,6 +47,8 @@ def combined(
     texts: PictureFacts | None = None,
 ) -> PictureFacts:
     """Return the facts of one file from those of its kinds of metadata (docs/facts.md)."""
+    if not any(facts not in (None, PictureFacts()) for facts in (xmp, iptc, texts)):
+        return exif
     others = [facts for facts in (iptc, texts) if facts is not None]
     # EXIF has no good place for words: what is written there is often a camera's default.
     words = first_of(xmp, *others[:1], exif, *others[1:])
@@ -80,9 +82,10 @@ def _exif(image: Image.Image) -> PictureFacts:
     if block is not None:
         if len(block) > MOST_EXIF_BYTES:
             return _refused(Origin.EXIF, "too large")
-        # Not `image.getexif()`, which is empty where Pillow has met the damage before.
-        exif = Image.Exif()
-        exif.load(block)
+        exif = image.getexif()
+        if not exif:
+            # It is empty also where Pillow has met the damage before: meet it here.
+            Image.Exif().load(block)
     elif isinstance(image, TiffImagePlugin.TiffImageFile) or _PNG_EXIF in image.info:
         # Of a PNG, its own `getexif` would decode the pixels to look for EXIF behind them.
         exif = Image.Image.getexif(image)

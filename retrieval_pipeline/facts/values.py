@@ -139,8 +139,10 @@ def text(value: object, what: str, problems: Problems, most: int = MOST_NAME) ->
     if len(value) > most:
         problems.add(f"{what} too long")
         return None
-    if any(unicodedata.category(each) in ("Cc", "Cs") for each in value if each not in "\n\t") or (
-        _BIDI.search(value)
+    # Nearly all texts are printable, which is found out much faster.
+    if not value.isprintable() and (
+        any(unicodedata.category(each) in ("Cc", "Cs") for each in value if each not in "\n\t")
+        or _BIDI.search(value)
     ):
         problems.add(f"{what} with control characters")
         return None

@@ -26,6 +26,7 @@ from retrieval_pipeline.index.companions import (
     check_companions,
 )
 from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
+from retrieval_pipeline.index.item_facts import ItemFacts, read_item_facts
 from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
 from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
 from retrieval_pipeline.index.records import ItemRecord, read_records
@@ -284,6 +285,9 @@ class Build:
     have others of further views: `rows` tells which rows of vectors are whose.
 
     Attributes:
+        rows: Which item each row of vectors belongs to.
+        views: Of which view each row after those of the items is the vector, with the columns of
+            `views.view_rows_schema`.
         facts: The facts of the items, a row for each, with the columns of
             `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
         companions: The files that belong to items without being such, with the columns of
@@ -402,6 +406,10 @@ class Build:
     def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
         """Return what is told of these items, in this order."""
         return read_records(self.items, numbers, self.companions)
+
+    def item_facts(self, numbers: Sequence[int] | Numbers) -> list[ItemFacts]:
+        """Return when, where and with what these items were taken, in this order."""
+        return read_item_facts(self.facts, numbers)
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return the full vectors of these items, or of these `rows`: float32 (n, dim)."""

@@ -1,4 +1,4 @@
-"""The flow as assets: file manifest -> embeddings -> index -> map. The work is in the core.
+"""The flow as assets: file manifest -> embeddings, facts -> index -> map. The work is in the core.
 
 People materialise them one by one, or by source; what runs by itself is `reindex.py`.
 """
@@ -46,6 +46,7 @@ from retrieval_pipeline.orchestration.events import (
     partitions_made,
     result,
 )
+from retrieval_pipeline.orchestration.facts import build_picture_facts
 from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.metadata import (
     build_metadata,
@@ -92,6 +93,7 @@ def build_assets(
     return [
         build_file_manifest(flow, by_source),
         build_image_embeddings(flow, settings, by_source),
+        build_picture_facts(flow, settings, by_source),
         build_retrieval_index(flow, settings),
         build_latent_map(flow, settings),
     ]
@@ -225,7 +227,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
 
     @dg.asset(
         **flow.options("retrieval_index"),
-        deps=[flow.key("image_embeddings")],
+        deps=[flow.key("image_embeddings"), flow.key("picture_facts")],
         kinds={"arrow"},
         code_version="1",
         metadata=columns(items_schema(ANY_DIMENSION)),

@@ -36,6 +36,21 @@ class QueryConfig(dg.Config):
     k: int = Field(default=8, description="Number of hits, at least 1")
     sources: list[str] = Field(default=[], description="Only these sources; empty: all")
     path: list[str] = Field(default=[], description="Only paths like these globs; empty: all")
+    after: str = Field(default="", description="Taken then or later: 2019-08, last week, ...")
+    before: str = Field(default="", description="Taken before")
+    on: str = Field(default="", description="Taken then: summer 2019, yesterday, ...")
+    years: list[int] = Field(default=[], description="Taken in these years; empty: any")
+    file_after: str = Field(default="", description="Files changed then or later")
+    file_before: str = Field(default="", description="Files changed before")
+    cameras: list[str] = Field(default=[], description="Words in the camera's name; empty: any")
+    lenses: list[str] = Field(default=[], description="Words in the lens's name; empty: any")
+    near: str = Field(default="", description="Taken near this town, or latitude, longitude")
+    within: str = Field(default="20 km", description="How near")
+    countries: list[str] = Field(default=[], description="Codes (PT) or names; empty: all")
+    keywords: list[str] = Field(default=[], description="One of these keywords; empty: any")
+    min_rating: int | None = Field(default=None, description="Least number of stars")
+    sort: str = Field(default="relevance", description="relevance, newest, oldest or name")
+    literal: bool = Field(default=False, description="Do not read words as facts")
 
 
 def build_query_job(flow: Flow) -> dg.JobDefinition:
@@ -46,11 +61,16 @@ def build_query_job(flow: Flow) -> dg.JobDefinition:
         """Answer one query from the current build."""
         settings = flow.library(context).settings
         images = (Path(config.image),) if config.image else ()
-        asked = Query.of({**config.model_dump(exclude={"image", "k"}), "images": images})
         with explained(context):
+            asked = Query.of({**config.model_dump(exclude={"image", "k"}), "images": images})
             answer = Searcher.open(settings).answer(asked, config.k)
         for rank, hit in enumerate(answer.hits, 1):
-            context.log.info(f"{rank:>3}  {hit.score:.3f}  {hit.path}")
+            score = "" if hit.score is None else f"{hit.score:.3f}  "
+            context.log.info(f"{rank:>3}  {score}{hit.path}")
+        for each in answer.understood:
+            context.log.info(f"understood: {each.meaning}")
+        for note in answer.notes:
+            context.log.info(note)
         context.add_output_metadata(
             {
                 "hits": hits_table(answer),

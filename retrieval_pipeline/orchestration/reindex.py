@@ -7,6 +7,7 @@ is away would keep the others from being found.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from pathlib import Path
 
 import dagster as dg
@@ -34,6 +35,7 @@ from retrieval_pipeline.orchestration.events import (
     materialisation,
     recorded_versions,
 )
+from retrieval_pipeline.orchestration.facts import recorded_facts
 from retrieval_pipeline.orchestration.flow import BACKGROUND, WHOLE_FLOW, Flow
 from retrieval_pipeline.orchestration.metadata import (
     build_metadata,
@@ -89,7 +91,10 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
                 retry_quarantined=config.retry_quarantined,
                 progress=progress,
             )
-            sources = _recorded_sources(context, flow, settings, tables, before, named=bool(only))
+            sources = chain(
+                _recorded_sources(context, flow, settings, tables, before, named=bool(only)),
+                recorded_facts(context, flow, settings, tables, named=bool(only)),
+            )
             try:
                 build = update_index(settings, space, tables.load, progress=progress)
             except RetrievalError as error:
@@ -105,7 +110,9 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
             # A run over all sources tells also that nothing has changed: they are fresh.
             if build.published or not only:
                 index, inputs = flow.key("retrieval_index"), build.info.inputs
-                tables_read = {flow.key("image_embeddings"): inputs}
+                tables_read = {
+                    flow.key(each): inputs for each in ("image_embeddings", "picture_facts")
+                }
                 made = Made(inputs, build_metadata(flow, build), tables_read)
                 yield materialisation(context.instance, index, made, "1")
                 yield from build_checks(flow, build.info.checks)

@@ -10,18 +10,20 @@ from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest
+from retrieval_pipeline.storage.tables import read_manifest, read_sidecars
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import View
 
 
 def manifest_version(store: Store, source: str) -> str:
-    """Return the version of a manifest: of its rows, not of what it counts beside pictures.
+    """Return the version of a manifest: of its rows and sidecars, not of what else it counts.
 
     Raises:
-        StoreError: The table is damaged.
+        StoreError: A table is damaged.
     """
-    return table_digest(read_manifest(store, source).replace_schema_metadata())
+    sidecars = read_sidecars(store, source).replace_schema_metadata()
+    beside = (table_digest(sidecars),) if len(sidecars) else ()
+    return table_digest(read_manifest(store, source).replace_schema_metadata(), *beside)
 
 
 def embeddings_version(

@@ -37,6 +37,8 @@ class Card:
         rank: Position in the order, from 1.
         score: Shown with three decimals.
         relevance: 0 to 1, shown as a bar.
+        taken: The day it was taken, as text.
+        about: Where and with what it was taken.
     """
 
     path: Place
@@ -48,6 +50,8 @@ class Card:
     rank: int | None = None
     score: float | None = None
     relevance: float | None = None
+    taken: str = ""
+    about: str = ""
 
     @property
     def uri(self) -> str | None:

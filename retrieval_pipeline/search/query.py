@@ -135,7 +135,7 @@ class Query:
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
         sort: Order of the hits. All but "relevance" order only hits that are relevant enough:
-            `min_relevance`, or `searcher.SORTED_RELEVANCE` without one.
+            `min_relevance`, or `relevance.LIKELY` without one.
         literal: No words of `text` are read as facts, such as "in summer 2019".
 
     Pictures that do not know a fact do not pass a filter by it.
@@ -213,6 +213,8 @@ class Query:
             if isinstance(text := fields.get(name), str):
                 interval = parse_dates(text) if text.strip() else None
                 fields[name] = interval if name == "on" or interval is None else interval.start
+        if fields.get("near") == "":
+            fields["near"] = None
         if isinstance(distance := fields.get("within_km"), str):
             fields["within_km"] = kilometres(distance)
         return cls(**fields)
@@ -253,6 +255,12 @@ class Query:
             plus=self.plus,
             minus=self.minus,
         )
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to look for, or to avoid, and not only filters."""
+        words = (self.text or "", *self.plus, *self.minus)
+        return any(word.strip() for word in words) or bool(self.images or self.like)
 
     @property
     def wanted(self) -> list[tuple[float, str]]:

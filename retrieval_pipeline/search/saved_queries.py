@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,8 +53,15 @@ class SavedAnswer:
 
 
 def query_of(saved: SavedQuery) -> Query:
-    """Return what a saved query asks."""
-    return Query.of(saved.model_dump(exclude={"name", "k", "notify"}))
+    """Return what a saved query asks.
+
+    Raises:
+        QueryError: One of its dates is none.
+    """
+    try:
+        return Query.of(saved.model_dump(exclude={"name", "k", "notify"}))
+    except QueryError as error:
+        raise QueryError(f'saved query "{saved.name}": {error}') from None
 
 
 def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
@@ -77,7 +85,7 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         nothing = Answer(query, (), info.model, searcher.build.path.name, {})
         return SavedAnswer(saved.name, nothing, nothing)
     answer = searcher.answer(replace(query, sources=indexed), saved.k)
-    asked = json.dumps([saved.model_dump(mode="json", exclude={"notify"}), answer.model])
+    asked = json.dumps([_asked(saved), answer.model])
     former = read_found(store.saved_query(saved.name))
     same = former is not None and former.asked == asked
     known: Mapping[str, datetime] = former.hits if former and same else {}
@@ -91,6 +99,24 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         with replacing(store.saved_query(saved.name)) as temporary:
             temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     return SavedAnswer(saved.name, answer, new)
+
+
+def _asked(saved: SavedQuery) -> dict[str, Any]:
+    """Return the fields that make up the question: another one begins anew.
+
+    Fields that came with a later version count only if they are set, so that a query goes on where
+    an earlier version left it.
+    """
+    return {
+        name: value
+        for name, value in saved.model_dump(mode="json", exclude={"notify"}).items()
+        if name in _FIRST_FIELDS or getattr(saved, name) != SavedQuery.model_fields[name].default
+    }
+
+
+_FIRST_FIELDS = frozenset(
+    ("name", "text", "images", "plus", "minus", "sources", "paths", "k", "min_relevance")
+)
 
 
 def read_found(file: Path) -> FoundSoFar | None:

@@ -182,30 +182,34 @@ class Library:
         """
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
-        if not page.asks and not page.minus:
-            return snapshot, await self.run(snapshot.browse, page)
-        query = snapshot.query(page)
+        query, understood = await self.run(snapshot.query, page)
+        if not query.asks:
+            return snapshot, await self.run(snapshot.browse, page, query, understood)
         query_vectors, milliseconds = await self._encode(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, query_vectors)
+        answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def shapes(self, search: Search, offset: int) -> tuple[npt.NDArray[np.uint16], bool]:
-        """Return the shapes of what a search finds, and whether there are more after them.
+    async def shapes(
+        self, search: Search, offset: int
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
+        """Return the shapes of what a search finds, whether there are more, how many are likely.
 
         Raises as `search` does.
         """
         snapshot = self.snapshot
         check_sources(snapshot, search.source)
-        if not search.asks and not search.minus:
-            return await self.run(snapshot.browse_shapes, search, offset), False
-        query = snapshot.query(search)
+        query, _ = await self.run(snapshot.query, search)
+        if not query.asks:
+            return await self.run(snapshot.browse_shapes, search, offset, query), False, None
         query_vectors, _ = await self._encode(snapshot, query)
         return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
-        """Return the vectors of a search; raises as `search` does."""
-        return (await self._encode(snapshot, snapshot.query(search)))[0]
+        """Return the vectors of all words of a search; raises as `search` does."""
+        literal = search.model_copy(update={"literal": True})
+        query, _ = await self.run(snapshot.query, literal)
+        return (await self._encode(snapshot, query))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:
         if (known := snapshot.known_vectors(query)) is not None:

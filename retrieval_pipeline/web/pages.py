@@ -142,6 +142,24 @@ class Results:
     sources: Sequence[str]
     without_cut: str
 
+    @property
+    def by_relevance(self) -> bool:
+        """Whether the likely hits are the first ones."""
+        return self.search.sort == "relevance"
+
+    @property
+    def listing(self) -> str:
+        """What is shown where nothing is looked for, and in which order."""
+        orders = {"oldest": "oldest first", "name": "by name"}
+        return f"Pictures, {orders.get(self.search.sort, 'newest first')}"
+
+
+def verdict(answer: AnswerPage) -> str:
+    """Say how far the hits of a first page can be trusted."""
+    if answer.likely is not None and answer.likely == len(answer.hits) and answer.more:
+        return f"The first {answer.likely} are likely"
+    return answer.verdict[:1].upper() + answer.verdict[1:]
+
 
 def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
     """Return the address of a search, without one of its parts or with more of them."""
@@ -155,14 +173,27 @@ def _chips(search: Search) -> list[Chip]:
         "minus": "− {}",
         "source": "in {}",
         "path": "path {}",
-        "after": "since {}",
-        "before": "before {}",
+        "after": "taken since {}",
+        "before": "taken before {}",
+        "on": "taken {}",
+        "year": "taken in {}",
+        "file_after": "changed since {}",
+        "file_before": "changed before {}",
+        "camera": "camera {}",
+        "lens": "lens {}",
+        "near": "near {}",
+        "within": "within {}",
+        "country": "in {}",
+        "keyword": "keyword {}",
+        "rating": "{} stars or more",
         "min_width": "at least {} wide",
         "min_height": "at least {} high",
         "format": "{} files",
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "sort": "sorted: {}",
+        "literal": "words as they are",
         "like": "like this picture",
         "upload": "like your picture",
         "crop": "the part {} of it",
@@ -183,8 +214,9 @@ def _chips(search: Search) -> list[Chip]:
 
 # Those that do not say what to look for.
 _FILTERS = {
-    *("source", "path", "after", "before", "min_width", "min_height", "format"),
-    *("min_relevance", "collapse", "region"),
+    *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
+    *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
+    *("format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
@@ -197,6 +229,12 @@ async def _results(request: Request, page: SearchPage) -> Results:
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
+    if answer is not None:
+        # Taking one away means that the words are to be taken as they are.
+        chips += [
+            Chip(each.meaning, "understood", each.words, address(page, ("literal", "true")))
+            for each in answer.understood
+        ]
     at = snapshot.coordinates
     names = [cluster.name for cluster in at.names] if at and snapshot.build.info.vocabulary else []
     return Results(
@@ -412,6 +450,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
     return {
         "root": root_of(request),
         "address": address,
+        "verdict": verdict,
         "ago": _ago,
         "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,

@@ -1,5 +1,6 @@
 """What clients are told of a picture: the models of the API, which the pages show as well."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Self
 
@@ -8,6 +9,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.facts.groups import Kind
+from retrieval_pipeline.facts.model import Origin
+from retrieval_pipeline.facts.query_words import Understood
+from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import printable
@@ -38,6 +42,104 @@ class FileLocation(_Told):
     def of(cls, location: Location) -> Self:
         """Return what is told of a location."""
         return cls(source=location.source, path=location.path)
+
+
+class Facts(_Told):
+    """When, where and with what a picture was taken; null, or empty, where it is not known.
+
+    Attributes:
+        taken_at: ISO 8601 by the clock on the wall there, with its offset from UTC if known.
+        utc_offset_minutes: That offset, east positive.
+        taken_from: Where the date was found: exif, xmp, iptc, png, sidecar, takeout, file_name, or
+            file_time (when the file was last changed).
+        camera: Make and model.
+        lens: Model of the lens.
+        iso: Sensitivity.
+        exposure_seconds: Exposure time.
+        f_number: Focal length divided by aperture.
+        focal_length_mm: As it is, not as it would be on 35 mm film.
+        latitude: WGS 84 degrees, north positive.
+        longitude: WGS 84 degrees, east positive.
+        altitude_m: Metres above sea level.
+        title: A short name.
+        caption: A description.
+        keywords: Tags.
+        rating: Stars, 0 to 5; -1 is rejected.
+        place: The nearest town.
+        region: Its region.
+        country: Its country, ISO 3166-1 alpha-2.
+    """
+
+    taken_at: str | None = None
+    utc_offset_minutes: int | None = None
+    taken_from: str | None = None
+    camera: str | None = None
+    lens: str | None = None
+    iso: int | None = None
+    exposure_seconds: float | None = None
+    f_number: float | None = None
+    focal_length_mm: float | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    altitude_m: float | None = None
+    title: str | None = None
+    caption: str | None = None
+    keywords: list[str] = []
+    rating: int | None = None
+    place: str | None = None
+    region: str | None = None
+    country: str | None = None
+
+    @classmethod
+    def of(cls, facts: ItemFacts) -> Self:
+        """Return what is told of the facts of an item."""
+        return cls(**facts.as_json())
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was taken, by the clock on the wall there; not the time of a file."""
+        if self.taken_at is None or self.taken_from == Origin.FILE_TIME:
+            return None
+        return datetime.fromisoformat(self.taken_at)
+
+    @property
+    def short(self) -> str:
+        """Day, place and camera on one line, as far as they are known."""
+        day = self.moment and f"{self.moment:%-d %b %Y}"
+        return " · ".join(printable(part) for part in (day, self.place, self.camera) if part)
+
+    @property
+    def exposure(self) -> str:
+        """Exposure time, aperture, focal length and sensitivity, as cameras write them."""
+        seconds = self.exposure_seconds
+        parts = [
+            seconds and (f"{seconds:g} s" if seconds >= 1 else f"1/{1 / seconds:.0f} s"),
+            self.f_number and f"f/{self.f_number:g}",
+            self.focal_length_mm and f"{self.focal_length_mm:g} mm",
+            self.iso and f"ISO {self.iso}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+class WordsRead(_Told):
+    """Words of a search that were read as a fact, and not looked for.
+
+    Attributes:
+        words: As they were written.
+        field: Name of the filter that they set, such as "on" or "near".
+        value: Of that filter.
+        meaning: In words.
+    """
+
+    words: str
+    field: str
+    value: str
+    meaning: str
+
+    @classmethod
+    def of(cls, understood: Understood) -> Self:
+        """Return what is told of words that were understood."""
+        return cls(**asdict(understood))
 
 
 class Companion(FileLocation):
@@ -74,6 +176,7 @@ class Picture(_Told):
         companions: The other files of the photograph, and those about it.
         region: The part that matched the query, in fractions of the upright picture; None if it is
             the picture as a whole.
+        facts: When, where and with what it was taken.
     """
 
     content_id: str
@@ -89,6 +192,7 @@ class Picture(_Told):
     locations: list[FileLocation]
     companions: list[Companion] = []
     region: View | None = None
+    facts: Facts = Facts()
 
     @property
     def name(self) -> str:
@@ -144,6 +248,7 @@ class Details(_Told):
         model: Whose vectors it is found by.
         build: Name of the index.
         files: Every file that holds it.
+        facts: When, where and with what it was taken.
         companions: The other files of the photograph, and those about it.
     """
 
@@ -155,6 +260,7 @@ class Details(_Told):
     model: str
     build: str
     files: list[File]
+    facts: Facts
     companions: list[Companion] = []
 
     @property
@@ -179,7 +285,10 @@ class AnswerPage(_Told):
         verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
+        hints: Lines on words that the model does not know.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
+        understood: Words that were read as facts, and not looked for; `literal` switches it off.
+        notes: What should be known of the answer, such as which of several places was meant.
     """
 
     query: str
@@ -189,4 +298,7 @@ class AnswerPage(_Told):
     verdict: str = ""
     hits: list[Picture]
     more: bool
+    hints: list[str] = []
     timings_ms: dict[str, float]
+    understood: list[WordsRead] = []
+    notes: list[str] = []

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
+from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.coordinates import (
@@ -27,11 +28,13 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, file_test
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
-from retrieval_pipeline.search.results import Hit
+from retrieval_pipeline.search.results import Hit, rounded
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
@@ -40,9 +43,11 @@ from retrieval_pipeline.web.pictures import (
     AnswerPage,
     Companion,
     Details,
+    Facts,
     File,
     FileLocation,
     Picture,
+    WordsRead,
     shapes,
 )
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
@@ -123,13 +128,15 @@ class Snapshot:
         """
         self.build.load_codes()
         self.build.number_of("")
-        _ = self.newest
+        _ = self.in_order("newest"), self.searcher.vocabulary
         self.look_for_map()
 
     # Queries
 
-    def query(self, search: Search) -> Query:
+    def query(self, search: Search) -> tuple[Query, tuple[Understood, ...]]:
         """Return what a search asks, its uploads as the files that were kept of them.
+
+        Also which of its words were read as facts: in the query they are filters.
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
@@ -141,7 +148,8 @@ class Snapshot:
         if not all(path.exists() for path in uploads):
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
-        return replace(search.query(), images=tuple(uploads), crop=search.crop)
+        query = replace(search.query(), images=tuple(uploads), crop=search.crop)
+        return self.searcher.understand(query)
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -175,11 +183,23 @@ class Snapshot:
 
     # Answers
 
-    def answer(self, page: SearchPage, query: Query, query_vectors: QueryVectors) -> AnswerPage:
+    def answer(
+        self,
+        page: SearchPage,
+        query: Query,
+        understood: Sequence[Understood],
+        query_vectors: QueryVectors,
+    ) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
+        Args:
+            page: What the client asked.
+            query: What `query` made of it.
+            understood: The words that `query` read as facts.
+            query_vectors: Of the query.
+
         Raises:
-            QueryError: A filter names a source that is not in the index.
+            QueryError: A filter names a source or place that is not there.
             MapError: A region is asked for, and there is no map.
         """
         found = self.searcher.answer(
@@ -193,50 +213,63 @@ class Snapshot:
             verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
+            hints=list(found.hints),
             timings_ms=found.timings_ms,
+            understood=[WordsRead.of(each) for each in understood],
+            notes=[*found.notes],
         )
 
     def answer_shapes(
         self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
-    ) -> tuple[npt.NDArray[np.uint16], bool]:
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
         """Return the shapes of the next hits of a query, and whether there may be further ones.
 
         Raises as `answer` does.
 
         Returns:
-            Width over height in hundredths, uint16 (at most SHAPES,).
+            Width over height in hundredths, uint16 (at most SHAPES,); whether there may be more;
+            how many of these are likely, None if they are not the first ones in this order.
         """
         among = self.within(search)
         found = self.searcher.answer(
             query, SHAPES, offset, query_vectors=query_vectors, among=among
         ).hits
         told = shapes([hit.width for hit in found], [hit.height for hit in found])
-        return told, len(found) == SHAPES
+        likely = sum(hit.likely for hit in found) if query.sort == "relevance" else None
+        return told, len(found) == SHAPES, likely
 
-    def browse_shapes(self, search: Search, offset: int) -> npt.NDArray[np.uint16]:
+    def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
         """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
-        order = self._listed(search)[offset:]
+        order = self._listed(search, query)[offset:]
         items = self.build.items
         return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
 
-    def _listed(self, search: Search) -> Numbers:
-        """Return the items that pass the filters, int64 (n,): the newest first."""
-        flags = both(self.searcher.allowed(search.query()), self.within(search))
-        return self.newest if flags is None else self.newest[flags[self.newest]]
+    def _listed(self, search: Search, query: Query) -> Numbers:
+        """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""
+        flags = both(self.searcher.allowed(query), self.within(search))
+        order = self.in_order("newest" if query.sort == "relevance" else query.sort)
+        return order if flags is None else order[flags[order]]
 
-    def browse(self, page: SearchPage) -> AnswerPage:
-        """Return the pictures that pass the filters, the newest first; raises as `answer`."""
+    def browse(
+        self, page: SearchPage, query: Query, understood: Sequence[Understood]
+    ) -> AnswerPage:
+        """Return the pictures that pass the filters, the newest first or as the query sorts.
+
+        Takes and raises what `answer` does.
+        """
         started = time.perf_counter()
-        order = self._listed(page)
-        passes = file_test(self.build, page.query())
+        order = self._listed(page, query)
+        passes = file_test(self.build, query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
-            query="",
+            query=str(search_text(page)),
             model=self.model,
             build=self.name,
             hits=pictures,
             more=page.offset + page.k < len(order),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
+            understood=[WordsRead.of(each) for each in understood],
+            notes=[*fact_notes(self.build, query)],
         )
 
     def within(self, search: Search) -> Flags | None:
@@ -261,7 +294,12 @@ class Snapshot:
     ) -> list[Picture]:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
-        for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
+        for number, item, facts in zip(
+            numbers.tolist(),
+            self.build.records(numbers),
+            self.build.item_facts(numbers),
+            strict=True,
+        ):
             shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
@@ -272,6 +310,7 @@ class Snapshot:
                     height=item.height,
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
+                    facts=Facts.of(facts),
                     companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
@@ -283,8 +322,8 @@ class Snapshot:
             content_id=hit.content_id,
             source=hit.source,
             path=hit.location.path,
-            score=round(hit.score, 6),
-            relevance=round(hit.relevance, 6),
+            score=rounded(hit.score),
+            relevance=rounded(hit.relevance),
             likely=hit.likely,
             width=hit.width,
             height=hit.height,
@@ -292,6 +331,7 @@ class Snapshot:
             region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
+            facts=Facts.of(hit.facts),
             companions=[Companion.of_file(each) for each in hit.companions],
         )
 
@@ -317,6 +357,7 @@ class Snapshot:
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
+            facts=Facts.of(self.build.item_facts([number])[0]),
             companions=[Companion.of_file(each) for each in item.companions],
         )
 
@@ -360,15 +401,10 @@ class Snapshot:
             raise not_indexed(content_id)
         return number
 
-    @functools.cached_property
-    def newest(self) -> Numbers:
-        """All items, int64 (items,): the one with the newest file first."""
-        times = []
-        for chunk in self.build.items["locations"].chunks:
-            starts = chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()
-            changed = chunk.flatten().field("mtime_ns").to_numpy()
-            times.append(np.maximum.reduceat(changed, starts))
-        return np.argsort(-np.concatenate(times), kind="stable")
+    @functools.lru_cache(2)  # noqa: B019 (a snapshot goes with its build)
+    def in_order(self, sort: Sort) -> Numbers:
+        """Return all items in an order by date or name, int64 (items,): 8 MB for a million."""
+        return in_order(self.build, np.arange(len(self.build)), sort)
 
     @functools.cached_property
     def first_sources(self) -> tuple[list[str], npt.NDArray[np.int32]]:

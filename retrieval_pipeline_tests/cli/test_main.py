@@ -111,11 +111,13 @@ def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
     done = run(library, "query", "a cat", "-k", "3")
     lines = done.stdout.splitlines()
     assert done.returncode == 0
-    rank, score, relevance, path = lines[0].split(maxsplit=3)
+    rank, score, relevance, taken, path, camera = lines[0].split(maxsplit=5)
     assert rank == "1"
     assert 0 < float(score) <= 1
     assert relevance.endswith("%")
     assert Path(path) == library / "pictures" / "cat.png"
+    # As the camera wrote them into the file.
+    assert (taken, camera) == ("2009-02-09", "[Pentax K100D Super]")
     assert lines[1].strip() == "also in pictures: copy of cat.png"
     assert len(lines) == 4
 
@@ -123,14 +125,24 @@ def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
 def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
     done = run(library, "query", "a rocket launch", "--json", "-k", "2")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["query", "model", "build", "likely", "hits", "timings_ms"]
+    assert list(answer) == [
+        *("query", "understood", "notes", "model", "build", "likely", "hits", "timings_ms")
+    ]
     assert answer["query"] == "a rocket launch"
     assert answer["model"] == "offline"
     assert len(answer["hits"]) == 2
     assert [hit["likely"] for hit in answer["hits"]] == [True, False]
     assert answer["likely"] == 1
     hit = answer["hits"][0]
-    assert {"content_id", "path", "source", "score", "relevance", "locations"} <= hit.keys()
+    assert {
+        "content_id",
+        "path",
+        "source",
+        "score",
+        "relevance",
+        "locations",
+        "facts",
+    } <= hit.keys()
     assert hit["path"] == str(library / "pictures" / "rocket.jpg")
     assert hit["locations"] == [{"source": "pictures", "path": "rocket.jpg"}]
 

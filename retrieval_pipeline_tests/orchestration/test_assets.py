@@ -164,6 +164,9 @@ def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessRe
     assert embeddings["embedded"] == 2
     assert str(embeddings["pictures"]).startswith("![](data:image/png;base64,")
     assert len(str(embeddings["pictures"])) < 100_000
+    facts = metadata(reindexed, "picture_facts", "things")
+    assert (facts["dagster/partition_row_count"], facts["headers_read"]) == (2, 0)
+    assert facts["dates_from"] == {"file_time": 2, "none": 0}
     index = metadata(reindexed, "retrieval_index")
     assert index["dagster/row_count"] == 3
     assert index["model"] == "offline"
@@ -182,7 +185,7 @@ def test_after_a_run_over_all_sources_nothing_is_stale(
 ) -> None:
     graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    for asset in ("file_manifest", "image_embeddings"):
+    for asset in ("file_manifest", "image_embeddings", "picture_facts"):
         for source in ("animals", "things"):
             status = resolver.get_status(dg.AssetKey(asset), source)
             assert status is StaleStatus.FRESH, (asset, source)
@@ -216,13 +219,15 @@ def test_a_run_that_finds_nothing_new_records_only_that_the_index_is_fresh(
 ) -> None:
     result = reindex(definitions, instance)
     assert metadata(result, "retrieval_index")["published"] is False
-    for asset in ("file_manifest", "image_embeddings"):
+    for asset in ("file_manifest", "image_embeddings", "picture_facts"):
         assert materialisations(result, asset) == {}
     assert sum(len(dg.serialize_value(event)) for event in result.all_events) < 300_000
     # The checks of a source that was asked for are made anew.
     checked = reindex(definitions, instance, "animals").get_asset_check_evaluations()
     assert {each.partition for each in checked} == {"animals"}
-    assert {each.check_name for each in checked} == {"source_is_whole", "few_are_quarantined"}
+    assert {each.check_name for each in checked} == {
+        *("source_is_whole", "few_are_quarantined", "most_are_dated", "none_is_of_the_future"),
+    }
 
 
 def test_people_can_materialise_one_asset_of_one_source(

@@ -65,6 +65,7 @@ class Daemon:
         for source in BOTH:
             self.materialised("file_manifest", "m1", source)
             self.materialised("image_embeddings", "e1", source)
+            self.materialised("picture_facts", "f1", source)
         self.materialised("retrieval_index", "i1")
         self.materialised("latent_map", "l1")
 
@@ -97,8 +98,9 @@ def test_identical_data_makes_nothing_follow(daemon: Daemon) -> None:
 
 def test_what_people_materialise_makes_the_flow_follow_step_by_step(daemon: Daemon) -> None:
     daemon.materialised("file_manifest", "m2", "b")
-    assert daemon.tick() == {"image_embeddings/b"}
+    assert daemon.tick() == {"image_embeddings/b", "picture_facts/b"}
     daemon.materialised("image_embeddings", "e2", "b")
+    daemon.materialised("picture_facts", "f2", "b")
     assert daemon.tick() == {"retrieval_index", "latent_map"}
     daemon.materialised("retrieval_index", "i2")
     daemon.materialised("latent_map", "l2")
@@ -120,6 +122,7 @@ def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
         for asset, partition in (
             ("file_manifest", "b"),
             ("image_embeddings", "b"),
+            ("picture_facts", "b"),
             ("retrieval_index", None),
         ):
             tags = {"dagster/data_version": "new"}
@@ -132,11 +135,17 @@ def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
     assert requested | daemon.tick() == {"saved_query/dogs"}
 
 
-def test_new_files_without_a_new_picture_stop_at_the_embeddings(daemon: Daemon) -> None:
+def test_new_files_without_a_new_picture_stop_at_embeddings_and_facts(daemon: Daemon) -> None:
     daemon.materialised("file_manifest", "m2", "a")
-    assert daemon.tick() == {"image_embeddings/a"}
+    assert daemon.tick() == {"image_embeddings/a", "picture_facts/a"}
     daemon.materialised("image_embeddings", "e1", "a")
+    daemon.materialised("picture_facts", "f1", "a")
     assert daemon.tick() == set()
+
+
+def test_new_facts_of_old_pictures_renew_the_index(daemon: Daemon) -> None:
+    daemon.materialised("picture_facts", "f2", "a")
+    assert daemon.tick() == {"retrieval_index", "latent_map"}
 
 
 def test_a_source_that_was_never_indexed_keeps_no_other_from_being_found(
@@ -146,8 +155,9 @@ def test_a_source_that_was_never_indexed_keeps_no_other_from_being_found(
     # What was never made is left to the run over the whole flow.
     assert daemon.tick() == daemon.tick() == set()
     daemon.materialised("file_manifest", "m1", "a")
-    assert daemon.tick() == {"image_embeddings/a"}
+    assert daemon.tick() == {"image_embeddings/a", "picture_facts/a"}
     daemon.materialised("image_embeddings", "e1", "a")
+    daemon.materialised("picture_facts", "f1", "a")
     assert daemon.tick() == {"retrieval_index", "latent_map"}
 
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 ASSETS = {
     "file_manifest",
     "image_embeddings",
+    "picture_facts",
     "retrieval_index",
     "latent_map",
     "saved_query",

@@ -56,6 +56,13 @@ def test_words_find_their_pictures_and_say_how_sure_that_is(client: TestClient) 
     assert best["cluster"]
 
 
+def test_a_text_of_which_the_model_knows_no_word_gets_a_hint(client: TestClient) -> None:
+    assert client.get("/api/search", params={"text": "a cat"}).json()["hints"] == []
+    (hint,) = client.get("/api/search", params={"text": "koira"}).json()["hints"]
+    assert "understands English only" in hint
+    assert "understands English only" in client.get("/", params={"text": "koira"}).text
+
+
 def test_plus_and_minus_shift_what_is_found(client: TestClient) -> None:
     both = names(client.get("/api/search", params={"text": "a rocket", "plus": "3*a cat", "k": 2}))
     assert "cat.png" in both
@@ -83,6 +90,7 @@ def test_the_shapes_of_a_search_are_those_of_its_pictures_in_their_order(
             shapes = np.frombuffer(base64.b64decode(told["shapes"]), "<u2")
             assert shapes.tolist() == [round(100 * shape) for shape in expected[offset:]]
             assert not told["more"]
+            assert told["likely"] is None or "text" in query
     assert client.get("/api/current").json()["images"] == 20
 
 
@@ -98,14 +106,9 @@ def test_without_words_everything_is_listed_newest_first(
 ) -> None:
     answer = client.get("/api/search", params={"k": 100})
     assert len(answer.json()["hits"]) == len(open_current(Store(indexed_library.root / "home")))
-    times = [
-        max(
-            (indexed_library.root / p["source"] / p["path"]).stat().st_mtime
-            for p in hit["locations"]
-        )
-        for hit in answer.json()["hits"]
-    ]
-    assert times == sorted(times, reverse=True)
+    taken = [hit["facts"]["taken_at"] for hit in answer.json()["hits"]]
+    known = [day for day in taken if day is not None]
+    assert taken == sorted(known, reverse=True) + [None] * (len(taken) - len(known))
     assert answer.json()["more"] is False
 
 
@@ -157,7 +160,12 @@ def test_similar_pictures_are_found_and_the_picture_itself_is_not(
         ("/api/search?offset=-1", "offset"),
         ("/api/search?colour=red", "colour"),
         ("/api/search?like=me", "like.0"),
-        ("/api/search?after=yesterday", "after"),
+        ("/api/search?after=someday", "after"),
+        ("/api/search?on=2019-13", "on"),
+        ("/api/search?year=0", "year.0"),
+        ("/api/search?within=far", "within"),
+        ("/api/search?sort=best", "sort"),
+        ("/api/search?rating=6", "rating"),
         ("/api/search?min_relevance=2", "min_relevance"),
         ("/api/search?min_relevance=nan", "min_relevance"),
         ("/api/search?region=1,2;3,4", "region"),

@@ -4,7 +4,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from retrieval_pipeline.cli.commands.common import (
     MOST,
     check_page,
     config_option,
+    fact_options,
     path_option,
     source_option,
     write_page,
@@ -29,25 +29,6 @@ if TYPE_CHECKING:
 
 # The prompt leaves out hits below this relevance: less than one in ten of them would be right.
 CUT = 0.1
-
-
-class Date(click.ParamType):  # type: ignore[type-arg]
-    """A day, or a moment of local time."""
-
-    name = "DATE"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return the beginning of the day, or the moment."""
-        try:
-            return datetime.fromisoformat(str(value))
-        except ValueError as error:
-            self.fail(
-                f"{value!r} is no date ({error}): write it as 2024-12-31 or 2024-12-31T18:30:00",
-                param,
-                ctx,
-            )
 
 
 @click.command()
@@ -97,8 +78,7 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 )
 @source_option
 @path_option
-@click.option("--after", type=Date(), help="Only files changed on this day or later.")
-@click.option("--before", type=Date(), help="Only files changed before this day.")
+@fact_options
 @click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
 @click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
 @click.option(
@@ -113,6 +93,14 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     type=click.FloatRange(0, 1),
     help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
 )
+@click.option(
+    "--sort",
+    type=click.Choice(["relevance", "newest", "oldest", "name"]),
+    default="relevance",
+    help="Order of the hits. All but relevance order only hits that are relevant enough, and list "
+    "what passes the filters if there is no TEXT.",
+)
+@click.option("--literal", is_flag=True, help="Read no words as facts, such as: in summer 2019.")
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
     "--explain", is_flag=True, help="Also print the search plan and the time of each step."
@@ -142,7 +130,8 @@ def query(
     \b
     retrieval query "a dog on grass" -k 12
     retrieval query "a street" --plus "2*night" --minus people --source holidays
-    retrieval query --image photo.jpg --after 2024-01-01 --gallery similar.html --open
+    retrieval query "dogs" --on "summer 2019" --near Lisbon --sort newest
+    retrieval query --image photo.jpg --after 2024 --gallery similar.html --open
     retrieval query --image photo.jpg --crop 0.5,0,0.5,1
     retrieval query --json < queries.txt
     """
@@ -157,7 +146,7 @@ def query(
     # The options that are not named above have the names of the query's fields.
     base = Query.of({**asked, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, as_json=as_json, explain=explain)
-    if base.terms != Query():
+    if base.terms != Query() or base.sort != "relevance":
         answers = [searcher.answer(base, k, offset)]
         show(answers[0], pretty=True)
     else:
@@ -230,7 +219,7 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: bool) -> None:
-    from retrieval_pipeline.cli.text import answer_explanation, answer_text
+    from retrieval_pipeline.cli.text import answer_explanation, answer_text, understood_text
     from retrieval_pipeline.search.results import answer_json
 
     if as_json:
@@ -239,5 +228,8 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo(*answer_text(answer, heading=not pretty))
         if answer.hits:
             tell(answer.verdict)
+        for hint in answer.hints:
+            tell(f"hint: {hint}")
+    tell(*understood_text(answer))
     if explain:
         tell(answer_explanation(answer))
