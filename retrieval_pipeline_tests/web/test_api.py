@@ -83,6 +83,7 @@ def test_the_shapes_of_a_search_are_those_of_its_pictures_in_their_order(
             shapes = np.frombuffer(base64.b64decode(told["shapes"]), "<u2")
             assert shapes.tolist() == [round(100 * shape) for shape in expected[offset:]]
             assert not told["more"]
+            assert told["likely"] is None or "text" in query
     assert client.get("/api/current").json()["images"] == 20
 
 
