@@ -285,6 +285,7 @@ class AnswerPage(_Told):
         verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
+        hints: Lines on words that the model does not know.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
         understood: Words that were read as facts, and not looked for; `literal` switches it off.
         notes: What should be known of the answer, such as which of several places was meant.
@@ -297,6 +298,7 @@ class AnswerPage(_Told):
     verdict: str = ""
     hits: list[Picture]
     more: bool
+    hints: list[str] = []
     timings_ms: dict[str, float]
     understood: list[WordsRead] = []
     notes: list[str] = []

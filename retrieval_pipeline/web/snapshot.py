@@ -213,6 +213,7 @@ class Snapshot:
             verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
+            hints=list(found.hints),
             timings_ms=found.timings_ms,
             understood=[WordsRead.of(each) for each in understood],
             notes=[*found.notes],
