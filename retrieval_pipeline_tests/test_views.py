@@ -1,15 +1,18 @@
 """Further views from the file to the hit, with real decode workers; vectors are mean colours."""
 
 from dataclasses import astuple, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.images.decode import decode, pillow_within
+from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.views import row_ids
@@ -22,7 +25,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.views import View, further_views, squared
-from retrieval_pipeline_tests.support.encoders import DESCRIPTION, SPACE, MeanColour
+from retrieval_pipeline_tests.support.encoders import DESCRIPTION, SPACE, TRANSFORM, MeanColour
 
 GREY, RED, GREEN, BLUE = (120, 120, 120), (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
@@ -234,6 +237,26 @@ def test_views_cover_a_long_picture_and_stay_few(
     for start, end in spans:
         assert start <= covered
         covered = max(covered, end)
+
+
+@pytest.mark.parametrize("crop", [(8, 8), None])
+def test_views_are_cut_from_the_upright_picture(crop: tuple[int, int] | None) -> None:
+    # Turned by its EXIF orientation, red is at the top.
+    image, buffer = strip(RED, GREY, GREY), BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(buffer, "PNG", exif=exif)
+    transform = replace(TRANSFORM, resize=8 if crop else (8, 8), crop=crop)
+    with pillow_within(Limits()):
+        decoded = decode(buffer.getvalue(), transform, Limits(), "whole")
+        only = decode(buffer.getvalue(), transform, Limits(), decoded.views[:1])
+    assert (decoded.width, decoded.height) == (40, 120)
+    assert (decoded.views_only, only.views_only) == (False, True)
+    assert decoded.views == further_views(40, 120, "whole", crop is not None)
+    assert {pixels.shape for pixels in (decoded.pixels, *decoded.view_pixels)} == {(8, 8, 3)}
+    assert decoded.view_pixels[0].mean(axis=(0, 1)) == pytest.approx(RED, abs=1)
+    assert decoded.view_pixels[-1].mean(axis=(0, 1)) == pytest.approx(GREY, abs=1)
+    np.testing.assert_array_equal(only.view_pixels, decoded.view_pixels[:1])
 
 
 def test_short_pictures_have_no_views_but_tiles() -> None:

@@ -285,6 +285,9 @@ class Build:
     have others of further views: `rows` tells which rows of vectors are whose.
 
     Attributes:
+        rows: Which item each row of vectors belongs to.
+        views: Of which view each row after those of the items is the vector, with the columns of
+            `views.view_rows_schema`.
         facts: The facts of the items, a row for each, with the columns of
             `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
         companions: The files that belong to items without being such, with the columns of

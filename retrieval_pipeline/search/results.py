@@ -139,6 +139,7 @@ class Answer:
         build: Name of the build.
         timings_ms: Milliseconds of each step.
         plan: How the hits were found.
+        hints: Lines on words that the model does not know.
         offset: How many better hits were left out.
         understood: Words of the query that were read as facts, and not looked for.
         notes: What should be known of the answer, such as which of several places was meant.
@@ -150,6 +151,7 @@ class Answer:
     build: str
     timings_ms: dict[str, float] = field(compare=False)
     plan: str = field(default="", compare=False)
+    hints: tuple[str, ...] = ()
     offset: int = field(default=0, compare=False)
     understood: tuple[Understood, ...] = ()
     notes: tuple[str, ...] = ()
@@ -210,6 +212,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             }
             for hit in answer.hits
         ],
+        "hints": list(answer.hints),
         "timings_ms": answer.timings_ms,
     }
 

@@ -240,6 +240,7 @@ class Searcher:
                 build=build.path.name,
                 timings_ms=clock.laps,
                 plan=pages[number][1],
+                hints=_hints(build.info.model, asked[number]),
                 offset=offset,
                 understood=understood[number],
                 notes=(*fact_notes(build, asked[number]), *_none_passes(allowed[number])),
@@ -342,6 +343,14 @@ def _listing_sort(query: Query) -> Sort:
 def _cut(query: Query) -> Query:
     """Return a query whose hits are relevant enough to be sorted by something else."""
     return replace(query, min_relevance=query.min_relevance or LIKELY)
+
+
+def _hints(model: str, query: Query) -> tuple[str, ...]:
+    """Return a line for each text of a query of which the model knows no word."""
+    from retrieval_pipeline.encoders.query_language import hint_of
+
+    texts = [text for _, text in (*query.wanted, *query.unwanted)]
+    return tuple(hint for text in texts if (hint := hint_of(model, text)))
 
 
 class _Clock:

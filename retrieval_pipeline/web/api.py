@@ -87,8 +87,8 @@ async def search(request: Request, page: SearchPage) -> AnswerPage:
 
 async def shapes(request: Request, asked: ShapesOf) -> Shapes:
     """Tell the shapes of everything that a search finds, for a grid that makes room for it."""
-    found, more = await library_of(request).shapes(asked, asked.offset)
-    return Shapes(shapes=_base64(found, "<u2"), more=more)
+    found, more, likely = await library_of(request).shapes(asked, asked.offset)
+    return Shapes(shapes=_base64(found, "<u2"), more=more, likely=likely)
 
 
 async def current(request: Request, _: Nothing) -> Current:

@@ -38,10 +38,12 @@ class Shapes(BaseModel):
     Attributes:
         shapes: Width over height of the cards in hundredths, base64 of little-endian uint16.
         more: Whether there may be further ones after these.
+        likely: How many of these, the first ones, are likely; None where that does not apply.
     """
 
     shapes: str
     more: bool
+    likely: int | None
 
 
 class Current(BaseModel):

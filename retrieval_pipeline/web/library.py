@@ -190,8 +190,10 @@ class Library:
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def shapes(self, search: Search, offset: int) -> tuple[npt.NDArray[np.uint16], bool]:
-        """Return the shapes of what a search finds, and whether there are more after them.
+    async def shapes(
+        self, search: Search, offset: int
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
+        """Return the shapes of what a search finds, whether there are more, how many are likely.
 
         Raises as `search` does.
         """
@@ -199,7 +201,7 @@ class Library:
         check_sources(snapshot, search.source)
         query, _ = await self.run(snapshot.query, search)
         if not query.asks:
-            return await self.run(snapshot.browse_shapes, search, offset, query), False
+            return await self.run(snapshot.browse_shapes, search, offset, query), False, None
         query_vectors, _ = await self._encode(snapshot, query)
         return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
 

@@ -142,6 +142,24 @@ class Results:
     sources: Sequence[str]
     without_cut: str
 
+    @property
+    def by_relevance(self) -> bool:
+        """Whether the likely hits are the first ones."""
+        return self.search.sort == "relevance"
+
+    @property
+    def listing(self) -> str:
+        """What is shown where nothing is looked for, and in which order."""
+        orders = {"oldest": "oldest first", "name": "by name"}
+        return f"Pictures, {orders.get(self.search.sort, 'newest first')}"
+
+
+def verdict(answer: AnswerPage) -> str:
+    """Say how far the hits of a first page can be trusted."""
+    if answer.likely is not None and answer.likely == len(answer.hits) and answer.more:
+        return f"The first {answer.likely} are likely"
+    return answer.verdict[:1].upper() + answer.verdict[1:]
+
 
 def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
     """Return the address of a search, without one of its parts or with more of them."""
@@ -432,6 +450,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
     return {
         "root": root_of(request),
         "address": address,
+        "verdict": verdict,
         "ago": _ago,
         "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.facts.groups import Kind
+from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.items import Location
@@ -93,6 +94,31 @@ class Facts(_Told):
     def of(cls, facts: ItemFacts) -> Self:
         """Return what is told of the facts of an item."""
         return cls(**facts.as_json())
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was taken, by the clock on the wall there; not the time of a file."""
+        if self.taken_at is None or self.taken_from == Origin.FILE_TIME:
+            return None
+        return datetime.fromisoformat(self.taken_at)
+
+    @property
+    def short(self) -> str:
+        """Day, place and camera on one line, as far as they are known."""
+        day = self.moment and f"{self.moment:%-d %b %Y}"
+        return " · ".join(printable(part) for part in (day, self.place, self.camera) if part)
+
+    @property
+    def exposure(self) -> str:
+        """Exposure time, aperture, focal length and sensitivity, as cameras write them."""
+        seconds = self.exposure_seconds
+        parts = [
+            seconds and (f"{seconds:g} s" if seconds >= 1 else f"1/{1 / seconds:.0f} s"),
+            self.f_number and f"f/{self.f_number:g}",
+            self.focal_length_mm and f"{self.focal_length_mm:g} mm",
+            self.iso and f"ISO {self.iso}",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 class WordsRead(_Told):
@@ -259,6 +285,7 @@ class AnswerPage(_Told):
         verdict: The same in words; empty if nothing was asked.
         hits: The pictures.
         more: Whether there may be further ones.
+        hints: Lines on words that the model does not know.
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
         understood: Words that were read as facts, and not looked for; `literal` switches it off.
         notes: What should be known of the answer, such as which of several places was meant.
@@ -271,6 +298,7 @@ class AnswerPage(_Told):
     verdict: str = ""
     hits: list[Picture]
     more: bool
+    hints: list[str] = []
     timings_ms: dict[str, float]
     understood: list[WordsRead] = []
     notes: list[str] = []

@@ -213,6 +213,7 @@ class Snapshot:
             verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
+            hints=list(found.hints),
             timings_ms=found.timings_ms,
             understood=[WordsRead.of(each) for each in understood],
             notes=[*found.notes],
@@ -220,20 +221,22 @@ class Snapshot:
 
     def answer_shapes(
         self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
-    ) -> tuple[npt.NDArray[np.uint16], bool]:
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
         """Return the shapes of the next hits of a query, and whether there may be further ones.
 
         Raises as `answer` does.
 
         Returns:
-            Width over height in hundredths, uint16 (at most SHAPES,).
+            Width over height in hundredths, uint16 (at most SHAPES,); whether there may be more;
+            how many of these are likely, None if they are not the first ones in this order.
         """
         among = self.within(search)
         found = self.searcher.answer(
             query, SHAPES, offset, query_vectors=query_vectors, among=among
         ).hits
         told = shapes([hit.width for hit in found], [hit.height for hit in found])
-        return told, len(found) == SHAPES
+        likely = sum(hit.likely for hit in found) if query.sort == "relevance" else None
+        return told, len(found) == SHAPES, likely
 
     def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
         """Return the shapes of everything that `browse` lists from `offset` on, uint16."""

@@ -14,6 +14,7 @@ from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
 from retrieval_pipeline.search.query import Query, weighted
+from retrieval_pipeline.search.results import answer_json
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
@@ -100,6 +101,17 @@ def test_a_hit_names_the_file_and_every_copy(searcher: Searcher, tmp_path: Path)
 def test_plus_and_minus_shift_the_meaning(searcher: Searcher) -> None:
     assert names(searcher, Query(text="dog", plus=("snow",)), 2) == ["dog+snow", "snow+dog"]
     assert "dog+cat" not in names(searcher, Query(text="dog", minus=("cat",)), 3)
+
+
+def test_an_answer_has_a_hint_for_each_text_of_which_the_model_knows_no_word(
+    searcher: Searcher,
+) -> None:
+    (known,) = searcher.query_vectors([Query(text="dog")])
+    assert searcher.answer(Query(text="dog"), query_vectors=known).hints == ()
+    query = Query(text="dog", plus=("koira",), minus=("2*kissa",))
+    answer = searcher.answer(query, query_vectors=known)
+    assert [hint.partition("'")[2][:5] for hint in answer.hints] == ["koira", "kissa"]
+    assert answer_json(answer)["hints"] == list(answer.hints)
 
 
 def test_vectors_that_are_known_are_not_computed_again_and_give_the_same_hits(

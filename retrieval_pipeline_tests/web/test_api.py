@@ -56,6 +56,13 @@ def test_words_find_their_pictures_and_say_how_sure_that_is(client: TestClient) 
     assert best["cluster"]
 
 
+def test_a_text_of_which_the_model_knows_no_word_gets_a_hint(client: TestClient) -> None:
+    assert client.get("/api/search", params={"text": "a cat"}).json()["hints"] == []
+    (hint,) = client.get("/api/search", params={"text": "koira"}).json()["hints"]
+    assert "understands English only" in hint
+    assert "understands English only" in client.get("/", params={"text": "koira"}).text
+
+
 def test_plus_and_minus_shift_what_is_found(client: TestClient) -> None:
     both = names(client.get("/api/search", params={"text": "a rocket", "plus": "3*a cat", "k": 2}))
     assert "cat.png" in both
@@ -83,6 +90,7 @@ def test_the_shapes_of_a_search_are_those_of_its_pictures_in_their_order(
             shapes = np.frombuffer(base64.b64decode(told["shapes"]), "<u2")
             assert shapes.tolist() == [round(100 * shape) for shape in expected[offset:]]
             assert not told["more"]
+            assert told["likely"] is None or "text" in query
     assert client.get("/api/current").json()["images"] == 20
 
 

@@ -201,6 +201,40 @@ def test_nothing_moves_while_a_page_loads(
     )
 
 
+def test_the_likely_ones_are_told_from_the_nearest_and_nonsense_is_said_to_be_missing(
+    search: Page,
+) -> None:
+    search.get_by_role("searchbox").fill("a photo of a cat")
+    expect(search.locator(".verdict")).to_have_text(re.compile(r"^\d+ likely; the rest"))
+    likely = int(search.locator(".verdict").inner_text().split()[0])
+    assert 1 <= likely < 5
+    divider = search.locator(".divider").bounding_box()
+    assert divider is not None
+    for place, above in ((likely, True), (likely + 1, False)):
+        card = search.locator(f'.card[aria-posinset="{place}"]')
+        box = card.bounding_box()
+        assert box is not None
+        assert (box["y"] < divider["y"]) == above
+        expect(card.locator(".share")).to_have_text(re.compile(r"relevance \d+%"))
+    search.get_by_role("searchbox").fill("quarterly tax return")
+    expect(search.locator(".verdict")).to_contain_text("Nothing here looks like that")
+    expect(search.get_by_text("Try other words")).to_be_visible()
+
+
+def test_words_read_as_facts_are_chips_and_the_order_is_chosen(search: Page) -> None:
+    search.get_by_role("searchbox").fill("a cat in august 2019")
+    chip = search.locator(".chip.understood")
+    expect(chip).to_contain_text("taken in august 2019")
+    chip.click()
+    expect(search).to_have_url(re.compile("literal=true"))
+    expect_first(search, "cat.png")
+    search.get_by_role("searchbox").fill("")
+    search.get_by_label("Order").select_option("name")
+    expect(search).to_have_url(re.compile("sort=name"))
+    expect_first(search, NASTY)
+    expect(search.locator("h1")).to_contain_text("by name")
+
+
 def test_filters_fold_out_narrow_the_answer_and_are_taken_away_by_their_chip(search: Page) -> None:
     search.get_by_text("Filters", exact=True).first.click()
     search.get_by_label("drawings").check()
@@ -384,6 +418,14 @@ def test_a_picture_is_enlarged_moved_and_seen_with_its_own_pixels(
     assert wheeled["width"] > 1.5 * before["width"]
     page.keyboard.press("i")
     expect(page.locator(".panel-of-one")).to_be_hidden()
+    page.keyboard.press("0")
+    page.get_by_role("button", name="Find a part").click()
+    page.mouse.move(500, 350)
+    page.mouse.down()
+    page.mouse.move(700, 500, steps=3)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("like=.*crop=0"))
+    expect(page.locator(".chip.crop")).to_be_visible()
 
 
 def test_the_path_is_copied(shared: tuple[WebLibrary, str], open_page: Open) -> None:

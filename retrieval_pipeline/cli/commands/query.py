@@ -228,6 +228,8 @@ def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: boo
         echo(*answer_text(answer, heading=not pretty))
         if answer.hits:
             tell(answer.verdict)
+        for hint in answer.hints:
+            tell(f"hint: {hint}")
     tell(*understood_text(answer))
     if explain:
         tell(answer_explanation(answer))

@@ -13,8 +13,9 @@ const QUICK = 80; // milliseconds that a place must stay in view before its card
 /**
  * Where the cards come from.
  * @typedef {object} Supply
- * @property {(offset: number) => Promise<{ shapes: number[], more: boolean }>} shapes
- *   Width over height of the pictures from `offset` on, and whether there are further ones.
+ * @property {(offset: number) => Promise<{ shapes: number[], more: boolean, likely: number | null }>} shapes
+ *   Width over height of the pictures from `offset` on, whether there are further ones, and how many of
+ *   these are likely, the first ones; null where that does not apply.
  * @property {(offset: number, count: number) => Promise<HTMLElement[]>} cards
  */
 
@@ -53,7 +54,17 @@ export class Grid extends EventTarget {
     this.soon = undefined;
     /** @type {Promise<void> | null} */
     this.counting = null;
+    // Where the likely pictures end, if that is known.
+    this.likely = 0;
+    this.surely = 0; // how many are likely at least
+    /** @type {HTMLElement | null} Says so. */
+    this.divider = list.querySelector(".divider");
+    list.querySelector(".filler")?.remove();
     for (const card of /** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)) {
+      if (card === this.divider) {
+        this.likely = this.ratios.length;
+        continue;
+      }
       this.cards.set(this.ratios.length, card);
       this.ids.push(card.dataset.id);
       this.ratios.push(Number(card.dataset.shape) / 100);
@@ -84,8 +95,10 @@ export class Grid extends EventTarget {
   async count() {
     const offset = this.fromServer ? this.ratios.length : 0;
     try {
-      const { shapes, more } = await this.supply.shapes(offset);
+      const { shapes, more, likely } = await this.supply.shapes(offset);
       if (this.closed) return;
+      if (likely && !this.likely && likely < shapes.length) this.likely = offset + likely;
+      else if (likely === shapes.length) this.surely = offset + likely;
       // The first cards have their own shapes; those must stay where they are.
       for (let i = this.ratios.length - offset; i < shapes.length; i++) this.ratios.push(shapes[i]);
       this.fromServer = true;
@@ -116,25 +129,46 @@ export class Grid extends EventTarget {
     const style = getComputedStyle(this.list);
     const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const length = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * em;
-    const [gap, least, most, caption] = ["--gap", "--row", "--highest", "--caption"].map(length);
+    const [gap, least, most, caption, divider] = ["--gap", "--row", "--highest", "--caption", "--divider"].map(length);
     const { ratios, width } = this;
-    this.rows.pop();
+    // From the divider on, rows are made anew when it comes.
+    const broken = this.rows.findIndex((row) => row.first < this.likely && row.end > this.likely);
+    if (broken >= 0) this.rows.length = broken;
+    else this.rows.pop();
     const last = this.rows.at(-1);
     let [first, top] = last ? [last.end, last.top + last.height + caption] : [0, 0];
     while (first < ratios.length) {
+      const stop = first < this.likely ? this.likely : ratios.length;
+      if (first === this.likely && first) {
+        this.divide(top);
+        top += divider;
+      }
       let [end, sum] = [first, 0];
-      while (end < ratios.length && (end === first || (sum + ratios[end]) * least + (end - first) * gap <= width)) {
+      while (end < stop && (end === first || (sum + ratios[end]) * least + (end - first) * gap <= width)) {
         sum += ratios[end++];
       }
       const space = width - (end - first - 1) * gap;
       const free = space - sum * least;
-      // The last row is filled up by nothing.
-      const height = end === ratios.length && free > gap ? least : Math.min(space / sum, most);
+      // The last row, and that above the divider, is filled up by nothing.
+      const height = end === stop && free > gap ? least : Math.min(space / sum, most);
       this.rows.push({ first, end, top, height });
       [first, top] = [end, top + height + caption];
     }
     this.gap = gap;
     this.list.style.height = `${top}px`;
+  }
+
+  /**
+   * Put the line that says where the likely pictures end.
+   * @param {number} top
+   */
+  divide(top) {
+    if (!this.divider) {
+      this.divider = document.createElement("li");
+      this.divider.className = "divider";
+      this.divider.textContent = "The rest are only the nearest";
+    }
+    this.divider.style.top = `${top}px`;
   }
 
   /**
@@ -273,6 +307,12 @@ export class Grid extends EventTarget {
           this.waiting.set(index, card);
         }
         place(card, left, row.top, width, row.height);
+        if (index === this.likely && this.divider) {
+          /** @type {Element | null} */
+          const after = former ? former.nextElementSibling : this.list.firstElementChild;
+          if (after !== this.divider) this.list.insertBefore(this.divider, after);
+          former = this.divider;
+        }
         // In the order of the pictures, which is that of the tabulator key.
         /** @type {Element | null} */
         const next = former ? former.nextElementSibling : this.list.firstElementChild;

@@ -140,6 +140,7 @@ const viewer = new Viewer(/** @type {HTMLDialogElement} */ (element("viewer")), 
     return at < 0 ? undefined : grid?.idAt(at + step);
   },
   search: () => new URLSearchParams(),
+  find: (search) => location.assign(`${root}/?${search}`),
   moved: (id) => (id ? viewer.show(id) : viewer.close()),
 });
 

@@ -25,8 +25,8 @@ export function gridOf(list, search) {
   };
   return new Grid(list, {
     async shapes(offset) {
-      const { shapes, more } = await (await ask(`/api/shapes?${further(offset, undefined)}`)).json();
-      return { shapes: Array.from(new Uint16Array(bytes(shapes)), (shape) => shape / 100), more };
+      const { shapes, more, likely } = await (await ask(`/api/shapes?${further(offset, undefined)}`)).json();
+      return { shapes: Array.from(new Uint16Array(bytes(shapes)), (shape) => shape / 100), more, likely };
     },
     async cards(offset, count) {
       const cards = await fragment(`/fragments/cards?${further(offset, count)}`);

@@ -10,8 +10,10 @@ import * as votes from "./votes.js";
 
 const PAUSE = 250; // milliseconds without a key before an answer is asked for
 const LOOKED_AT = 1500; // milliseconds after which an answer is a step of the history of its own
-// Parameters of which a search has several, and which no field of the form holds.
-const PARTS = new Set(["plus", "minus", "like", "upload", "path", "region"]);
+// Fields that add to what a search has already, as chips.
+const ADDED = new Set(["path", "camera", "keyword"]);
+// What an address says of the window on a search, and not of the search.
+const WINDOW = new Set(["k", "offset"]);
 
 const form = /** @type {HTMLFormElement} */ (document.getElementById("search"));
 const words = /** @type {HTMLInputElement} */ (form.elements.namedItem("text"));
@@ -64,10 +66,11 @@ function asked() {
     if (field.name === "refine") {
       const part = value.replace(/^[+\-−\s]+/, "");
       if (part) added.append(/^[-−]/.test(value) ? "minus" : "plus", part);
-    } else if (PARTS.has(field.name)) added.append(field.name, value);
+    } else if (ADDED.has(field.name)) added.append(field.name, value);
     else search.append(field.name, value);
   }
-  const parts = [...here].filter(([name]) => PARTS.has(name));
+  const single = new Set(fields().map(({ name }) => name).filter((name) => !ADDED.has(name)));
+  const parts = [...here].filter(([name]) => !single.has(name) && !WINDOW.has(name));
   for (const [name, value] of [...parts, ...added]) if (!search.has(name, value)) search.append(name, value);
   return search;
 }
@@ -123,15 +126,25 @@ function arrive() {
   const list = /** @type {HTMLElement | null} */ (state.querySelector(".cards"));
   const summary = document.getElementById("summary")?.textContent;
   document.title = here.size ? `${summary} · retrieval` : "retrieval";
-  say(document.getElementById("summary")?.parentElement?.dataset.said ?? summary ?? "");
+  say([summary, state.querySelector(".verdict")?.textContent].filter(Boolean).join(": "));
   // The map can be coloured by what was asked.
   const text = here.get("text");
   const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
   grid?.addEventListener("loaded", () => votes.mark(state));
+  grid?.addEventListener("counted", judge);
   votes.mark(state);
   return grid;
+}
+
+/** Say how many of all pictures are likely, once that is known. */
+function judge() {
+  const verdict = state.querySelector(".verdict");
+  if (!grid || !verdict) return;
+  const [likely, surely] = [grid.likely, grid.surely].map((count) => count.toLocaleString("en"));
+  if (grid.likely) verdict.textContent = `${likely} likely; the rest are only the nearest`;
+  else if (grid.surely) verdict.textContent = grid.more ? `More than ${surely} likely` : `All ${surely} likely`;
 }
 
 /** Let screen readers say what has changed. */
@@ -145,7 +158,7 @@ function fill(/** @type {URLSearchParams} */ search) {
   for (const field of fields()) {
     if (field instanceof HTMLInputElement && field.type === "checkbox") {
       field.checked = search.getAll(field.name).includes(field.value);
-    } else field.value = PARTS.has(field.name) ? "" : search.get(field.name) || "";
+    } else field.value = ADDED.has(field.name) ? "" : search.get(field.name) || "";
   }
 }
 
@@ -164,7 +177,7 @@ for (const field of [words, refine]) field.addEventListener("blur", () => (typin
 /** Take over what the form says. */
 function apply() {
   const search = asked();
-  for (const field of fields()) if (field.name === "refine" || PARTS.has(field.name)) field.value = "";
+  for (const field of fields()) if (field.name === "refine" || ADDED.has(field.name)) field.value = "";
   goTo(search, typing ? "replace" : "push");
   typing = false;
 }
@@ -223,6 +236,11 @@ const viewer = new Viewer(/** @type {HTMLDialogElement} */ (document.getElementB
     return at < 0 ? undefined : grid?.idAt(at + step);
   },
   search: () => here,
+  find: (search) => {
+    viewer.close();
+    fill(search);
+    goTo(search);
+  },
   moved: (id) => {
     if (id) show(id);
     else if (history.state?.viewing) history.back();

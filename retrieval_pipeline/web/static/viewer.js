@@ -14,6 +14,7 @@ const LARGE = 1600; // pixels of the longest edge of a large thumbnail
  *   The picture before or after one.
  * @property {() => URLSearchParams} search The search whose filters decide which of a picture's files
  *   is meant.
+ * @property {(search: URLSearchParams) => void} find Is given a search by a part of the picture.
  * @property {(id: string | null) => void} moved Is told what is to be shown; null to close.
  */
 
@@ -33,10 +34,20 @@ export class Viewer {
     this.frame = part(".frame");
     this.panel = part(".panel-of-one");
     this.missing = part(".unshown");
+    this.matched = part(".matched");
+    this.box = part(".drawn");
+    /** @type {number[] | null} The part of the picture that matched: left, top, right and bottom. */
+    this.region = null;
+    /** @type {number[]} The box that was drawn. */
+    this.drawn = [];
     this.image = /** @type {HTMLImageElement} */ (part(".frame > img"));
     this.zoom = new Zoom(this.frame, this.image, {
       swiped: (step) => this.step(step),
-      changed: () => this.sharpen(),
+      changed: () => {
+        this.sharpen();
+        this.outline();
+      },
+      drawn: (edges) => this.draw(edges),
     });
     dialog.classList.toggle("bare", localStorage.getItem(PANEL) === "hidden");
     dialog.addEventListener("cancel", (event) => {
@@ -50,6 +61,7 @@ export class Viewer {
     // Not of the dialog alone: a button that vanishes under the pointer leaves the focus nowhere.
     document.addEventListener("keydown", (event) => this.isOpen && this.onKey(event));
     dialog.addEventListener("click", (event) => this.onClick(event));
+    for (const name of ["pointerup", "pointercancel"]) this.frame.addEventListener(name, () => this.find());
   }
 
   get isOpen() {
@@ -66,7 +78,7 @@ export class Viewer {
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || within(event, "input, textarea, select")) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const action = { i: () => this.togglePanel(), f: () => this.toggleFullScreen() }[event.key];
+    const action = { b: () => this.toggleDrawing(), i: () => this.togglePanel(), f: () => this.toggleFullScreen() }[event.key];
     const vote = { l: "true", d: "false" }[event.key];
     if (step) this.step(step);
     else if (action) action();
@@ -84,12 +96,45 @@ export class Viewer {
     else if (action === "panel") this.togglePanel();
     else if (action === "zoom") this.zoom.toggle();
     else if (action === "full") this.toggleFullScreen();
+    else if (action === "find") this.toggleDrawing();
   }
 
   togglePanel() {
     const hidden = this.dialog.classList.toggle("bare");
     localStorage.setItem(PANEL, hidden ? "hidden" : "shown");
     this.dialog.querySelector('[data-do="panel"]')?.setAttribute("aria-pressed", String(!hidden));
+  }
+
+  /** Let a drag draw a box around what is to be found, or move the picture again. */
+  toggleDrawing() {
+    this.zoom.drawing = !this.zoom.drawing;
+    this.frame.classList.toggle("finding", this.zoom.drawing);
+    this.dialog.querySelector('[data-do="find"]')?.setAttribute("aria-pressed", String(this.zoom.drawing));
+    this.box.hidden = true;
+    if (this.zoom.drawing) toast("Draw a box around what you want to find.");
+  }
+
+  /** @param {number[]} edges */
+  draw(edges) {
+    this.drawn = edges;
+    Object.assign(this.box.style, this.zoom.placeOf(edges));
+    this.box.hidden = false;
+  }
+
+  /** Look for what is in the box, if it was drawn and is not only a click. */
+  find() {
+    const [left, top, right, bottom] = this.drawn;
+    this.drawn = [];
+    if (!this.id || !(right - left > 0.02 && bottom - top > 0.02)) return;
+    const crop = [left, top, right - left, bottom - top].map((value) => value.toFixed(4)).join(",");
+    this.toggleDrawing();
+    this.around.find(new URLSearchParams({ like: this.id, crop }));
+  }
+
+  /** Show which part of the picture matched. */
+  outline() {
+    this.matched.hidden = !this.region;
+    if (this.region) Object.assign(this.matched.style, this.zoom.placeOf(this.region));
   }
 
   toggleFullScreen() {
@@ -137,7 +182,10 @@ export class Viewer {
     this.original = "";
     this.image.removeAttribute("src");
     this.image.alt = "";
+    const part = known?.closest("[data-region]")?.getAttribute("data-region")?.split(",").map(Number);
+    this.region = part ? [part[0], part[1], part[0] + part[2], part[1] + part[3]] : null;
     if (known) this.take(id, known);
+    this.outline();
     this.panel.setAttribute("aria-busy", "true");
     if (!this.isOpen) {
       this.dialog.showModal();
@@ -162,7 +210,9 @@ export class Viewer {
     this.image.src = shown.currentSrc || shown.src;
     this.shown = 0;
     this.original = shown.dataset.original ?? "";
-    this.zoom.show(Number(shown.getAttribute("width")), Number(shown.getAttribute("height")));
+    const [left, top, right, bottom] = this.region ?? [0, 0, 0, 0];
+    const middle = this.region && { x: (left + right) / 2, y: (top + bottom) / 2 };
+    this.zoom.show(Number(shown.getAttribute("width")), Number(shown.getAttribute("height")), middle);
     this.sharpen();
   }
 

@@ -11,8 +11,9 @@ export class Zoom {
   /**
    * @param {HTMLElement} frame Holds the image, and takes the gestures.
    * @param {HTMLImageElement} image
-   * @param {{ swiped: (step: number) => void, changed: () => void }} hooks
-   *   `swiped` is told which way a picture that is shown whole was thrown.
+   * @param {{ swiped: (step: number) => void, changed: () => void, drawn: (corners: number[]) => void }} hooks
+   *   `swiped` is told which way a picture that is shown whole was thrown, `drawn` the edges of a box
+   *   that was drawn: left, top, right and bottom in fractions of the picture.
    */
   constructor(frame, image, hooks) {
     this.frame = frame;
@@ -20,6 +21,11 @@ export class Zoom {
     this.hooks = hooks;
     /** @type {Point} Pixels of the picture. */
     this.size = { x: 1, y: 1 };
+    /** @type {Point} Fractions of the picture. */
+    this.middle = { x: 0, y: 0 };
+    this.drawing = false; // whether a drag draws a box
+    /** @type {Point | null} Where the box begins. */
+    this.corner = null;
     this.scale = 1;
     /** @type {Point} Where the picture's middle lies from that of the frame. */
     this.at = { x: 0, y: 0 };
@@ -43,9 +49,11 @@ export class Zoom {
    * Show another picture.
    * @param {number} width
    * @param {number} height
+   * @param {Point | null} middle What is to be seen of a picture that is not shown whole, in fractions.
    */
-  show(width, height) {
+  show(width, height, middle = null) {
     this.size = { x: width, y: height };
+    this.middle = middle ?? { x: 0, y: 0 };
     this.reset();
   }
 
@@ -68,7 +76,8 @@ export class Zoom {
     const narrow = Math.max(across / down, down / across) > LONG;
     if (narrow && Math.max(size.x / size.y, size.y / size.x) > LONG) {
       this.scale = Math.min(Math.max(across, down), 1);
-      this.at = { x: (size.x * this.scale) / 2, y: (size.y * this.scale) / 2 };
+      const { middle } = this;
+      this.at = { x: (0.5 - middle.x) * size.x * this.scale, y: (0.5 - middle.y) * size.y * this.scale };
     }
     this.apply();
   }
@@ -123,6 +132,36 @@ export class Zoom {
     this.hooks.changed();
   }
 
+  /**
+   * Where a part of the picture lies in the frame, in CSS pixels.
+   * @param {number[]} edges Left, top, right and bottom in fractions of the picture.
+   */
+  placeOf([left, top, right, bottom]) {
+    const { frame, size, at, scale } = this;
+    const x = frame.clientWidth / 2 + at.x - (size.x * scale) / 2;
+    const y = frame.clientHeight / 2 + at.y - (size.y * scale) / 2;
+    return {
+      left: `${x + left * size.x * scale}px`,
+      top: `${y + top * size.y * scale}px`,
+      width: `${(right - left) * size.x * scale}px`,
+      height: `${(bottom - top) * size.y * scale}px`,
+    };
+  }
+
+  /**
+   * The edges of the box between two points, in fractions of the picture.
+   * @param {Point} one
+   * @param {Point} other
+   */
+  edges(one, other) {
+    const { size, at, scale } = this;
+    const share = (/** @type {number} */ value, /** @type {"x" | "y"} */ axis) =>
+      Math.min(Math.max((value - at[axis]) / (size[axis] * scale) + 0.5, 0), 1);
+    const [x1, x2] = [share(one.x, "x"), share(other.x, "x")].sort((a, b) => a - b);
+    const [y1, y2] = [share(one.y, "y"), share(other.y, "y")].sort((a, b) => a - b);
+    return [x1, y1, x2, y2];
+  }
+
   /** @param {MouseEvent} event */
   pointOf(event) {
     const box = this.frame.getBoundingClientRect();
@@ -141,6 +180,7 @@ export class Zoom {
     if (event.button || (event.target instanceof Element && event.target.closest("button"))) return;
     this.held.set(event.pointerId, this.pointOf(event));
     this.beyond = 0;
+    this.corner = this.drawing ? this.pointOf(event) : null;
     this.frame.setPointerCapture(event.pointerId);
   }
 
@@ -149,6 +189,10 @@ export class Zoom {
     const former = this.held.get(event.pointerId);
     if (!former) return;
     const point = this.pointOf(event);
+    if (this.corner) {
+      this.hooks.drawn(this.edges(this.corner, point));
+      return;
+    }
     const others = [...this.held].filter(([id]) => id !== event.pointerId).map(([, held]) => held);
     const [x, y] = [point.x - former.x, point.y - former.y];
     this.held.set(event.pointerId, point);
@@ -173,6 +217,7 @@ export class Zoom {
   /** @param {PointerEvent} event */
   onUp(event) {
     if (!this.held.delete(event.pointerId) || this.held.size) return;
+    this.corner = null;
     const thrown = this.swipe + this.beyond / 2;
     this.swipe = 0;
     this.apply();
