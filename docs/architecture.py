@@ -23,6 +23,7 @@ FLOORS = {
     "orchestration": "assets, checks, jobs, sensors",
     "web": "pages and JSON API",
     "maintenance": "status, verify, repair, gc",
+    "evaluation": "labelled queries, metrics",
     "pipeline": "all steps in one call, publication",
     "latent_map": "PCA, clusters, drawing",
     "recommend": "votes, SVM, active learning",

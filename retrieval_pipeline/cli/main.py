@@ -9,6 +9,7 @@ import click
 from retrieval_pipeline import __version__
 from retrieval_pipeline.cli.commands.demo import demo
 from retrieval_pipeline.cli.commands.duplicates import duplicates
+from retrieval_pipeline.cli.commands.evaluate import evaluate
 from retrieval_pipeline.cli.commands.gc import gc
 from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
@@ -110,7 +111,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, models, index, query, recommend, duplicates, latent_map, saved, serve, status, use,
-    verify, gc,
+    demo, init, models, index, query, evaluate, recommend, duplicates, latent_map, saved, serve,
+    status, use, verify, gc,
 ):  # fmt: skip
     cli.add_command(command)

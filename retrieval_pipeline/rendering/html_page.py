@@ -75,6 +75,7 @@ class Section:
         cards: The pictures.
         notes: Short facts beside the heading.
         divider: How many of the pictures stand above a line that parts them from the rest.
+        below: What that line says of the rest.
         example: A picture shown beside the heading.
         empty: Shown instead of pictures if there are none.
     """
@@ -83,6 +84,7 @@ class Section:
     cards: tuple[Card, ...]
     notes: tuple[str, ...] = ()
     divider: int | None = None
+    below: str = "only the nearest"
     example: Place | None = None
     empty: str = "no pictures"
 

@@ -6,8 +6,8 @@ and some pictures are close to all words. So a score is compared with the scores
 normalisation (Auckenthaler et al., 2000, doi:10.1006/dspr.1999.0360). It needs no other pictures,
 so that it works in a collection of ten as in one of a million.
 
-Relevance descends with the rank, and is made to mean what it says: of hits of 80 %, about four in
-five are right (measured in docs/benchmarks.md, "Relevance").
+Relevance descends with the rank. How often hits of a given relevance are right is measured in
+docs/benchmarks.md, "Relevance".
 """
 
 import functools
@@ -21,8 +21,8 @@ from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.ranking import Ranking
 from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
 
-# From this relevance on, a hit is called likely. It is more probably right than wrong; of things
-# that no picture shows, one query in ten or fewer has a likely hit (docs/benchmarks.md).
+# From this relevance on, a hit is called likely. Of queries by a word for what no picture shows,
+# one in ten or fewer has a likely hit (docs/benchmarks.md, "Relevance").
 LIKELY = 0.5
 # Ranks that are judged together; a fixed number, so that a hit is judged the same on every page.
 JUDGED_TOGETHER = 300
