@@ -95,7 +95,7 @@ def update_facts(
 
     Raises:
         StoreError: A table is damaged or cannot be written.
-        WorkerError: No decode worker can be started; what is finished is kept.
+        WorkerError: No decode worker can be started.
         Stopped: `stop` was set; what is finished is kept.
     """
     progress = progress or Quiet()
@@ -127,7 +127,9 @@ def update_facts(
                 raise Stopped(f"stopped while {what}: finished files are kept")
         headers_read = reader.headers_read
     progress.finish()
-    table = _save(store, source.name, kept, rows, inputs)
+    # Files that have changed since the crawl have no row yet: the next run looks at them again.
+    complete = len(kept) + len(rows) == len(files)
+    table = _save(store, source.name, kept, rows, inputs if complete else None)
     return _report(source.name, table, headers_read=headers_read, published=True)
 
 

@@ -31,7 +31,7 @@ from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_em
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_quarantine, read_table
+from retrieval_pipeline.storage.tables import read_facts, read_quarantine, read_table
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.support.library import settings_of
 
@@ -148,6 +148,12 @@ def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings, pict
     )
     assert views.equals(views_here)
     np.testing.assert_allclose(of_views, of_views_here, atol=1e-5)
+    facts, facts_here = (
+        read_facts(Store(each.home), settings.source_names[0])
+        for each in (settings, in_process(settings))
+    )
+    assert len(facts) == 9
+    assert facts.equals(facts_here)
 
 
 def test_dead_actors_lose_nothing(settings: Settings, small_batches: None, tmp_path: Path) -> None:
