@@ -39,13 +39,14 @@ CUT = 0.1
     "images",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Find pictures similar to this file. Can be repeated.",
+    help="Find pictures similar to this file; fastest if it is indexed. Can be repeated.",
 )
 @click.option(
     "--like",
     multiple=True,
-    metavar="CONTENT_ID",
-    help="Find pictures similar to this indexed picture. Can be repeated.",
+    metavar="CONTENT_ID|PATH",
+    help="Find pictures similar to this indexed picture; a path is as with --image. Can be "
+    "repeated.",
 )
 @click.option(
     "--crop",
@@ -186,6 +187,9 @@ def query(
     searcher = Searcher.open(settings)
     # The options that are not named above have the names of the query's fields.
     text = " ".join(words) if words else None
+    named = [each for each in asked["like"] if Path(each).is_file()]
+    asked["like"] = tuple(each for each in asked["like"] if each not in named)
+    asked["images"] += tuple(map(Path, named))
     base = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, form=form, explain=explain)
     if form == "csv":
