@@ -82,14 +82,14 @@ def exists(pid: int) -> bool:
 def strike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
     """Signals that a worker gets right before its job of that path: the first of each list."""
     signals: dict[str, list[int]] = {}
-    original = decode_module.Worker.decode
+    original = decode_module.Worker.answer
 
     def struck(self: decode_module.Worker, task: Any, seconds: float) -> Any:
         if signals.get(task[0]):
             os.kill(self.pid, signals[task[0]].pop(0))
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode_module.Worker, "decode", struck)
+    monkeypatch.setattr(decode_module.Worker, "answer", struck)
     yield signals
     assert not any(signals.values()), "a signal was not sent"
 

@@ -16,6 +16,7 @@ from PIL import Image
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.model import ReadFacts
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Pixels
@@ -265,13 +266,14 @@ class Freezer:
 def freezer(monkeypatch: pytest.MonkeyPatch) -> Freezer:
     freezer = Freezer()
     monkeypatch.setattr(decode, "WAIT_SECONDS", 0.05)
-    original = decode.Worker.decode
+    original = decode.Worker.answer
 
     def seen(self: decode.Worker, task: Any, seconds: float) -> Any:
-        freezer.see(self.pid, task[0])
+        if not isinstance(task[2], ReadFacts):
+            freezer.see(self.pid, task[0])
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode.Worker, "decode", seen)
+    monkeypatch.setattr(decode.Worker, "answer", seen)
     return freezer
 
 
