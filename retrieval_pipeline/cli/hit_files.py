@@ -108,13 +108,13 @@ def _put(path: Place, target: Path, how: How) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
     with explained(target):
         try:
-            if how == "link":
-                target.symlink_to(path)
-            elif how == "hard link":
-                target.hardlink_to(os.path.realpath(path))
-            else:
+            if how == "copy" or isinstance(path, Remote):
                 # It holds the name until the complete copy replaces it.
                 target.touch(exist_ok=False)
+            elif how == "link":
+                target.symlink_to(path)
+            else:
+                target.hardlink_to(path.resolve())
         except FileExistsError:
             return False
     if how == "copy":
