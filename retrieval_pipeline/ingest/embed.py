@@ -103,12 +103,15 @@ class EmbedOptions:
         retry_quarantined: True to try quarantined images again.
         backend: Decodes and encodes elsewhere, such as on a Ray cluster; None means in this
             process and its decode workers.
+        pool: Decode workers of a run over many sources, which would otherwise start new ones for
+            each; None starts them.
     """
 
     limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     retry_quarantined: bool = False
     backend: Backend | None = None
+    pool: DecodePool | None = None
 
 
 def update_embeddings(
@@ -220,7 +223,10 @@ def _embed_here(
     started: float,
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
-    with DecodePool(description.transform, options.limits, options.workers) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = options.pool or stack.enter_context(
+            DecodePool(description.transform, options.limits, options.workers)
+        )
         outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)

@@ -7,6 +7,7 @@ is away would keep the others from being found.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import SourceError, StoreError, VectorError
+from retrieval_pipeline.errors import RetrievalError, SourceError, StoreError, VectorError
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.orchestration.assets import CrawlConfig, EmbedConfig
@@ -90,16 +91,22 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
                 retry_quarantined=config.retry_quarantined,
                 progress=progress,
             )
-            yield from _recorded_sources(context, flow, settings, tables, before, named=bool(only))
-            yield from recorded_facts(context, flow, settings, tables, named=bool(only))
+            sources = chain(
+                _recorded_sources(context, flow, settings, tables, before, named=bool(only)),
+                recorded_facts(context, flow, settings, tables, named=bool(only)),
+            )
             try:
                 build = update_index(settings, space, tables.load, progress=progress)
-            except RefusedBuildError as refused:
-                yield from build_checks(flow, refused.checks)
+            except RetrievalError as error:
+                yield from sources
+                if isinstance(error, RefusedBuildError):
+                    yield from build_checks(flow, error.checks)
                 raise
             if build.kept:
                 context.log.warning(f"the index stays as it is: {build.kept}")
             drawn = update_map(settings, build.build, progress=progress)
+            # Hundreds of events take a while: the index answers before.
+            yield from sources
             # A run over all sources tells also that nothing has changed: they are fresh.
             if build.published or not only:
                 index, inputs = flow.key("retrieval_index"), build.info.inputs

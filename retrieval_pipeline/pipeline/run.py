@@ -11,6 +11,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.errors import SettingsError, SourceError
 from retrieval_pipeline.evaluation.labels import read_labelled
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
+from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
@@ -181,40 +182,48 @@ def update_sources(
             read_labelled(settings.evaluation.file)
     load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
-    embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
-    embeddings = [
-        update_embeddings(
-            store,
-            source,
-            description,
-            load,
-            options,
-            embedded=embedded,
-            tables=tables,
-            progress=progress,
-            stop=stop,
-        )
-        for source in wanted
-    ]
-    facts = [
-        update_facts(store, source, options.limits, options.workers, progress=progress, stop=stop)
-        for source in wanted
-    ]
-    for number, source in enumerate(wanted):
-        first = embeddings[number]
-        # A date, or a picture that cannot be used, has parted files that seemed one photograph.
-        if read_grouped_files(store, description.space, source.name).pictures < first.companions:
-            again = update_embeddings(
+    # Decode workers are started once, not for each source.
+    with DecodePool(description.transform, options.limits, options.workers) as pool:
+        options = replace(options, pool=pool)
+        embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
+        embeddings = [
+            update_embeddings(
                 store,
                 source,
                 description,
                 load,
-                replace(options, retry_quarantined=False),
+                options,
                 embedded=embedded,
+                tables=tables,
                 progress=progress,
                 stop=stop,
             )
-            embeddings[number] = first.followed_by(again)
+            for source in wanted
+        ]
+        facts = [
+            update_facts(
+                store, source, options.limits, options.workers, progress=progress, stop=stop
+            )
+            for source in wanted
+        ]
+        for number, source in enumerate(wanted):
+            first = embeddings[number]
+            # A date, or a picture that cannot be used, has parted files that seemed one photograph.
+            if (
+                read_grouped_files(store, description.space, source.name).pictures
+                < first.companions
+            ):
+                again = update_embeddings(
+                    store,
+                    source,
+                    description,
+                    load,
+                    replace(options, retry_quarantined=False),
+                    embedded=embedded,
+                    progress=progress,
+                    stop=stop,
+                )
+                embeddings[number] = first.followed_by(again)
     return SourcesReport(
         tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )

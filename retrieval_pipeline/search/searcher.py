@@ -243,7 +243,7 @@ class Searcher:
                 hints=_hints(build.info.model, asked[number]),
                 offset=offset,
                 understood=understood[number],
-                notes=fact_notes(build, asked[number]),
+                notes=(*fact_notes(build, asked[number]), *_none_passes(allowed[number])),
             )
             for number in range(len(queries))
         ]
@@ -329,6 +329,10 @@ def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
     That is asked for by an order, or by words that all mean facts; else the query is empty.
     """
     return not query.asks and (query.sort != "relevance" or bool(understood))
+
+
+def _none_passes(allowed: Flags | None) -> tuple[str, ...]:
+    return ("no picture passes the filters",) if allowed is not None and not allowed.any() else ()
 
 
 def _listing_sort(query: Query) -> Sort:

@@ -18,7 +18,8 @@ from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
-from retrieval_pipeline.latent_map.drawing import colour_of
+from retrieval_pipeline.latent_map.drawing import colour_of, fact_groups
+from retrieval_pipeline.latent_map.fact_groups import groupings
 from retrieval_pipeline.latent_map.html import POINTS
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
@@ -33,6 +34,7 @@ from retrieval_pipeline.web.api_models import (
     Coloured,
     Current,
     Duplicates,
+    FactColours,
     Failure,
     Failures,
     FailuresOf,
@@ -305,6 +307,16 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
             Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
             for number, name in enumerate(sources)
         ],
+        facts={
+            kind: FactColours(
+                codes=_base64(grouping.group_of, "<u2"),
+                groups=[
+                    Coloured(name=group.name, colour=group.colour, images=group.images)
+                    for group in fact_groups(grouping)
+                ],
+            )
+            for kind, grouping in groupings(snapshot.build, rows).items()
+        },
         score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
         images=len(snapshot.build),

@@ -178,11 +178,18 @@ class ServerStatus(LibraryStatus):
 
 
 class Coloured(BaseModel):
-    """A cluster or source of the map."""
+    """A cluster, a source or another group of the map."""
 
     name: str
     colour: str
     images: int
+
+
+class FactColours(BaseModel):
+    """The map by a fact: `codes` is base64 of uint16, numbers of `groups`."""
+
+    codes: str
+    groups: list[Coloured]
 
 
 class MapData(BaseModel):
@@ -198,6 +205,7 @@ class MapData(BaseModel):
         clusters: The clusters.
         source: uint16, numbers of `sources`.
         sources: The sources.
+        facts: By "year", "camera" and "country", as far as any picture knows it.
         score: float32, nearness to the query; None without one.
         order: uint32, entries so that any beginning of them covers the map evenly.
         images: Number of pictures in the index, of which these are a sample if they are fewer.
@@ -212,6 +220,7 @@ class MapData(BaseModel):
     clusters: list[Coloured]
     source: str
     sources: list[Coloured]
+    facts: dict[str, FactColours]
     score: str | None
     order: str
     images: int

@@ -43,6 +43,7 @@ export class Grid extends EventTarget {
     this.rows = [];
     /** @type {Map<number, Promise<void>>} The pages of cards that were asked for, by their offset. */
     this.pending = new Map();
+    this.current = 0; // the picture that the tabulator key leads to
     this.more = true;
     this.closed = false;
     this.width = 0;
@@ -69,6 +70,12 @@ export class Grid extends EventTarget {
       this.ids.push(card.dataset.id);
       this.ratios.push(Number(card.dataset.shape) / 100);
     }
+    list.addEventListener("focusin", (event) => {
+      const card = /** @type {Element} */ (event.target).closest(".card");
+      if (!card || Number(card.ariaPosInSet) - 1 === this.current) return;
+      this.current = Number(card.ariaPosInSet) - 1;
+      this.schedule();
+    });
     this.onScroll = () => this.schedule();
     this.observer = new ResizeObserver(() => this.resize());
     addEventListener("scroll", this.onScroll, { passive: true });
@@ -261,6 +268,28 @@ export class Grid extends EventTarget {
     return id === null ? -1 : this.ids.indexOf(id);
   }
 
+  /**
+   * Give the place of the picture beside one, or above or below it.
+   * @param {number} index
+   * @param {number} across
+   * @param {number} down
+   */
+  beside(index, across, down) {
+    if (!down) return index + across;
+    const row = this.rows.indexOf(this.rowOf(index));
+    const other = this.rows[row + down];
+    if (!other) return index;
+    const edge = (/** @type {Row} */ { first, height }, /** @type {number} */ end) => {
+      let left = 0;
+      for (let i = first; i < end; i++) left += this.ratios[i] * height + this.gap;
+      return left;
+    };
+    const middle = edge(this.rows[row], index) + (this.ratios[index] * this.rows[row].height) / 2;
+    let nearest = other.first;
+    while (nearest + 1 < other.end && edge(other, nearest + 1) <= middle) nearest++;
+    return nearest;
+  }
+
   schedule() {
     this.scheduled ||= requestAnimationFrame(() => {
       this.scheduled = 0;
@@ -289,6 +318,8 @@ export class Grid extends EventTarget {
         this.waiting.delete(index);
       }
     }
+    // One stop of the tabulator key for the whole grid: arrows lead on from there.
+    const reached = this.current >= first && this.current < end ? this.current : first;
     /** @type {Set<number>} */
     const missing = new Set();
     /** @type {HTMLElement | null} */
@@ -301,6 +332,7 @@ export class Grid extends EventTarget {
         if (card) {
           card.ariaPosInSet = String(index + 1);
           card.ariaSetSize = this.more ? "-1" : String(this.ratios.length);
+          rove(card, index === reached);
         } else {
           missing.add(index - (index % PAGE));
           card = this.waiting.get(index) ?? placeholder();
@@ -354,6 +386,20 @@ export class Grid extends EventTarget {
     this.hurry = true;
     this.render();
     this.dispatchEvent(new Event("loaded"));
+  }
+}
+
+/**
+ * Let the tabulator key reach what is in a card, or pass it by.
+ * @param {HTMLElement} card
+ * @param {boolean} reached
+ */
+function rove(card, reached) {
+  if (card.dataset.reached === String(reached)) return;
+  card.dataset.reached = String(reached);
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (card.querySelectorAll("a, button"))) {
+    if (reached) part.removeAttribute("tabindex");
+    else part.tabIndex = -1;
   }
 }
 

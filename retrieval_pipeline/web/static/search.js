@@ -363,16 +363,24 @@ addEventListener("keydown", (event) => {
     event.preventDefault();
     words.select();
   }
-  if (!inField && grid && !viewer.isOpen) {
-    const card = within(event, ".card");
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const id = card?.dataset.id;
-    if (id && step) {
-      event.preventDefault();
-      grid.reveal(grid.indexOf(id) + step).then((next) => next?.querySelector("a")?.focus());
-    }
+  if (inField || viewer.isOpen || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.key === "?") {
+    keys.showModal();
+    return;
+  }
+  const card = within(event, ".card");
+  if (!card || !grid) return;
+  const index = Number(card.ariaPosInSet) - 1;
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  const vote = { l: "true", d: "false" }[event.key];
+  if (step) {
+    event.preventDefault();
+    grid.reveal(grid.beside(index, step[0], step[1])).then((next) => next?.querySelector("a")?.focus({ preventScroll: true }));
+  } else if (vote) {
+    /** @type {HTMLElement | null} */ (card.querySelector(`[data-vote="${vote}"]`))?.click();
   }
 });
+const keys = /** @type {HTMLDialogElement} */ (document.getElementById("keys"));
 
 // Recommenders
 
