@@ -81,7 +81,8 @@ def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[Answe
     """
     lines = [AnswerLine(str(answer.query))] if heading else []
     scored = any(hit.score is not None for hit in answer.hits)
-    dated = any(hit.facts.day for hit in answer.hits)
+    # Where no hit has a date of its own, the files' times would be a column of noise.
+    dated = any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
     for rank, hit in enumerate(answer.hits, answer.offset + 1):
         before = f"{rank:>4}"
         if scored:

@@ -98,3 +98,13 @@ def test_the_beginning_of_the_name_of_a_build_is_enough(library: Path) -> None:
     assert done.returncode == 1
     assert "beginning of several" in done.stderr
     assert retrieval(library, "use", name).returncode == 0
+
+
+def test_shells_complete_commands(tmp_path: Path) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = retrieval(tmp_path, "completion", shell)
+        assert f"_RETRIEVAL_COMPLETE={shell}_complete" in done.stdout, done.stderr
+        if shell == "bash":
+            subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
+    env = {"_RETRIEVAL_COMPLETE": "bash_complete", "COMP_WORDS": "retrieval sta", "COMP_CWORD": "1"}
+    assert retrieval(tmp_path, env=env).stdout == "plain,status\n"

@@ -557,6 +557,8 @@ def test_the_map_is_coloured_by_the_nearness_to_a_query(
 ) -> None:
     page = open_page(f"{shared[1]}map")
     page.wait_for_selector("[data-ready]")
+    page.get_by_text("year", exact=True).click()
+    expect(page.locator("#map .legendtext").first).to_contain_text(re.compile(r"^\d{4}|unknown"))
     page.get_by_label("Words to colour the map by").fill("a cat")
     page.get_by_label("Words to colour the map by").press("Enter")
     expect(page.get_by_label("nearness to")).to_be_checked()

@@ -28,12 +28,22 @@ async function load() {
     Array.from(ids.subarray(16 * row, 16 * row + 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const thumbnail = (/** @type {number} */ row) => `${root}/api/pictures/${idOf(row)}/thumbnail`;
   const codes = { cluster: new Uint16Array(bytes(data.cluster)), source: new Uint16Array(bytes(data.source)) };
+  /** @type {Record<string, object>} */
+  const groups = { cluster: data.clusters, source: data.sources };
+  // What no picture knows is not offered.
+  for (const [fact, known] of Object.entries(data.facts)) {
+    const choice = controls.querySelector(`[name="colour"][value="${fact}"]`)?.closest("label");
+    if (!choice) continue;
+    Object.assign(codes, { [fact]: new Uint16Array(bytes(known.codes)) });
+    groups[fact] = known.groups;
+    choice.hidden = false;
+  }
   map = /** @type {any} */ (globalThis).latentMap(
     {
       axes: data.axes,
       coordinates: [new Float32Array(bytes(data.x)), new Float32Array(bytes(data.y))],
       codes,
-      groups: { cluster: data.clusters, source: data.sources },
+      groups,
       scores: data.score && new Float32Array(bytes(data.score)),
       three: false,
     },
