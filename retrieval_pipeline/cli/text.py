@@ -51,7 +51,8 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
     """
     lines = [str(answer.query)] if heading else []
     scored = any(hit.score is not None for hit in answer.hits)
-    dated = any(hit.facts.day for hit in answer.hits)
+    # Where no hit has a date of its own, the files' times would be a column of noise.
+    dated = any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
     for rank, hit in enumerate(answer.hits, 1):
         line = f"{rank:>4}"
         if scored:

@@ -126,7 +126,7 @@ def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
     done = run(library, "query", "a rocket launch", "--json", "-k", "2")
     answer = json.loads(done.stdout)
     assert list(answer) == [
-        *("query", "understood", "notes", "model", "build", "likely", "hits", "timings_ms")
+        *("query", "understood", "notes", "model", "build", "likely", "hits", "hints", "timings_ms")
     ]
     assert answer["query"] == "a rocket launch"
     assert answer["model"] == "offline"
