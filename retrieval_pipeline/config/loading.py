@@ -15,6 +15,7 @@ from pydantic import (
 from retrieval_pipeline.config.settings import (
     Alerts,
     Checks,
+    EvaluationSettings,
     ImageLimits,
     IndexSettings,
     RaySettings,
@@ -94,6 +95,9 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
             else query
             for query in queries
         ]
+    evaluation = values.get("evaluation")
+    if isinstance(evaluation, dict) and "file" in evaluation:
+        values["evaluation"] = {**evaluation, "file": absolute(evaluation["file"])}
     return values
 
 
@@ -164,6 +168,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 _SECTIONS: dict[str, type[BaseModel]] = {
     "alerts": Alerts,
     "checks": Checks,
+    "evaluation": EvaluationSettings,
     "images": ImageLimits,
     "index": IndexSettings,
     "ray": RaySettings,
