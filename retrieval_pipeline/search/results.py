@@ -191,6 +191,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "build": answer.build,
         "likely": answer.likely,
         "hits": [hit_json(hit) for hit in answer.hits],
+        "hints": list(answer.hints),
         "timings_ms": answer.timings_ms,
     }
 
