@@ -231,6 +231,28 @@ class Checks(_Model):
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
 
 
+class EvaluationSettings(_Model):
+    """Labelled queries: Dagster counts how well each index answers them, and so must a new model.
+
+    Attributes:
+        file: Labelled queries, in a format of docs/quality.md.
+        folders: True to let each folder's name ask for the pictures in it, instead of a file.
+        metric: By which a new model is compared with the present one.
+        tolerance: A new model whose metric is lower by more than this does not take over.
+    """
+
+    file: Path | None = None
+    folders: bool = False
+    metric: Literal["recall@1", "recall@5", "recall@10", "MRR", "nDCG@10", "mAP"] = "nDCG@10"
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_labels(self) -> "EvaluationSettings":
+        if (self.file is not None) == self.folders:
+            raise ValueError("give it either `file`, or `folders = true`")
+        return self
+
+
 class Alerts(_Model):
     """Whom Dagster tells of what went wrong.
 
@@ -288,6 +310,7 @@ class Settings(_Model):
         ray: The Ray cluster that embeds images; None means this process.
         checks: Thresholds of Dagster's checks.
         alerts: Whom Dagster tells of what went wrong.
+        evaluation: Labelled queries that tell how well an index answers; None for none.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -305,6 +328,7 @@ class Settings(_Model):
     ray: RaySettings | None = None
     checks: Checks = Checks()
     alerts: Alerts = Alerts()
+    evaluation: EvaluationSettings | None = None
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

@@ -60,6 +60,12 @@ device = "auto"
 #   encoders = 1           at most so many actors hold the model
 #   num_gpus = 0           GPUs for each encoder
 
+# A table [evaluation] keeps a new model from taking over if it answers labelled queries worse, and
+# Dagster counts how well each index answers them (docs/quality.md); its keys and their defaults:
+#   file = "queries.toml"  or folders = true: each folder's name asks for its pictures
+#   metric = "nDCG@10"     or "recall@1", "recall@5", "recall@10", "MRR", "mAP"
+#   tolerance = 0.02       how much lower the metric of a new model may be
+
 # Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
 # [[saved_queries]].
 

@@ -73,7 +73,8 @@ class Evaluation:
         unknown: Labels that name no picture of the index.
         examples: A few of them.
         unanswerable: Queries that were left out, since no label of theirs names a picture.
-        values: The metrics of each counted query, float64 (queries, metrics).
+        counted: Places of the counted queries in the list that was asked, int64 (queries,).
+        values: The metrics of each of them, float64 (queries, metrics).
         worst: The queries that were answered worst, the worst first.
     """
 
@@ -90,6 +91,7 @@ class Evaluation:
     unknown: int
     examples: tuple[str, ...]
     unanswerable: int
+    counted: Numbers
     values: np.ndarray[Any, np.dtype[np.float64]]
     worst: tuple[BadAnswer, ...]
 
@@ -98,6 +100,7 @@ class _Counts:
     """What is summed up over the queries."""
 
     def __init__(self) -> None:
+        self.counted: list[int] = []
         self.values: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         self.near = self.missed = self.alarms = self.alarms_asked = 0
         self.hits, self.right = (np.zeros(len(BINS), np.int64) for _ in range(2))
@@ -132,7 +135,7 @@ def evaluate(
             if query.relevant and not items:
                 unanswerable += 1
             else:
-                batch.append((query, np.array(items, np.int64), number % step == 0))
+                batch.append((number, query, np.array(items, np.int64), number % step == 0))
         if batch:
             _ask(searcher, batch, counts)
         progress.advance(len(queries[start : start + BATCH]))
@@ -160,6 +163,7 @@ def evaluate(
         unknown=unknown,
         examples=tuple(examples),
         unanswerable=unanswerable,
+        counted=np.array(counts.counted, np.int64),
         values=values,
         worst=tuple(bad for _, _, bad in sorted(counts.worst, key=lambda each: each[:2])[::-1]),
     )
@@ -177,15 +181,15 @@ def asked(query: LabelledQuery) -> Query:
 
 @one_blas_thread()
 def _ask(
-    searcher: Searcher, batch: Sequence[tuple[LabelledQuery, Numbers, bool]], counts: _Counts
+    searcher: Searcher, batch: Sequence[tuple[int, LabelledQuery, Numbers, bool]], counts: _Counts
 ) -> None:
     try:
-        queries = [asked(query) for query, _, _ in batch]
+        queries = [asked(query) for _, query, _, _ in batch]
         vectors = searcher.query_vectors(queries)
     except QueryError as error:
         raise EvaluationError(f"a query cannot be asked: {error}") from None
     scores = exact_scores(searcher.build, vectors)
-    for (labelled, items, once_more), query, each, exact in zip(
+    for (number, labelled, items, once_more), query, each, exact in zip(
         batch, queries, vectors, scores, strict=True
     ):
         answer = searcher.answer(query, LOOKED_AT, query_vectors=each)
@@ -202,6 +206,7 @@ def _ask(
         entry = (-float(values[-1]), -len(counts.values), bad)
         push = heapq.heappush if len(counts.worst) < WORST else heapq.heappushpop
         push(counts.worst, entry)
+        counts.counted.append(number)
         counts.values.append(values)
         _compare(searcher, answer, items, ranks, exact, counts)
         if once_more:
@@ -282,11 +287,33 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def difference(one: Evaluation, other: Evaluation) -> dict[str, Metric] | None:
-    """Return how much better the other index answers each query, by metric, with intervals.
+@dataclass(frozen=True)
+class Difference:
+    """Two indexes compared by the queries that both hold answers to.
 
-    None if they did not count the same number of queries: then they cannot be paired.
+    Attributes:
+        queries: How many these are.
+        means: The mean of each metric over these queries: of the one, and of the other index.
+        metrics: How much higher the other index's metrics are, by name.
     """
-    if one.queries != other.queries:
+
+    queries: int
+    means: dict[str, tuple[float, float]]
+    metrics: dict[str, Metric]
+
+
+def difference(one: Evaluation, other: Evaluation) -> Difference | None:
+    """Compare how two indexes answer each query of the same list; the intervals are paired.
+
+    None if there is no query that both hold an answer to.
+    """
+    common, ours, theirs = np.intersect1d(one.counted, other.counted, return_indices=True)
+    if not len(common):
         return None
-    return dict(zip(NAMES, intervals(other.values - one.values), strict=True))
+    first, second = one.values[ours], other.values[theirs]
+    means = zip(first.mean(axis=0).tolist(), second.mean(axis=0).tolist(), strict=True)
+    return Difference(
+        queries=len(common),
+        means=dict(zip(NAMES, means, strict=True)),
+        metrics=dict(zip(NAMES, intervals(second - first), strict=True)),
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval_pipeline.config.settings import EvaluationSettings
 from retrieval_pipeline.errors import EvaluationError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.paths import to_text
@@ -155,6 +156,15 @@ def folder_queries(build: Build) -> list[LabelledQuery]:
         LabelledQuery(name.replace("_", " ").replace("-", " "), tuple(content), by_content=True)
         for name, content in sorted(folders.items())
     ]
+
+
+def settings_queries(settings: EvaluationSettings, build: Build) -> list[LabelledQuery]:
+    """Return the queries that the settings name; the folders are those of `build`.
+
+    Raises:
+        EvaluationError: The file cannot be read, is in none of the formats, or has no query.
+    """
+    return folder_queries(build) if settings.file is None else read_labelled(settings.file)[0]
 
 
 def vote_queries(store: Store, name: str) -> list[LabelledQuery]:

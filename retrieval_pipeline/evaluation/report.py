@@ -65,8 +65,8 @@ def comparison_text(one: Evaluation, other: Evaluation) -> list[str]:
             f"{one.model} and {other.model} hold answers to different queries: bring both indexes "
             "up to date to compare them query by query"
         ]
-    lines = [f"{other.model} against {one.model}, query by query:"]
-    for name, metric in found.items():
+    lines = [f"{other.model} against {one.model}, by the {found.queries:,} queries of both:"]
+    for name, metric in found.metrics.items():
         sure = "" if metric.low <= 0 <= metric.high else "  *"
         lines.append(
             f"{name:<10}  {metric.mean:+6.3f}  {metric.low:+.3f} to {metric.high:+.3f}{sure}"

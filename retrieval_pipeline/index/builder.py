@@ -163,6 +163,8 @@ def build_index(
     codes: bool = False,
     encode_texts: EncodeTexts | None = None,
     accept: AcceptBuild | None = None,
+    accept_change: AcceptBuild | None = None,
+    publish: bool = True,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Write and publish a build of `sources`, unless a sound one has the same inputs.
@@ -176,7 +178,9 @@ def build_index(
         codes: Whether to write codes for faiss, and to try how fast they are.
         encode_texts: Encodes the vocabulary if no build of this space has it yet. Without it the
             build has no vectors of words, and only queries like pictures calibrate it.
-        accept: Checks a build, opened as readers open it, before it is published.
+        accept: Checks a new build, opened as readers open it, before it is published.
+        accept_change: Checks a build, new or not, before it takes over from the current one.
+        publish: False leaves the current build the current one.
         progress: Told about stages and items.
 
     Raises:
@@ -201,17 +205,23 @@ def build_index(
         *(("companions", table_digest(companions)) if len(companions) else ()),
     )
     if (same := _same_build(store, space, inputs)) is not None:
-        return _publish_existing(store, same)
+        if not publish:
+            return BuildReport(same, read_info(same), published=False)
+        return _publish_existing(store, same, accept_change)
     texts = _vocabulary_vectors(store, space, encode_texts)
     spec = BuildSpec(space, joined, further, facts, companions, inputs, recall, codes, texts)
     previous = _open_previous(store, spec)
     try:
-        return _write_and_publish(store, spec, previous, accept, progress)
+        build, info = _write(store, spec, previous, accept, accept_change, progress)
     except RefusedBuildError:
         if previous is None:
             raise
         # What was reused from the previous build may be to blame.
-        return _write_and_publish(store, spec, None, accept, progress)
+        build, info = _write(store, spec, None, accept, accept_change, progress)
+    if publish:
+        store.publish(build)
+    retire_builds(store)
+    return BuildReport(build, info, published=publish)
 
 
 def _join_sources(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
@@ -237,10 +247,16 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
     return None
 
 
-def _publish_existing(store: Store, build: Path) -> BuildReport:
-    """Make an existing build the current one, unless it already is."""
+def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | None) -> BuildReport:
+    """Make an existing build the current one, unless it already is.
+
+    Raises:
+        RefusedBuildError: A check failed.
+    """
     published = build != current_or_none(store)
     if published:
+        if accept_change is not None:
+            _passed(accept_change(Build.open(build)))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -278,14 +294,15 @@ def _open_previous(store: Store, spec: BuildSpec) -> Build | None:
     return None
 
 
-def _write_and_publish(
+def _write(
     store: Store,
     spec: BuildSpec,
     previous: Build | None,
     accept: AcceptBuild | None,
+    accept_change: AcceptBuild | None,
     progress: Progress,
-) -> BuildReport:
-    """Write, check and publish a build, which reuses what it can of `previous`."""
+) -> tuple[Path, BuildInfo]:
+    """Write and check a build, which reuses what it can of `previous`; return its directory."""
     started = time.monotonic()
     created_at = datetime.now(UTC)
     # Names sort by age, even those of builds that were begun in the same second.
@@ -303,13 +320,17 @@ def _write_and_publish(
         info = _describe(directory, spec, structures, background, created_at, started)
         remember_hashed(directory, info)
         write_info(directory, info)
+        checks: tuple[Check, ...] = ()
         if accept is not None:
-            checks = _check(directory, accept, progress)
+            progress.start("checking the index", None, "")
+            checks = _passed(accept(Build.open(directory)))
+            progress.finish()
+        if accept_change is not None:
+            checks += _passed(accept_change(Build.open(directory)))
+        if checks:
             info = info.model_copy(update={"checks": checks})
             write_info(directory, info)
-    store.publish(build)
-    retire_builds(store)
-    return BuildReport(build, info, published=True)
+    return build, info
 
 
 def _write_items(directory: Path, spec: BuildSpec, progress: Progress) -> list[Vectors]:
@@ -405,15 +426,12 @@ def _describe(
     )
 
 
-def _check(directory: Path, accept: AcceptBuild, progress: Progress) -> tuple[Check, ...]:
-    """Open a build that is not yet published, and let `accept` check it.
+def _passed(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """Return the checks if all of them passed.
 
     Raises:
-        RefusedBuildError: A check failed.
+        RefusedBuildError: One failed.
     """
-    progress.start("checking the index", None, "")
-    checks = tuple(accept(Build.open(directory)))
-    progress.finish()
     if not all(check.passed for check in checks):
         raise RefusedBuildError(checks)
-    return checks
+    return tuple(checks)

@@ -9,6 +9,7 @@ from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError
+from retrieval_pipeline.evaluation.labels import read_labelled
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
@@ -48,6 +49,15 @@ class IndexReport:
     build: BuildReport
     map: MapReport
     failures: Mapping[str, SourceError]
+
+    @property
+    def changed(self) -> bool:
+        """Whether a table was written, an image was embedded or failed, or the index is new."""
+        return (
+            self.build.published
+            or any(each.published for each in self.manifests)
+            or any(each.embedded or each.newly_quarantined for each in self.embeddings)
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,10 @@ def index_sources(
             read now.
         StoreError: Another run is writing, a table is damaged or the disk is full.
         EncoderError: The model cannot be had.
+        EvaluationError: The settings name labelled queries, by which a change of model is judged,
+            and these cannot be read or have no answer in the new index.
         BuildError: There is nothing to index, or `index.codes` needs faiss, which is not installed.
+        RefusedBuildError: A check failed; the former index goes on answering.
         Stopped: `stop` was set.
     """
     store = Store(settings.home)
@@ -173,6 +186,9 @@ def update_sources(
         if failures:
             raise _joined(failures.values())
         wanted = list(settings.sources)
+        if settings.evaluation is not None and settings.evaluation.file is not None:
+            # What is wrong with it is better told now than when all is embedded.
+            read_labelled(settings.evaluation.file)
     load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
     # Decode workers are started once, not for each source.

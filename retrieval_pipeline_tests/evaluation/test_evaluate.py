@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,13 +96,22 @@ def test_a_picture_that_is_liked_asks_for_the_others(searcher: Searcher) -> None
         vote_queries(store, "few")
 
 
-def test_two_indexes_are_compared_query_by_query(searcher: Searcher) -> None:
+def test_two_indexes_are_compared_by_the_queries_that_both_hold_answers_to(
+    searcher: Searcher,
+) -> None:
     queries = folder_queries(searcher.build)
-    one, some = evaluate(searcher, queries), evaluate(searcher, queries[:2])
+    one = evaluate(searcher, queries)
     same = difference(one, one)
     assert same is not None
-    assert all(metric.low == metric.mean == metric.high == 0 for metric in same.values())
-    assert difference(one, some) is None
+    assert all(each.low == each.mean == each.high == 0 for each in same.metrics.values())
+    gone = replace(queries[0], relevant=(content("gone"),))
+    without_cats = evaluate(searcher, [gone, *queries[1:]])
+    found = difference(one, without_cats)
+    assert found is not None
+    # Of different queries in the same number, only those of the same place are paired.
+    assert (found.queries, found.metrics["mAP"].mean) == (3, 0)
+    assert found.means["mAP"][0] == pytest.approx(one.values[1:, -1].mean())
+    assert difference(without_cats, evaluate(searcher, queries[:1])) is None
 
 
 def test_the_command_prints_a_table_json_and_a_page(
