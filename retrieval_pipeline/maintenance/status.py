@@ -143,7 +143,9 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     )
     tables = [read_facts(store, source.name) for source in settings.sources]
     tables.append(FACTS.empty_table())
-    info, problem, towns, countries = None, None, {}, {}
+    info, problem = None, None
+    towns: dict[str, int] = {}
+    countries: dict[str, int] = {}
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
     else:
