@@ -4,14 +4,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import WithJsonSchema
 
 from retrieval_pipeline.facts.model import Origin
 
 # Cameras, towns and countries that a summary names.
 MOST_NAMED = 5
+
+# A time by the clock on the wall: without a zone it is no "date-time" of JSON Schema (RFC 3339).
+WallTime = Annotated[datetime, WithJsonSchema({"type": "string"})]
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class FactsSummary:
     files: int
     origins: Mapping[str, int]
     undated: int
-    first_taken: datetime | None
-    last_taken: datetime | None
+    first_taken: WallTime | None
+    last_taken: WallTime | None
     cameras: int
     frequent_cameras: Mapping[str, int]
     positions: int
