@@ -65,8 +65,16 @@ def _exit_code() -> int | None:
     return code
 
 
+# Other names of commands; --help lists each command once.
+ALIASES = {"search": "query"}
+
+
 class _Commands(click.Group):
     """The commands; click would take an error of any pipe for one of stdout, and say nothing."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, or by another one that people try first."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command.

@@ -41,6 +41,13 @@ def echo_json(value: object, *, indent: int | None = None) -> None:
     echo(*json.dumps(value, indent=indent).splitlines())
 
 
+def echo_bytes(data: bytes) -> None:
+    """Write results to stdout as they are, for a program to read; raises as `echo` does."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 def report(*lines: str) -> None:
     """Write to stdout what a command has done; the work counts, even if nobody can read this."""
     try:

@@ -9,7 +9,7 @@ from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
-from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.paths import shell_quoted, to_path, to_text
 from retrieval_pipeline.storage.remote import Remote
 
 if TYPE_CHECKING:
@@ -42,12 +42,13 @@ MOST_EXTENSIONS = 6
 WORTH_A_HINT = 20.0
 
 
-def answer_text(answer: Answer, *, heading: bool) -> list[str]:
+def answer_text(answer: Answer, *, heading: bool, terminal: bool = False) -> list[str]:
     """Return a line for each hit, and below it its other copies.
 
     A line has the rank, score, relevance, the day the picture was taken, its path, and place and
     camera; what no hit knows is left out. A day with "?" is only that of the file's time. Where a
-    part of the picture matched, the line names the part as `--crop` takes it.
+    part of the picture matched, the line names the part as `--crop` takes it. On a terminal, paths
+    are quoted so that they can be pasted into a shell.
     """
     lines = [str(answer.query)] if heading else []
     scored = any(hit.score is not None for hit in answer.hits)
@@ -60,19 +61,28 @@ def answer_text(answer: Answer, *, heading: bool) -> list[str]:
         if dated:
             unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
             line += f"  {hit.facts.day:>10}{unsure}"
-        line += f"  {to_text(str(hit.path))}"
+        line += f"  {_shown(str(hit.path), terminal)}"
         if about := ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part):
             line += f"  [{about}]"
         line += f"  (its part {hit.region})" if hit.region else ""
         line += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         lines.append(line)
-        lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
         lines += [
-            f"{'':>12}{KINDS[each.kind]} {each.file.location.path}" for each in hit.companions
+            f"{'':>12}also in {place.source}: {_shown(to_path(place.path), terminal)}"
+            for place in hit.other_locations
+        ]
+        lines += [
+            f"{'':>12}{KINDS[each.kind]} {_shown(to_path(each.file.location.path), terminal)}"
+            for each in hit.companions
         ]
     if not answer.hits:
         lines.append(answer.verdict)
     return lines
+
+
+def _shown(path: str, terminal: bool) -> str:
+    """Return a path for people to read, and, on a terminal, for shells."""
+    return shell_quoted(path) if terminal or not path.isprintable() else path
 
 
 def understood_text(answer: Answer) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_config_path
 from pydantic import (
     BaseModel,
     ValidationError,
@@ -30,11 +31,48 @@ from retrieval_pipeline.storage.remote import HIDDEN, parse_place
 FILE_NAME = "retrieval.toml"
 
 
-def find_settings_file(given: Path | None = None) -> Path:
-    """Return the file to read: `given`, then $RETRIEVAL_CONFIG, then ./retrieval.toml."""
+def named_settings_file(given: Path | None = None) -> Path | None:
+    """Return the settings file that somebody named: `given`, else the one of $RETRIEVAL_CONFIG."""
     if given is not None:
         return given
-    return Path(os.environ.get("RETRIEVAL_CONFIG") or FILE_NAME)
+    named = os.environ.get("RETRIEVAL_CONFIG")
+    return Path(named) if named else None
+
+
+def find_settings_file(given: Path | None = None) -> Path | None:
+    """Return the settings file to read, or None if there is none.
+
+    A named file counts, whether it exists or not: `given`, then that of $RETRIEVAL_CONFIG. Else
+    retrieval.toml is looked for in the working directory and in those above it, and at last in the
+    user's own configuration directory (platformdirs).
+
+    Raises:
+        SettingsError: The file was found by looking, and belongs to another user. Settings can name
+            commands, and anybody may write into a directory such as /tmp.
+    """
+    if named := named_settings_file(given):
+        return named
+    for file in (Path(FILE_NAME), *_files_above(Path.cwd()), users_settings_file()):
+        try:
+            owner = file.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            raise SettingsError(
+                f"{file.absolute()} belongs to another user, and settings can name commands: if "
+                "you trust it, name it with --config"
+            )
+        return file
+    return None
+
+
+def users_settings_file() -> Path:
+    """Return where a user keeps settings for every directory, such as ~/.config/retrieval."""
+    return user_config_path("retrieval", appauthor=False) / FILE_NAME
+
+
+def _files_above(directory: Path) -> list[Path]:
+    return [parent / FILE_NAME for parent in directory.parents]
 
 
 def load_settings(given: Path | None = None) -> Settings:
@@ -44,12 +82,18 @@ def load_settings(given: Path | None = None) -> Settings:
         SettingsError: One line for each thing that is wrong, with its key and what is allowed.
     """
     file = find_settings_file(given)
+    if file is None:
+        raise SettingsError(
+            f"no settings file: looked for {FILE_NAME} in {Path.cwd()} and above, in "
+            f"$RETRIEVAL_CONFIG (not set), and for {users_settings_file()}. Make one with "
+            "`retrieval init DIRECTORY`, or name one with --config"
+        )
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
-            "or name one with --config"
+            "or name another with --config"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: cannot be read: {error}") from None

@@ -4,11 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import WithJsonSchema
 
 from retrieval_pipeline.facts.model import Origin
+
+# A time by the clock on the wall: without a zone it is no "date-time" of JSON Schema (RFC 3339).
+WallTime = Annotated[datetime, WithJsonSchema({"type": "string"})]
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class FactsSummary:
     files: int
     origins: Mapping[str, int]
     undated: int
-    first_taken: datetime | None
-    last_taken: datetime | None
+    first_taken: WallTime | None
+    last_taken: WallTime | None
     cameras: int
     positions: int
     motion_photos: int

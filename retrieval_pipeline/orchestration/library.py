@@ -28,8 +28,9 @@ class RetrievalLibrary(Flow):
     is then called "<name>_library".
 
     Attributes:
-        config_file: Path of the settings file. Empty means $RETRIEVAL_CONFIG, then
-            ./retrieval.toml, when the definitions are loaded and again in each run.
+        config_file: Path of the settings file. Empty means the one that
+            `config.loading.find_settings_file` finds, when the definitions are loaded and again in
+            each run.
     """
 
     config_file: str | Path = ""

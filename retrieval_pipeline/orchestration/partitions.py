@@ -1,6 +1,5 @@
 """Partitions as they are when the definitions are loaded: one for each source, query, taste."""
 
-import os
 from collections.abc import Sequence
 
 import dagster as dg
@@ -18,7 +17,7 @@ def load_definition_settings() -> Settings:
         SettingsError: The file is not right, or $RETRIEVAL_CONFIG names one that is not there;
             Dagster shows it as the location's error.
     """
-    if "RETRIEVAL_CONFIG" not in os.environ and not find_settings_file().exists():
+    if find_settings_file() is None:
         return Settings()
     return load_settings()
 

@@ -20,7 +20,7 @@ class LibraryResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Assets of other people take it as a resource to read the tables.
 
     Attributes:
-        config_file: Its path; empty means $RETRIEVAL_CONFIG, then ./retrieval.toml.
+        config_file: Its path; empty means the one that `find_settings_file` finds.
     """
 
     config_file: str = ""

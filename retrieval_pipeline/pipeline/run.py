@@ -50,6 +50,15 @@ class IndexReport:
     map: MapReport
     failures: Mapping[str, SourceError]
 
+    @property
+    def changed(self) -> bool:
+        """Whether a table was written, an image was embedded or failed, or the index is new."""
+        return (
+            self.build.published
+            or any(each.published for each in self.manifests)
+            or any(each.embedded or each.newly_quarantined for each in self.embeddings)
+        )
+
 
 @dataclass(frozen=True)
 class SourcesReport:

@@ -185,35 +185,34 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "build": answer.build,
         "likely": answer.likely,
-        "hits": [
-            {
-                "content_id": hit.content_id,
-                "path": to_text(str(hit.path)),
-                "source": hit.source,
-                "score": rounded(hit.score),
-                "relevance": rounded(hit.relevance),
-                "likely": hit.likely,
-                "width": hit.width,
-                "height": hit.height,
-                "alike": hit.alike,
-                "region": hit.region and asdict(hit.region),
-                "facts": hit.facts.as_json(),
-                "locations": [
-                    {"source": place.source, "path": place.path} for place in hit.locations
-                ],
-                "companions": [
-                    {
-                        "kind": each.kind.value,
-                        "source": each.file.location.source,
-                        "path": each.file.location.path,
-                    }
-                    for each in hit.companions
-                ],
-            }
-            for hit in answer.hits
-        ],
-        "hints": list(answer.hints),
+        "hits": [hit_json(hit) for hit in answer.hits],
         "timings_ms": answer.timings_ms,
+    }
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """Return the JSON object of one hit; its path is text of `paths.to_text`."""
+    return {
+        "content_id": hit.content_id,
+        "path": to_text(str(hit.path)),
+        "source": hit.source,
+        "score": rounded(hit.score),
+        "relevance": rounded(hit.relevance),
+        "likely": hit.likely,
+        "width": hit.width,
+        "height": hit.height,
+        "alike": hit.alike,
+        "region": hit.region and asdict(hit.region),
+        "facts": hit.facts.as_json(),
+        "locations": [{"source": place.source, "path": place.path} for place in hit.locations],
+        "companions": [
+            {
+                "kind": each.kind.value,
+                "source": each.file.location.source,
+                "path": each.file.location.path,
+            }
+            for each in hit.companions
+        ],
     }
 
 

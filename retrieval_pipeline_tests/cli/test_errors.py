@@ -63,7 +63,7 @@ def test_a_piped_line_that_is_not_utf8_leaves_the_next_ones_alone(home: Path) ->
         (["index", "--config", NASTY], 1),
         (["index", "--source", NASTY], 1),
         (["query", "cat", "--source", NASTY], 1),
-        (["query", "cat", NASTY], 2),
+        (["query", "cat", NASTY], 1),
         (["query", "cat", b"--" + NASTY], 2),
     ],
     ids=str,
@@ -231,9 +231,7 @@ def test_a_weight_out_of_bounds_is_one_line(home: Path, weight: str, why: str) -
 
 def test_a_wrong_date_says_what_is_wrong_with_it(home: Path) -> None:
     done = retrieval(home, "query", "cat", "--after", "2024-02-30")
-    assert done.returncode == 2
-    assert "day is out of range for month" in done.stderr
-    assert "write it as 2024-12-31" in done.stderr
+    assert_one_line(done, '"2024-02-30" is no date', "day is out of range for month")
 
 
 def test_a_directory_that_is_named_twice_is_called_that(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Settings file. Default: $RETRIEVAL_CONFIG, then ./retrieval.toml.",
+    help="Settings file. Default: $RETRIEVAL_CONFIG, then retrieval.toml here or above, then the "
+    "one in your configuration directory.",
 )
 
 source_option = click.option(

@@ -7,7 +7,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config.loading import find_settings_file, load_settings
+from retrieval_pipeline.config.loading import FILE_NAME, load_settings, named_settings_file
 from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import RetrievalError, SettingsError
 from retrieval_pipeline.paths import to_text
@@ -28,7 +28,7 @@ def init(
     directories: tuple[Path, ...], model: str | None, home: str, force: bool, config: Path | None
 ) -> None:
     """Write a settings file for these directories (default: the current one)."""
-    file = find_settings_file(config)
+    file = named_settings_file(config) or Path(FILE_NAME)
     if file.exists() and not force:
         raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
     from retrieval_pipeline.storage.atomic import replacing

@@ -30,7 +30,7 @@ def models(as_json: bool, config: Path | None) -> None:
     from retrieval_pipeline.encoders.catalogue import known_models, read_sources
     from retrieval_pipeline.encoders.on_this_machine import measure_speed, models_here
 
-    there = config is not None or find_settings_file(config).exists()
+    there = find_settings_file(config) is not None
     settings = load_settings(config) if there else Settings()
     pictures = _count(settings) or SOME_PICTURES
     speed = measure_speed(settings.device, settings.precision)
