@@ -221,6 +221,15 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
     if status.facts.files:
         lines += ["", *_facts_lines(status.facts)]
+        lines += [
+            f"  {what}: {_counts(*((count, name) for name, count in named.items()))}"
+            for what, named in (
+                ("cameras", status.facts.frequent_cameras),
+                ("countries", status.countries),
+                ("towns", status.towns),
+            )
+            if named
+        ]
     return lines
 
 

@@ -12,6 +12,9 @@ from pydantic import WithJsonSchema
 
 from retrieval_pipeline.facts.model import Origin
 
+# Cameras, towns and countries that a summary names.
+MOST_NAMED = 5
+
 # A time by the clock on the wall: without a zone it is no "date-time" of JSON Schema (RFC 3339).
 WallTime = Annotated[datetime, WithJsonSchema({"type": "string"})]
 
@@ -27,6 +30,7 @@ class FactsSummary:
         first_taken: The earliest date; None without any. Times of files do not count.
         last_taken: The latest date; None without any. Times of files do not count.
         cameras: Number of different cameras.
+        frequent_cameras: Files of the MOST_NAMED most frequent cameras.
         positions: Files with latitude and longitude.
         motion_photos: Pictures with a video in their file.
         problems: Facts that were refused, by reason, the most frequent first.
@@ -38,6 +42,7 @@ class FactsSummary:
     first_taken: WallTime | None
     last_taken: WallTime | None
     cameras: int
+    frequent_cameras: Mapping[str, int]
     positions: int
     motion_photos: int
     problems: Mapping[str, int]
@@ -61,10 +66,19 @@ def summary_of(table: pa.Table) -> FactsSummary:
         first_taken=span["min"],
         last_taken=span["max"],
         cameras=pc.count_distinct(table["camera"]).as_py(),
+        frequent_cameras=most_frequent(table["camera"]),
         positions=len(table) - table["latitude"].null_count,
         motion_photos=pc.sum(table["motion_photo"]).as_py() or 0,
         problems=dict(sorted(problems.items(), key=lambda each: (-each[1], each[0]))),
     )
+
+
+def most_frequent(names: pa.ChunkedArray) -> dict[str, int]:
+    """Return the MOST_NAMED most frequent texts of a column and how often each is there."""
+    counts = Counter(
+        {row["values"]: row["counts"] for row in pc.value_counts(pc.drop_null(names)).to_pylist()}
+    )
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MOST_NAMED])
 
 
 def months_of(table: pa.Table) -> dict[str, int]:

@@ -290,9 +290,11 @@ def _digest(sidecars: Sequence[FileRow] | None) -> str | None:
 
 
 def _former(store: Store, source: str) -> pa.Table:
-    """Return the table of facts, without rows if other rules have made it."""
+    """Return the rows of the table of facts that these rules can have made."""
     table = read_facts(store, source)
-    return table if _metadata(store, source).get(_RULES) == str(RULES).encode() else table[:0]
+    if _metadata(store, source).get(_RULES) != str(RULES).encode():
+        return table[:0]
+    return table.filter(pc.is_in(table["taken_from"], pa.array([*map(str, Origin), None])))
 
 
 def _metadata(store: Store, source: str) -> Mapping[bytes, bytes]:

@@ -16,9 +16,10 @@ from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
-from retrieval_pipeline.facts.summary import FactsSummary, summary_of
+from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build import BuildInfo, map_items, read_info
+from retrieval_pipeline.index.facts_table import FACTS_FILE
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
@@ -103,7 +104,9 @@ class LibraryStatus(_Model):
         recall_at_10: Share of the true ten nearest items that a query finds.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
-        facts: When, where and with what the pictures of these sources were taken.
+        facts: When and with what the pictures of these sources were taken.
+        towns: Pictures of the index at its most frequent towns, such as "Lisbon, PT".
+        countries: Pictures of the index in its most frequent countries (ISO 3166-1 alpha-2).
     """
 
     home: AnyPlace
@@ -119,6 +122,8 @@ class LibraryStatus(_Model):
     problem: str | None
     sources: tuple[SourceStatus, ...]
     facts: FactsSummary
+    towns: Mapping[str, int]
+    countries: Mapping[str, int]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -139,11 +144,15 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     tables = [read_facts(store, source.name) for source in settings.sources]
     tables.append(FACTS.empty_table())
     info, problem = None, None
+    towns: dict[str, int] = {}
+    countries: dict[str, int] = {}
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
     else:
         try:
             info = read_info(build)
+            if FACTS_FILE in info.files:
+                towns, countries = _places(map_items(build / FACTS_FILE))
         except BuildError as error:
             problem = str(error)
         else:
@@ -162,6 +171,17 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         problem=problem,
         sources=sources,
         facts=summary_of(pa.concat_tables(tables)),
+        towns=towns,
+        countries=countries,
+    )
+
+
+def _places(facts: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many rows of facts.arrow are at the most frequent towns, and countries."""
+    town, country = (facts[name].cast(pa.string()) for name in ("place", "country"))
+    return (
+        most_frequent(pc.binary_join_element_wise(town, country, ", ")),
+        most_frequent(country),
     )
 
 

@@ -264,6 +264,7 @@ def test_the_status_names_what_failed(library: Path) -> None:
     text = run(library, "status").stdout
     assert "7 embedded, 0 to do" in text
     assert "in quarantine: 1 not an image" in text
+    assert "cameras: 2 Pentax K100D Super" in text
     state = json.loads(run(library, "status", "--json").stdout)
     assert state["sources"][0]["quarantined"] == {"not_an_image": 1}
     assert state["index"]["items"] == 7

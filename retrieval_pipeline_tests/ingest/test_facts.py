@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,6 +21,7 @@ from retrieval_pipeline.ingest import facts as ingest_facts
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, update_embeddings
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_facts
 from retrieval_pipeline_tests.support.encoders import DESCRIPTION, MeanColour
@@ -233,6 +236,19 @@ def test_a_file_without_another_date_follows_its_time(library: Library) -> None:
     facts = library.facts("a.jpg")
     assert facts.taken_at == datetime.fromtimestamp(1_700_000_000.25)
     assert facts.taken_from is Origin.FILE_TIME
+
+
+def test_rows_of_an_origin_that_is_not_known_are_read_again(library: Library) -> None:
+    library.add("a.jpg", TAKEN)
+    library.run()
+    path, position = library.store.facts("pictures"), FACTS.get_field_index("taken_from")
+    table = pq.read_table(path).set_column(
+        position, FACTS.field(position), pa.array(["a later version's"])
+    )
+    pq.write_table(table, path)
+    os.utime(library.root / "a.jpg")
+    assert library.run(embed=False).headers_read == 1
+    assert library.dated() == {"a.jpg": ("2019-08-12 14:32:10", "exif")}
 
 
 def test_facts_that_other_rules_have_read_are_read_again(
