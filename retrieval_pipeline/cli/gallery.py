@@ -70,7 +70,7 @@ def _section(answer: Answer) -> Section:
         notes=(*_notes(query), *([answer.verdict] if answer.hits else [])),
         divider=None if answer.likely == len(answer.hits) else answer.likely,
         example=query.images[0] if query.images else None,
-        empty="Nothing here looks like that.",
+        empty=f"{answer.verdict[:1].upper()}{answer.verdict[1:]}.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
     from retrieval_pipeline.index.build import BuildInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
+    from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
     from retrieval_pipeline.pipeline.run import IndexReport
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-    from retrieval_pipeline.search.results import Answer
+    from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
 
@@ -42,47 +44,85 @@ MOST_EXTENSIONS = 6
 WORTH_A_HINT = 20.0
 
 
-def answer_text(answer: Answer, *, heading: bool, terminal: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class AnswerLine:
+    """A line of an answer in its parts, which a terminal shows differently.
+
+    Attributes:
+        before: What stands before the path; the whole line if it has none.
+        path: As it is shown.
+        after: What stands after it.
+        hit: Whose line it is; None for a heading or a verdict.
+        link: The file, if it is on this machine.
+    """
+
+    before: str
+    path: str = ""
+    after: str = ""
+    hit: Hit | None = None
+    link: Path | None = None
+
+    def __str__(self) -> str:
+        return self.before + self.path + self.after
+
+
+def answer_text(answer: Answer, *, heading: bool) -> list[str]:
+    """Return the lines of `answer_lines` as text for a pipe."""
+    return [str(line) for line in answer_lines(answer, heading=heading, terminal=False)]
+
+
+def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[AnswerLine]:
     """Return a line for each hit, and below it its other copies.
 
     A line has the rank, score, relevance, the day the picture was taken, its path, and place and
     camera; what no hit knows is left out. A day with "?" is only that of the file's time. Where a
-    part of the picture matched, the line names the part as `--crop` takes it. On a terminal, paths
+    part of the picture matched, the line names the part as `--crop` takes it. For a terminal, paths
     are quoted so that they can be pasted into a shell.
     """
-    lines = [str(answer.query)] if heading else []
+    lines = [AnswerLine(str(answer.query))] if heading else []
     scored = any(hit.score is not None for hit in answer.hits)
     # Where no hit has a date of its own, the files' times would be a column of noise.
     dated = any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
-    for rank, hit in enumerate(answer.hits, 1):
-        line = f"{rank:>4}"
+    for rank, hit in enumerate(answer.hits, answer.offset + 1):
+        before = f"{rank:>4}"
         if scored:
-            line += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:4.0%}"
+            before += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:4.0%}"
         if dated:
             unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
-            line += f"  {hit.facts.day:>10}{unsure}"
-        line += f"  {_shown(str(hit.path), terminal)}"
-        if about := ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part):
-            line += f"  [{about}]"
-        line += f"  (its part {hit.region})" if hit.region else ""
-        line += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
-        lines.append(line)
+            before += f"  {hit.facts.day:>10}{unsure}"
+        about = ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part)
+        after = f"  [{about}]" if about else ""
+        after += f"  (its part {hit.region})" if hit.region else ""
+        after += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
+        link = None if isinstance(hit.path, Remote) else hit.path
+        path = _shown(str(hit.path), terminal)
+        lines.append(AnswerLine(f"{before}  ", path, after, hit, link))
+        others = [(f"also in {place.source}: ", place.path) for place in hit.other_locations]
+        others += [(f"{KINDS[each.kind]} ", each.file.location.path) for each in hit.companions]
         lines += [
-            f"{'':>12}also in {place.source}: {_shown(to_path(place.path), terminal)}"
-            for place in hit.other_locations
-        ]
-        lines += [
-            f"{'':>12}{KINDS[each.kind]} {_shown(to_path(each.file.location.path), terminal)}"
-            for each in hit.companions
+            AnswerLine(f"{'':>12}{what}", _shown(to_path(path), terminal), hit=hit)
+            for what, path in others
         ]
     if not answer.hits:
-        lines.append(answer.verdict)
+        lines.append(AnswerLine(answer.verdict))
     return lines
 
 
 def _shown(path: str, terminal: bool) -> str:
     """Return a path for people to read, and, on a terminal, for shells."""
     return shell_quoted(path) if terminal or not path.isprintable() else path
+
+
+def failed_text(failed: Sequence[FailedFile], *, terminal: bool) -> list[str]:
+    """List the files that could not be indexed, by source, each with its reason."""
+    lines = []
+    for number, each in enumerate(failed):
+        if number == 0 or each.source != failed[number - 1].source:
+            lines.append(each.source)
+        reason = each.reason.replace("_", " ")
+        detail = f"  ({each.detail})" if each.detail else ""
+        lines.append(f"  {reason}: {_shown(str(each.path), terminal)}{detail}")
+    return lines or ["no file has failed"]
 
 
 def understood_text(answer: Answer) -> list[str]:
@@ -264,7 +304,8 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
         lines.append(f"  shown with another file: {', '.join(kinds)}")
     if source.views:
-        lines.append(f"  {source.views:,} parts of pictures have vectors of their own")
+        parts = _plural(source.views, "vector")
+        lines.append(f"  {parts} of parts of pictures")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:

@@ -18,6 +18,7 @@ from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.score_statistics import PRIOR_SCORES, Spread
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.query import Crop, Query
+from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, check_vectors, normalise
 from retrieval_pipeline.views import squared
@@ -267,11 +268,28 @@ class QueryEncoder:
         if query.crop is not None:
             return [self._part(query, query.crop)]
         numbers = [indexed_number(self._build, content) for content in query.like]
+        indexed = [self._number_of_file(path) for path in query.images]
+        others = [
+            path for path, number in zip(query.images, indexed, strict=True) if number is None
+        ]
+        numbers += [number for number in indexed if number is not None]
         vectors = [self._build.vectors(np.array([number], np.int64))[0] for number in numbers]
-        if query.images:
-            encoded = self.encoder.encode_pixels(self._pixels(query.images))
+        if others:
+            encoded = self.encoder.encode_pixels(self._pixels(others))
             vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
         return vectors
+
+    def _number_of_file(self, path: Path) -> int | None:
+        """Return the item that has the bytes of a file; None if none has, or it cannot be read.
+
+        Reading a file takes milliseconds, and loading a model to encode it takes seconds.
+        """
+        try:
+            content = content_id_of_file(path, max_bytes=self._limits.bytes)
+        except OSError:
+            # Decoding says what is wrong with it.
+            return None
+        return self._build.number_of(content)
 
     def _part(self, query: Query, crop: Crop) -> Vectors:
         """Return the vector of a part of the query's only picture."""

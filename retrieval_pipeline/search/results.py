@@ -143,6 +143,7 @@ class Answer:
         offset: How many better hits were left out.
         understood: Words of the query that were read as facts, and not looked for.
         notes: What should be known of the answer, such as which of several places was meant.
+        filtered_out: Whether no picture at all passes the filters.
     """
 
     query: Query
@@ -156,6 +157,8 @@ class Answer:
     understood: tuple[Understood, ...] = ()
     notes: tuple[str, ...] = ()
 
+    filtered_out: bool = False
+
     @property
     def likely(self) -> int:
         """How many of the hits are likely; in the order of relevance these are the first ones."""
@@ -164,6 +167,8 @@ class Answer:
     @property
     def verdict(self) -> str:
         """How far the hits can be trusted, in a sentence without a full stop."""
+        if self.filtered_out:
+            return "no picture passes the filters"
         if not self.hits:
             return "nothing here looks like that"
         if all(hit.relevance is None for hit in self.hits):
@@ -186,6 +191,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "build": answer.build,
         "likely": answer.likely,
         "hits": [hit_json(hit) for hit in answer.hits],
+        "hints": list(answer.hints),
         "timings_ms": answer.timings_ms,
     }
 

@@ -243,7 +243,8 @@ class Searcher:
                 hints=_hints(build.info.model, asked[number]),
                 offset=offset,
                 understood=understood[number],
-                notes=(*fact_notes(build, asked[number]), *_none_passes(allowed[number])),
+                notes=fact_notes(build, asked[number]),
+                filtered_out=_none_passes(allowed[number]),
             )
             for number in range(len(queries))
         ]
@@ -331,8 +332,8 @@ def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
     return not query.asks and (query.sort != "relevance" or bool(understood))
 
 
-def _none_passes(allowed: Flags | None) -> tuple[str, ...]:
-    return ("no picture passes the filters",) if allowed is not None and not allowed.any() else ()
+def _none_passes(allowed: Flags | None) -> bool:
+    return allowed is not None and not allowed.any()
 
 
 def _listing_sort(query: Query) -> Sort:

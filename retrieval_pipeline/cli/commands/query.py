@@ -18,7 +18,7 @@ from retrieval_pipeline.cli.commands.common import (
     source_option,
     write_page,
 )
-from retrieval_pipeline.cli.output import echo, echo_json, tell
+from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -39,13 +39,14 @@ CUT = 0.1
     "images",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Find pictures similar to this file. Can be repeated.",
+    help="Find pictures similar to this file; fastest if it is indexed. Can be repeated.",
 )
 @click.option(
     "--like",
     multiple=True,
-    metavar="CONTENT_ID",
-    help="Find pictures similar to this indexed picture. Can be repeated.",
+    metavar="CONTENT_ID|PATH",
+    help="Find pictures similar to this indexed picture; a path is as with --image. Can be "
+    "repeated.",
 )
 @click.option(
     "--crop",
@@ -154,6 +155,10 @@ def query(
 
     TEXT needs no quotes, unless the shell takes its characters for something else.
 
+    The percentage is the relevance: how sure it is that the picture has to do with TEXT; hits from
+    50% on are more probably right than wrong. The number before it is the cosine of the vectors,
+    which only compares hits of one query.
+
     Without TEXT, a prompt asks for queries until "exit" or Ctrl-D. Of piped input, each line is
     answered as a query.
 
@@ -182,6 +187,9 @@ def query(
     searcher = Searcher.open(settings)
     # The options that are not named above have the names of the query's fields.
     text = " ".join(words) if words else None
+    named = [each for each in asked["like"] if Path(each).is_file()]
+    asked["like"] = tuple(each for each in asked["like"] if each not in named)
+    asked["images"] += tuple(map(Path, named))
     base = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
     show = functools.partial(_print_answer, form=form, explain=explain)
     if form == "csv":
@@ -254,7 +262,8 @@ def _converse(
         # Line editing and history for input().
         import readline  # noqa: F401
 
-        tell(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.')
+        count = len(searcher.build)
+        tell(f'{count:,} image{"s" * (count != 1)}. "exit" or Ctrl-D leaves.')
         searcher.warm_up()
     else:
         # Everything else is loaded by the first query.
@@ -307,7 +316,12 @@ def _print_answer(answer: "Answer", *, form: str | None, explain: bool, pretty: 
 
         echo_rows(answer, form)
     else:
-        echo(*answer_text(answer, heading=not pretty, terminal=sys.stdout.isatty()))
+        if sys.stdout.isatty():
+            from retrieval_pipeline.cli.styled import styled_answer
+
+            echo_styled(*styled_answer(answer, heading=not pretty))
+        else:
+            echo(*answer_text(answer, heading=not pretty))
         if answer.hits:
             tell(answer.verdict)
         for hint in answer.hints:
