@@ -14,6 +14,8 @@ from pydantic import (
 )
 
 from retrieval_pipeline.config.settings import (
+    DEFAULT_MODEL,
+    ORIGINAL,
     Alerts,
     Checks,
     EvaluationSettings,
@@ -223,12 +225,13 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def with_model(settings: Settings, model: str) -> Settings:
-    """Return the settings with another model.
+    """Return the settings with another model; the revision stays if the model is theirs.
 
     A model that is written as a relative path is relative to the working directory.
     """
-    values = {"model": _model_path(model, Path.cwd()), "revision": None}
-    return settings.model_copy(update=values)
+    name = DEFAULT_MODEL if model == ORIGINAL else _model_path(model, Path.cwd())
+    revision = settings.revision if name == settings.model else None
+    return settings.model_copy(update={"model": name, "revision": revision})
 
 
 def with_ray(settings: Settings, address: str) -> Settings:

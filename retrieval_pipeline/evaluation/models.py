@@ -1,6 +1,6 @@
-"""Opening the index of a model that is not the current one, to compare the two."""
+"""Opening the newest index of a model, whichever index is the current one, to compare models."""
 
-from retrieval_pipeline.config.settings import DEFAULT_MODEL, ORIGINAL, Settings
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import EvaluationError
 from retrieval_pipeline.index.build import Build
@@ -8,22 +8,18 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 
 
-def open_newest(settings: Settings, model: str) -> Searcher:
-    """Open the newest index of a model, whichever index is the current one.
+def open_newest(settings: Settings) -> Searcher:
+    """Open the newest index of the model of the settings, whichever index is the current one.
 
     Raises:
         BuildError: It is damaged.
         EncoderError: The model cannot be had.
         EvaluationError: The model has no index here.
     """
-    name = DEFAULT_MODEL if model == ORIGINAL else model
-    # A revision in the settings is one of the settings' own model.
-    revision = settings.revision if name == settings.model else None
-    theirs = settings.model_copy(update={"model": name, "revision": revision})
-    builds = Store(settings.home).builds(describe_encoder(theirs).space)
+    builds = Store(settings.home).builds(describe_encoder(settings).space)
     if not builds:
         raise EvaluationError(
-            f'"{model}" has no index here: set `model = "{model}"` in the settings and run '
-            "`retrieval index`; the index of the former model stays, and `retrieval use` goes back"
+            f'"{settings.model}" has no index here: with --embed, it embeds all pictures first, '
+            "and the present index goes on answering queries"
         )
-    return Searcher(theirs, Build.open(builds[-1]))
+    return Searcher(settings, Build.open(builds[-1]))

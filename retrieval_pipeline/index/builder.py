@@ -256,7 +256,7 @@ def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | No
     published = build != current_or_none(store)
     if published:
         if accept_change is not None:
-            _passed(accept_change(Build.open(build)))
+            _passed((*read_info(build).checks, *accept_change(Build.open(build))))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -326,7 +326,7 @@ def _write(
             checks = _passed(accept(Build.open(directory)))
             progress.finish()
         if accept_change is not None:
-            checks += _passed(accept_change(Build.open(directory)))
+            checks = _passed((*checks, *accept_change(Build.open(directory))))
         if checks:
             info = info.model_copy(update={"checks": checks})
             write_info(directory, info)

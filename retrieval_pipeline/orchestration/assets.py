@@ -23,6 +23,7 @@ from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA_IN_THE_FLOW
 from retrieval_pipeline.orchestration.checks import (
+    ANSWERS_AS_WELL,
     FEW_ARE_QUARANTINED,
     MAP_IS_STEADY,
     RECALL_IS_ENOUGH,
@@ -224,6 +225,10 @@ def _all_parts(store: Store, space: VectorSpace, source: str) -> list[Path]:
 
 def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
     """Return the asset of the index over all sources."""
+    rules = [ROWS_AGREE, RECALL_IS_ENOUGH]
+    if settings.evaluation is not None:
+        rules.append(ANSWERS_AS_WELL)
+    defined = settings
 
     @dg.asset(
         **flow.options("retrieval_index"),
@@ -231,7 +236,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         kinds={"arrow"},
         code_version="1",
         metadata=columns(items_schema(ANY_DIMENSION)),
-        check_specs=[ROWS_AGREE.spec(flow), RECALL_IS_ENOUGH.spec(flow)],
+        check_specs=[rule.spec(flow) for rule in rules],
         automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
     )
@@ -245,16 +250,16 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
                 report = update_index(
                     settings,
                     space,
-                    functools.partial(load_settings_encoder, settings, space),
+                    functools.cache(functools.partial(load_settings_encoder, settings, space)),
                     progress=LogProgress(context.log),
                 )
             except RefusedBuildError as refused:
-                yield from build_checks(flow, refused.checks)
+                yield from build_checks(flow, defined, refused.checks)
                 raise
         if report.kept:
             context.log.warning(f"the index stays as it is: {report.kept}")
         made = Made(report.info.inputs, build_metadata(flow, report))
-        yield from result(context, made, list(build_checks(flow, report.info.checks)))
+        yield from result(context, made, list(build_checks(flow, defined, report.info.checks)))
 
     return retrieval_index
 

@@ -19,6 +19,7 @@ from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.latent_map.coordinates import MapInfo
 from retrieval_pipeline.orchestration.flow import Flow
+from retrieval_pipeline.pipeline.comparison import NAME as ANSWERS
 from retrieval_pipeline.storage.parts import PICTURES, VIEWS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
@@ -105,6 +106,12 @@ RECALL_IS_ENOUGH = Rule(
     "A new index finds `index.recall` of the true ten nearest, with fresh queries.",
     blocking=True,
 )
+ANSWERS_AS_WELL = Rule(
+    "retrieval_index",
+    ANSWERS,
+    "A new model's metric is lower than the former's by no more than `evaluation.tolerance`.",
+    blocking=True,
+)
 MAP_IS_STEADY = Rule(
     "latent_map",
     "map_is_steady",
@@ -147,7 +154,9 @@ def few_quarantined(flow: Flow, settings: Settings, report: EmbedReport) -> dg.A
     )
 
 
-def build_checks(flow: Flow, checks: Sequence[Check]) -> Iterator[dg.AssetCheckEvaluation]:
+def build_checks(
+    flow: Flow, settings: Settings, checks: Sequence[Check]
+) -> Iterator[dg.AssetCheckEvaluation]:
     """Yield what was found when a build was made."""
     made = {check.name: check for check in checks}
     for rule in (ROWS_AGREE, RECALL_IS_ENOUGH):
@@ -156,6 +165,11 @@ def build_checks(flow: Flow, checks: Sequence[Check]) -> Iterator[dg.AssetCheckE
         else:
             unknown = {"found": "not checked when it was built"}
             yield replace(rule, blocking=False).found(flow, False, unknown)
+    if settings.evaluation is not None:
+        answers = made.get(ANSWERS)
+        passed = answers is None or answers.passed
+        why = "it did not take over from another model" if answers is None else answers.found
+        yield ANSWERS_AS_WELL.found(flow, passed, {"found": why})
 
 
 def steady_map(flow: Flow, settings: Settings, info: MapInfo | None) -> dg.AssetCheckEvaluation:

@@ -12,6 +12,7 @@ from retrieval_pipeline.orchestration.alerts import build_alert_sensors
 from retrieval_pipeline.orchestration.assets import build_assets
 from retrieval_pipeline.orchestration.automation import build_automation_sensor
 from retrieval_pipeline.orchestration.checks import build_is_fresh
+from retrieval_pipeline.orchestration.evaluation import build_evaluation_assets
 from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.jobs import build_gc_job, build_query_job, build_verify_job
 from retrieval_pipeline.orchestration.lost_runs import build_lost_runs_sensor
@@ -61,6 +62,7 @@ def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg
     assets = [
         *build_assets(flow, settings, by_source),
         build_saved_query_asset(flow, by_query),
+        *build_evaluation_assets(flow, settings),
         *build_recommender_assets(flow, by_recommender),
     ]
     is_fresh = build_is_fresh(flow)

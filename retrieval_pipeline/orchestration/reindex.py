@@ -100,7 +100,7 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
             except RetrievalError as error:
                 yield from sources
                 if isinstance(error, RefusedBuildError):
-                    yield from build_checks(flow, error.checks)
+                    yield from build_checks(flow, settings, error.checks)
                 raise
             if build.kept:
                 context.log.warning(f"the index stays as it is: {build.kept}")
@@ -115,7 +115,7 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
                 }
                 made = Made(inputs, build_metadata(flow, build), tables_read)
                 yield materialisation(context.instance, index, made, "1")
-                yield from build_checks(flow, build.info.checks)
+                yield from build_checks(flow, settings, build.info.checks)
                 made = Made(build.build.name, map_metadata(flow, drawn), {index: inputs})
                 yield materialisation(context.instance, flow.key("latent_map"), made, "1")
                 yield steady_map(flow, settings, drawn.info)

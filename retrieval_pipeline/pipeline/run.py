@@ -135,6 +135,30 @@ def index_sources(
     )
 
 
+def index_aside(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> BuildReport:
+    """Embed all pictures with the model of the settings, and build an index without publishing it.
+
+    The current index goes on answering; what is embedded is there when the settings change to this
+    model. Arguments and errors are those of `index_sources`; also:
+
+    Raises:
+        SourceError: A source could not be brought up to date.
+    """
+    # Nothing takes over, so that nothing has to answer as well as the current index.
+    settings = settings.model_copy(update={"evaluation": None})
+    with Store(settings.home).locked():
+        tables = update_sources(settings, progress=progress, stop=stop)
+        if tables.failures:
+            raise _joined(tables.failures.values())
+        space = tables.description.space
+        return update_index(settings, space, tables.load, publish=False, progress=progress)
+
+
 def update_sources(
     settings: Settings,
     *,

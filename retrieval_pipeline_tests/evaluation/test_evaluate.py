@@ -1,21 +1,27 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from retrieval_pipeline.cli.main import cli
+from retrieval_pipeline.encoders import load
 from retrieval_pipeline.errors import EvaluationError
+from retrieval_pipeline.evaluation import models
 from retrieval_pipeline.evaluation.evaluate import difference, evaluate
 from retrieval_pipeline.evaluation.labels import LabelledQuery, folder_queries, vote_queries
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.pipeline import run as pipeline
 from retrieval_pipeline.recommend.votes import add_judgements
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline_tests.support.encoders import DESCRIPTION, MeanColour
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
@@ -141,3 +147,40 @@ def test_the_command_prints_a_table_json_and_a_page(
     assert found["index"] == {"right_in_exact_top_10": 9, "missed": 0}
     wrong = run.invoke(cli, ["evaluate", "--folders", *asked[1:]])
     assert (wrong.exit_code, "give one of FILE" in wrong.stderr) == (2, True)
+
+
+class Colours(MeanColour):
+    """Embeds pictures by their colour; what texts mean is random."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return random_vectors(len(texts), self.dim, seed=4)
+
+
+@pytest.mark.slow
+def test_a_model_without_an_index_gets_one_that_does_not_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, thing in enumerate(("cat", "dog")):
+        (tmp_path / "a" / thing).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (250 * number, 9, 9)).save(tmp_path / "a" / thing / "it.png")
+    settings = tmp_path / "retrieval.toml"
+    settings.write_text(
+        'home = "home"\nmodel = "offline"\nworkers = 1\n[[sources]]\nname = "a"\npath = "a"\n'
+    )
+    for module in (pipeline, models):
+        monkeypatch.setattr(module, "describe_encoder", lambda _: DESCRIPTION)
+    monkeypatch.setattr(pipeline, "load_settings_encoder", lambda *_: Colours())
+    monkeypatch.setattr(load, "load_text_encoder_of", lambda _: Colours().encode_texts)
+    store = Store(tmp_path / "home")
+    write_manifest(store, "a", {"cat/it.png": "cat"})
+    write_part(store, SPACE, "a", ["cat"], random_vectors(1, DIM, 1))
+    current = build_index(store, SPACE, ["a"]).build
+    asked = ["evaluate", "--folders", "--model", "colour", "--config", str(settings)]
+    run = CliRunner()
+    missing = run.invoke(cli, asked)
+    assert '"colour" has no index here: with --embed' in str(missing.exception)
+    done = run.invoke(cli, [*asked, "--embed", "--json"])
+    assert done.exit_code == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert (found["items"], found["queries"]) == (2, 2)
+    assert store.current_build() == current != store.builds(DESCRIPTION.space)[-1]

@@ -95,7 +95,7 @@ def test_an_index_of_another_model_is_also_judged_when_it_exists_already(
     change_model(settings.model_copy(update={"evaluation": None}), "worse", WRONG)
     better = change_model(settings, "old", THINGS)
     assert better.published
-    with pytest.raises(RefusedBuildError, match="1.000 with old"):
+    with pytest.raises(RefusedBuildError, match=r"1\.000 with old"):
         change_model(settings, "worse", WRONG)
     assert Store(settings.home).current_build() == better.build
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_pipeline.cli.commands.common import check_page, config_option, write_page
+from retrieval_pipeline.cli.commands.common import check_page, config_option, stoppable, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, tell
-from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.loading import load_settings, with_model
+from retrieval_pipeline.errors import Stopped
 
 if TYPE_CHECKING:
     from retrieval_pipeline.config.settings import Settings
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     metavar="MODEL",
     help="Ask the newest index of this model. Can be repeated, to compare.",
 )
+@click.option(
+    "--embed",
+    is_flag=True,
+    help="Embed and index first what these models have not yet. The present index goes on "
+    "answering queries, and stays when all is done.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--page",
@@ -43,6 +50,7 @@ def evaluate(
     folders: bool,
     votes: str | None,
     models: tuple[str, ...],
+    embed: bool,
     as_json: bool,
     page: Path | None,
     open_page: bool,
@@ -60,6 +68,10 @@ def evaluate(
     """
     if sum((file is not None, folders, votes is not None)) != 1:
         raise click.UsageError("give one of FILE, --folders and --votes")
+    if embed and not models:
+        raise click.UsageError(
+            "--embed needs --model: `retrieval index` embeds with the present one"
+        )
     settings = load_settings(config)
     if page is not None:
         check_page(page)
@@ -71,7 +83,10 @@ def evaluate(
 
     done: list[tuple[Searcher, Evaluation]] = []
     labelled: list[LabelledQuery] | None = None
-    for searcher in _searchers(settings, models):
+    named = [with_model(settings, model) for model in dict.fromkeys(models)]
+    if embed:
+        _embed(named)
+    for searcher in _searchers(settings, named):
         if labelled is None:
             labelled = _labelled(searcher, file, votes)
         with console_progress() as progress:
@@ -91,14 +106,28 @@ def evaluate(
         write_page(html, page or Store(settings.home).last_gallery, open_page=open_page)
 
 
-def _searchers(settings: "Settings", models: tuple[str, ...]) -> "list[Searcher]":
-    """Open the current index, or the newest of each model."""
+def _embed(named: "list[Settings]") -> None:
+    """Bring the index of the model of each settings up to date, without publishing it."""
+    from retrieval_pipeline.cli.progress import console_progress
+    from retrieval_pipeline.pipeline.run import index_aside
+
+    with stoppable() as stop:
+        try:
+            for settings in named:
+                tell(f"{settings.model}:")
+                with console_progress() as progress:
+                    index_aside(settings, progress=progress, stop=stop)
+        except Stopped as stopped:
+            tell(f"{stopped}. Run the same command again to go on")
+            raise SystemExit(128 + stop.signal_number) from None
+
+
+def _searchers(settings: "Settings", named: "list[Settings]") -> "list[Searcher]":
+    """Open the current index, or the newest of the model of each settings."""
     from retrieval_pipeline.evaluation.models import open_newest
     from retrieval_pipeline.search.searcher import Searcher
 
-    if not models:
-        return [Searcher.open(settings)]
-    return [open_newest(settings, model) for model in dict.fromkeys(models)]
+    return [open_newest(each) for each in named] or [Searcher.open(settings)]
 
 
 def _labelled(searcher: "Searcher", file: Path | None, votes: str | None) -> "list[LabelledQuery]":
