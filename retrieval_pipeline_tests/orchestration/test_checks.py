@@ -207,7 +207,7 @@ def test_a_source_that_nobody_looked_at_for_long_is_not_fresh(
 def test_many_quarantined_images_of_one_source_are_a_warning_that_others_do_not_hide(
     settings: Settings,
 ) -> None:
-    report = EmbedReport("a", 10, 0, 0, 8, 2, 2, 0, 1.0)
+    report = EmbedReport("a", 10, 0, 0, 0, 8, 2, 2, 0, 1.0)
     found = checks.few_quarantined(Flow(), settings, report)
     assert (found.passed, found.partition) == (False, "a")
     assert found.severity is dg.AssetCheckSeverity.WARN
