@@ -70,7 +70,7 @@ def build_picture_facts(
             MOST_ARE_DATED.spec(flow, by_source),
             NONE_IS_OF_THE_FUTURE.spec(flow, by_source),
         ],
-        automation_condition=ON_NEW_DATA_IN_THE_FLOW,
+        automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def picture_facts(context: dg.AssetExecutionContext) -> Events:

@@ -181,7 +181,8 @@ def build_watch_sensor(
             if name in settings.source_names and name not in look.problems
         }
         changed = [name for name, each in look.listings.items() if known.get(name) != each]
-        everything = bool(cursor.settings) and cursor.settings != wanted(settings)
+        edited = cursor.settings not in ("", wanted(settings))
+        everything = edited and bool(settings.sources)
         plan = _plan(context.instance, flow, cursor.asked, changed, everything=everything)
         if plan.requests:
             known |= {name: look.listings[name] for name in changed}

@@ -331,6 +331,11 @@ def test_an_edit_of_the_settings_is_followed_without_a_reload(quiet: Watcher, ch
     assert (told in quiet.said) == ("c" in names)
 
 
+def test_settings_without_any_source_ask_for_nothing(quiet: Watcher) -> None:
+    quiet.config.write_text(settings_text([], model="offline", home="home"))
+    assert quiet.look() == []
+
+
 def test_a_source_can_be_left_to_the_schedule(config: Path, instance: dg.DagsterInstance) -> None:
     config.write_text(config.read_text() + "watch = false\n")
     assert Watcher(config, instance).look() == [["a"]]
