@@ -267,10 +267,15 @@ def _map_views(build: Path, info: BuildInfo) -> pa.Table:
         BuildError: The file is missing, or it is not as build.json says.
     """
     schema = view_rows_schema(info.dim)
-    views = map_items(build / VIEWS_FILE) if info.views else schema.empty_table()
+    views = map_items(build / VIEWS_FILE) if info.views else _no_rows(schema)
     if views.schema != schema or len(views) != info.views:
         raise build_json_mismatch(build / VIEWS_FILE)
     return views
+
+
+def _no_rows(schema: pa.Schema) -> pa.Table:
+    # `empty_table` would import pandas if it is installed, and that takes longer than all the rest.
+    return pa.Table.from_batches([], schema)
 
 
 def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
@@ -312,7 +317,7 @@ class Build:
         self.views = views
         self.rows = rows_of_views(len(items), views)
         self.facts = facts
-        self.companions = COMPANION_COLUMNS.empty_table() if companions is None else companions
+        self.companions = _no_rows(COMPANION_COLUMNS) if companions is None else companions
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 

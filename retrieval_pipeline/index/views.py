@@ -122,6 +122,9 @@ def row_ids(content_ids: pa.ChunkedArray | pa.Array, views: pa.Table) -> pa.Arra
 
 def rows_of_views(items: int, views: pa.Table) -> Rows:
     """Return which item each row belongs to."""
+    if not len(views):
+        # Without chunks, `one_chunk` would make pyarrow import pandas, if it is installed.
+        return Rows(items, np.empty(0, np.int64))
     return Rows(items, one_chunk(views["item"]).to_numpy().astype(np.int64))
 
 
