@@ -182,7 +182,9 @@ def test_a_run_can_be_launched_from_the_launchpad(dev: DagsterDev) -> None:
         for check in node["assetChecksOrError"]["checks"]
         if check["executionForLatestMaterialization"]
     }
-    assert statuses.pop("nothing_new") in ("SUCCEEDED", "FAILED")
+    # These warn of what the pictures are like.
+    for name in ("nothing_new", "most_are_dated"):
+        assert statuses.pop(name, "SUCCEEDED") in ("SUCCEEDED", "FAILED")
     assert set(statuses.values()) == {"SUCCEEDED"}
     assert {"rows_agree", "recall_is_enough", "vectors_are_unit"} <= set(statuses)
 
