@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.pictures import pictures as decoded
@@ -29,7 +29,10 @@ from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.vectors import normalise
 
-CUTS = (0.5, 0.75, 0.9)
+# From which relevance on a hit counts as likely: `search.relevance.LIKELY`, or another value.
+LIKELY = 0.5
+# Sizes of small collections, and how many of each are drawn.
+SMALL, DRAWS = (12, 40), 8
 DOGS = (
     "afghan_hound american_staffordshire_terrier appenzeller chow german_short-haired_pointer "
     "irish_wolfhound sealyham_terrier shetland_sheepdog siberian_husky sussex_spaniel "
@@ -142,6 +145,30 @@ NEGATIVES += [("a vehicle", each, VEHICLES) for each in VEHICLES]
 class Library:
     searcher: Searcher
     classes: dict[str, str]  # By content id.
+    sources: dict[str, str]  # By content id.
+    settings: Settings
+
+    def small(self, size):
+        """Yield indexes of a few of the photos and flowers, with their labels."""
+        files = [
+            file
+            for name in ("photos", "flowers")
+            for file in sorted((self.settings.sources[0].path.parent / name).rglob("*.jpg"))
+        ]
+        photos, flowers = files[:100], files[100:]
+        for draw in range(DRAWS):
+            generator = np.random.default_rng(draw)
+            drawn = [*photos, *generator.choice(flowers, 20, replace=False)]
+            with tempfile.TemporaryDirectory() as directory:
+                for file in generator.permutation(drawn)[:size]:
+                    copy(Path(file), Path(directory) / Path(file).parent.name)
+                source = {"name": f"small-{size}-{draw}", "path": directory}
+                # In the same home: no picture is embedded again.
+                settings = self.settings.model_copy(
+                    update={"sources": (Source.model_validate(source),)}
+                )
+                index_sources(settings)
+                yield Searcher.open(settings), labelled(settings)
 
     def classes_of(self, hits):
         return [self.classes[hit.content_id] for hit in hits]
@@ -161,15 +188,23 @@ def make_library(root, home, per_class):
         {"home": home / "home", "model": "offline", "sources": sources}
     )
     index_sources(settings)
+    return labelled(settings)
+
+
+def labelled(settings):
+    """Return the index of these settings; a picture's class is the name of its folder."""
     searcher = Searcher.open(settings)
     items = searcher.build.items
-    classes = {
-        content: places[0]["path"].split("/")[0]
-        for content, places in zip(
-            items["content_id"].to_pylist(), items["locations"].to_pylist(), strict=True
-        )
-    }
-    return Library(searcher, classes)
+    places = [each[0] for each in items["locations"].to_pylist()]
+    contents = items["content_id"].to_pylist()
+    classes = [place["path"].split("/")[0] for place in places]
+    sources = [place["source"] for place in places]
+    return Library(
+        searcher,
+        dict(zip(contents, classes, strict=True)),
+        dict(zip(contents, sources, strict=True)),
+        settings,
+    )
 
 
 def copy(file, directory):
@@ -177,56 +212,150 @@ def copy(file, directory):
     shutil.copy(file, directory)
 
 
-def by_one_spread(library, query):
-    """Return the hits judged by one mean and deviation for all pictures: the baseline."""
-    from retrieval_pipeline.search.relevance import relevance_of
+@dataclass(frozen=True)
+class Asked:
+    """A query and the classes of the pictures that answer it; none if it is about nothing here."""
 
-    background = library.searcher.build.info.background.words
-    hits = library.searcher.search(query, 10_000)
-    surplus = (np.array([hit.score for hit in hits]) - background.mean) / background.deviation
-    relevance = relevance_of(surplus, len(hits), surplus)
-    return [replace(hit, relevance=each) for hit, each in zip(hits, relevance, strict=True)]
+    query: Query
+    answers: frozenset[str]
 
 
-def by_this_project(library, query):
-    return library.searcher.search(query, 10_000)
+def single_words(there, sources):
+    present = [
+        Asked(Query(text=text, sources=sources), frozenset(names.split()) & there)
+        for text, names in PRESENT.items()
+    ]
+    absent = [Asked(Query(text=text, sources=sources), frozenset()) for text in ABSENT]
+    return [each for each in present if each.answers] + absent
+
+
+def without_what_is_absent(there, sources):
+    """The same, without a thing that is not there anyway: nothing should change."""
+    return [
+        replace(each, query=replace(each.query, minus=(ABSENT[number % len(ABSENT)],)))
+        for number, each in enumerate(single_words(there, sources), 3)
+    ]
+
+
+def mixtures(weights):
+    """Return what asks for several things: each picture of one of them has to do with it."""
+
+    def asked(there, sources):
+        words = single_words(there, sources)
+        present, absent = (
+            [each for each in words if bool(each.answers) == answered] for answered in (True, False)
+        )
+        found = []
+        for first in words:
+            others = absent if first.answers else absent[::-1]
+            more = [others[(len(found) + 7 * step) % len(others)] for step in range(len(weights))]
+            plus = tuple(
+                f"{weight}*{each.query.text}" for weight, each in zip(weights, more, strict=True)
+            )
+            found.append(replace(first, query=replace(first.query, plus=plus)))
+        for number, first in enumerate(present if len(weights) == 1 else []):
+            second = present[(number + 5) % len(present)]
+            both = replace(first.query, plus=(second.query.text,))
+            found.append(Asked(both, first.answers | second.answers))
+        return found
+
+    return asked
+
+
+def like_pictures(library):
+    """Return what asks for pictures like one: of its class, or where none is of its class."""
+
+    def asked(there, sources):
+        # Every eleventh picture: some of each source.
+        examples = list(library.classes.items())[::11]
+        kinds = [frozenset(names.split()) for names in PRESENT.values()]
+        found = []
+        for content, name in examples:
+            kind = next((kind for kind in kinds if name in kind), frozenset([name]))
+            count = sum(
+                each in kind
+                for other, each in library.classes.items()
+                if other != content and (not sources or library.sources[other] in sources)
+            )
+            # A flower is like a flower of another species, but how much nobody has labelled.
+            found.append(
+                Asked(
+                    Query(like=(content,), sources=sources), kind & there if count else frozenset()
+                )
+            )
+        return found
+
+    return asked
 
 
 def print_relevance(library):
-    """Print how often something is shown of what is not there, and what is lost of what is."""
-    print("| pictures | judged by | relevance from | absent: queries with a hit | present: kept |")
-    print("|---|---|--:|--:|--:|")
-    sources = {name: (name,) for name in ("photos", "flowers", "cifar10_test")}
-    for name, only in (sources | {"all": ()}).items():
-        there = {
-            library.classes[content]
-            for content, places in zip(
-                library.searcher.build.items["content_id"].to_pylist(),
-                library.searcher.build.items["locations"].to_pylist(),
-                strict=True,
-            )
-            if not only or places[0]["source"] in only
-        }
-        for label, method in (("one spread", by_one_spread), ("each picture", by_this_project)):
-            best, found = [], []
-            for text in ABSENT:
-                hits = method(library, Query(text=text, sources=only))
-                best.append(max(hit.relevance for hit in hits))
-            for text, names in PRESENT.items():
-                wanted = set(names.split()) & there
-                hits = method(library, Query(text=text, sources=only)) if wanted else []
-                of_class = library.classes_of(hits)
-                # As many hits as there are right answers: those that are right should be kept.
-                count = sum(each in wanted for each in of_class)
-                found += [
-                    hit.relevance
-                    for hit, each in zip(hits[:count], of_class, strict=False)
-                    if each in wanted
-                ]
-            for cut in CUTS:
-                false = np.mean(np.array(best) >= cut)
-                kept = np.mean(np.array(found) >= cut)
-                print(f"| {name} | {label} | {cut} | {false:.0%} | {kept:.0%} of {len(found)} |")
+    """Print for each kind of query how far its percentages can be believed.
+
+    Of what is absent: the share of queries with a likely hit. Of what is there: the share of the
+    right ones among as many hits as there are right answers that are called likely. Of the ten best
+    hits of all queries, by their relevance: how many are right. And the share of queries whose
+    percentages do not descend with the rank.
+    """
+    kinds = {
+        "words": single_words,
+        "words without something absent": without_what_is_absent,
+        "two things": mixtures((1,)),
+        "three things, the last twice": mixtures((1, 2)),
+        "like a picture": like_pictures(library),
+    }
+    print(
+        "| query | pictures | absent: with a likely hit | present: likely | right, of hits "
+        "below 30 % | 30 to 70 % | 70 % and more | order broken |"
+    )
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    collections = {name: (name,) for name in ("photos", "flowers", "cifar10_test")}
+    for kind, asked in kinds.items():
+        for name, sources in (collections | {"all": ()}).items():
+            there = {
+                each
+                for content, each in library.classes.items()
+                if not sources or library.sources[content] in sources
+            }
+            judged = [judge(library.searcher, library, each) for each in asked(there, sources)]
+            print_row(kind, name, judged)
+    for kind, asked in (("words", single_words), ("like a picture", None)):
+        for size in SMALL:
+            judged = []
+            for searcher, small in library.small(size):
+                queries = (asked or like_pictures(small))(set(small.classes.values()), ())
+                judged += [judge(searcher, small, each) for each in queries]
+            print_row(kind, f"{DRAWS} x {size} photos and flowers", judged)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The hits of one query: their relevance, and which are right."""
+
+    relevance: np.ndarray
+    right: np.ndarray
+    present: bool
+
+
+def judge(searcher, library, asked):
+    hits = searcher.search(asked.query, 10_000)
+    right = np.array([library.classes[hit.content_id] in asked.answers for hit in hits], bool)
+    return Judged(np.array([hit.relevance for hit in hits]), right, bool(asked.answers))
+
+
+def print_row(kind, name, judged):
+    absent = [each.relevance.max() >= LIKELY for each in judged if not each.present]
+    kept = np.concatenate(
+        [each.relevance[: each.right.sum()][each.right[: each.right.sum()]] for each in judged]
+    )
+    relevance = np.concatenate([each.relevance[:10] for each in judged])
+    right = np.concatenate([each.right[:10] for each in judged])
+    broken = np.mean([(np.diff(each.relevance) > 1e-9).any() for each in judged])
+    cells = [f"{np.mean(absent):.0%} of {len(absent)}" if absent else "-"]
+    cells.append(f"{np.mean(kept >= LIKELY):.0%} of {len(kept)}" if len(kept) else "-")
+    for low, high in ((-1, 0.3), (0.3, 0.7), (0.7, 2)):
+        inside = right[(relevance >= low) & (relevance < high)]
+        cells.append(f"{inside.mean():.0%} of {len(inside)}" if len(inside) else "-")
+    print(f"| {kind} | {name} | {' | '.join(cells)} | {broken:.0%} |")
 
 
 def print_negatives(library):
@@ -338,12 +467,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--per-class", type=int, default=60)
+    parser.add_argument("--likely", type=float, default=LIKELY, help="What counts as likely.")
     options = parser.parse_args()
+    globals()["LIKELY"] = options.likely
     with tempfile.TemporaryDirectory() as home:
         library = make_library(options.directory, Path(home), options.per_class)
-        print_relevance(library)
         print_negatives(library)
         print_copies(library, options.directory)
+        print_relevance(library)
 
 
 if __name__ == "__main__":

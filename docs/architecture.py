@@ -24,6 +24,7 @@ FLOORS = {
     "web": "pages and JSON API",
     "maintenance": "status, verify, repair, gc",
     "pipeline": "all steps in one call, publication",
+    "evaluation": "labelled queries, metrics",
     "latent_map": "PCA, clusters, drawing",
     "recommend": "votes, SVM, active learning",
     "search": "queries, ranking, relevance",
@@ -36,6 +37,7 @@ FLOORS = {
     "config": "the settings",
     "storage": "files under home, local or remote",
     "progress": "how far work is",
+    "views": "parts of a picture",
     "vectors": "float32, unit length, one space",
     "concurrency": "threads and cores",
     "processes": "children that know little",
@@ -44,7 +46,7 @@ FLOORS = {
 }
 
 # Too many to draw: nearly everything imports them.
-EVERYWHERE = ("progress", "vectors", "concurrency", "processes", "paths", "errors")
+EVERYWHERE = ("progress", "views", "vectors", "concurrency", "processes", "paths", "errors")
 
 BOX, GAP, ROW = (210, 46), 24, 96
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from retrieval_pipeline.config.settings import Settings, Source
     from retrieval_pipeline.encoders.load import load_encoder
     from retrieval_pipeline.errors import RetrievalError
+    from retrieval_pipeline.orchestration.library import RetrievalLibrary
+    from retrieval_pipeline.orchestration.resources import LibraryResource
     from retrieval_pipeline.pipeline.run import index_sources
     from retrieval_pipeline.recommend.recommender import Recommender
-    from retrieval_pipeline.search.query import Query
+    from retrieval_pipeline.search.query import Crop, Query
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.searcher import Searcher
 
@@ -22,10 +24,13 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Answer",
+    "Crop",
     "Hit",
+    "LibraryResource",
     "Query",
     "Recommender",
     "RetrievalError",
+    "RetrievalLibrary",
     "Searcher",
     "Settings",
     "Source",
@@ -37,10 +42,13 @@ __all__ = [
 
 _MODULES = {
     "Answer": "search.results",
+    "Crop": "search.query",
     "Hit": "search.results",
+    "LibraryResource": "orchestration.resources",
     "Query": "search.query",
     "Recommender": "recommend.recommender",
     "RetrievalError": "errors",
+    "RetrievalLibrary": "orchestration.library",
     "Searcher": "search.searcher",
     "Settings": "config.settings",
     "Source": "config.settings",

@@ -44,8 +44,16 @@ class RecommendError(RetrievalError):
     """A recommender does not exist, has too few votes, or a vote cannot be counted."""
 
 
+class EvaluationError(RetrievalError):
+    """Labelled queries cannot be read, or they name nothing that is indexed."""
+
+
 class MapError(RetrievalError):
     """A map cannot be drawn as it was asked, or its files are damaged."""
+
+
+class CommandError(RetrievalError):
+    """A command that the settings name did not run, or failed."""
 
 
 class Stopped(RetrievalError):

@@ -3,12 +3,16 @@
 import fnmatch
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
 # File names are bytes on Linux and need not be UTF-8. A backslash starts an escape, so that the
 # text can be turned back into the same bytes.
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2})")
+
+# What no shell takes for anything but itself; letters of all scripts are among it.
+_PLAIN = re.compile(r"[\w@%+:,./-]+")
 
 
 def to_text(path: str | bytes) -> str:
@@ -31,6 +35,24 @@ def to_path(text: str) -> str:
 def printable(text: str) -> str:
     """Return `text` with escapes for line ends and for characters that control a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def shell_quoted(path: str) -> str:
+    """Return a path as one word of a shell, quoted only if it must be, without control characters.
+
+    What does not print, and bytes that are no UTF-8, are written as `$'\\033'`, as GNU ls does on a
+    terminal; bash, zsh and ksh read that (POSIX.1-2024), fish does not.
+    """
+    if path.isprintable():
+        return path if _PLAIN.fullmatch(path) else shlex.quote(path)
+    quoted = "".join(map(_quoted_character, path))
+    return f"$'{quoted}'"
+
+
+def _quoted_character(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    return char if char.isprintable() else "".join(f"\\{byte:03o}" for byte in os.fsencode(char))
 
 
 def compile_globs(patterns: Sequence[str]) -> re.Pattern[str] | None:

@@ -1,9 +1,13 @@
 """Processes of our own for risky work: they run our code alone, and know no more than they need."""
 
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
+
+from retrieval_pipeline.errors import CommandError
 
 # Variables that a child needs to find its libraries and to behave as its parent does. All others,
 # among them every token and key, stay with the parent.
@@ -50,3 +54,27 @@ def child_options() -> Surroundings:
         places = env["PYTHONPATH"].split(os.pathsep)
         env["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, places))
     return {"cwd": os.sep, "env": env}
+
+
+def tell_command(command: Sequence[str], text: str, seconds: float) -> None:
+    """Run a command that the settings name, as they name it, with text on its standard input.
+
+    Raises:
+        CommandError: It cannot be run, failed, or took longer than `seconds`.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            # The command may print what it likes.
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandError(f"`{command[0]}` did not run: {error}") from None
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise CommandError(f"`{command[0]}` failed: {why[0]}")

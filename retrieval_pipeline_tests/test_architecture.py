@@ -109,7 +109,12 @@ def test_the_core_knows_nothing_of_dagster() -> None:
 # What decodes the bytes of a file: in a process that is not a decode worker, a hostile file could
 # hang it, crash it, or take its memory.
 OPENERS = {"PIL.Image": {"open"}, "PIL.ImageFile": {"Parser"}}
-WORKER = {"decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg"}
+WORKER = {
+    *("decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg", "raw"),
+    "header",
+}
+# What reads the metadata of a file, which are as hostile.
+PARSERS = {"embedded", "exif", "iptc", "png", "raw", "takeout", "xmp"}
 
 
 def pictures_opened_in(file: Path) -> list[str]:
@@ -143,6 +148,7 @@ def test_nothing_but_the_decode_worker_opens_pictures() -> None:
 
 def test_nothing_but_the_decode_worker_imports_what_decodes() -> None:
     names = {f"retrieval_pipeline.images.{name}" for name in WORKER}
+    names |= {f"retrieval_pipeline.facts.{name}" for name in PARSERS}
     importers = {
         module
         for module, file in modules().items()

@@ -8,6 +8,7 @@ import pytest
 
 from retrieval_pipeline import Query, Searcher, Settings, index_sources, load_settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
+from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.ingest import quarantine
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline import run
@@ -60,7 +61,23 @@ def test_it_is_indexed_again_without_embedding_anything_again(
     assert (embedded.known, embedded.embedded, embedded.quarantined) == (5, 0, 1)
     (manifest,) = report.manifests
     assert (manifest.files, manifest.unchanged) == (7, 7)
+    # Its facts come from headers alone, once for each content, and get into the index.
+    (facts,) = report.facts
+    assert (facts.files, facts.headers_read) == (7, 6)
+    assert open_current(store).facts is not None
     test_it_answers_as_it_did(former)
+
+
+def test_it_moves_to_todays_classifier_only_when_the_settings_say_so(former: Settings) -> None:
+    former_space = describe_encoder(former).space
+    assert "lite0" in former_space.revision
+    moved = former.model_copy(update={"revision": "lite2"})
+    space = describe_encoder(moved).space
+    assert "lite2" in space.revision
+    assert describe_encoder(former).space == former_space
+    # As soon as anything is embedded, the line is no longer needed: it does not move back.
+    Store(former.home).embeddings(space).mkdir()
+    assert describe_encoder(former).space == space
 
 
 def test_it_gets_its_marker_and_keeps_what_others_put_into_it(former: Settings) -> None:

@@ -8,10 +8,13 @@ import retrieval_pipeline
 
 NAMES = [
     "Answer",
+    "Crop",
     "Hit",
+    "LibraryResource",
     "Query",
     "Recommender",
     "RetrievalError",
+    "RetrievalLibrary",
     "Searcher",
     "Settings",
     "Source",

@@ -96,14 +96,12 @@ def _materialise(settings: Settings, file: Path) -> None:
     import dagster as dg
 
     from retrieval_pipeline.orchestration.code_location import build_definitions
-    from retrieval_pipeline.orchestration.jobs import all_sources
     from retrieval_pipeline.orchestration.resources import LibraryResource
 
     definitions = build_definitions(settings, LibraryResource(config_file=str(file)))
     with dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_job_def("reindex_job").execute_in_process(
             instance=instance,
-            tags=all_sources(settings),
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
             raise_on_error=False,
         )

@@ -62,12 +62,15 @@ def _section(answer: Answer) -> Section:
                 rank=rank,
                 score=hit.score,
                 relevance=hit.relevance,
+                taken=hit.facts.day,
+                about=", ".join(part for part in (hit.facts.where, hit.facts.camera) if part),
             )
             for rank, hit in enumerate(answer.hits, 1)
         ),
-        notes=_notes(query),
+        notes=(*_notes(query), *([answer.verdict] if answer.hits else [])),
+        divider=None if answer.likely == len(answer.hits) else answer.likely,
         example=query.images[0] if query.images else None,
-        empty="Nothing here looks like that.",
+        empty=f"{answer.verdict[:1].upper()}{answer.verdict[1:]}.",
     )
 
 
@@ -85,6 +88,14 @@ def _notes(query: Query) -> tuple[str, ...]:
     notes += [f"+ {text}" for text in query.plus] + [f"− {text}" for text in query.minus]
     notes += [f"in {source}" for source in query.sources]
     notes += [f"path {glob}" for glob in query.paths]
+    notes += [f"taken {query.on}"] if query.on else []
+    notes += [f"taken since {query.after:%Y-%m-%d}"] if query.after else []
+    notes += [f"taken before {query.before:%Y-%m-%d}"] if query.before else []
+    notes += [f"taken in {year}" for year in query.years]
+    notes += [f"camera {camera}" for camera in query.cameras]
+    notes += [f"near {query.near}"] if query.near else []
+    notes += [f"in {country}" for country in query.countries]
+    notes += [f"sorted: {query.sort}"] if query.sort != "relevance" else []
     if query.min_relevance:
         notes.append(f"relevance at least {query.min_relevance:.0%}")
     return tuple(notes)

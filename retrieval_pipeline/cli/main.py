@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline import __version__
+from retrieval_pipeline.cli.commands.completion import completion
 from retrieval_pipeline.cli.commands.demo import demo
 from retrieval_pipeline.cli.commands.duplicates import duplicates
+from retrieval_pipeline.cli.commands.evaluate import evaluate
 from retrieval_pipeline.cli.commands.gc import gc
 from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
 from retrieval_pipeline.cli.commands.map import latent_map
+from retrieval_pipeline.cli.commands.models import models
 from retrieval_pipeline.cli.commands.query import query
 from retrieval_pipeline.cli.commands.recommend import recommend
 from retrieval_pipeline.cli.commands.saved import saved
@@ -63,8 +66,16 @@ def _exit_code() -> int | None:
     return code
 
 
+# Other names of commands; --help lists each command once.
+ALIASES = {"search": "query"}
+
+
 class _Commands(click.Group):
     """The commands; click would take an error of any pipe for one of stdout, and say nothing."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, or by another one that people try first."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command.
@@ -109,7 +120,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, index, query, recommend, duplicates, latent_map, saved, serve, status, use,
-    verify, gc,
+    demo, init, models, index, query, evaluate, recommend, duplicates, latent_map, saved, serve,
+    status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

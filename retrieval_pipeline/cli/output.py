@@ -15,6 +15,7 @@ from retrieval_pipeline.paths import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from rich.text import Text
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -39,6 +40,26 @@ def echo(*lines: str) -> None:
 def echo_json(value: object, *, indent: int | None = None) -> None:
     """Write a result as JSON, on one line without `indent`; raises as `echo` does."""
     echo(*json.dumps(value, indent=indent).splitlines())
+
+
+def echo_styled(*lines: "Text") -> None:
+    """Write results with styles to a terminal; raises as `echo` does.
+
+    The lines hold nothing but printable text: see `paths.printable`. rich leaves out colours if
+    $NO_COLOR is set (https://no-color.org), and all styles on a terminal that has none.
+    """
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)
+
+
+def echo_bytes(data: bytes) -> None:
+    """Write results to stdout as they are, for a program to read; raises as `echo` does."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def report(*lines: str) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.config.extensions import RAW
+from retrieval_pipeline.facts.model import Origin
+from retrieval_pipeline.facts.summary import FactsSummary
+from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
+from retrieval_pipeline.paths import shell_quoted, to_path, to_text
 from retrieval_pipeline.storage.remote import Remote
 
 if TYPE_CHECKING:
@@ -14,28 +19,118 @@ if TYPE_CHECKING:
 
     from retrieval_pipeline.index.build import BuildInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
+    from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
     from retrieval_pipeline.pipeline.run import IndexReport
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-    from retrieval_pipeline.search.results import Answer
+    from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
 from retrieval_pipeline.maintenance.status import search_line
+
+# What people call the kinds of companions.
+KINDS = {
+    "raw": "RAW file",
+    "original": "original",
+    "edit": "older edit",
+    "video": "video",
+    "sidecar": "sidecar",
+}
+
+# Extensions of files that are not looked at which are named; the others are counted together.
+MOST_EXTENSIONS = 6
 
 # Seconds of embedding above which the report says which step limited the speed.
 WORTH_A_HINT = 20.0
 
 
+@dataclass(frozen=True)
+class AnswerLine:
+    """A line of an answer in its parts, which a terminal shows differently.
+
+    Attributes:
+        before: What stands before the path; the whole line if it has none.
+        path: As it is shown.
+        after: What stands after it.
+        hit: Whose line it is; None for a heading or a verdict.
+        link: The file, if it is on this machine.
+    """
+
+    before: str
+    path: str = ""
+    after: str = ""
+    hit: Hit | None = None
+    link: Path | None = None
+
+    def __str__(self) -> str:
+        return self.before + self.path + self.after
+
+
 def answer_text(answer: Answer, *, heading: bool) -> list[str]:
-    """Return a line for each hit (rank, score, relevance, path), and below it its other copies."""
-    lines = [str(answer.query)] if heading else []
-    for rank, hit in enumerate(answer.hits, 1):
-        path = to_text(str(hit.path))
-        path += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
-        lines.append(f"{rank:>4}  {hit.score:6.3f}  {hit.relevance:4.0%}  {path}")
-        lines += [f"{'':>12}also in {place.source}: {place.path}" for place in hit.other_locations]
+    """Return the lines of `answer_lines` as text for a pipe."""
+    return [str(line) for line in answer_lines(answer, heading=heading, terminal=False)]
+
+
+def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[AnswerLine]:
+    """Return a line for each hit, and below it its other copies.
+
+    A line has the rank, score, relevance, the day the picture was taken, its path, and place and
+    camera; what no hit knows is left out. A day with "?" is only that of the file's time. Where a
+    part of the picture matched, the line names the part as `--crop` takes it. For a terminal, paths
+    are quoted so that they can be pasted into a shell.
+    """
+    lines = [AnswerLine(str(answer.query))] if heading else []
+    scored = any(hit.score is not None for hit in answer.hits)
+    # Where no hit has a date of its own, the files' times would be a column of noise.
+    dated = any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
+    for rank, hit in enumerate(answer.hits, answer.offset + 1):
+        before = f"{rank:>4}"
+        if scored:
+            before += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:4.0%}"
+        if dated:
+            unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
+            before += f"  {hit.facts.day:>10}{unsure}"
+        about = ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part)
+        after = f"  [{about}]" if about else ""
+        after += f"  (its part {hit.region})" if hit.region else ""
+        after += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
+        link = None if isinstance(hit.path, Remote) else hit.path
+        path = _shown(str(hit.path), terminal)
+        lines.append(AnswerLine(f"{before}  ", path, after, hit, link))
+        others = [(f"also in {place.source}: ", place.path) for place in hit.other_locations]
+        others += [(f"{KINDS[each.kind]} ", each.file.location.path) for each in hit.companions]
+        lines += [
+            AnswerLine(f"{'':>12}{what}", _shown(to_path(path), terminal), hit=hit)
+            for what, path in others
+        ]
     if not answer.hits:
-        lines.append("nothing here looks like that")
+        lines.append(AnswerLine(answer.verdict))
+    return lines
+
+
+def _shown(path: str, terminal: bool) -> str:
+    """Return a path for people to read, and, on a terminal, for shells."""
+    return shell_quoted(path) if terminal or not path.isprintable() else path
+
+
+def failed_text(failed: Sequence[FailedFile], *, terminal: bool) -> list[str]:
+    """List the files that could not be indexed, by source, each with its reason."""
+    lines = []
+    for number, each in enumerate(failed):
+        if number == 0 or each.source != failed[number - 1].source:
+            lines.append(each.source)
+        reason = each.reason.replace("_", " ")
+        detail = f"  ({each.detail})" if each.detail else ""
+        lines.append(f"  {reason}: {_shown(str(each.path), terminal)}{detail}")
+    return lines or ["no file has failed"]
+
+
+def understood_text(answer: Answer) -> list[str]:
+    """Say which words were read as facts and how to prevent it, and what else should be known."""
+    lines = [f"note: {note}" for note in answer.notes]
+    if answer.understood:
+        meanings = ", ".join(each.meaning for each in answer.understood)
+        lines.append(f"understood: {meanings} (--literal takes the words as they are)")
     return lines
 
 
@@ -95,9 +190,13 @@ def index_report(report: IndexReport) -> list[str]:
                 line += f"; {done}"
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
+            if embedded.views:
+                line += f"; {_plural(embedded.views, 'part')} of pictures embedded"
+            if embedded.companions:
+                line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
             line += ". No file there has one of the extensions of the settings"
-        lines.append(line)
+        lines += [line, *_not_looked_at(manifest.not_looked_at)]
         if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
             lines.append(f"  {embedded.timings.hint}")
     build = report.build
@@ -147,7 +246,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
-    lines = [f"home   {status.home}", f"model  {status.model}"]
+    model = status.model + (f" (languages: {status.languages})" if status.languages else "")
+    lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
@@ -159,6 +259,17 @@ def status_text(status: LibraryStatus) -> list[str]:
         lines.append(f"note   {status.problem}")
     for source in status.sources:
         lines += ["", *_source_lines(source, isinstance(status.home, Remote))]
+    if status.facts.files:
+        lines += ["", *_facts_lines(status.facts)]
+        lines += [
+            f"  {what}: {_counts(*((count, name) for name, count in named.items()))}"
+            for what, named in (
+                ("cameras", status.facts.frequent_cameras),
+                ("countries", status.countries),
+                ("towns", status.towns),
+            )
+            if named
+        ]
     return lines
 
 
@@ -189,6 +300,12 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
+    if source.companions:
+        kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
+        lines.append(f"  shown with another file: {', '.join(kinds)}")
+    if source.views:
+        parts = _plural(source.views, "vector")
+        lines.append(f"  {parts} of parts of pictures")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
     if source.quarantined:
@@ -198,7 +315,53 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         lines.append(f"  in quarantine: {reasons}")
     if source.unreadable:
         lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
+    return [*lines, *_not_looked_at(source.not_looked_at)]
+
+
+def _facts_lines(facts: FactsSummary) -> list[str]:
+    """Say when the pictures were taken, how that is known, and with what."""
+    span = ""
+    if facts.first_taken is not None and facts.last_taken is not None:
+        span = f"taken {facts.first_taken:%Y-%m-%d} to {facts.last_taken:%Y-%m-%d}, "
+    origins = _counts(
+        *((count, origin.replace("_", " ")) for origin, count in facts.origins.items()),
+        (facts.undated, "without"),
+    )
+    lines = [
+        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"{facts.positions:,} with a position"
+        + (f", {_plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
+        f"  dates from: {origins}",
+    ]
+    if facts.problems:
+        reasons = (f"{reason} ({count:,})" for reason, count in facts.problems.items())
+        lines.append(f"  refused: {'; '.join(reasons)}")
     return lines
+
+
+def _not_looked_at(counts: Mapping[str, int]) -> list[str]:
+    """Return a line that counts the files that were not looked at, by extension, if there are any.
+
+    The most frequent extensions are named, and those of RAW files that an extra would read.
+    """
+    if not counts:
+        return []
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    lacking = frozenset() if can_read_raw() else frozenset(RAW)
+    named = [
+        (
+            f'{extension} (pip install "{FORMATS_EXTRA}")' if extension in lacking else extension,
+            count,
+        )
+        for rank, (extension, count) in enumerate(ranked)
+        if extension and (rank < MOST_EXTENSIONS or extension in lacking)
+    ]
+    bare = counts.get("", 0)
+    others = sum(counts.values()) - bare - sum(count for _, count in named)
+    parts = _counts(
+        *((count, what) for what, count in named), (others, "others"), (bare, "without extension")
+    )
+    return [f"  {_plural(sum(counts.values()), 'file')} not looked at: {parts}"]
 
 
 def _plural(count: int, noun: str) -> str:

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_config_path
 from pydantic import (
     BaseModel,
     ValidationError,
 )
 
 from retrieval_pipeline.config.settings import (
+    DEFAULT_MODEL,
+    ORIGINAL,
+    Alerts,
     Checks,
+    EvaluationSettings,
     ImageLimits,
     IndexSettings,
     RaySettings,
@@ -28,11 +33,48 @@ from retrieval_pipeline.storage.remote import HIDDEN, parse_place
 FILE_NAME = "retrieval.toml"
 
 
-def find_settings_file(given: Path | None = None) -> Path:
-    """Return the file to read: `given`, then $RETRIEVAL_CONFIG, then ./retrieval.toml."""
+def named_settings_file(given: Path | None = None) -> Path | None:
+    """Return the settings file that somebody named: `given`, else the one of $RETRIEVAL_CONFIG."""
     if given is not None:
         return given
-    return Path(os.environ.get("RETRIEVAL_CONFIG") or FILE_NAME)
+    named = os.environ.get("RETRIEVAL_CONFIG")
+    return Path(named) if named else None
+
+
+def find_settings_file(given: Path | None = None) -> Path | None:
+    """Return the settings file to read, or None if there is none.
+
+    A named file counts, whether it exists or not: `given`, then that of $RETRIEVAL_CONFIG. Else
+    retrieval.toml is looked for in the working directory and in those above it, and at last in the
+    user's own configuration directory (platformdirs).
+
+    Raises:
+        SettingsError: The file was found by looking, and belongs to another user. Settings can name
+            commands, and anybody may write into a directory such as /tmp.
+    """
+    if named := named_settings_file(given):
+        return named
+    for file in (Path(FILE_NAME), *_files_above(Path.cwd()), users_settings_file()):
+        try:
+            owner = file.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            raise SettingsError(
+                f"{file.absolute()} belongs to another user, and settings can name commands: if "
+                "you trust it, name it with --config"
+            )
+        return file
+    return None
+
+
+def users_settings_file() -> Path:
+    """Return where a user keeps settings for every directory, such as ~/.config/retrieval."""
+    return user_config_path("retrieval", appauthor=False) / FILE_NAME
+
+
+def _files_above(directory: Path) -> list[Path]:
+    return [parent / FILE_NAME for parent in directory.parents]
 
 
 def load_settings(given: Path | None = None) -> Settings:
@@ -42,12 +84,18 @@ def load_settings(given: Path | None = None) -> Settings:
         SettingsError: One line for each thing that is wrong, with its key and what is allowed.
     """
     file = find_settings_file(given)
+    if file is None:
+        raise SettingsError(
+            f"no settings file: looked for {FILE_NAME} in {Path.cwd()} and above, in "
+            f"$RETRIEVAL_CONFIG (not set), and for {users_settings_file()}. Make one with "
+            "`retrieval init DIRECTORY`, or name one with --config"
+        )
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
-            "or name one with --config"
+            "or name another with --config"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: cannot be read: {error}") from None
@@ -93,6 +141,9 @@ def _with_absolute_paths(values: dict[str, Any], base: Path) -> dict[str, Any]:
             else query
             for query in queries
         ]
+    evaluation = values.get("evaluation")
+    if isinstance(evaluation, dict) and "file" in evaluation:
+        values["evaluation"] = {**evaluation, "file": absolute(evaluation["file"])}
     return values
 
 
@@ -161,7 +212,9 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
+    "alerts": Alerts,
     "checks": Checks,
+    "evaluation": EvaluationSettings,
     "images": ImageLimits,
     "index": IndexSettings,
     "ray": RaySettings,
@@ -172,12 +225,13 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def with_model(settings: Settings, model: str) -> Settings:
-    """Return the settings with another model.
+    """Return the settings with another model; the revision stays if the model is theirs.
 
     A model that is written as a relative path is relative to the working directory.
     """
-    values = {"model": _model_path(model, Path.cwd()), "revision": None}
-    return settings.model_copy(update=values)
+    name = DEFAULT_MODEL if model == ORIGINAL else _model_path(model, Path.cwd())
+    revision = settings.revision if name == settings.model else None
+    return settings.model_copy(update={"model": name, "revision": revision})
 
 
 def with_ray(settings: Settings, address: str) -> Settings:

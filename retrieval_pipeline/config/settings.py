@@ -15,16 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from retrieval_pipeline.config.extensions import PICTURES, RAW
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
+from retrieval_pipeline.views import Views
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14-336"
-DEFAULT_EXTENSIONS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-    ".heic", ".heif", ".jxl",
-)  # fmt: skip
+# A short name for it.
+ORIGINAL = "clip"
 
 
 class _Model(BaseModel):
@@ -62,20 +62,32 @@ class Source(_Model):
     Attributes:
         name: Identifies the source in tables and queries; it should stay when the path changes.
         path: The directory; may be a URL such as "s3://bucket/prefix".
-        extensions: File name extensions of images, such as ".jpg".
+        extensions: File name extensions of images, such as ".jpg"; RAW files among them are looked
+            at where the extra `formats` is installed.
+        more_extensions: Extensions to look at beside those.
+        sniff: True to look also at files of other names whose first bytes are those of a picture.
+        group: True to show the files of one photograph as one: RAW and JPEG, an edited copy and its
+            original.
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+        views: Which parts of its pictures are embedded beside the pictures themselves: "centre" for
+            none, "whole" for crops that cover pictures longer than about 2:1, "tiles" for these and
+            a 2 x 2 grid over every other picture.
     """
 
     name: Name
     path: Directory
-    extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    extensions: tuple[str, ...] = (*PICTURES, *RAW)
+    more_extensions: tuple[str, ...] = ()
+    sniff: bool = False
+    group: bool = True
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
+    views: Views = "whole"
 
-    @field_validator("extensions")
+    @field_validator("extensions", "more_extensions")
     @classmethod
     def _extensions_are_suffixes(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
         for extension in extensions:
@@ -133,7 +145,7 @@ class Schedule(_Model):
     reindex: Cron = "0 2 * * *"
     saved_queries: Cron = "0 7 * * *"
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 60
+    watch_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 30
 
 
 class SavedQuery(_Model):
@@ -147,6 +159,22 @@ class SavedQuery(_Model):
         minus: Words whose pictures are not wanted.
         sources: Names of the sources to search; empty means all.
         paths: Globs on the paths to search; empty means all.
+        after: Only pictures taken then or later, such as "2019-08" or "last week", which is counted
+            from the day on which the query is asked.
+        before: Only pictures taken before.
+        on: Only pictures taken then, such as "summer 2019".
+        years: Only pictures taken in these years; empty means any.
+        file_after: Only files changed then or later.
+        file_before: Only files changed before.
+        cameras: Only cameras with these words in their names; empty means any.
+        lenses: Only lenses with these words in their names; empty means any.
+        near: Only pictures taken near this town, or "latitude, longitude" in degrees.
+        within: How near, such as "20 km".
+        countries: Only pictures taken in these countries, by code or name; empty means all.
+        keywords: Only pictures with one of these keywords; empty means any.
+        min_rating: Only pictures with so many stars.
+        sort: "relevance", "newest", "oldest" or "name".
+        literal: True to read no words of `text` as facts.
         k: Largest number of hits.
         min_relevance: Hits with a lower relevance (0 to 1) are left out.
         notify: Command and arguments to run when there are new hits, which it gets as JSON on its
@@ -160,8 +188,23 @@ class SavedQuery(_Model):
     minus: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    after: str = ""
+    before: str = ""
+    on: str = ""
+    years: tuple[Annotated[int, Field(ge=1, le=9_998)], ...] = ()
+    file_after: str = ""
+    file_before: str = ""
+    cameras: tuple[str, ...] = ()
+    lenses: tuple[str, ...] = ()
+    near: str = ""
+    within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
+    countries: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
+    sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
+    literal: bool = False
     k: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_relevance: Annotated[float, Field(ge=0, le=1)] = 0.5
     notify: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -176,13 +219,49 @@ class Checks(_Model):
 
     Attributes:
         max_quarantined: Share of a source's images that cannot be used.
+        min_dated: Share of a source's pictures that have a date other than the time of the file;
+            0 for a source of pictures that no camera took.
         max_drift: How far images moved between two maps, as a share of the map's size.
         max_age_hours: Hours since a source was last crawled.
     """
 
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_dated: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_drift: Annotated[float, Field(ge=0)] = 0.5
     max_age_hours: Annotated[float, Field(gt=0)] = 36.0
+
+
+class EvaluationSettings(_Model):
+    """Labelled queries: Dagster counts how well each index answers them, and so must a new model.
+
+    Attributes:
+        file: Labelled queries, in a format of docs/quality.md.
+        folders: True to let each folder's name ask for the pictures in it, instead of a file.
+        metric: By which a new model is compared with the present one.
+        tolerance: A new model whose metric is lower by more than this does not take over.
+    """
+
+    file: Path | None = None
+    folders: bool = False
+    metric: Literal["recall@1", "recall@5", "recall@10", "MRR", "nDCG@10", "mAP"] = "nDCG@10"
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_labels(self) -> "EvaluationSettings":
+        if (self.file is not None) == self.folders:
+            raise ValueError("give it either `file`, or `folders = true`")
+        return self
+
+
+class Alerts(_Model):
+    """Whom Dagster tells of what went wrong.
+
+    Attributes:
+        notify: Command and arguments to run when a run or a check has failed, which it gets as JSON
+            on its standard input.
+    """
+
+    notify: tuple[str, ...] = ()
 
 
 def _check_address(address: str) -> str:
@@ -216,8 +295,10 @@ class Settings(_Model):
 
     Attributes:
         home: Directory of all tables, builds and maps; may be a URL such as "s3://bucket/prefix".
-        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint.
-        revision: Branch, tag or commit of a hub model; None means its main branch.
+        model: "offline", an id of the Hugging Face hub, or the directory of a checkpoint; "clip"
+            stands for the original's, the default.
+        revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
+            "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" or "reference" (float32, every pixel decoded).
         workers: Number of processes that decode images; None means one per core.
@@ -228,6 +309,8 @@ class Settings(_Model):
         schedule: When Dagster runs jobs by itself.
         ray: The Ray cluster that embeds images; None means this process.
         checks: Thresholds of Dagster's checks.
+        alerts: Whom Dagster tells of what went wrong.
+        evaluation: Labelled queries that tell how well an index answers; None for none.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -244,8 +327,15 @@ class Settings(_Model):
     schedule: Schedule = Schedule()
     ray: RaySettings | None = None
     checks: Checks = Checks()
+    alerts: Alerts = Alerts()
+    evaluation: EvaluationSettings | None = None
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
+
+    @field_validator("model")
+    @classmethod
+    def _model_in_full(cls, model: str) -> str:
+        return DEFAULT_MODEL if model == ORIGINAL else model
 
     @field_validator("home")
     @classmethod

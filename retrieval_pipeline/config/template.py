@@ -2,17 +2,33 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 
-def settings_text(sources: Sequence[tuple[str, Path]], *, model: str, home: str) -> str:
-    """Return a commented settings file for these (name, directory) pairs."""
+def settings_text(
+    sources: Sequence[tuple[str, Path]], *, model: str, home: str, about: Sequence[str] = ()
+) -> str:
+    """Return a commented settings file.
+
+    Args:
+        sources: Name and directory of each.
+        model: The encoder.
+        home: Where tables and indexes go.
+        about: Lines on why this model, for a comment.
+    """
     tables = "\n".join(
         f"[[sources]]\nname = {_quoted(name)}\npath = {_quoted(str(path))}\n"
         for name, path in sources
     )
-    return _TEMPLATE.format(home=_quoted(home), model=_quoted(model), sources=tables)
+    lines = [line for each in about for line in textwrap.wrap(each, 98) or [""]]
+    return _TEMPLATE.format(
+        home=_quoted(home),
+        model=_quoted(model),
+        about="".join(f"# {line}\n" for line in lines),
+        sources=tables,
+    )
 
 
 def _quoted(text: str) -> str:
@@ -27,10 +43,10 @@ _TEMPLATE = """\
 # written into the sources.
 home = {home}
 
-# "offline" (small, needs no download), a model of the Hugging Face hub such as
-# "openai/clip-vit-large-patch14-336", "openai/clip-vit-base-patch32" or
-# "google/siglip2-base-patch16-224", or the directory of a checkpoint.
-model = {model}
+# "offline" (small, needs no download, knows English only), a model of the Hugging Face hub such as
+# "google/siglip2-base-patch16-224", "clip" (the original's, openai/clip-vit-large-patch14-336), or
+# the directory of a checkpoint. `retrieval models` compares them.
+{about}model = {model}
 
 # "auto" takes a GPU if there is one; or "cpu", "cuda", "cuda:1", "mps".
 device = "auto"
@@ -44,16 +60,26 @@ device = "auto"
 #   encoders = 1           at most so many actors hold the model
 #   num_gpus = 0           GPUs for each encoder
 
+# A table [evaluation] keeps a new model from taking over if it answers labelled queries worse, and
+# Dagster counts how well each index answers them (docs/quality.md); its keys and their defaults:
+#   file = "queries.toml"  or folders = true: each folder's name asks for its pictures
+#   metric = "nDCG@10"     or "recall@1", "recall@5", "recall@10", "MRR", "mAP"
+#   tolerance = 0.02       how much lower the metric of a new model may be
+
 # Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
 # [[saved_queries]].
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:
-#   extensions = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-#                 ".heic", ".heif", ".jxl"]    the last three with the extra `formats`
+#   extensions = [".jpg", ".png", ...]            default: all known ones (docs/formats.md)
+#   more_extensions = [".jpeg_large"]             beside those; default none
+#   sniff = false                                 true: other names too, by their first bytes
+#   group = true                                  one hit for RAW and JPEG, original and edited copy
 #   exclude = ["*/thumbnails/*", "*.tmp.jpg"]     globs on the path or the name; default none
 #   follow_symlinks = false
-#   watch = true                                  Dagster looks for changes every minute
+#   watch = true                                  Dagster looks for changes all the time
+#   views = "whole"    crops of long pictures, such as panoramas and screenshots, are searched too;
+#                      "tiles": small things in all pictures as well; "centre": the middle only
 {sources}"""
 
 

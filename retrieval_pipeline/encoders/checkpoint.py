@@ -108,6 +108,31 @@ def find_checkpoint(model: str, revision: str | None, *, weights: bool) -> Check
     return _hub_checkpoint(model, revision, weights=weights)
 
 
+def is_cached(model: str) -> bool:
+    """Tell whether the files of a hub model are all on this machine."""
+    return _cached_snapshot(model, None, weights=True) is not None
+
+
+def hub_answers(seconds: float) -> bool:
+    """Tell whether the hub can be asked for models, within so many seconds.
+
+    Never in huggingface_hub's offline mode (`HF_HUB_OFFLINE=1`).
+    """
+    from huggingface_hub import constants, errors, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=seconds)
+    except (
+        errors.HTTPError,  # type: ignore[attr-defined]  # as in _hub_errors
+        errors.OfflineModeIsEnabled,
+        OSError,
+    ):
+        return False
+    return True
+
+
 def _local_checkpoint(model: str, directory: Path, revision: str | None) -> Checkpoint:
     if not (directory / CONFIG).is_file():
         raise EncoderError(f'model "{model}" is not a checkpoint: it has no {CONFIG}')

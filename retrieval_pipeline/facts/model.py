@@ -1,8 +1,15 @@
 """What is known of one picture beside its pixels, and where each date may come from."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Interval
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 class Origin(StrEnum):
@@ -53,11 +60,13 @@ class PictureFacts:
         caption: A description.
         keywords: Tags, in the order in which they were found.
         rating: Stars, 0 to 5; -1 is "rejected" (XMP).
+        motion_photo: True of a picture with a video of the same moment in its file, as phones with
+            Android take it.
         problems: Why facts that are there were refused, such as "exif: date of year 0".
     """
 
     taken_at: datetime | None = None
-    utc_offset_minutes: int | None = None
+    utc_offset_minutes: Annotated[int, Interval(ge=-960, le=960)] | None = None
     taken_from: Origin | None = None
     camera_make: str | None = None
     camera_model: str | None = None
@@ -66,13 +75,51 @@ class PictureFacts:
     exposure_seconds: float | None = None
     f_number: float | None = None
     focal_length_mm: float | None = None
-    iso: int | None = None
-    latitude: float | None = None
-    longitude: float | None = None
+    iso: Annotated[int, Interval(gt=0, le=10**8)] | None = None
+    latitude: Annotated[float, Interval(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, Interval(ge=-180, le=180)] | None = None
     altitude_m: float | None = None
-    orientation: int | None = None
+    orientation: Annotated[int, Interval(ge=1, le=8)] | None = None
     title: str | None = None
     caption: str | None = None
     keywords: tuple[str, ...] = ()
-    rating: int | None = None
+    rating: Annotated[int, Interval(ge=-1, le=5)] | None = None
+    motion_photo: bool | None = None
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadFacts:
+    """Asks a decode worker for facts alone.
+
+    Attributes:
+        of: What the file is: a picture, an XMP sidecar, or the JSON of Google Takeout.
+    """
+
+    of: Literal["picture", "xmp", "takeout"] = "picture"
+
+
+def to_json(facts: PictureFacts) -> dict[str, Any]:
+    """Return the facts that are known as an object that JSON can hold."""
+    known = {field.name: getattr(facts, field.name) for field in fields(PictureFacts)}
+    known = {name: value for name, value in known.items() if value is not None and value != ()}
+    if facts.taken_at is not None:
+        known["taken_at"] = facts.taken_at.isoformat()
+    return known
+
+
+def from_json(known: dict[str, Any]) -> PictureFacts:
+    """Return the facts that `to_json` has written.
+
+    Raises:
+        ValueError: A fact is of a wrong type or out of its range: another program wrote it.
+    """
+    return _adapter().validate_python(known)
+
+
+@functools.cache
+def _adapter() -> "TypeAdapter[PictureFacts]":
+    # Decode workers never need pydantic, whose import takes longer than all others of theirs.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(PictureFacts)

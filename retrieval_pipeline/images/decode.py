@@ -7,15 +7,22 @@ a `DecodePool`.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from retrieval_pipeline.facts.embedded import embedded_facts
+from retrieval_pipeline.facts.model import PictureFacts, ReadFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
 from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
+from retrieval_pipeline.images.header import read_facts
+from retrieval_pipeline.images.orientation import upright
+from retrieval_pipeline.images.raw import load_raw
+from retrieval_pipeline.images.raw_format import raw_format
 from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
     DAMAGED,
@@ -27,24 +34,12 @@ from retrieval_pipeline.images.transform import (
     fitted,
     shrink_limit,
     transformed,
+    transformed_view,
 )
+from retrieval_pipeline.views import View, Views, further_views
 
 # Bytes of memory per pixel that the most expensive decoder takes: JPEG 2000, an int32 a channel.
 WORKING_BYTES = 16
-
-# The operation that turns a picture upright, by its EXIF orientation; 1 is upright already.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-LAID_DOWN = {5, 6, 7, 8}
-MIRRORED_X = {2, 3, 6, 7}
-MIRRORED_Y = {3, 4, 7, 8}
 
 # Box-reduce only down to this many times the shrink limit: a box filter is less accurate than the
 # scaling of the JPEG decoder.
@@ -69,30 +64,80 @@ def pillow_within(limits: Limits) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = former
 
 
-def decode(data: bytes, transform: ImageTransform | Fit, limits: Limits) -> Decoded:
+def decode(
+    data: bytes,
+    transform: ImageTransform | Fit,
+    limits: Limits,
+    views: Views | tuple[View, ...] = "centre",
+    *,
+    named_raw: bool = False,
+) -> Decoded:
     """Decode the (first) picture of an image file and apply `transform`.
+
+    For an encoder, the facts of the picture are read as well.
 
     Args:
         data: The bytes of the file.
         transform: What becomes of the picture.
         limits: Those of the surrounding `pillow_within`.
+        views: The kind of further views, or nothing but these views; an ImageTransform makes them.
+        named_raw: Whether the file's name has the extension of a RAW format.
 
     Raises:
         ImageError: The image cannot be used.
     """
-    picture = _load(data, limits, shrink_limit(transform))
+    shrinkable = shrink_limit(transform)
+    with_facts = isinstance(transform, ImageTransform)
+    format = raw_format(data, named_raw)
+    if format is None:
+        picture = _load(data, limits, shrinkable, with_facts=with_facts)
+    else:
+        picture = load_raw(
+            data,
+            limits,
+            shrink_limit(transform, times=1),
+            lambda preview, turn: _load(preview, limits, shrinkable, turn),
+        )
+        facts = _facts_of_raw(data, limits) if with_facts else None
+        picture = replace(picture, format=format, facts=facts)
+    told = picture.width, picture.height, picture.format, picture.facts
     try:
         if isinstance(transform, Fit):
-            pixels = np.asarray(fitted(picture, transform))
-        else:
-            pixels = transformed(picture, transform)
+            return Decoded(np.asarray(fitted(picture, transform)), *told)
+        pixels = transformed(picture, transform)
+        wanted = (
+            further_views(picture.width, picture.height, views, transform.crop is not None)
+            if isinstance(views, str)
+            else views
+        )
+        view_pixels = tuple(transformed_view(picture, transform, view) for view in wanted)
     except MemoryError:
         raise out_of_memory() from None
-    return Decoded(pixels, picture.width, picture.height, picture.format)
+    return Decoded(pixels, *told, wanted, view_pixels, views_only=not isinstance(views, str))
+
+
+def _facts(image: Image.Image, data: bytes) -> PictureFacts:
+    """Return the facts of a loaded image: a PNG may have texts behind its pixels.
+
+    A TIFF is opened again, since loading has turned it upright and forgotten how it was.
+    """
+    return embedded_facts(open_image(data) if image.format == "TIFF" else image)
+
+
+def _facts_of_raw(data: bytes, limits: Limits) -> PictureFacts:
+    try:
+        return read_facts(data, ReadFacts(), limits)
+    except ImageError as error:
+        return PictureFacts(problems=(f"header: {error.reason.spoken}",))
 
 
 def _load(
-    data: bytes, limits: Limits, shrinkable: Callable[[int, int], Size] | None
+    data: bytes,
+    limits: Limits,
+    shrinkable: Callable[[int, int], Size] | None,
+    orientation: int | None = None,
+    *,
+    with_facts: bool = False,
 ) -> UprightImage:
     """Open, decode, convert to sRGB and turn upright.
 
@@ -102,6 +147,8 @@ def _load(
         shrinkable: Maps the (width, height) of the picture to the least size to which it may be
             shrunk; None keeps every pixel. It is called before the orientation is known, so
             swapped arguments must give swapped results.
+        orientation: How to turn it, as in EXIF; None asks its own EXIF.
+        with_facts: Whether to read the facts.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -127,7 +174,8 @@ def _load(
             x_extent, y_extent = drafted[1][2:]
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
-        orientation = _orientation(image)
+        facts = _facts(image, data) if with_facts else None
+        turn = _orientation(image) if orientation is None else orientation
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -142,7 +190,7 @@ def _load(
                 x_extent, y_extent = x_extent / factor, y_extent / factor
         image = to_srgb(image, profile)
         picture = UprightImage(image, (0, 0, x_extent, y_extent), width, height, format)
-        return _upright(picture, orientation)
+        return replace(upright(picture, turn), facts=facts)
 
 
 def _drafted(least: Size | None, data: bytes) -> Image.Image:
@@ -151,23 +199,6 @@ def _drafted(least: Size | None, data: bytes) -> Image.Image:
     if least:
         image.draft(None, least)
     return image
-
-
-def _upright(picture: UprightImage, orientation: object) -> UprightImage:
-    """Apply the EXIF orientation to a picture that starts at the top left of its image."""
-    if orientation not in TURNS:
-        return picture
-    image = picture.image.transpose(TURNS[orientation])
-    width, height = picture.width, picture.height
-    x_extent, y_extent = picture.box[2:]
-    if orientation in LAID_DOWN:
-        width, height = height, width
-        x_extent, y_extent = y_extent, x_extent
-    left = image.width - x_extent if orientation in MIRRORED_X else 0
-    upper = image.height - y_extent if orientation in MIRRORED_Y else 0
-    right = image.width if orientation in MIRRORED_X else x_extent
-    lower = image.height if orientation in MIRRORED_Y else y_extent
-    return UprightImage(image, (left, upper, right, lower), width, height, picture.format)
 
 
 def _orientation(image: Image.Image) -> object:

@@ -4,6 +4,7 @@ Not `multiprocessing`: it would import the main module (and torch) again in each
 process that has threads, and its pools do not survive the death of a worker.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -17,20 +18,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import LifoQueue
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from retrieval_pipeline.concurrency import Stage, available_cores
+from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.facts.model import PictureFacts, ReadFacts, from_json
 from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
-from retrieval_pipeline.images.read import read_bytes
+from retrieval_pipeline.images.read import read_bytes, start_of_jpeg
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.views import View, Views
 
 # Jobs that are being decoded or wait for the consumer, per worker: enough that no worker idles
 # while an earlier picture is slow. A decoded picture takes 150 to 350 kB.
@@ -61,10 +65,12 @@ class Job:
     Attributes:
         path: The file; bytes that are not UTF-8 are surrogate escapes.
         content_id: Expected content id of its bytes; None accepts any content.
+        views: The kind of views to make beside the picture itself, or nothing but these views.
     """
 
     path: str | Place
     content_id: str | None = None
+    views: Views | tuple[View, ...] = "centre"
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,14 @@ class Changed:
 
 
 Outcome = Decoded | ImageError | Changed
+_Result = TypeVar("_Result")
 
-# What a worker is sent for each file: path or bytes, content id, transform.
-_Task = tuple[str | bytes, str | None, ImageTransform | Fit]
+# What a worker is sent for each file: path or bytes, content id, what to do, the views to make, and
+# whether its name has the extension of a RAW format.
+_Request = ImageTransform | Fit | ReadFacts
+_Task = tuple[str | bytes, str | None, _Request, Views | tuple[View, ...], bool]
+# What it answers: a JSON object, and the pixels if there are any.
+_Answer = tuple[dict[str, Any], bytearray]
 
 
 def default_workers() -> int:
@@ -156,28 +167,55 @@ class DecodePool:
         Raises:
             WorkerError: Workers cannot be started.
         """
+        return self._in_order(jobs, lambda job: self.submit(job, transform), waiting)
+
+    def facts(
+        self, jobs: Iterable[Job], request: ReadFacts
+    ) -> Iterator[tuple[Job, PictureFacts | ImageError]]:
+        """Start at once to read facts without decoding pixels; yield them in the order of the jobs.
+
+        The content ids of the jobs are not compared: that would take reading whole files.
+
+        Args:
+            jobs: Read at most `look_ahead` jobs ahead of the consumer.
+            request: What the files are.
+
+        Raises:
+            WorkerError: Workers cannot be started.
+        """
+        return self._in_order(
+            jobs, lambda job: self._threads.submit(self._read_facts, job, request)
+        )
+
+    def _in_order(
+        self,
+        jobs: Iterable[Job],
+        submit: Callable[[Job], Future[_Result]],
+        waiting: Callable[[list[Job]], None] | None = None,
+    ) -> Iterator[tuple[Job, _Result]]:
+        """Submit jobs ahead of the consumer; yield each with its result, in order."""
         remaining = iter(jobs)
-        pending: deque[tuple[Job, Future[Outcome]]] = deque()
+        pending: deque[tuple[Job, Future[_Result]]] = deque()
 
         def fill() -> None:
             for job in islice(remaining, self._look_ahead - len(pending)):
-                pending.append((job, self.submit(job, transform)))
+                pending.append((job, submit(job)))
 
-        def outcomes() -> Iterator[tuple[Job, Outcome]]:
+        def results() -> Iterator[tuple[Job, _Result]]:
             try:
                 while pending:
                     job, future = pending.popleft()
                     while waiting and not wait([future], WAIT_SECONDS).done:
                         waiting([job, *(each for each, other in pending if other.running())])
-                    outcome = future.result()
+                    result = future.result()
                     fill()
-                    yield job, outcome
+                    yield job, result
             finally:
                 for _, future in pending:
                     future.cancel()
 
         fill()
-        return outcomes()
+        return results()
 
     def close(self) -> None:
         """Kill the workers, busy or not; they hold nothing that could be lost."""
@@ -190,38 +228,71 @@ class DecodePool:
             worker.end()
 
     def _decode(self, job: Job, transform: ImageTransform | Fit) -> Outcome:
+        try:
+            return _outcome(*self._answer(job, transform))
+        except ImageError as error:
+            return error
+
+    def _read_facts(self, job: Job, request: ReadFacts) -> PictureFacts | ImageError:
+        try:
+            answer, _ = self._answer(job, request)
+        except ImageError as error:
+            return error
+        return _facts(answer["facts"])
+
+    def _answer(self, job: Job, request: _Request) -> _Answer:
+        """Return what a worker answers.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
         if isinstance(job.path, Remote):
             # Read here, not by the worker, which has neither a network nor credentials.
-            try:
-                source: str | bytes = read_bytes(job.path, self._limits)
-            except ImageError as error:
-                gone = job.content_id is not None and not job.path.exists()
-                return Changed() if gone else error
-        else:
-            # The worker has another working directory.
-            source = str(Path(job.path).absolute())
-        task = (source, job.content_id, transform)
+            return self._answer_remote(job.path, job, request)
+        # The worker has another working directory.
+        path = str(Path(job.path).absolute())
+        return self._ask((path, job.content_id, request, job.views, _is_named_raw(path)))
+
+    def _answer_remote(self, path: Remote, job: Job, request: _Request) -> _Answer:
+        named_raw = _is_named_raw(path.name)
+        if isinstance(request, ReadFacts) and (start := start_of_jpeg(path)) is not None:
+            # The rest is read only if the metadata are longer.
+            with contextlib.suppress(ImageError):
+                return self._ask((start, None, request, job.views, named_raw))
         try:
-            return self._attempt(task)
+            data = read_bytes(path, self._limits)
+        except ImageError:
+            if job.content_id is not None and not path.exists():
+                return {"changed": True}, bytearray()
+            raise
+        return self._ask((data, job.content_id, request, job.views, named_raw))
+
+    def _ask(self, task: _Task) -> _Answer:
+        """Give a task to a worker, once more if the first one was killed from outside."""
+        try:
+            answer = self._attempt(task)
         except _Lost as lost:
             if not lost.from_outside:
-                return lost.error
-        try:
-            return self._attempt(task)
-        except _Lost as lost:
-            return lost.error
+                raise lost.error from None
+            try:
+                answer = self._attempt(task)
+            except _Lost as again:
+                raise again.error from None
+        if "reason" in answer[0]:
+            raise ImageError(Reason(answer[0]["reason"]), answer[0]["detail"])
+        return answer
 
-    def _attempt(self, task: _Task) -> Outcome:
+    def _attempt(self, task: _Task) -> _Answer:
         worker = self._idle.get()
         try:
             if worker is None:
                 worker = self._start()
             began = time.monotonic()
-            outcome, computing = worker.decode(task, self._limits.seconds)
+            answer = worker.answer(task, self._limits.seconds)
             with self._lock:
                 self._busy += time.monotonic() - began
-                self._computing += computing
-            return outcome
+                self._computing += answer[0]["computing"]
+            return answer
         except _Lost:
             worker = None
             raise
@@ -239,13 +310,32 @@ class DecodePool:
         return worker
 
 
-def _outcome(facts: Mapping[str, Any], pixels: bytearray) -> Outcome:
-    if "reason" in facts:
-        return ImageError(Reason(facts["reason"]), facts["detail"])
-    if "changed" in facts:
+def _is_named_raw(path: str) -> bool:
+    return PurePath(path).suffix.lower() in RAW
+
+
+def _outcome(answer: Mapping[str, Any], pixels: bytearray) -> Decoded | Changed:
+    if "changed" in answer:
         return Changed()
-    array = np.frombuffer(pixels, np.uint8).reshape(facts["shape"])
-    return Decoded(array, facts["width"], facts["height"], facts["format"])
+    own, *further = np.frombuffer(pixels, np.uint8).reshape((-1, *answer["shape"]))
+    return Decoded(
+        own,
+        answer["width"],
+        answer["height"],
+        answer["format"],
+        None if answer["facts"] is None else _facts(answer["facts"]),
+        tuple(View(*view) for view in answer["views"]),
+        tuple(further),
+        answer["views_only"],
+    )
+
+
+def _facts(known: dict[str, Any]) -> PictureFacts:
+    try:
+        return from_json(known)
+    except ValueError:
+        # Only a worker that a hostile file has taken over answers so.
+        return PictureFacts(problems=("header: impossible facts",))
 
 
 class _Lost(Exception):  # noqa: N818
@@ -262,8 +352,8 @@ class Worker:
 
     def __init__(self) -> None:
         around = child_options()
-        # Numpy's threads would take memory and never run.
-        around["env"]["OPENBLAS_NUM_THREADS"] = "1"
+        # Numpy's threads would take memory and never run; LibRaw's would compete with the workers.
+        around["env"] |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
                 python_command(WORKER_MODULE, "main"),
@@ -310,14 +400,13 @@ class Worker:
                 f"a decode worker did not start ({lost.error.detail}): see what it printed"
             ) from None
 
-    def decode(self, task: _Task, seconds: float) -> tuple[Outcome, float]:
-        """Decode one file; return the outcome and the processor time in seconds.
+    def answer(self, task: _Task, seconds: float) -> _Answer:
+        """Hand over one file; return the answer, with the processor time in seconds.
 
         Raises:
             _Lost: The worker crashed, or was killed because it exceeded the time limit.
         """
-        facts, pixels = self._exchange(task, seconds)
-        return _outcome(facts, pixels), facts["computing"]
+        return self._exchange(task, seconds)
 
     def kill(self) -> None:
         """End the process, whatever it does."""
@@ -333,7 +422,7 @@ class Worker:
         self._jobs.close()
         self._answers.close()
 
-    def _exchange(self, message: object, seconds: float) -> tuple[dict[str, Any], bytearray]:
+    def _exchange(self, message: object, seconds: float) -> _Answer:
         deadline = time.monotonic() + seconds
         try:
             self._write(pickle.dumps(message), deadline)

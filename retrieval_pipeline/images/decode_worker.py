@@ -1,9 +1,10 @@
 """A decode worker: the process that `decode_pool.py` starts, feeds, and kills if it hangs.
 
 Jobs arrive on stdin as pickles: first the limits, then for each file a tuple of its path or bytes,
-its content id or None, and the transform. Answers leave on stdout as frames: two lengths, a JSON
-object and the pixels. Answers are not pickles: a picture that takes over this process cannot run
-code in its parent.
+its content id or None, the transform (or which facts to read), the views, and whether its name has
+the extension of a RAW format. Answers leave on stdout as frames: two lengths, a JSON object and the
+pixels. Answers are not pickles: a picture that takes over this process cannot run code in its
+parent.
 """
 
 import ctypes
@@ -17,14 +18,18 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import BinaryIO
 
+from retrieval_pipeline.facts.model import ReadFacts, to_json
 from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
+from retrieval_pipeline.views import View, Views
 
 # Lengths of the JSON object and of the pixels, bytes.
 HEADER = struct.Struct("<II")
@@ -54,12 +59,12 @@ def main() -> None:
         _send(answers, {"ready": True})
         while True:
             try:
-                source, expected, transform = pickle.load(jobs)
+                source, expected, request, views, named_raw = pickle.load(jobs)
             except EOFError:
                 return
             signal.setitimer(signal.ITIMER_REAL, limits.seconds + ORPHAN_SECONDS)
             began = time.process_time()
-            facts, pixels = _answer(source, expected, transform, limits)
+            facts, pixels = _answer(source, expected, request, views, limits, named_raw)
             facts["computing"] = time.process_time() - began
             # A parent that was suspended may take its time to read.
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -67,16 +72,31 @@ def main() -> None:
 
 
 def _answer(
-    source: str | bytes, expected: str | None, transform: ImageTransform | Fit, limits: Limits
+    source: str | bytes,
+    expected: str | None,
+    request: ImageTransform | Fit | ReadFacts,
+    views: Views | tuple[View, ...],
+    limits: Limits,
+    named_raw: bool,
 ) -> tuple[dict[str, object], bytes]:
     try:
+        if isinstance(request, ReadFacts):
+            return {"facts": to_json(read_facts(source, request, limits))}, b""
         data = source if isinstance(source, bytes) else read_bytes(source, limits)
         if expected is not None and content_id(data) != expected:
             return {"changed": True}, b""
-        decoded = decode(data, transform, limits)
-        height, width, _ = decoded.pixels.shape
-        facts = {"width": decoded.width, "height": decoded.height, "format": decoded.format}
-        return {"shape": (height, width, 3), **facts}, decoded.pixels.tobytes()
+        decoded = decode(data, request, limits, views, named_raw=named_raw)
+        answer = {
+            "shape": decoded.pixels.shape,
+            "width": decoded.width,
+            "height": decoded.height,
+            "format": decoded.format,
+            "facts": decoded.facts and to_json(decoded.facts),
+            "views": [astuple(view) for view in decoded.views],
+            "views_only": decoded.views_only,
+        }
+        everything = (decoded.pixels, *decoded.view_pixels)
+        return answer, b"".join(pixels.tobytes() for pixels in everything)
     except ImageError as error:
         if expected is not None and isinstance(source, str) and not Path(source).exists():
             return {"changed": True}, b""

@@ -30,12 +30,17 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
 
+    @property
+    def spoken(self) -> str:
+        """The reason in words."""
+        return self.value.replace("_", " ")
+
 
 class ImageError(RetrievalError):
     """One image cannot be used, for a typed reason."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value.replace('_', ' ')}: {detail}")
+        super().__init__(f"{reason.spoken}: {detail}")
         self.reason = reason
         self.detail = detail
 

@@ -5,7 +5,11 @@ import time
 from pathlib import Path
 
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory, too_large
-from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.remote import Remote, RemoteError
+
+JPEG = b"\xff\xd8"  # the first bytes of a file
+# Nearly all JPEGs have their metadata within so many bytes.
+START_BYTES = 512 << 10
 
 
 def read_bytes(path: str | Path | Remote, limits: Limits) -> bytes:
@@ -30,6 +34,18 @@ def read_bytes(path: str | Path | Remote, limits: Limits) -> bytes:
         raise ImageError(Reason.UNREADABLE, error.strerror or str(error)) from None
     except MemoryError:
         raise out_of_memory() from None
+
+
+def start_of_jpeg(file: Remote) -> bytes | None:
+    """Return the first START_BYTES of a remote JPEG, with its metadata; None for another file.
+
+    A file that cannot be read is another one, too: who reads all of it will hear why.
+    """
+    try:
+        start = file.start(START_BYTES)
+    except RemoteError:
+        return None
+    return start if start.startswith(JPEG) else None
 
 
 def _download(file: Remote, limits: Limits) -> bytes:

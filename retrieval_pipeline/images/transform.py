@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval_pipeline.facts.model import PictureFacts
+from retrieval_pipeline.views import View
+
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
 DAMAGED = " (damaged)"
 
@@ -82,12 +85,20 @@ class Decoded:
         height: Height of the upright picture in the file, in pixels, before the transform.
         format: Pillow's name of the file format ("JPEG", "PNG"), with DAMAGED after it if some rows
             of the picture are missing: then it is what can be seen of it.
+        facts: What its metadata hold; None if nobody asked for them, as for a thumbnail.
+        views: The further views that were asked for.
+        view_pixels: Those of each view, of the same shape as `pixels`.
+        views_only: True if nobody needs `pixels`: the picture's own vector is known.
     """
 
     pixels: Pixels
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
+    views: tuple[View, ...] = ()
+    view_pixels: tuple[Pixels, ...] = ()
+    views_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,7 @@ class UprightImage:
         width: Width of the upright picture in full size, in pixels.
         height: Height of the upright picture in full size, in pixels.
         format: Pillow's name of the file format.
+        facts: What its metadata hold; None if nobody asked for them.
     """
 
     image: Image.Image
@@ -108,6 +120,7 @@ class UprightImage:
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
 
 
 def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
@@ -120,18 +133,43 @@ def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
     return transformed(whole, transform)
 
 
-def shrink_limit(transform: ImageTransform | Fit) -> Callable[[int, int], Size] | None:
+def transformed_view(picture: UprightImage, transform: ImageTransform, view: View) -> Pixels:
+    """Resize a part of a picture to the size that `transform` gives a picture: nothing is cropped.
+
+    The result is uint8 (height, width, 3); a part of another shape than that is squashed.
+    """
+    size = transform.crop or transform.resize
+    height, width = (size, size) if isinstance(size, int) else size
+    left, upper, right, lower = picture.box
+    box = (
+        left + view.x * (right - left),
+        upper + view.y * (lower - upper),
+        # The sums may exceed 1 by a rounding error, which Pillow would refuse.
+        left + min(view.x + view.width, 1.0) * (right - left),
+        upper + min(view.y + view.height, 1.0) * (lower - upper),
+    )
+    resample = Image.Resampling[transform.resample.upper()]
+    return np.array(picture.image.resize((width, height), resample, box))
+
+
+def shrink_limit(
+    transform: ImageTransform | Fit, times: int | None = None
+) -> Callable[[int, int], Size] | None:
     """Return the least size to which a picture may be shrunk before the exact resize.
+
+    Args:
+        transform: What becomes of the picture.
+        times: So many times the size that it has in the end; None is the factor of the transform.
 
     Returns:
         A function from the picture's (width, height) to the least (width, height) allowed; None if
         the picture must not be shrunk.
     """
     if isinstance(transform, Fit):
-        return lambda width, height: transform.of(width, height, THUMBNAIL_SHRINK)
-    times = transform.shrink_on_load
-    if not times:
+        return lambda width, height: transform.of(width, height, times or THUMBNAIL_SHRINK)
+    if not transform.shrink_on_load:
         return None
+    times = times or transform.shrink_on_load
 
     def limit(width: int, height: int) -> Size:
         if isinstance(transform.resize, tuple):

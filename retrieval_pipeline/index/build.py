@@ -20,7 +20,13 @@ from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC, TreeFacts
 from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.autotune import Calibration
+from retrieval_pipeline.index.companions import (
+    COMPANION_COLUMNS,
+    COMPANIONS_FILE,
+    check_companions,
+)
 from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
+from retrieval_pipeline.index.item_facts import ItemFacts, read_item_facts
 from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
 from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
 from retrieval_pipeline.index.records import ItemRecord, read_records
@@ -33,19 +39,28 @@ from retrieval_pipeline.index.search_structures import (
     build_json_mismatch,
     open_vector_index,
 )
+from retrieval_pipeline.index.views import (
+    check_views,
+    row_ids,
+    rows_of_views,
+    view_rows_schema,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.reading import mapped, reading
+from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.sync import CHECKED
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
+from retrieval_pipeline.views import View
 
 # Raised when files of a build change their meaning: builds of another format are not opened.
 BUILD_FORMAT = 4
 
 # Names of the files in a build's directory; `search_structures` names the others.
 ITEMS_FILE = "items.arrow"
+VIEWS_FILE = "views.arrow"
 VOCABULARY_FILE = "vocabulary.npy"
 INFO_FILE = "build.json"
 
@@ -95,6 +110,7 @@ class BuildInfo(BaseModel):
         build_seconds: How long writing it took, without the checks.
         files: What each other file of the build must be, by file name.
         checks: The checks that it passed before it was published.
+        views: How many further views of the images there are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,6 +134,7 @@ class BuildInfo(BaseModel):
     build_seconds: float
     files: dict[str, FileFacts]
     checks: tuple[Check, ...] = ()
+    views: int = 0
 
     @property
     def space(self) -> VectorSpace:
@@ -179,7 +196,8 @@ def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> bool:
         BuildError: A file is missing, or is not what build.json says.
     """
     known = {} if rehash else _read_hashed(build)
-    if missing := {ITEMS_FILE, TREES_FILE, ITEM_NUMBERS_FILE, *info.trees} - set(info.files):
+    needed = {ITEMS_FILE, TREES_FILE, ITEM_NUMBERS_FILE, *info.trees}
+    if missing := needed.union([VIEWS_FILE] if info.views else []) - set(info.files):
         raise BuildError(
             f"{build / INFO_FILE}: does not name {min(missing)}: run `retrieval index`"
         )
@@ -230,7 +248,7 @@ def _read_hashed(build: Path) -> dict[str, object]:
 
 
 def map_items(file: Path) -> pa.Table:
-    """Map items.arrow or facts.arrow into memory; the caller compares its columns.
+    """Map an Arrow file of a build into memory; the caller compares its columns.
 
     Raises:
         BuildError: The file is missing or is no Arrow file.
@@ -242,19 +260,43 @@ def map_items(file: Path) -> pa.Table:
         raise BuildError(f"{file}: {error}: run `retrieval index`") from None
 
 
+def _map_views(build: Path, info: BuildInfo) -> pa.Table:
+    """Map views.arrow into memory; an empty table if the build has no views.
+
+    Raises:
+        BuildError: The file is missing, or it is not as build.json says.
+    """
+    schema = view_rows_schema(info.dim)
+    views = map_items(build / VIEWS_FILE) if info.views else _no_rows(schema)
+    if views.schema != schema or len(views) != info.views:
+        raise build_json_mismatch(build / VIEWS_FILE)
+    return views
+
+
+def _no_rows(schema: pa.Schema) -> pa.Table:
+    # `empty_table` would import pandas if it is installed, and that takes longer than all the rest.
+    return pa.Table.from_batches([], schema)
+
+
 def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
-    """View the embeddings as float32 matrices (n, dim), one for each record batch of the items."""
-    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks]
+    """View the embeddings as float32 matrices (n, dim), one for each record batch of a table."""
+    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks if len(chunk)]
 
 
 class Build:
     """An open build: its files are mapped into memory, and nobody changes or removes them.
 
-    Items are numbered from 0, in the order of items.arrow.
+    Items are numbered from 0, in the order of items.arrow. Each has a vector of its own, and may
+    have others of further views: `rows` tells which rows of vectors are whose.
 
     Attributes:
+        rows: Which item each row of vectors belongs to.
+        views: Of which view each row after those of the items is the vector, with the columns of
+            `views.view_rows_schema`.
         facts: The facts of the items, a row for each, with the columns of
             `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
+        companions: The files that belong to items without being such, with the columns of
+            `companions.COMPANION_COLUMNS`.
     """
 
     def __init__(
@@ -264,13 +306,18 @@ class Build:
         items: pa.Table,
         vector_index: VectorIndex,
         lock: IO[bytes],
+        views: pa.Table,
         facts: pa.Table | None = None,
+        companions: pa.Table | None = None,
     ) -> None:
         self.path = path
         self.info = info
         self.items = items
         self.vector_index = vector_index
+        self.views = views
+        self.rows = rows_of_views(len(items), views)
         self.facts = facts
+        self.companions = _no_rows(COMPANION_COLUMNS) if companions is None else companions
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 
@@ -291,17 +338,24 @@ class Build:
         items = map_items(path / ITEMS_FILE)
         if items.schema != items_schema(info.dim) or len(items) != info.items:
             raise build_json_mismatch(path / ITEMS_FILE)
+        views = _map_views(path, info)
         facts = map_items(path / FACTS_FILE) if FACTS_FILE in info.files else None
         if facts is not None and (facts.schema != FACTS_COLUMNS or len(facts) != info.items):
             raise build_json_mismatch(path / FACTS_FILE)
+        companions = map_items(path / COMPANIONS_FILE) if COMPANIONS_FILE in info.files else None
+        if companions is not None and companions.schema != COMPANION_COLUMNS:
+            raise build_json_mismatch(path / COMPANIONS_FILE)
         if not hashed_earlier:
             check_items(items, path / ITEMS_FILE)
+            check_views(views, len(items), path / VIEWS_FILE)
             if facts is not None:
                 check_facts(facts, path / FACTS_FILE)
+            if companions is not None:
+                check_companions(companions, info.items, path / COMPANIONS_FILE)
             # On a read-only disk every reader has to hash again.
             with contextlib.suppress(StoreError):
                 remember_hashed(path, info)
-        matrices = item_matrices(items, info.dim)
+        matrices = item_matrices(items, info.dim) + item_matrices(views, info.dim)
         try:
             with reading(path):
                 index = open_vector_index(
@@ -309,7 +363,7 @@ class Build:
                 )
         except OSError as error:
             raise BuildError(f"{path}: {error}: run `retrieval index`") from None
-        return cls(path, info, items, index, lock, facts)
+        return cls(path, info, items, index, lock, views, facts, companions)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -334,7 +388,7 @@ class Build:
         return PreviousBuild(
             directory=self.path,
             hashes={name: facts.blake3 for name, facts in self.info.files.items()},
-            content_ids=self.items["content_id"],
+            row_ids=row_ids(self.items["content_id"], self.views),
             structures=SearchStructures(
                 self.info.trees, self.info.tree_components, self.info.calibration
             ),
@@ -356,11 +410,36 @@ class Build:
 
     def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
         """Return what is told of these items, in this order."""
-        return read_records(self.items, numbers)
+        return read_records(self.items, numbers, self.companions)
+
+    def item_facts(self, numbers: Sequence[int] | Numbers) -> list[ItemFacts]:
+        """Return when, where and with what these items were taken, in this order."""
+        return read_item_facts(self.facts, numbers)
 
     def vectors(self, numbers: Numbers) -> Vectors:
-        """Return the full vectors of these items, float32 (len(numbers), dim)."""
+        """Return the full vectors of these items, or of these `rows`: float32 (n, dim)."""
         return self.vector_index.vectors(numbers)
+
+    def view_of(self, row: int) -> View | None:
+        """Return the view that a row is the vector of; None for an item's own vector."""
+        if row < len(self):
+            return None
+        values = self.views.slice(row - len(self), 1).to_pylist()[0]
+        return View(*(values[name] for name in VIEW_COLUMNS))
+
+    def best_rows(self, numbers: Numbers, vector: Vectors) -> Numbers:
+        """Return for each of these items its row that is nearest to `vector`, float32 (dim,)."""
+        further, places = self.rows.further_rows(numbers)
+        if not len(further):
+            return numbers
+        scores = self.vectors(further) @ vector
+        order = np.lexsort((further, -scores, places))
+        found, first = np.unique(places[order], return_index=True)
+        best = order[first]
+        nearer = scores[best] > self.vectors(numbers[found]) @ vector
+        rows = numbers.copy()
+        rows[found[nearer]] = further[best[nearer]]
+        return rows
 
     @functools.cached_property
     def sample_numbers(self) -> Numbers:
@@ -380,15 +459,28 @@ class Build:
         return load_array(self.path / VOCABULARY_FILE, np.float32, (None, self.info.dim))
 
     def scan(self, vectors: Vectors) -> Vectors:
-        """Return the exact score of every item: (items,) for (dim,), (items, n) for (n, dim)."""
-        return self.vector_index.scan(vectors)
+        """Return the exact score of every item's own vector.
+
+        The result is (items,) for (dim,), and (items, n) for (n, dim).
+        """
+        return self.vector_index.scan(vectors)[: len(self)]
 
     def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
         """Return the `count` best items for `vector` (dim,) and their scores, by the build's plan.
 
-        Of equal scores the item with the smaller number comes first.
+        An item's score is that of its best row. Of equal scores the smaller row comes first.
         """
-        return self.vector_index.best(vector, count, self.plan)
+        wanted = count
+        while True:
+            rows, scores = self.vector_index.best(vector, wanted, self.plan)
+            if not self.info.views:
+                return rows, scores
+            numbers = self.rows.items_of(rows)
+            first = np.sort(np.unique(numbers, return_index=True)[1])
+            if len(first) >= count or len(rows) < wanted:
+                return numbers[first[:count]], scores[first[:count]]
+            # Several rows of one item were found: look further down.
+            wanted *= 2
 
 
 def _lock_shared(build: Path) -> IO[bytes]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from retrieval_pipeline.index.arrays import load_array
 from retrieval_pipeline.index.build import (
     BUILD_FORMAT,
     ITEMS_FILE,
+    VIEWS_FILE,
     VOCABULARY_FILE,
     Build,
     BuildInfo,
@@ -32,18 +33,25 @@ from retrieval_pipeline.index.build import (
     vocabulary_digest,
     write_info,
 )
+from retrieval_pipeline.index.companions import (
+    COMPANIONS_FILE,
+    companions_of_items,
+    write_companions,
+)
 from retrieval_pipeline.index.facts_table import (
     FACTS_FILE,
     facts_of_items,
     has_facts,
+    places_version,
+    with_places,
     write_facts,
 )
 from retrieval_pipeline.index.items import (
     JoinedItems,
+    items_schema,
     join,
-    one_chunk,
     table_digest,
-    write_items,
+    write_rows,
 )
 from retrieval_pipeline.index.knn import evenly_spaced, rows_of
 from retrieval_pipeline.index.quantization import require_codes
@@ -61,12 +69,20 @@ from retrieval_pipeline.index.search_structures import (
     reuse_structures,
     write_structures,
 )
+from retrieval_pipeline.index.views import (
+    JoinedViews,
+    join_views,
+    row_ids,
+    view_rows_schema,
+)
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.views import Views
 
 RECALL = 0.99  # The recall at 10 to reach where the settings name none.
 
@@ -81,8 +97,12 @@ class BuildSpec:
     Attributes:
         space: The vector space of the embeddings.
         joined: The items.
-        facts: Their facts, the columns of facts.arrow; None if none were read yet.
-        inputs: Hash of the items, of their facts and of every setting that the build depends on.
+        views: Their further views.
+        facts: Their facts, the columns of facts.arrow without the names of places; None if none
+            were read yet.
+        companions: The files that belong to them, the columns of companions.arrow.
+        inputs: Hash of the items, their views, facts and companions, and of every setting that
+            matters.
         recall: The recall at 10 that the plan must reach when it is measured.
         with_codes: Whether to write codes, and to try them.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
@@ -90,7 +110,9 @@ class BuildSpec:
 
     space: VectorSpace
     joined: JoinedItems
+    views: JoinedViews
     facts: pa.Table | None
+    companions: pa.Table
     inputs: str
     recall: float
     with_codes: bool
@@ -136,10 +158,13 @@ def build_index(
     space: VectorSpace,
     sources: Sequence[str],
     *,
+    views: Mapping[str, Views] | None = None,
     recall: float = RECALL,
     codes: bool = False,
     encode_texts: EncodeTexts | None = None,
     accept: AcceptBuild | None = None,
+    accept_change: AcceptBuild | None = None,
+    publish: bool = True,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Write and publish a build of `sources`, unless a sound one has the same inputs.
@@ -148,11 +173,14 @@ def build_index(
         store: Where tables and builds are.
         space: The vector space whose embeddings to index.
         sources: The names of the sources whose manifests to index.
+        views: Which of the stored views of its pictures each source has; default "whole".
         recall: The recall at 10 that the plan must reach when it is measured.
         codes: Whether to write codes for faiss, and to try how fast they are.
         encode_texts: Encodes the vocabulary if no build of this space has it yet. Without it the
             build has no vectors of words, and only queries like pictures calibrate it.
-        accept: Checks a build, opened as readers open it, before it is published.
+        accept: Checks a new build, opened as readers open it, before it is published.
+        accept_change: Checks a build, new or not, before it takes over from the current one.
+        publish: False leaves the current build the current one.
         progress: Told about stages and items.
 
     Raises:
@@ -165,25 +193,35 @@ def build_index(
     if codes:
         require_codes()
     joined = _join_sources(store, space, sources)
+    further = join_views(store, space, joined, views or {})
     facts = facts_of_items(store, joined.table) if has_facts(store, joined.table) else None
+    companions = companions_of_items(joined.table, joined.grouped)
     inputs = joined.digest(
         *(BUILD_FORMAT, TREE_COUNT, REDUCED_DIMENSIONS, recall, codes),
         *(vocabulary_digest(), space.key),
-        # Without facts, the hash is that of a version that knew none: its builds stay.
-        *(() if facts is None else (table_digest(facts),)),
+        # Without any of these, the hash is that of a version that knew none: its builds stay.
+        *(() if facts is None else (table_digest(facts, places_version(facts)),)),
+        *(("views", table_digest(further.table)) if len(further) else ()),
+        *(("companions", table_digest(companions)) if len(companions) else ()),
     )
     if (same := _same_build(store, space, inputs)) is not None:
-        return _publish_existing(store, same)
+        if not publish:
+            return BuildReport(same, read_info(same), published=False)
+        return _publish_existing(store, same, accept_change)
     texts = _vocabulary_vectors(store, space, encode_texts)
-    spec = BuildSpec(space, joined, facts, inputs, recall, codes, texts)
+    spec = BuildSpec(space, joined, further, facts, companions, inputs, recall, codes, texts)
     previous = _open_previous(store, spec)
     try:
-        return _write_and_publish(store, spec, previous, accept, progress)
+        build, info = _write(store, spec, previous, accept, accept_change, progress)
     except RefusedBuildError:
         if previous is None:
             raise
         # What was reused from the previous build may be to blame.
-        return _write_and_publish(store, spec, None, accept, progress)
+        build, info = _write(store, spec, None, accept, accept_change, progress)
+    if publish:
+        store.publish(build)
+    retire_builds(store)
+    return BuildReport(build, info, published=publish)
 
 
 def _join_sources(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
@@ -209,10 +247,16 @@ def _same_build(store: Store, space: VectorSpace, inputs: str) -> Path | None:
     return None
 
 
-def _publish_existing(store: Store, build: Path) -> BuildReport:
-    """Make an existing build the current one, unless it already is."""
+def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | None) -> BuildReport:
+    """Make an existing build the current one, unless it already is.
+
+    Raises:
+        RefusedBuildError: A check failed.
+    """
     published = build != current_or_none(store)
     if published:
+        if accept_change is not None:
+            _passed((*read_info(build).checks, *accept_change(Build.open(build))))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -250,14 +294,15 @@ def _open_previous(store: Store, spec: BuildSpec) -> Build | None:
     return None
 
 
-def _write_and_publish(
+def _write(
     store: Store,
     spec: BuildSpec,
     previous: Build | None,
     accept: AcceptBuild | None,
+    accept_change: AcceptBuild | None,
     progress: Progress,
-) -> BuildReport:
-    """Write, check and publish a build, which reuses what it can of `previous`."""
+) -> tuple[Path, BuildInfo]:
+    """Write and check a build, which reuses what it can of `previous`; return its directory."""
     started = time.monotonic()
     created_at = datetime.now(UTC)
     # Names sort by age, even those of builds that were begun in the same second.
@@ -265,31 +310,49 @@ def _write_and_publish(
     with new_directory(build) as directory:
         matrices = _write_items(directory, spec, progress)
         if spec.facts is not None:
-            write_facts(spec.facts, directory / FACTS_FILE)
+            write_facts(with_places(spec.facts), directory / FACTS_FILE)
+        if len(spec.companions):
+            write_companions(spec.companions, directory / COMPANIONS_FILE)
         if spec.texts is not None:
             np.save(directory / VOCABULARY_FILE, spec.texts)
         structures = _reuse_or_write_structures(directory, spec, matrices, previous, progress)
-        background = _measure_background(matrices, spec.texts)
+        background = _measure_background(matrices, len(spec.joined), spec.texts)
         info = _describe(directory, spec, structures, background, created_at, started)
         remember_hashed(directory, info)
         write_info(directory, info)
+        checks: tuple[Check, ...] = ()
         if accept is not None:
-            checks = _check(directory, accept, progress)
+            progress.start("checking the index", None, "")
+            checks = _passed(accept(Build.open(directory)))
+            progress.finish()
+        if accept_change is not None:
+            checks = _passed((*checks, *accept_change(Build.open(directory))))
+        if checks:
             info = info.model_copy(update={"checks": checks})
             write_info(directory, info)
-    store.publish(build)
-    retire_builds(store)
-    return BuildReport(build, info, published=True)
+    return build, info
 
 
 def _write_items(directory: Path, spec: BuildSpec, progress: Progress) -> list[Vectors]:
-    """Write items.arrow, and return its vectors, mapped into memory: float32 (n, dim) each."""
+    """Write items.arrow, and views.arrow if there are views.
+
+    Returns:
+        Their vectors, mapped into memory, those of the items first: float32 (n, dim) each.
+    """
+    dim, scratch = spec.space.dim, directory / "scratch"
     progress.start("writing the index", len(spec.joined), "images")
-    written = write_items(spec.joined, spec.space, directory / ITEMS_FILE, directory / "scratch")
-    for count in written:
+    for count in write_rows(
+        spec.joined, items_schema(dim), embedding_schema(dim), directory / ITEMS_FILE, scratch
+    ):
         progress.advance(count)
     progress.finish()
-    return item_matrices(map_items(directory / ITEMS_FILE), spec.space.dim)
+    matrices = item_matrices(map_items(directory / ITEMS_FILE), dim)
+    if len(spec.views):
+        file = directory / VIEWS_FILE
+        for _ in write_rows(spec.views, view_rows_schema(dim), views_schema(dim), file, scratch):
+            pass
+        matrices += item_matrices(map_items(file), dim)
+    return matrices
 
 
 def _reuse_or_write_structures(
@@ -300,17 +363,20 @@ def _reuse_or_write_structures(
     progress: Progress,
 ) -> SearchStructures:
     if previous is not None:
-        content_ids = one_chunk(spec.joined.table["content_id"])
+        ids = row_ids(spec.joined.table["content_id"], spec.views.table)
         reused = reuse_structures(
-            directory, matrices, content_ids, spec.texts, previous.as_previous, progress
+            directory, matrices, ids, spec.texts, previous.as_previous, progress
         )
         if reused is not None:
             return reused
     return write_structures(directory, matrices, spec.texts, spec.recall, spec.with_codes, progress)
 
 
-def _measure_background(matrices: Sequence[Vectors], texts: Vectors | None) -> Background:
-    numbers = evenly_spaced(sum(map(len, matrices)), SAMPLE_PICTURES)
+def _measure_background(
+    matrices: Sequence[Vectors], items: int, texts: Vectors | None
+) -> Background:
+    """Measure it on a sample of the items' own vectors, which are the first rows."""
+    numbers = evenly_spaced(items, SAMPLE_PICTURES)
     return measure_background(rows_of(matrices, numbers), texts)
 
 
@@ -346,6 +412,7 @@ def _describe(
         trees=structures.trees,
         tree_components=structures.tree_dimensions,
         items=len(spec.joined),
+        views=len(spec.views),
         locations=len(sources),
         sources={entry["values"]: entry["counts"] for entry in counts},
         calibration=structures.calibration,
@@ -359,15 +426,12 @@ def _describe(
     )
 
 
-def _check(directory: Path, accept: AcceptBuild, progress: Progress) -> tuple[Check, ...]:
-    """Open a build that is not yet published, and let `accept` check it.
+def _passed(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """Return the checks if all of them passed.
 
     Raises:
-        RefusedBuildError: A check failed.
+        RefusedBuildError: One failed.
     """
-    progress.start("checking the index", None, "")
-    checks = tuple(accept(Build.open(directory)))
-    progress.finish()
     if not all(check.passed for check in checks):
         raise RefusedBuildError(checks)
-    return checks
+    return tuple(checks)

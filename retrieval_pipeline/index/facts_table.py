@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.model import Origin
+from retrieval_pipeline.facts.places import gazetteer_version, name_places
 from retrieval_pipeline.index.items import one_chunk
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import FACTS
@@ -93,6 +94,28 @@ def facts_of_items(store: Store, items: pa.Table) -> pa.Table:
         for field in FACTS_COLUMNS
     ]
     return pa.table(columns, schema=FACTS_COLUMNS).combine_chunks()
+
+
+def with_places(facts: pa.Table) -> pa.Table:
+    """Return columns of facts.arrow with the places of their coordinates, if they can be named.
+
+    They are filled in late: naming reads a list of all towns, for which it is enough that the hash
+    of a build's inputs tells which list (`places_version`).
+    """
+    if places_version(facts) is None:
+        return facts
+    latitudes, longitudes = (np.array(facts[name].to_numpy()) for name in ("latitude", "longitude"))
+    places = name_places(latitudes, longitudes)
+    for name in places.column_names:
+        number = FACTS_COLUMNS.get_field_index(name)
+        facts = facts.set_column(number, FACTS_COLUMNS.field(name), places[name])
+    return facts.combine_chunks()
+
+
+def places_version(facts: pa.Table) -> str | None:
+    """Return what names the places of these facts; None if none has coordinates, or no extra."""
+    located = facts["latitude"].null_count < len(facts)
+    return gazetteer_version() if located else None
 
 
 def _sources(items: pa.Table) -> list[str]:

@@ -4,7 +4,7 @@ Tables stay in Arrow and vectors stay on disk, so that a million items need litt
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.grouped_files import GroupedFiles, read_grouped_files
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_table
+from retrieval_pipeline.storage.tables import read_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 
 # Items in one Arrow record batch of items.arrow: 200 MB at 768 dimensions. Each batch is scanned as
@@ -62,13 +63,12 @@ class Location:
 
 
 @dataclass(frozen=True)
-class JoinedItems:
-    """The join of manifests and embeddings on the content id, without the vectors.
+class JoinedRows:
+    """Rows to write into a build, without their vectors, which stay in Parquet files.
 
     Attributes:
-        table: A row for each item, with the columns content_id, locations, width, height and
-            format; sorted by the source and path of the first location.
-        rows: Row of each item's vector in the concatenation of `parts`, int64 (items,).
+        table: What is told of each row.
+        rows: Row of each vector in the concatenation of `parts`, int64 (rows,).
         parts: The files with embeddings, and how many rows each has.
     """
 
@@ -78,6 +78,20 @@ class JoinedItems:
 
     def __len__(self) -> int:
         return len(self.table)
+
+
+@dataclass(frozen=True)
+class JoinedItems(JoinedRows):
+    """The join of manifests and embeddings on the content id.
+
+    `table` has the columns content_id, locations, width, height and format, and is sorted by the
+    source and path of the first location.
+
+    Attributes:
+        grouped: Source -> its files, and their companions.
+    """
+
+    grouped: Mapping[str, GroupedFiles]
 
     def digest(self, *constants: object) -> str:
         """Return a hash of the table and of `constants`, which must be values that JSON knows.
@@ -120,12 +134,14 @@ class _HashingSink:
 def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
     """Join the manifests of `sources` with all embeddings of `space`.
 
-    Files with the same content become one item. Files whose content is not embedded are left out.
+    Files with the same content become one item. Left out are files whose content is not embedded,
+    and companions: the other files of a photograph.
 
     Raises:
         StoreError: A table is damaged.
     """
-    located = _locations(store, sources)
+    grouped = {name: read_grouped_files(store, space, name) for name in sorted(sources)}
+    located = _locations({source: each.files for source, each in grouped.items()})
     schema = embedding_schema(space.dim)
     columns = ["content_id", "width", "height", "format"]
     paths = store.parts(space)
@@ -142,20 +158,21 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItem
         table,
         rows.to_numpy().astype(np.int64),
         [(path, len(part)) for path, part in zip(paths, tables, strict=True)],
+        grouped,
     )
 
 
-def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
+def _locations(files_of: Mapping[str, pa.Table]) -> pa.Table:
     """Return the columns content_id and locations, with a row for each content id.
 
     Rows, and the locations within a row, are sorted by source and path.
+
+    Args:
+        files_of: Source -> rows of its manifest whose content is known.
     """
     manifests = []
-    for source in sorted(sources):
-        rows = read_manifest(store, source)
-        rows = rows.filter(pc.is_valid(rows["content_id"])).select(
-            ["content_id", "path", "size", "mtime_ns"]
-        )
+    for source, rows in files_of.items():
+        rows = rows.select(["content_id", "path", "size", "mtime_ns"])
         manifests.append(
             rows.append_column("source", pa.repeat(pa.scalar(source, pa.string()), len(rows)))
         )
@@ -179,37 +196,41 @@ def _locations(store: Store, sources: Sequence[str]) -> pa.Table:
     return pa.table({"content_id": encoded.dictionary, "locations": lists})
 
 
-def write_items(
-    joined: JoinedItems, space: VectorSpace, file: Path, scratch: Path
+def write_rows(
+    joined: JoinedRows, schema: pa.Schema, parts_schema: pa.Schema, file: Path, scratch: Path
 ) -> Iterator[int]:
-    """Write items.arrow to `file`, and yield the number of items of each batch once it is written.
+    """Write rows with their vectors to `file`, an Arrow file, in batches of BATCH_ROWS.
 
     The parts are Parquet files, which have no random access, and hold the vectors in the order in
     which they were embedded. Together they may exceed the memory. So the vectors are first copied
     to `scratch`, a raw file that can be mapped into memory, and from there put into the order of
-    the items. It is removed at the end.
+    the rows. It is removed at the end.
 
     Args:
-        joined: The items.
-        space: The vector space of their embeddings.
+        joined: The rows.
+        schema: The columns to write: those of the rows, and the embedding.
+        parts_schema: The columns of the Parquet files.
         file: What to write.
         scratch: A path on the same disk where nothing is yet.
+
+    Yields:
+        The number of rows of each batch once it is written.
 
     Raises:
         StoreError: A part is damaged.
         VectorError: A stored vector is not of unit length.
     """
+    dim = schema.field("embedding").type.list_size
     order = np.argsort(joined.rows)
-    _copy_vectors(joined, space, joined.rows[order], scratch)
+    _copy_vectors(joined, parts_schema, dim, joined.rows[order], scratch)
     # The row of each item's vector in the scratch file.
     scratch_row = np.empty_like(order)
     scratch_row[order] = np.arange(len(order))
-    vectors = np.memmap(scratch, np.float32, "r", shape=(len(joined), space.dim))
-    schema = items_schema(space.dim)
+    vectors = np.memmap(scratch, np.float32, "r", shape=(len(joined), dim))
     with pa.ipc.new_file(str(file), schema) as writer:
         for start in range(0, len(joined), BATCH_ROWS):
             batch = vectors[scratch_row[start : start + BATCH_ROWS]]
-            embedding = pa.FixedSizeListArray.from_arrays(pa.array(batch.reshape(-1)), space.dim)
+            embedding = pa.FixedSizeListArray.from_arrays(pa.array(batch.reshape(-1)), dim)
             rows = joined.table.slice(start, len(batch)).combine_chunks()
             writer.write_table(rows.append_column("embedding", embedding).cast(schema))
             yield len(batch)
@@ -218,19 +239,18 @@ def write_items(
 
 
 def _copy_vectors(
-    joined: JoinedItems, space: VectorSpace, rows: npt.NDArray[np.int64], file: Path
+    joined: JoinedRows, schema: pa.Schema, dim: int, rows: npt.NDArray[np.int64], file: Path
 ) -> None:
     """Write the vectors of these rows of all parts, which must ascend, to `file` as raw float32."""
-    schema = embedding_schema(space.dim)
     start = 0
     # Written, not mapped into memory: on a full disk, writing to a map would kill the process.
     with file.open("wb") as handle:
         for part, count in joined.parts:
             first, last = np.searchsorted(rows, [start, start + count])
             if first < last:
-                stored = as_matrix(read_table(part, schema, ["embedding"])["embedding"], space.dim)
+                stored = as_matrix(read_table(part, schema, ["embedding"])["embedding"], dim)
                 wanted = stored[rows[first:last] - start]
-                handle.write(check_vectors(wanted, space.dim, f"{part}: vector").tobytes())
+                handle.write(check_vectors(wanted, dim, f"{part}: vector").tobytes())
             start += count
 
 

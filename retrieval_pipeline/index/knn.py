@@ -1,4 +1,4 @@
-"""Finding the items nearest to a vector: an exact scan, or candidates that are re-ranked.
+"""Finding the rows nearest to a vector: an exact scan, or candidates that are re-ranked.
 
 A plan names the way. All but the exact scan propose candidates from something smaller than the full
 vectors (reduced vectors, codes or trees), and the full vectors put them into exact order.
@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.ann import Trees
-from retrieval_pipeline.index.items import BATCH_ROWS
 from retrieval_pipeline.index.quantization import Codes, read_codes
 from retrieval_pipeline.index.reduction import ReducedVectors
 from retrieval_pipeline.vectors import Numbers, Vectors
@@ -61,10 +60,11 @@ SCAN = Plan(kind="scan")
 class VectorIndex:
     """The vectors of a collection and the structures that speed up the search in them.
 
-    Items are numbered from 0 in the order of the rows of `matrices`.
+    "Items" are here the rows of `matrices`, numbered from 0: `rows.Rows` tells which items of a
+    build they belong to.
 
     Attributes:
-        matrices: The full vectors, float32 (n, dim) each, n = BATCH_ROWS for all but the last.
+        matrices: The full vectors, float32 (n, dim) each.
         reduced: The reduced vectors; None if the full ones are few or short.
         trees: Each over some of the items, together over all; empty while they are not grown yet.
         trees_are_reduced: True if the trees index reduced vectors, False if full ones.
@@ -108,7 +108,7 @@ class VectorIndex:
         if 4 * len(numbers) >= sum(map(len, self.matrices)):
             return self.scan(vectors)[numbers]
         scores = np.empty((len(numbers), *vectors.shape[:-1]), np.float32)
-        matrix, row = np.divmod(numbers, BATCH_ROWS)
+        matrix, row = _places(self.matrices, numbers)
         step = max(GATHERED_BYTES // (4 * vectors.shape[-1]), 1)
         for number in np.unique(matrix):
             here = np.flatnonzero(matrix == number)
@@ -167,19 +167,25 @@ class VectorIndex:
 
 
 def rows_of(matrices: Sequence[Vectors], numbers: Numbers) -> Vectors:
-    """Return the vectors of these items, float32 (len(numbers), dim).
+    """Return these rows of all matrices, float32 (len(numbers), dim).
 
     Args:
-        matrices: The vectors of all items, float32 (n, dim) each, n = BATCH_ROWS for all but the
-            last.
-        numbers: Item numbers in any order.
+        matrices: float32 (n, dim) each.
+        numbers: In any order.
     """
     result = np.empty((len(numbers), matrices[0].shape[1]), np.float32)
-    matrix, row = np.divmod(numbers, BATCH_ROWS)
+    matrix, row = _places(matrices, numbers)
     for number in np.unique(matrix):
         here = matrix == number
         result[here] = matrices[number][row[here]]
     return result
+
+
+def _places(matrices: Sequence[Vectors], numbers: Numbers) -> tuple[Numbers, Numbers]:
+    """Return for each row of all matrices which matrix it lies in, and where."""
+    starts = np.cumsum([0, *map(len, matrices)])
+    matrix = np.searchsorted(starts, numbers, side="right") - 1
+    return matrix, numbers - starts[matrix]
 
 
 def evenly_spaced(items: int, count: int) -> Numbers:

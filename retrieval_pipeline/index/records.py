@@ -1,12 +1,13 @@
 """The rows of items.arrow as Python objects: what is told of a picture, without its vector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
+from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.vectors import Numbers
 
@@ -35,6 +36,19 @@ class IndexedFile:
 
 
 @dataclass(frozen=True)
+class CompanionFile:
+    """A file that belongs to an item without being one, such as the RAW file of a JPEG.
+
+    Attributes:
+        kind: What it is to the item.
+        file: Where it is; size and time of a video may be 0.
+    """
+
+    kind: Kind
+    file: IndexedFile
+
+
+@dataclass(frozen=True)
 class ItemRecord:
     """One item of a build.
 
@@ -44,6 +58,7 @@ class ItemRecord:
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
         format: Of the file, such as JPEG.
+        companions: The other files of the photograph, and those about it.
     """
 
     content_id: str
@@ -51,6 +66,11 @@ class ItemRecord:
     width: int
     height: int
     format: str
+    companions: tuple[CompanionFile, ...] = ()
+
+    def first(self, passes: Callable[[IndexedFile], bool]) -> Location:
+        """Return where the first file that passes is; the first of all if only a companion does."""
+        return next(filter(passes, self.files), self.files[0]).location
 
     @property
     def locations(self) -> tuple[Location, ...]:
@@ -58,8 +78,10 @@ class ItemRecord:
         return tuple(file.location for file in self.files)
 
 
-def read_records(items: pa.Table, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
-    """Return these rows of an items table, in this order."""
+def read_records(
+    items: pa.Table, numbers: Sequence[int] | Numbers, companions: pa.Table | None = None
+) -> list[ItemRecord]:
+    """Return these rows of an items table, in this order, with their rows of a companions table."""
     columns = items.select(_COLUMNS)
     batches = columns.to_batches()
     starts = np.cumsum([0, *map(len, batches)])
@@ -78,6 +100,18 @@ def read_records(items: pa.Table, numbers: Sequence[int] | Numbers) -> list[Item
             row["width"],
             row["height"],
             row["format"],
+            _companions(companions, number),
         )
-        for row in pa.Table.from_batches(rows, columns.schema).to_pylist()
+        for number, row in zip(
+            wanted.tolist(), pa.Table.from_batches(rows, columns.schema).to_pylist(), strict=True
+        )
     ]
+
+
+def _companions(companions: pa.Table | None, number: int) -> tuple[CompanionFile, ...]:
+    """Return the companions of one item."""
+    if companions is None or not len(companions):
+        return ()
+    first, last = np.searchsorted(companions["item"].to_numpy(), [number, number + 1]).tolist()
+    rows = companions.slice(first, last - first).to_pylist()
+    return tuple(CompanionFile(Kind(row["kind"]), IndexedFile.of(row)) for row in rows)

@@ -30,7 +30,6 @@ from retrieval_pipeline.index.autotune import (
     remeasure,
     with_safety_margin,
 )
-from retrieval_pipeline.index.items import one_chunk
 from retrieval_pipeline.index.knn import SCAN, VectorIndex, rows_of
 from retrieval_pipeline.index.quantization import write_codes
 from retrieval_pipeline.index.reduction import (
@@ -79,13 +78,13 @@ class PreviousBuild:
     Attributes:
         directory: Where its files are.
         hashes: The content id that each file must have, by file name.
-        content_ids: The content ids of its items, in their order.
+        row_ids: What identifies each of its rows of vectors, in their order.
         structures: Its search structures.
     """
 
     directory: Path
     hashes: Mapping[str, str]
-    content_ids: pa.ChunkedArray
+    row_ids: pa.Array
     structures: SearchStructures
 
 
@@ -145,7 +144,7 @@ def write_structures(
 def reuse_structures(
     directory: Path,
     matrices: Sequence[Vectors],
-    content_ids: pa.Array,
+    row_ids: pa.Array,
     texts: Vectors | None,
     previous: PreviousBuild,
     progress: Progress,
@@ -156,7 +155,7 @@ def reuse_structures(
         directory: Of the new build. What is left there if nothing can be reused,
             `write_structures` writes anew.
         matrices: The full vectors of the items, float32 (n, dim) each.
-        content_ids: The content ids of the items, in their order.
+        row_ids: What identifies each row of the vectors, as `views.row_ids` gives it.
         texts: Vectors of the vocabulary, float32 (n, dim), or None.
         previous: The other build, of the same vector space.
         progress: Told about stages.
@@ -169,7 +168,7 @@ def reuse_structures(
         BuildError: faiss cannot read its own codes.
         StoreError: The delta trees cannot be written.
     """
-    item_numbers = _reusable_item_numbers(directory, previous, content_ids)
+    item_numbers = _reusable_item_numbers(directory, previous, row_ids)
     if item_numbers is None:
         return None
     np.save(directory / ITEM_NUMBERS_FILE, item_numbers)
@@ -185,7 +184,7 @@ def reuse_structures(
             files.add(CODES_FILE)
     tree_dimensions = previous.structures.tree_dimensions
     trees = {TREES_FILE: previous.structures.trees[TREES_FILE]}
-    new_items = _missing_from(item_numbers, len(content_ids))
+    new_items = _missing_from(item_numbers, len(row_ids))
     if len(new_items):
         if reduced is not None and tree_dimensions == reduced.dimensions:
             vectors = reduced.vectors[new_items]
@@ -273,7 +272,7 @@ def build_json_mismatch(file: Path) -> BuildError:
 
 
 def _reusable_item_numbers(
-    directory: Path, previous: PreviousBuild, content_ids: pa.Array
+    directory: Path, previous: PreviousBuild, row_ids: pa.Array
 ) -> Numbers | None:
     """Return which item of this build each vector in the previous one's trees belongs to.
 
@@ -283,8 +282,8 @@ def _reusable_item_numbers(
     if not _copy_if_sound([ITEM_NUMBERS_FILE], previous, directory):
         return None
     then = np.load(directory / ITEM_NUMBERS_FILE)
-    now = _renumbered(then, previous.content_ids, content_ids)
-    count = len(content_ids)
+    now = _renumbered(then, previous.row_ids, row_ids)
+    count = len(row_ids)
     in_common = count - len(_missing_from(now, count))
     few = min(count, len(now)) <= SCAN_ONLY_ITEMS
     if few or in_common < LEAST_IN_COMMON * max(count, len(now)):
@@ -304,18 +303,18 @@ def _copy_if_sound(names: Iterable[str], previous: PreviousBuild, directory: Pat
     return True
 
 
-def _renumbered(item_numbers: Numbers, then: pa.ChunkedArray, now: pa.Array) -> Numbers:
+def _renumbered(item_numbers: Numbers, then: pa.Array, now: pa.Array) -> Numbers:
     """Replace item numbers of the previous build by those of the same items in this one.
 
     Args:
         item_numbers: For each vector in the trees, its item in the previous build; -1 for none.
-        then: The content ids of the previous build's items.
-        now: The content ids of this build's items.
+        then: What identifies the rows of the previous build.
+        now: What identifies the rows of this build.
 
     Returns:
         For each vector in the trees, its item in this build, int32; -1 for none.
     """
-    moved = one_chunk(pc.fill_null(pc.index_in(then, value_set=now), -1)).to_numpy()
+    moved = pc.fill_null(pc.index_in(then, value_set=now), -1).to_numpy()
     return np.where(item_numbers < 0, -1, moved[item_numbers]).astype(np.int32)
 
 

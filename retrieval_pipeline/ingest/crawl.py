@@ -3,15 +3,26 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError, Stopped
+from retrieval_pipeline.facts.groups import beside_pictures
 from retrieval_pipeline.ingest.hashing import hash_files
-from retrieval_pipeline.ingest.manifest import FileRow, Status, read_rows, save_rows, time_note
-from retrieval_pipeline.ingest.walk import walk
+from retrieval_pipeline.ingest.manifest import (
+    FileRow,
+    Status,
+    manifest_metadata,
+    read_manifest_metadata,
+    read_rows,
+    save_rows,
+    time_note,
+)
+from retrieval_pipeline.ingest.sidecars import read_sidecar_rows, save_sidecar_rows
+from retrieval_pipeline.ingest.walk import Beside, counted_as, walk
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import explained
 from retrieval_pipeline.storage.store import Store
@@ -36,6 +47,7 @@ class ManifestReport:
         too_large: Files that have more bytes than the limits allow.
         bytes_hashed: Bytes of the files that were hashed.
         published: True if the manifest was written, False if nothing had changed.
+        not_looked_at: Number of other files by extension, in lower case; "" for names without one.
     """
 
     source: str
@@ -48,6 +60,7 @@ class ManifestReport:
     too_large: int
     bytes_hashed: int
     published: bool
+    not_looked_at: Mapping[str, int] = field(default_factory=dict)
 
 
 def update_manifest(
@@ -88,13 +101,18 @@ def update_manifest(
     before = read_rows(store, source.name)
     progress.start(f"looking through {source.name}", None, "files")
     seen: list[FileRow] = []
-    for row in walk(source, skip=store.home):
+    beside = Beside()
+    for row in walk(source, store.home, beside):
         seen.append(row)
         progress.advance()
         if stop is not None and stop.is_set():
             raise Stopped(f"stopped while looking through {source.name}")
     progress.finish()
-    _keep_what_cannot_be_seen(seen, before)
+    # Of some unreadable entries it is not even known whether they are directories.
+    unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
+    _keep_what_cannot_be_seen(seen, before.values(), unreadable)
+    sidecars = beside.companions
+    _keep_what_cannot_be_seen(sidecars, read_sidecar_rows(store, source.name), unreadable)
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
     most = len(before) if allow_shrink else max_shrink * len(before)
@@ -128,9 +146,17 @@ def update_manifest(
     if (lost := _lost(before, rows)) > most:
         raise _shrunk(source, lost, len(before))
 
-    published = rows != before
-    if published or not store.manifest(source.name).exists():
-        save_rows(store, source.name, rows)
+    sidecars, others = _divided(sidecars, listed)
+    save_sidecar_rows(store, source.name, sidecars)
+    not_looked_at = beside.not_looked_at + others
+    metadata = manifest_metadata(not_looked_at, source.group)
+    published = (
+        rows != before
+        or not store.manifest(source.name).exists()
+        or metadata != read_manifest_metadata(store, source.name)
+    )
+    if published:
+        save_rows(store, source.name, rows, metadata)
     else:
         # The time of the manifest tells when the source was last crawled.
         with explained(store.manifest(source.name)):
@@ -151,18 +177,31 @@ def update_manifest(
         too_large=len(large),
         bytes_hashed=sum(row.size for row in hashed if row.content_id is not None),
         published=published,
+        not_looked_at=not_looked_at,
     )
 
 
-def _keep_what_cannot_be_seen(seen: list[FileRow], before: dict[str, FileRow]) -> None:
+def _keep_what_cannot_be_seen(
+    seen: list[FileRow], before: Iterable[FileRow], unreadable: set[str]
+) -> None:
     """Add the former rows of files below directories that cannot be listed: they are not gone."""
-    listed = {row.path for row in seen}
-    # Of some unreadable entries it is not even known whether they are directories.
-    unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
     if unreadable:
-        for path, row in before.items():
-            if path not in listed and any(folder in unreadable for folder in _folders(path)):
-                seen.append(row)
+        listed = {row.path for row in seen}
+        seen.extend(
+            row
+            for row in before
+            if row.path not in listed and not unreadable.isdisjoint(_folders(row.path))
+        )
+
+
+def _divided(
+    candidates: Sequence[FileRow], pictures: Iterable[str]
+) -> tuple[list[FileRow], Counter[str]]:
+    """Return the files that belong to a picture, and the number of the others by extension."""
+    paths = [row.path for row in candidates]
+    belonging = {each.path for many in beside_pictures(pictures, paths).values() for each in many}
+    others = (row.path for row in candidates if row.path not in belonging)
+    return [row for row in candidates if row.path in belonging], Counter(map(counted_as, others))
 
 
 def _folders(path: str) -> Iterator[str]:

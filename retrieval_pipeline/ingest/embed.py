@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import pyarrow as pa
@@ -14,12 +14,16 @@ from retrieval_pipeline.concurrency import available_cores
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
+from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.ingest.part_writer import PartWriter
 from retrieval_pipeline.ingest.quarantine import Quarantine
 from retrieval_pipeline.paths import to_path
@@ -40,11 +44,12 @@ Backend = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
 class EmbedReport:
     """What became of the images of one source.
 
-    files = duplicates + known + embedded + quarantined + left
+    files = companions + duplicates + known + embedded + quarantined + left
 
     Attributes:
         source: Name of the source.
         files: Files of the manifest whose content is known, and files that are too large.
+        companions: Files that are shown with another one of the same photograph.
         duplicates: Files whose content an earlier file of the source has too.
         known: Contents that had an embedding before this run.
         embedded: Contents that this run embedded.
@@ -54,10 +59,12 @@ class EmbedReport:
         left: Contents whose file changed during the run, for the next run.
         seconds: Wall time of the run.
         timings: Where the time went; None if nothing was decoded in this process.
+        views: Further views that this run embedded, also of known contents.
     """
 
     source: str
     files: int
+    companions: int
     duplicates: int
     known: int
     embedded: int
@@ -66,11 +73,24 @@ class EmbedReport:
     left: int
     seconds: float
     timings: Timings | None = None
+    views: int = 0
 
     @property
     def images_per_second(self) -> float:
         """Images embedded per second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def followed_by(self, later: "EmbedReport") -> "EmbedReport":
+        """Return the report of this run and a later one over the same source together."""
+        return replace(
+            later,
+            known=self.known,
+            embedded=self.embedded + later.embedded,
+            newly_quarantined=self.newly_quarantined + later.newly_quarantined,
+            seconds=self.seconds + later.seconds,
+            timings=self.timings or later.timings,
+            views=self.views + later.views,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,12 +103,15 @@ class EmbedOptions:
         retry_quarantined: True to try quarantined images again.
         backend: Decodes and encodes elsewhere, such as on a Ray cluster; None means in this
             process and its decode workers.
+        pool: Decode workers of a run over many sources, which would otherwise start new ones for
+            each; None starts them.
     """
 
     limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     retry_quarantined: bool = False
     backend: Backend | None = None
+    pool: DecodePool | None = None
 
 
 def update_embeddings(
@@ -98,14 +121,19 @@ def update_embeddings(
     load: Callable[[], Encoder],
     options: EmbedOptions | None = None,
     *,
+    embedded: set[str] | None = None,
+    tables: ViewTables | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> EmbedReport:
     """Embed the images of `source` whose content has no embedding yet in this vector space.
 
-    Parts are written as they fill, so that a run that ends early loses little. Images that cannot
-    be used go to the quarantine table; they are tried again when the versions of the decoding
-    software change, or with `options.retry_quarantined`.
+    Companions, such as the RAW file of a JPEG, are not embedded.
+
+    Of images that have one, those further views are embedded that the source's settings ask for and
+    that are missing. Parts are written as they fill, so that a run that ends early loses little.
+    Images that cannot be used go to the quarantine table; they are tried again when the versions of
+    the decoding software change, or with `options.retry_quarantined`.
 
     Args:
         store: Holds the manifest and receives the parts.
@@ -114,6 +142,9 @@ def update_embeddings(
         load: Loads the encoder. Called only if there is something to embed, while the first images
             are being decoded.
         options: Limits, workers and the like; None means the defaults.
+        embedded: What `embedded_ids` returned, for a run over many sources, which would otherwise
+            read every part once for each source; gets the content ids that this call embeds.
+        tables: What is stored of views, for a run over many sources too; gets the new ones.
         progress: Told of images and failures.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -127,31 +158,40 @@ def update_embeddings(
     progress = progress or Quiet()
     started = time.monotonic()
     space = description.space
-    manifest = read_manifest(store, source.name)
-    large = manifest["status"].to_pylist().count(Status.TOO_LARGE)
-    manifest = manifest.filter(pc.is_valid(manifest["content_id"]))
-    paths = _first_paths(manifest)
-    known = embedded_ids(store, space) & paths.keys()
-    quarantine = Quarantine.read(store, space, source.name, paths.keys() - known)
+    large = read_manifest(store, source.name)["status"].to_pylist().count(Status.TOO_LARGE)
+    grouped = read_grouped_files(store, space, source.name)
+    paths = _first_paths(grouped.files)
+    if embedded is None:
+        embedded = embedded_ids(store, space)
+    known = embedded & paths.keys()
+    tables = tables or ViewTables(store, description)
+    missing = tables.missing(source.views, known)
+    wanted = (paths.keys() - known) | missing.keys()
+    quarantine = Quarantine.read(store, space, source.name, wanted)
     skipped = set() if options.retry_quarantined else quarantine.settled()
-    todo = {
-        content: path
-        for content, path in paths.items()
-        if content not in known and content not in skipped
-    }
+    wanted -= skipped
+    todo = {content: path for content, path in paths.items() if content in wanted}
     # What failed before may take long, or end this run: all others come first.
     tried = quarantine.tried()
     todo = dict(sorted(todo.items(), key=lambda item: item[0] in tried))
     progress.start(f"embedding {source.name}", len(todo), "images")
     writer = PartWriter(store, space, source.name)
-    results = _Results(source.name, todo, writer, quarantine, progress, stop)
-    jobs = (Job(source.path / to_path(path), content) for content, path in todo.items())
+    results = _Results(source.name, todo, writer, quarantine, progress, stop, embedded, tables)
+    jobs = (
+        Job(source.path / to_path(path), content, missing.get(content, source.views))
+        for content, path in todo.items()
+    )
     timings = None
-    if todo and options.backend is not None:
-        with contextlib.closing(options.backend(list(jobs))) as batches:
-            results.store(batches)
-    elif todo:
-        timings = _embed_here(jobs, description, load, options, results, started)
+    try:
+        if todo and options.backend is not None:
+            with contextlib.closing(options.backend(list(jobs))) as batches:
+                results.store(batches)
+        elif todo:
+            timings = _embed_here(jobs, description, load, options, results, started)
+    finally:
+        # Otherwise the next run reads these pictures' headers again.
+        if results.facts:
+            record_facts(store, source.name, results.facts)
     quarantine.publish()
     if results.changed:
         # Their sizes and times may be as before: then the crawl would not look at them again.
@@ -159,15 +199,18 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(manifest) + large,
-        duplicates=len(manifest) - len(paths),
+        files=len(grouped.files) + grouped.pictures + large,
+        companions=grouped.pictures,
+        duplicates=len(grouped.files) - len(paths),
         known=len(known),
         embedded=writer.count,
-        quarantined=len(quarantine) + large,
+        # A known image whose views failed stays an image that can be found.
+        quarantined=len(quarantine.tried() - known) + large,
         newly_quarantined=quarantine.added,
-        left=len(results.changed),
+        left=len(results.changed - {paths[content] for content in missing}),
         seconds=time.monotonic() - started,
         timings=timings,
+        views=writer.views,
     )
 
 
@@ -180,7 +223,10 @@ def _embed_here(
     started: float,
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
-    with DecodePool(description.transform, options.limits, options.workers) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = options.pool or stack.enter_context(
+            DecodePool(description.transform, options.limits, options.workers)
+        )
         outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
         batches = threads.map(outcomes)
@@ -208,7 +254,10 @@ class _Results:
         quarantine: Collects the images that cannot be used.
         progress: Told of images and failures.
         stop: Ends the run when it is set.
+        embedded: Gets the content ids that are embedded.
+        tables: Gets the views that are embedded.
         changed: Paths of images that changed since they were listed, for the next run.
+        facts: Content id -> what the metadata of the image hold, for images that are embedded.
     """
 
     source: str
@@ -217,7 +266,10 @@ class _Results:
     quarantine: Quarantine
     progress: Progress
     stop: threading.Event | None
+    embedded: set[str]
+    tables: ViewTables
     changed: set[str] = field(default_factory=set)
+    facts: dict[str, PictureFacts] = field(default_factory=dict)
 
     def store(self, batches: Iterable[Sequence[Result]]) -> None:
         """Collect the results of all batches; publish them from time to time and at the end.
@@ -267,6 +319,10 @@ class _Results:
         if isinstance(result, Embedded):
             self.quarantine.discard(content)
             self.writer.add(content, result)
+            if result.facts is not None:
+                self.facts[content] = result.facts
+            self.embedded.add(content)
+            self.tables.add(content, result.views)
         elif isinstance(result, ImageError):
             path = self.todo[content]
             self.quarantine.add(content, path, result)

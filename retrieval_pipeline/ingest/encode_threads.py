@@ -10,10 +10,12 @@ from itertools import islice
 from retrieval_pipeline.concurrency import Stage, ordered_map
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import VectorError
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import Changed, Outcome
 from retrieval_pipeline.images.errors import ImageError, Reason
-from retrieval_pipeline.images.transform import Decoded
+from retrieval_pipeline.images.transform import Decoded, Pixels
 from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.views import View
 
 # Batches in memory per thread: one in work and one waiting. A GPU's batches are large.
 AHEAD = 2
@@ -21,12 +23,25 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Embedded:
-    """The unit vector of an image, float32 (dim,); its width and height in pixels; its format."""
+    """What became of a decoded image.
 
-    vector: Vectors
+    Attributes:
+        vector: Its unit vector, float32 (dim,); None if only those of views were asked for.
+        width: In pixels.
+        height: In pixels.
+        format: Of the file.
+        facts: What its metadata hold, if they were read.
+        views: Further views of the image.
+        view_vectors: The unit vector of each view, float32 (dim,).
+    """
+
+    vector: Vectors | None
     width: int
     height: int
     format: str
+    facts: PictureFacts | None = None
+    views: tuple[View, ...] = ()
+    view_vectors: tuple[Vectors, ...] = ()
 
 
 Result = Embedded | ImageError | Changed
@@ -80,27 +95,49 @@ class EncodeThreads:
     def _results(self, outcomes: Sequence[Outcome]) -> list[Result]:
         began, began_computing = time.monotonic(), time.thread_time()
         images = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
-        encoded = self._encoded(images)
+        inputs = [pixels for image in images for pixels in _inputs(image)]
+        encoded = self._encoded(inputs)
         results: list[Result] = [
-            next(encoded) if isinstance(outcome, Decoded) else outcome for outcome in outcomes
+            _result(outcome, encoded) if isinstance(outcome, Decoded) else outcome
+            for outcome in outcomes
         ]
         with self._lock:
             self._busy += time.monotonic() - began
             self._computing += time.thread_time() - began_computing
-            self._images += len(images)
+            self._images += len(inputs)
         return results
 
-    def _encoded(self, images: Sequence[Decoded]) -> Iterator[Result]:
-        """Encode a batch; halve it until the images without a finite vector are found."""
+    def _encoded(self, inputs: Sequence[Pixels]) -> Iterator[Vectors | ImageError]:
+        """Encode a batch; halve it until the inputs without a finite vector are found."""
         try:
-            vectors = self._encoder.encode_pixels([image.pixels for image in images])
+            yield from self._encoder.encode_pixels(inputs)
         except VectorError as error:
-            if len(images) == 1:
+            if len(inputs) == 1:
                 yield ImageError(Reason.UNSUPPORTED, f"it has no vector: {error}")
                 return
-            middle = len(images) // 2
-            yield from self._encoded(images[:middle])
-            yield from self._encoded(images[middle:])
-        else:
-            for image, vector in zip(images, vectors, strict=True):
-                yield Embedded(vector, image.width, image.height, image.format)
+            middle = len(inputs) // 2
+            yield from self._encoded(inputs[:middle])
+            yield from self._encoded(inputs[middle:])
+
+
+def _inputs(image: Decoded) -> Sequence[Pixels]:
+    """Return what is encoded of an image: itself, unless its vector is known, and its views."""
+    return image.view_pixels if image.views_only else (image.pixels, *image.view_pixels)
+
+
+def _result(image: Decoded, encoded: Iterator[Vectors | ImageError]) -> Result:
+    """Take the results of an image's inputs; a view without a vector is left out."""
+    own = None if image.views_only else next(encoded)
+    views = [(view, next(encoded)) for view in image.views]
+    if isinstance(own, ImageError):
+        return own
+    good = [(view, vector) for view, vector in views if not isinstance(vector, ImageError)]
+    return Embedded(
+        own,
+        image.width,
+        image.height,
+        image.format,
+        image.facts,
+        tuple(view for view, _ in good),
+        tuple(vector for _, vector in good),
+    )

@@ -63,11 +63,11 @@ def _hashed_row(
     path = source.path / to_path(row.path)
     for _ in range(2):
         try:
-            before = _version(path, source.follow_symlinks)
+            before = file_version(path, follow_symlinks=source.follow_symlinks)
             content = content_id_of_file(
                 path, follow_symlinks=source.follow_symlinks, max_bytes=max_bytes, stop=stop
             )
-            after = _version(path, source.follow_symlinks)
+            after = file_version(path, follow_symlinks=source.follow_symlinks)
         except Stopped:
             return row
         except OSError as error:
@@ -79,8 +79,12 @@ def _hashed_row(
     )
 
 
-def _version(path: Place, follow_symlinks: bool) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in ns."""
+def file_version(path: Place, *, follow_symlinks: bool = True) -> tuple[int, int]:
+    """Return the size in bytes and the time of the last change in ns.
+
+    Raises:
+        OSError: The file cannot be asked.
+    """
     if isinstance(path, Remote):
         return version_of(path.info())
     status = path.stat(follow_symlinks=follow_symlinks)

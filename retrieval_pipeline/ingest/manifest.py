@@ -1,5 +1,7 @@
 """The manifest of a source: a row for each of its files, and how the rows are read and written."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -7,9 +9,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.storage.schemas import MANIFEST
+from retrieval_pipeline.storage.reading import is_there
+from retrieval_pipeline.storage.schemas import GROUPED, MANIFEST, NOT_LOOKED_AT
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import REMEDY, read_manifest, write_table
+from retrieval_pipeline.storage.tables import REMEDY, read_manifest, read_metadata, write_table
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -113,15 +116,67 @@ def distrust(store: Store, source: str, paths: set[str]) -> None:
     save_rows(store, source, rows)
 
 
-def save_rows(store: Store, source: str, rows: dict[str, FileRow]) -> None:
+def save_rows(
+    store: Store,
+    source: str,
+    rows: dict[str, FileRow],
+    metadata: Mapping[bytes, bytes] | None = None,
+) -> None:
     """Write the manifest of a source.
+
+    Args:
+        store: Where to.
+        source: Name of the source.
+        rows: The rows, by path.
+        metadata: What `manifest_metadata` returns; None keeps those of the former manifest.
 
     Raises:
         StoreError: It cannot be written.
     """
+    if metadata is None:
+        metadata = read_manifest_metadata(store, source)
     columns = [
         pa.array([getattr(row, field.name) for row in rows.values()], field.type)
         for field in MANIFEST
     ]
     table = pa.table(columns, schema=MANIFEST)
-    write_table(store.manifest(source), table)
+    write_table(store.manifest(source), table, more=metadata)
+
+
+def manifest_metadata(not_looked_at: Mapping[str, int], grouped: bool) -> dict[bytes, bytes]:
+    """Return what a manifest says beside its rows.
+
+    Args:
+        not_looked_at: Number of other files by extension; "" for names without one.
+        grouped: Whether files of one photograph are one item.
+    """
+    counts = json.dumps(dict(sorted(not_looked_at.items())))
+    return {NOT_LOOKED_AT: counts.encode(), GROUPED: json.dumps(grouped).encode()}
+
+
+def read_manifest_metadata(store: Store, source: str) -> dict[bytes, bytes]:
+    """Return what a manifest says beside its rows; nothing if there is none.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    path = store.manifest(source)
+    found = read_metadata(path) if is_there(path) else {}
+    return {key: found[key] for key in (NOT_LOOKED_AT, GROUPED) if key in found}
+
+
+def read_not_looked_at(store: Store, source: str) -> dict[str, int]:
+    """Return how many files of a source are not looked at, by extension; "" for names without one.
+
+    Empty for a manifest that an earlier version wrote, or that is not there yet.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    try:
+        found = json.loads(read_manifest_metadata(store, source).get(NOT_LOOKED_AT, b"{}"))
+        return {str(extension): int(count) for extension, count in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise StoreError(
+            f"{store.manifest(source)}: does not say how many files were not looked at: {REMEDY}"
+        ) from None

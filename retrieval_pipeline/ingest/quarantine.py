@@ -118,7 +118,7 @@ class Quarantine:
 def software() -> str:
     """Return the versions of all packages that decide whether an image can be decoded."""
     found = []
-    for name in ("retrieval-pipeline", "pillow", "pillow-heif", "pillow-jxl-plugin"):
+    for name in ("retrieval-pipeline", "pillow", "pillow-heif", "pillow-jxl-plugin", "rawpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")
     return ", ".join(found)

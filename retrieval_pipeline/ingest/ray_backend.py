@@ -7,39 +7,50 @@ a local run would. Ray replaces actors that die, and repeats the batches that th
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from retrieval_pipeline.config.settings import RaySettings
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError
+from retrieval_pipeline.facts.model import PictureFacts, from_json, to_json
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.views import View
 
 # Images in one call of an actor. Encoders cut them into their own batches. Larger calls cost less
 # per image; smaller ones show progress sooner, which matters on slow processors.
 CPU_ROWS = 64
 GPU_ROWS = 512
 
+VIEW = pa.list_(pa.float64(), len(VIEW_COLUMNS))
+# `kind` is null if nothing but `views` is wanted.
 JOBS = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),
         pa.field("root", pa.string()),
         pa.field("path", pa.binary(), nullable=False),
+        pa.field("kind", pa.string()),
+        pa.field("views", pa.list_(VIEW)),
     ]
 )
-# The result for one image: its pixels or vector as bytes, or the reason why it failed.
+# The result for one image: its pixels or vector and those of its views as bytes, or the reason why
+# it failed.
 RESULTS = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),
@@ -48,6 +59,9 @@ RESULTS = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("format", pa.string()),
+        pa.field("facts", pa.string()),
+        pa.field("views", pa.list_(VIEW)),
+        pa.field("views_only", pa.bool_()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
     ]
@@ -188,7 +202,7 @@ def _explained(ray: Any) -> Iterator[None]:
 
 
 def _table_of(jobs: Sequence[Job]) -> pa.Table:
-    rows = [(job.content_id, *_address(job.path)) for job in jobs]
+    rows = [(job.content_id, *_address(job.path), *_views_wanted(job)) for job in jobs]
     columns = zip(JOBS, zip(*rows, strict=True), strict=True)
     return pa.table([pa.array(values, field.type) for field, values in columns], schema=JOBS)
 
@@ -199,10 +213,17 @@ def _address(path: str | Place) -> tuple[str | None, bytes]:
     return None, os.fsencode(path)
 
 
+def _views_wanted(job: Job) -> tuple[str | None, list[tuple[float, ...]]]:
+    if isinstance(job.views, str):
+        return job.views, []
+    return None, [astuple(view) for view in job.views]
+
+
 def _jobs(table: pa.Table) -> Iterator[Job]:
-    for content, root, path in zip(*(table[name].to_pylist() for name in JOBS.names), strict=True):
-        name = os.fsdecode(path)
-        yield Job(Path(name) if root is None else Remote(root, name), content)
+    for row in table.to_pylist():
+        name, root = os.fsdecode(row["path"]), row["root"]
+        place = Path(name) if root is None else Remote(root, name)
+        yield Job(place, row["content_id"], row["kind"] or _views(row))
 
 
 def _packed(contents: pa.ChunkedArray, results: Sequence[Outcome | Result]) -> pa.Table:
@@ -218,24 +239,42 @@ def _row(result: Outcome | Result) -> dict[str, object]:
         return {"reason": result.reason.value, "detail": result.detail}
     if isinstance(result, Changed):
         return {"reason": CHANGED}
-    data = result.pixels if isinstance(result, Decoded) else result.vector
+    arrays: tuple[npt.NDArray[Any], ...]
+    if isinstance(result, Decoded):
+        arrays, views_only = (result.pixels, *result.view_pixels), result.views_only
+    else:
+        own = () if result.vector is None else (result.vector,)
+        arrays, views_only = (*own, *result.view_vectors), result.vector is None
     return {
-        "data": data.tobytes(),
-        "shape": data.shape,
+        "data": b"".join(array.tobytes() for array in arrays),
+        # A picture whose views have no vectors has none at all.
+        "shape": arrays[0].shape if arrays else (1,),
         "width": result.width,
         "height": result.height,
         "format": result.format,
+        "facts": None if result.facts is None else json.dumps(to_json(result.facts)),
+        "views": [astuple(view) for view in result.views],
+        "views_only": views_only,
     }
 
 
 def _outcomes(table: pa.Table) -> Iterator[Outcome]:
     for row in table.to_pylist():
-        yield _failure(row) or Decoded(_array(row, np.uint8), *_facts(row))
+        if (failure := _failure(row)) is not None:
+            yield failure
+        else:
+            own, *further = _arrays(row, np.uint8)
+            yield Decoded(own, *_facts(row), _views(row), tuple(further), row["views_only"])
 
 
 def _results(table: pa.Table) -> Iterator[Result]:
     for row in table.to_pylist():
-        yield _failure(row) or Embedded(_array(row, np.float32), *_facts(row))
+        if (failure := _failure(row)) is not None:
+            yield failure
+        else:
+            arrays = list(_arrays(row, np.float32))
+            own = None if row["views_only"] else arrays.pop(0)
+            yield Embedded(own, *_facts(row), _views(row), tuple(arrays))
 
 
 def _failure(row: dict[str, Any]) -> ImageError | Changed | None:
@@ -246,12 +285,18 @@ def _failure(row: dict[str, Any]) -> ImageError | Changed | None:
     )
 
 
-def _array(row: dict[str, Any], dtype: type[np.generic]) -> Any:
-    return np.frombuffer(row["data"], dtype).reshape(row["shape"])
+def _arrays(row: dict[str, Any], dtype: type[np.generic]) -> Any:
+    """Return the pixels or vectors of an image and its views, those of the image itself first."""
+    return np.frombuffer(row["data"], dtype).reshape((-1, *row["shape"]))
 
 
-def _facts(row: dict[str, Any]) -> tuple[int, int, str]:
-    return row["width"], row["height"], row["format"]
+def _views(row: dict[str, Any]) -> tuple[View, ...]:
+    return tuple(View(*view) for view in row["views"])
+
+
+def _facts(row: dict[str, Any]) -> tuple[int, int, str, PictureFacts | None]:
+    facts = None if row["facts"] is None else from_json(json.loads(row["facts"]))
+    return row["width"], row["height"], row["format"], facts
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,12 +1,18 @@
-"""The files of a source, local or remote: listed in a stable order, without reading them."""
+"""The files of a source, local or remote: its pictures in a stable order, and what is beside."""
 
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from retrieval_pipeline.config.extensions import RAW, SIDECARS, VIDEOS
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError
+from retrieval_pipeline.images.extras import can_read_raw
+from retrieval_pipeline.images.signatures import SIGNATURE_BYTES, looks_like_a_picture
 from retrieval_pipeline.ingest.manifest import FileRow, Status, version_of, why, within_64_bits
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
 from retrieval_pipeline.storage.remote import Remote, RemoteError
@@ -15,23 +21,51 @@ from retrieval_pipeline.storage.remote import Remote, RemoteError
 SYSTEM_FOLDERS = frozenset(
     {"$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found", "__macosx"}
 )
+COMPANIONS = frozenset({*SIDECARS, *VIDEOS})
+# Dates and numbers after the last dot are no extensions: a source would have thousands of them.
+USUAL_EXTENSION = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,10}")
 
 
-def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
-    """Yield the files of a source in a stable order, without reading them.
+@dataclass
+class Beside:
+    """What a source holds beside its pictures; a walk fills it in.
 
-    Left out are hidden and system folders, paths that the settings exclude, and sockets, FIFOs and
-    devices. A directory that cannot be listed is yielded as an unreadable row. The directory
-    `skip` (the home of the tables) is never entered.
+    Attributes:
+        companions: Files that may belong to a picture, by their extension (`extensions.SIDECARS`
+            and `VIDEOS`). Of videos in a local source, size and time are not asked for: 0.
+        not_looked_at: Number of all other files by extension, in lower case; "" for names that
+            have none.
+    """
+
+    companions: list[FileRow] = field(default_factory=list)
+    not_looked_at: Counter[str] = field(default_factory=Counter)
+
+
+def walk(
+    source: Source, skip: Path | None = None, beside: Beside | None = None
+) -> Iterator[FileRow]:
+    """Yield the picture files of a source in a stable order, without reading them.
+
+    Pictures are known by the extensions of the settings; with `source.sniff`, other names by the
+    first bytes of their files. Left out are hidden and system folders, paths that the settings
+    exclude, and sockets, FIFOs and devices. A directory that cannot be listed is yielded as an
+    unreadable row. The directory `skip` (the home of the tables) is never entered.
+
+    Args:
+        source: Where to look, and for what.
+        skip: The home of the tables.
+        beside: Is told of all files that are not yielded and not left out.
 
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
     """
+    beside = beside if beside is not None else Beside()
     if isinstance(source.path, Remote):
-        yield from _walk_remote(source, source.path)
+        yield from _walk_remote(source, source.path, beside)
         return
     root = os.fspath(source.path)
     exclude = compile_globs(source.exclude)
+    wanted = readable_extensions(source)
     entered = {_identity(root), _identity(os.fspath(skip)) if skip else None}
     pending = [""]
     while pending:
@@ -62,7 +96,10 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
                         entered.add(identity)
                         folders.append(f"{path}/")
                     continue
-                if os.path.splitext(entry.name)[1].lower() not in source.extensions:
+                extension = os.path.splitext(entry.name)[1].lower()
+                if extension not in wanted and not _is_sniffed(source, entry, extension):
+                    if entry.is_file():
+                        _note(beside, path, extension, entry)
                     continue
                 info = entry.stat()
             except OSError as error:
@@ -73,19 +110,79 @@ def walk(source: Source, skip: Path | None = None) -> Iterator[FileRow]:
         pending.extend(reversed(folders))
 
 
-def _walk_remote(source: Source, root: Remote) -> Iterator[FileRow]:
+def _walk_remote(source: Source, root: Remote, beside: Beside) -> Iterator[FileRow]:
     exclude = compile_globs(source.exclude)
+    wanted = readable_extensions(source)
     try:
         listing = root.files()
     except RemoteError as error:
         raise SourceError(_no_root(source, error)) from None
     for info in listing:
         folders = info.path.split("/")
-        if any(map(_is_private, folders)) or f".{info.extension}".lower() not in source.extensions:
-            continue
         upwards = ("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))
-        if exclude is None or not any(glob_matches(exclude, path) for path in upwards):
-            yield FileRow(to_text(info.path), *version_of(info))
+        if any(map(_is_private, folders)) or (
+            exclude is not None and any(glob_matches(exclude, path) for path in upwards)
+        ):
+            continue
+        extension = os.path.splitext(folders[-1])[1].lower()
+        row = FileRow(to_text(info.path), *version_of(info))
+        if extension in wanted or _is_sniffed(source, root / info.path, extension):
+            yield row
+        elif extension in COMPANIONS:
+            beside.companions.append(row)
+        else:
+            beside.not_looked_at[counted_as(info.path)] += 1
+
+
+def readable_extensions(source: Source) -> frozenset[str]:
+    """Return the extensions of a source's pictures, without those that no installed decoder reads.
+
+    A RAW file would be told as one in any case; without rawpy, it is better counted by its
+    extension than listed in quarantine. Its tiny thumbnail, which Pillow finds, is not the picture.
+    """
+    wanted = {*source.extensions, *source.more_extensions}
+    return frozenset(wanted if can_read_raw() else wanted - {*RAW})
+
+
+def counted_as(path: str) -> str:
+    """Return the extension under which a file is counted; "" for what is no usual one."""
+    extension = os.path.splitext(path)[1].lower()
+    return extension if USUAL_EXTENSION.fullmatch(extension) else ""
+
+
+def _is_sniffed(source: Source, file: os.DirEntry[str] | Remote, extension: str) -> bool:
+    """Tell whether a file is a picture by its first bytes, if the settings ask for that.
+
+    A file that cannot be read is taken for a picture: hashing it will say what is wrong.
+    """
+    if not source.sniff or extension in RAW:
+        return False
+    try:
+        if isinstance(file, Remote):
+            start = file.start(SIGNATURE_BYTES)
+        elif file.is_file():  # a device may act on being opened
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                start = os.read(descriptor, SIGNATURE_BYTES)
+            finally:
+                os.close(descriptor)
+        else:
+            return False
+    except OSError:
+        return True
+    return looks_like_a_picture(start)
+
+
+def _note(beside: Beside, path: str, extension: str, entry: os.DirEntry[str]) -> None:
+    """Count a file that is no picture, or keep it as a companion of one."""
+    if extension in VIDEOS:
+        beside.companions.append(FileRow(to_text(path), 0, 0))
+    elif extension in SIDECARS:
+        info = entry.stat()
+        row = FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
+        beside.companions.append(row)
+    else:
+        beside.not_looked_at[counted_as(path)] += 1
 
 
 def _no_root(source: Source, error: OSError) -> str:

@@ -3,10 +3,11 @@
 `html` and `picture` draw what is gathered here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,11 @@ from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
+from retrieval_pipeline.latent_map.fact_groups import UNKNOWN, Grouping, groupings
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.search.filters import file_test
@@ -30,7 +33,7 @@ from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors
 
-ColourBy = Literal["cluster", "source", "score"]
+ColourBy = Literal["cluster", "source", "score", "year", "camera", "country"]
 
 # Thumbnails of a map, 4 KB each: more than a picture has room for, and the page keeps below 25 MB.
 THUMBNAILS = 1_000
@@ -43,6 +46,10 @@ PALETTE = (
     "#00bbb3", "#954494", "#8e8300", "#32a7f3", "#af3b43",
     "#009a5b", "#a689f1", "#9b5600", "#0096b1", "#e074af",
 )  # fmt: skip
+
+
+# Of images that do not know what the colours mean.
+GREY = "#8a8f98"
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Drawing:
         paths: Relative to their sources, as text of `paths.to_text`.
         roots: Directory of each source.
         scores: float32 (n,), cosine of each image and a query, if there was one.
+        facts: The images in groups by "year", "camera" and "country", as far as any knows it.
     """
 
     latent: LatentMap
@@ -77,6 +85,12 @@ class Drawing:
     paths: list[str]
     roots: tuple[Place, ...]
     scores: Vectors | None
+    facts: Mapping[str, Grouping]
+
+    @property
+    def choices(self) -> list[str]:
+        """What the colours may mean."""
+        return ["cluster", "source", *self.facts, *([] if self.scores is None else ["score"])]
 
     @cached_property
     def clusters(self) -> tuple[Group, ...]:
@@ -118,6 +132,15 @@ def colour_of(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
+def fact_groups(grouping: Grouping) -> tuple[Group, ...]:
+    """Return the groups by a fact with their colours; what is unknown is grey."""
+    counts = np.bincount(grouping.group_of, minlength=len(grouping.names))
+    return tuple(
+        Group(name, GREY if name == UNKNOWN else colour_of(number), int(counts[number]))
+        for number, name in enumerate(grouping.names)
+    )
+
+
 def drawing(
     latent: LatentMap,
     settings: Settings,
@@ -134,12 +157,18 @@ def drawing(
         query: What chose its images: names the drawing, and which of several copies is shown.
         scores: float32 (n,), of the images of the map.
         colour_by: What the colours mean at first.
+
+    Raises:
+        MapError: The colours are to mean a fact that no image knows.
     """
     locations = latent.build.items.column("locations").take(pa.array(latent.numbers))
-    places = _shown_locations(locations.combine_chunks(), query)
+    places = _shown_locations(latent.build, locations.combine_chunks(), query)
     encoded = places.field("source").dictionary_encode()
     sources = tuple(encoded.dictionary.to_pylist())
     roots = {source.name: source.path for source in settings.sources}
+    facts = groupings(latent.build, latent.numbers)
+    if colour_by in get_args(ColourBy)[3:] and colour_by not in facts:
+        raise MapError(f"no image of the map knows its {colour_by}: run `retrieval index` first")
     return Drawing(
         latent=latent,
         title=_title(query),
@@ -150,6 +179,7 @@ def drawing(
         # A source that left the settings: its paths lead nowhere, and its pictures are left out.
         roots=tuple(roots.get(name, Path(name)) for name in sources),
         scores=scores,
+        facts=facts,
     )
 
 
@@ -160,11 +190,11 @@ def _title(query: Query | None) -> str:
     return (str(query) or "Latent map") + (f" ({where})" if where else "")
 
 
-def _shown_locations(locations: pa.ListArray, query: Query | None) -> pa.StructArray:
+def _shown_locations(build: Build, locations: pa.ListArray, query: Query | None) -> pa.StructArray:
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)
-    passes = file_test(query)
+    passes = file_test(build, query)
     chosen = [
         next(row for row in rows if passes(IndexedFile.of(row))) for rows in locations.to_pylist()
     ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.latent_map.clusters import sample
-from retrieval_pipeline.latent_map.drawing import Drawing
+from retrieval_pipeline.latent_map.drawing import Drawing, fact_groups
 from retrieval_pipeline.rendering.templating import as_base64, policy_hash, read_texts, render
 from retrieval_pipeline.storage.remote import Place, Remote
 
@@ -67,6 +67,15 @@ def _data(drawing: Drawing, thumbnails: Mapping[int, Pixels], three: bool) -> di
             {"name": group.name, "colour": group.colour, "uri": _uri(root)}
             for group, root in zip(drawing.source_groups, drawing.roots, strict=True)
         ],
+        "facts": {
+            kind: {
+                "codes": _base64(grouping.group_of[rows], "<u2"),
+                "groups": [
+                    {"name": group.name, "colour": group.colour} for group in fact_groups(grouping)
+                ],
+            }
+            for kind, grouping in drawing.facts.items()
+        },
         "score": None if drawing.scores is None else _base64(drawing.scores[rows], "<f4"),
         "folder": _base64(np.array(folder_of), "<u4"),
         "folders": list(folders),

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.latent_map.clusters import sample
-from retrieval_pipeline.latent_map.drawing import Drawing, Group
+from retrieval_pipeline.latent_map.drawing import Drawing, Group, fact_groups
 from retrieval_pipeline.paths import printable
 
 GROUND, PANEL, GRID, INK, MUTED = "#f6f4f0", "#ffffff", "#e8e4dc", "#1d1b18", "#67625a"
@@ -79,7 +79,7 @@ def map_picture(
     for row in _apart(places, list(thumbnails), tile):
         small = Image.fromarray(thumbnails[row])
         _draw_tile(picture, draw, small, places[row], colours[row], tile, frame)
-    if drawing.colour_by != "source":
+    if drawing.colour_by in ("cluster", "score"):
         _draw_names(draw, drawing, places, frame)
     _draw_legend(picture, draw, drawing, legend, frame)
     draw.text((frame.plot[0], 85 * frame.unit), printable(drawing.title), INK, frame.font(72), "lm")
@@ -144,6 +144,11 @@ def _colours(drawing: Drawing) -> tuple[Sequence[str], tuple[Group, ...]]:
         shades = sample_colorscale("Viridis", (np.arange(256) / 255).tolist())
         level = np.rint((scores - scores.min()) / extent * 255).astype(int)
         return [shades[number] for number in level], ()
+    if drawing.colour_by in drawing.facts:
+        groups = fact_groups(drawing.facts[drawing.colour_by])
+        return [
+            groups[number].colour for number in drawing.facts[drawing.colour_by].group_of
+        ], groups
     by_source = drawing.colour_by == "source"
     groups = drawing.source_groups if by_source else drawing.clusters
     numbers = drawing.source_of if by_source else drawing.latent.members

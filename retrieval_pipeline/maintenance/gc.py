@@ -21,9 +21,14 @@ from retrieval_pipeline.latent_map.coordinates import orphaned_maps
 from retrieval_pipeline.storage.atomic import discard, explained
 from retrieval_pipeline.storage.home import is_our_table
 from retrieval_pipeline.storage.names import QUARANTINE_NAME
-from retrieval_pipeline.storage.parts import merged_part, parts_in
+from retrieval_pipeline.storage.parts import (
+    PICTURES,
+    VIEWS,
+    PartsTable,
+    merged_part,
+    parts_in,
+)
 from retrieval_pipeline.storage.reading import is_there, listed
-from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
 from retrieval_pipeline.vectors import VectorSpace
@@ -58,9 +63,9 @@ def collect(
 ) -> list[Freed]:
     """Remove what the sources of the settings do not need, and return what was removed.
 
-    That is: manifests and quarantine tables of other sources; embeddings of images that none of
-    the `sources` holds; builds that were replaced longer than `grace` ago, unless a process has
-    them open, and their maps; and what killed runs and repairs left behind. Small parts are
+    That is: manifests, facts and quarantine tables of other sources; embeddings of images that
+    none of the `sources` holds; builds that were replaced longer than `grace` ago, unless a process
+    has them open, and their maps; and what killed runs and repairs left behind. Small parts are
     merged. Votes are never touched.
 
     Args:
@@ -81,7 +86,7 @@ def collect(
         needed = _needed_ids(store, sources)
         steps = chain(
             _leftovers(store, dry_run),
-            _former_manifests(store, sources, dry_run),
+            _former_tables(store, sources, dry_run),
             _former_spaces(store, only_space, dry_run),
             _builds_and_maps(store, only_space, grace, dry_run),
             # Last, since it writes, and the steps before it free space.
@@ -107,11 +112,11 @@ def _leftovers(store: Store, dry_run: bool) -> Iterator[Freed]:
             _remove_empty(path.parent, store.home)
 
 
-def _former_manifests(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
-    for manifest in store.manifests():
+def _former_tables(store: Store, sources: Sequence[str], dry_run: bool) -> Iterator[Freed]:
+    for table in (*store.manifests(), *chain.from_iterable(store.fact_tables())):
         # A person may have put a table of their own there.
-        if manifest.stem not in sources and store.is_removable(manifest) and is_our_table(manifest):
-            yield _remove(manifest, "its source is not in the settings", dry_run)
+        if table.stem not in sources and store.is_removable(table) and is_our_table(table):
+            yield _remove(table, "its source is not in the settings", dry_run)
 
 
 def _former_spaces(store: Store, only_space: VectorSpace | None, dry_run: bool) -> Iterator[Freed]:
@@ -129,24 +134,26 @@ def _embeddings(
     dry_run: bool,
 ) -> Iterator[Freed]:
     """Remove unused rows and merge small parts in all spaces that stay."""
-    seen: dict[str, set[str]] = {}
+    seen: dict[tuple[str, PartsTable], set[tuple[object, ...]]] = {}
     for directory in store.embedding_directories():
         space, source = directory.parent.name, directory.name
         if not store.is_inside(directory):
             continue
         if only_space is not None and space != only_space.key:
             continue
-        parts, replaced = parts_in(directory)
-        for part in replaced:
-            yield _remove(part, "its rows are in a larger part", dry_run)
         # Without a manifest all rows may be needed; the next run writes one.
         unknown = source in sources and not is_there(store.manifest(source))
-        chosen = {
-            part: _chosen_rows(part, None if unknown else needed, seen.setdefault(space, set()))
-            for part in parts
-        }
-        for group in _groups(chosen):
-            yield _merge(group, chosen, dry_run)
+        for table in (PICTURES, VIEWS):
+            parts, replaced = parts_in(directory, table.names)
+            for part in replaced:
+                yield _remove(part, "its rows are in a larger part", dry_run)
+            known = seen.setdefault((space, table), set())
+            chosen = {
+                part: _chosen_rows(part, table, None if unknown else needed, known)
+                for part in parts
+            }
+            for group in _groups(chosen):
+                yield _merge(group, table, chosen, dry_run)
         if source not in sources:
             for quarantine in listed(directory, QUARANTINE_NAME):
                 yield _remove(quarantine, "its source is not in the settings", dry_run)
@@ -154,20 +161,23 @@ def _embeddings(
                 directory.rmdir()
 
 
-def _chosen_rows(part: Path, needed: pa.Array | None, seen: set[str]) -> npt.NDArray[np.bool_]:
+def _chosen_rows(
+    part: Path, table: PartsTable, needed: pa.Array | None, seen: set[tuple[object, ...]]
+) -> npt.NDArray[np.bool_]:
     """Return which rows of a part to keep, bool (rows,): needed, and not in an earlier part.
 
-    `seen` holds the content ids of the earlier parts; those of this one are added. If `needed` is
+    `seen` holds the keys of the rows of earlier parts; those of this one are added. If `needed` is
     None, all rows are needed.
     """
     space = read_space(part)
     if space.key != part.parents[1].name:
         raise StoreError(f"{part}: its vectors belong to another model: run `retrieval verify`")
-    ids = read_table(part, embedding_schema(space.dim), ["content_id"])["content_id"]
+    rows = read_table(part, table.schema(space.dim), list(table.key))
+    ids = rows["content_id"]
     first = np.zeros(len(ids), bool)
-    for row, content in enumerate(ids.to_pylist()):
-        first[row] = content not in seen
-        seen.add(content)
+    for row, key in enumerate(zip(*(rows[name].to_pylist() for name in table.key), strict=True)):
+        first[row] = key not in seen
+        seen.add(key)
     if needed is None:
         return first
     wanted: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=needed).to_numpy()
@@ -199,7 +209,9 @@ def _worth_writing(
         yield group
 
 
-def _merge(group: list[Path], chosen: dict[Path, npt.NDArray[np.bool_]], dry_run: bool) -> Freed:
+def _merge(
+    group: list[Path], table: PartsTable, chosen: dict[Path, npt.NDArray[np.bool_]], dry_run: bool
+) -> Freed:
     """Write the chosen rows of neighbouring parts as one part, which replaces them."""
     target = merged_part(group)
     rows = sum(len(chosen[part]) for part in group)
@@ -209,7 +221,7 @@ def _merge(group: list[Path], chosen: dict[Path, npt.NDArray[np.bool_]], dry_run
     if not dry_run:
         if kept:
             space = read_space(group[0])
-            schema = embedding_schema(space.dim)
+            schema = table.schema(space.dim)
             tables = [read_table(part, schema).filter(pa.array(chosen[part])) for part in group]
             write_table(target, pa.concat_tables(tables), space)
             after = _size(target)

@@ -6,7 +6,7 @@ Nothing is deleted: damaged files move to `damaged/` under home, where they stay
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.publish import update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.atomic import discard, explained, scratch
+from retrieval_pipeline.storage.parts import PICTURES, VIEWS, PartsTable
 from retrieval_pipeline.storage.reading import is_there
-from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
+from retrieval_pipeline.storage.schemas import MANIFEST, VIEW_COLUMNS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table, write_table
 from retrieval_pipeline.vectors import UNIT_TOLERANCE, VectorSpace
@@ -74,8 +76,9 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
         sound = [build for build in store.all_builds() if build not in bad]
         repaired = [
             *_repair_manifests(store, bad, sound),
-            *_repair_parts(store, bad, sound),
-            *_set_aside(store, [*store.embedding_tables()[1], *store.saved_queries()], bad),
+            *_repair_parts(store.embedding_tables()[0], PICTURES, store, bad, sound),
+            *_repair_parts(store.all_view_parts(), VIEWS, store, bad, sound),
+            *_set_aside(store, _made_anew(store), bad),
             *_set_builds_aside(store, bad, sound),
         ]
         for directory in store.maps():
@@ -175,60 +178,81 @@ def _files_of(build: Path, source: str) -> pa.Table:
     return pa.table([columns[field.name] for field in MANIFEST], schema=MANIFEST).sort_by("path")
 
 
-def _repair_parts(store: Store, bad: Sequence[Path], sound: Sequence[Path]) -> Iterator[Repaired]:
-    parts, _ = store.embedding_tables()
-    known: dict[str, set[str]] = {}
+def _repair_parts(
+    parts: Sequence[Path],
+    table: PartsTable,
+    store: Store,
+    bad: Sequence[Path],
+    sound: Sequence[Path],
+) -> Iterator[Repaired]:
+    known: dict[str, set[tuple[object, ...]]] = {}
     for part in sorted(parts, key=lambda part: part in bad):
         seen = known.setdefault(part.parents[1].name, set())
         if part not in bad:
             space = read_space(part)
-            ids = read_table(part, embedding_schema(space.dim), ["content_id"])["content_id"]
-            seen.update(ids.to_pylist())
+            seen.update(_keys(read_table(part, table.schema(space.dim), list(table.key)), table))
             continue
         builds = [build for build in sound if build.parent.name == part.parents[1].name]
-        found = [rows for rows in (_sound_rows(part), *map(_rows_of, builds)) if rows is not None]
+        stored = [_sound_rows(part, table), *(_rows_of(build, table) for build in builds)]
+        found = [rows for rows in stored if rows is not None]
         store.set_aside(part)
         count = 0
         if found:
-            table = pa.concat_tables([table for table, _ in found])
-            table = table.filter(pa.array(_first_ones(table["content_id"].to_pylist(), seen)))
-            if count := len(table):
-                write_table(part, table, found[0][1])
+            rows = pa.concat_tables([rows for rows, _ in found])
+            rows = rows.filter(pa.array(_first_ones(_keys(rows, table), seen), pa.bool_()))
+            if count := len(rows):
+                write_table(part, rows, found[0][1])
         yield Repaired(part, f"{count:,} embeddings kept; what is missing will be made again")
 
 
-def _first_ones(ids: Sequence[str], seen: set[str]) -> list[bool]:
-    """Return for each id whether it is not in `seen`, and add it there."""
+def _keys(rows: pa.Table, table: PartsTable) -> Iterator[tuple[object, ...]]:
+    return zip(*(rows[name].to_pylist() for name in table.key), strict=True)
+
+
+def _first_ones(keys: Iterable[tuple[object, ...]], seen: set[tuple[object, ...]]) -> list[bool]:
+    """Return for each key whether it is not in `seen`, and add it there."""
     new = []
-    for content in ids:
-        new.append(content not in seen)
-        seen.add(content)
+    for key in keys:
+        new.append(key not in seen)
+        seen.add(key)
     return new
 
 
-def _sound_rows(part: Path) -> tuple[pa.Table, VectorSpace] | None:
+def _sound_rows(part: Path, table: PartsTable) -> tuple[pa.Table, VectorSpace] | None:
     """Return the sound rows of a part and its vector space.
 
     None if the part cannot be read at all, or belongs to another vector space than its directory.
     """
     try:
         space = read_space(part)
-        table = read_table(part, embedding_schema(space.dim))
+        rows = read_table(part, table.schema(space.dim))
     except StoreError:
         return None
     if space.key != part.parents[1].name:
         return None
-    lengths = np.linalg.norm(as_matrix(table["embedding"], space.dim), axis=1)
-    is_id = pc.match_substring_regex(table["content_id"], "^[0-9a-f]{32}$")
-    good = pa.array(np.abs(lengths - 1) <= UNIT_TOLERANCE)
-    return table.filter(pc.and_(good, is_id.combine_chunks())), space
+    lengths = np.linalg.norm(as_matrix(rows["embedding"], space.dim), axis=1)
+    is_id = pc.match_substring_regex(rows["content_id"], "^[0-9a-f]{32}$")
+    good = np.abs(lengths - 1) <= UNIT_TOLERANCE
+    if table is VIEWS:
+        good &= are_views(*(rows[name].to_numpy() for name in VIEW_COLUMNS))
+    return rows.filter(pc.and_(pa.array(good), is_id.combine_chunks())), space
 
 
-def _rows_of(path: Path) -> tuple[pa.Table, VectorSpace]:
-    """Return the items of a build as rows of an embedding table, and their vector space."""
+def _rows_of(path: Path, table: PartsTable) -> tuple[pa.Table, VectorSpace]:
+    """Return the items of a build or their views as rows of a table, and their vector space."""
     build = Build.open(path)
-    schema = embedding_schema(build.info.dim)
-    return build.items.select(schema.names).cast(schema), build.info.space
+    schema = table.schema(build.info.dim)
+    rows = build.items
+    if table is VIEWS:
+        owners = rows["content_id"].take(build.views["item"])
+        rows = build.views.append_column("content_id", owners)
+    return rows.select(schema.names).cast(schema), build.info.space
+
+
+def _made_anew(store: Store) -> list[Path]:
+    """Return the tables that the next `retrieval index` makes again, and the saved queries."""
+    facts, sidecars = store.fact_tables()
+    return [*store.embedding_tables()[1], *facts, *sidecars, *store.saved_queries()]
 
 
 def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iterator[Repaired]:

@@ -2,25 +2,34 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema, PlainSerializer
 from pydantic_core import core_schema
 
 from retrieval_pipeline.config.settings import Settings, Source
+from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
+from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build import BuildInfo, map_items, read_info
+from retrieval_pipeline.index.facts_table import FACTS_FILE
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
-from retrieval_pipeline.ingest.manifest import Status
+from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
+from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
+from retrieval_pipeline.storage.tables import read_facts, read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.views import View
 
 # A path as text: some are on other machines.
 AnyPlace = Annotated[Place, PlainSerializer(lambda place: to_text(str(place)), return_type=str)]
@@ -37,14 +46,20 @@ class SourceStatus(_Model):
         name: The source's name.
         path: Its directory.
         reachable: Whether the directory is there now.
-        files: Number of files with a content id, and of files that are too large.
-        images: Number of different content ids, and of files that are too large.
+        files: Number of files with a content id that are no companions, and of files that are too
+            large.
+        images: Number of different content ids of these, and of files that are too large.
+        companions: Number of files that are shown with another one, by what they are to it
+            (`facts.groups.Kind`).
         bytes: Sum of the files' sizes.
         embedded: Content ids with an embedding in the vector space of the settings.
         damaged: How many of them have a file that lacks the end of its picture.
+        views: Further vectors of parts of these pictures.
         pending: Content ids that the next run will try to embed.
         quarantined: Number of content ids that could not be embedded, by reason.
         unreadable: Number of files and directories that could not be read.
+        not_looked_at: Number of other files by extension, the most frequent first; "" for names
+            without one.
         crawled_at: When the source was last looked at; None before the first time.
     """
 
@@ -53,12 +68,15 @@ class SourceStatus(_Model):
     reachable: bool
     files: int
     images: int
+    companions: dict[str, int]
     bytes: int
     embedded: int
     damaged: int
+    views: int
     pending: int
     quarantined: dict[str, int]
     unreadable: int
+    not_looked_at: dict[str, int]
     crawled_at: datetime | None
 
 
@@ -80,15 +98,20 @@ class LibraryStatus(_Model):
     Attributes:
         home: Directory of the tables and builds.
         model: The model of the settings.
+        languages: In which that model understands queries; None if that is not known.
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
+        facts: When and with what the pictures of these sources were taken.
+        towns: Pictures of the index at its most frequent towns, such as "Lisbon, PT".
+        countries: Pictures of the index in its most frequent countries (ISO 3166-1 alpha-2).
     """
 
     home: AnyPlace
     model: str
+    languages: str | None
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
         BuildInfo | None,
@@ -98,6 +121,9 @@ class LibraryStatus(_Model):
     recall_at_10: float | None
     problem: str | None
     sources: tuple[SourceStatus, ...]
+    facts: FactsSummary
+    towns: Mapping[str, int]
+    countries: Mapping[str, int]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -110,15 +136,23 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     # First, since it refuses a directory that is no home.
     build = store.current_build()
     embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
+    views = stored_views(store, space)
     sources = tuple(
-        _source_status(store, space, source, embedded, damaged) for source in settings.sources
+        _source_status(store, space, source, embedded, damaged, views)
+        for source in settings.sources
     )
+    tables = [read_facts(store, source.name) for source in settings.sources]
+    tables.append(FACTS.empty_table())
     info, problem = None, None
+    towns: dict[str, int] = {}
+    countries: dict[str, int] = {}
     if build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
     else:
         try:
             info = read_info(build)
+            if FACTS_FILE in info.files:
+                towns, countries = _places(map_items(build / FACTS_FILE))
         except BuildError as error:
             problem = str(error)
         else:
@@ -130,24 +164,46 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     return LibraryStatus(
         home=settings.home,
         model=space.model,
+        languages=languages_of(space.model),
         build=build,
         index=info,
         recall_at_10=info.recall_at_10 if info else None,
         problem=problem,
         sources=sources,
+        facts=summary_of(pa.concat_tables(tables)),
+        towns=towns,
+        countries=countries,
+    )
+
+
+def _places(facts: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many rows of facts.arrow are at the most frequent towns, and countries."""
+    town, country = (facts[name].cast(pa.string()) for name in ("place", "country"))
+    return (
+        most_frequent(pc.binary_join_element_wise(town, country, ", ")),
+        most_frequent(country),
     )
 
 
 def _source_status(
-    store: Store, space: VectorSpace, source: Source, embedded: set[str], damaged: set[str]
+    store: Store,
+    space: VectorSpace,
+    source: Source,
+    embedded: set[str],
+    damaged: set[str],
+    views: Mapping[str, set[View]],
 ) -> SourceStatus:
     manifest = read_manifest(store, source.name)
-    files = manifest.filter(pc.is_valid(manifest["content_id"]))
+    grouped = read_grouped_files(store, space, source.name)
+    files = grouped.files
+    kinds = Counter(each.kind.value for many in grouped.companions.values() for each in many)
     contents = set(files["content_id"].to_pylist())
     statuses = Counter(manifest["status"].to_pylist())
     large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))
     quarantine = read_quarantine(store, space, source.name).to_pylist()
-    reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in contents)
+    # An embedded image whose views failed can be found.
+    failed = contents - embedded
+    reasons = Counter(row["reason"] for row in quarantine if row["content_id"] in failed)
     reasons += Counter({Reason.TOO_LARGE.value: len(large)})
     path = store.manifest(source.name)
     done = len(contents & embedded)
@@ -157,13 +213,16 @@ def _source_status(
         reachable=source.path.is_dir(),
         files=len(files) + len(large),
         images=len(contents) + len(large),
+        companions=dict(kinds.most_common()),
         # Sparse files can be so large that the sum of two exceeds the 64 bits of Arrow's sum.
         bytes=sum(files["size"].to_pylist()) + sum(large["size"].to_pylist()),
         embedded=done,
         damaged=len(contents & damaged),
+        views=sum(len(found) for content, found in views.items() if content in contents),
         pending=len(contents) + len(large) - done - reasons.total(),
         quarantined=dict(reasons.most_common()),
         unreadable=statuses[Status.UNREADABLE] + statuses[Status.CHANGING],
+        not_looked_at=dict(Counter(read_not_looked_at(store, source.name)).most_common()),
         crawled_at=datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None,
     )
 

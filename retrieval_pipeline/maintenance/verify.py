@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, UnreadableError
+from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
 from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.processes import child_options, python_command
@@ -24,7 +27,15 @@ from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
 from retrieval_pipeline.storage.reading import is_there, unreadable
-from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.schemas import (
+    FACTS,
+    MANIFEST,
+    QUARANTINE,
+    SIDECARS,
+    VIEW_COLUMNS,
+    embedding_schema,
+    views_schema,
+)
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import check_vectors
@@ -72,11 +83,16 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     known = {*sources, *(path.name for path in store.embedding_directories())}
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
-    for manifest in store.manifests():
-        finding = _finding(manifest, _check_manifest)
-        if finding.problem and manifest.stem not in known and not is_our_table(manifest):
-            note = f"{manifest}: no table of this program and of no source: left alone"
-            finding = Finding(manifest, None, note)
+    facts, sidecars = store.fact_tables()
+    for path, check in chain(
+        zip(store.manifests(), repeat(_check_manifest)),
+        zip(facts, repeat(_check_facts)),
+        zip(sidecars, repeat(_check_sidecars)),
+    ):
+        finding = _finding(path, check)
+        if finding.problem and path.stem not in known and not is_our_table(path):
+            note = f"{path}: no table of this program and of no source: left alone"
+            finding = Finding(path, None, note)
         yield finding
     parts, quarantines = store.embedding_tables()
     seen: dict[str, set[str]] = {}
@@ -84,6 +100,8 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
         yield _finding(
             part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
         )
+    for part in store.all_view_parts():
+        yield _finding(part, _check_view_part)
     for quarantine in quarantines:
         yield _finding(quarantine, _check_quarantine)
     yield from _orphans(store, seen)
@@ -132,6 +150,20 @@ def _check_manifest(path: Path) -> None:
         raise StoreError(f"{path}: a file has a content id and was not read, or the reverse")
 
 
+def _check_facts(path: Path) -> None:
+    _check_unique(path, FACTS, "path")
+    table = read_table(path, FACTS)
+    _check_content_ids(path, table["content_id"])
+    _check_values(path, table["taken_from"].drop_null(), Origin)
+    for name, most in (("latitude", 90), ("longitude", 180)):
+        if not pc.all(pc.less_equal(pc.abs(table[name]), most), min_count=0).as_py():
+            raise StoreError(f"{path}: a {name} is out of range")
+
+
+def _check_sidecars(path: Path) -> None:
+    _check_unique(path, SIDECARS, "path")
+
+
 def _check_quarantine(path: Path) -> None:
     _check_unique(path, QUARANTINE, "content_id")
     table = read_table(path, QUARANTINE)
@@ -165,13 +197,25 @@ def _check_unique(path: Path, schema: pa.Schema, column: str) -> None:
         raise StoreError(f"{path}: {column} {twice[0]!r} appears more than once")
 
 
-def _check_part(path: Path, seen: set[str]) -> None:
+def _read_part(path: Path, schema: Callable[[int], pa.Schema]) -> pa.Table:
+    """Read a part of a table whose columns are those of `schema`, and check ids and vectors."""
     space = read_space(path)
     if space.key != path.parents[1].name:
         raise StoreError(f"{path}: its vectors belong to another model ({space.model})")
-    table = read_table(path, embedding_schema(space.dim))
+    table = read_table(path, schema(space.dim))
     _check_content_ids(path, table["content_id"])
     check_vectors(as_matrix(table["embedding"], space.dim), space.dim, f"{path}: vector")
+    return table
+
+
+def _check_view_part(path: Path) -> None:
+    table = _read_part(path, views_schema)
+    if not are_views(*(table[name].to_numpy() for name in VIEW_COLUMNS)).all():
+        raise StoreError(f"{path}: holds a view that is no part of a picture")
+
+
+def _check_part(path: Path, seen: set[str]) -> None:
+    table = _read_part(path, embedding_schema)
     for content in table["content_id"].to_pylist():
         if content in seen:
             raise StoreError(f"{path}: content {content} is embedded more than once")
@@ -235,8 +279,8 @@ def _read_whole_build(path: Path) -> None:
         build = Build.open(path, rehash=True)
     except (ValueError, TypeError) as error:
         raise BuildError(f"{path}: not what a build holds ({error})") from None
-    for chunk in build.items.column("embedding").chunks:
-        check_vectors(as_matrix(chunk, build.info.dim), build.info.dim, f"{path}: vector")
+    for matrix in build.vector_index.matrices:
+        check_vectors(matrix, build.info.dim, f"{path}: vector")
     if build.vocabulary is not None:
         check_vectors(build.vocabulary, build.info.dim, f"{path}: vocabulary")
     ids = build.items["content_id"]

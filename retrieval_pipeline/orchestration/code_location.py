@@ -8,23 +8,24 @@ import warnings
 import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.orchestration.alerts import build_alert_sensors
 from retrieval_pipeline.orchestration.assets import build_assets
 from retrieval_pipeline.orchestration.automation import build_automation_sensor
-from retrieval_pipeline.orchestration.checks import is_fresh
-from retrieval_pipeline.orchestration.jobs import (
-    build_crawl_job,
-    build_nightly_schedule,
-    build_reindex_job,
-    gc_job,
-    query_job,
-    verify_job,
-)
+from retrieval_pipeline.orchestration.checks import build_is_fresh
+from retrieval_pipeline.orchestration.evaluation import build_evaluation_assets
+from retrieval_pipeline.orchestration.flow import Flow
+from retrieval_pipeline.orchestration.jobs import build_gc_job, build_query_job, build_verify_job
+from retrieval_pipeline.orchestration.lost_runs import build_lost_runs_sensor
 from retrieval_pipeline.orchestration.partitions import (
     partitions_by_recommender,
     partitions_by_saved_query,
     partitions_by_source,
 )
-from retrieval_pipeline.orchestration.recommend import build_recommender_assets, recommend_job
+from retrieval_pipeline.orchestration.recommend import (
+    build_recommend_job,
+    build_recommender_assets,
+)
+from retrieval_pipeline.orchestration.reindex import build_nightly_schedule, build_reindex_job
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.orchestration.saved import (
     build_saved_queries_job,
@@ -33,51 +34,63 @@ from retrieval_pipeline.orchestration.saved import (
 )
 from retrieval_pipeline.orchestration.sensors import build_watch_sensor
 
-# Each run has a process of its own, and the lock on the tables lets one write at a time: processes
-# for the steps would only import everything again (docs/benchmarks.md, "Executors of Dagster").
-EXECUTOR = dg.in_process_executor
 
-
-def build_definitions(settings: Settings, library: LibraryResource | None = None) -> dg.Definitions:
+def build_definitions(
+    settings: Settings,
+    library: LibraryResource | None = None,
+    flow: Flow | None = None,
+) -> dg.Definitions:
     """Return the definitions for these settings' sources.
 
-    `library` is what runs read their settings from; by default the same file as the command line.
+    Args:
+        settings: Names of sources and saved queries, times, the model.
+        library: What runs read their settings from; by default the same file as the command line.
+        flow: Names and options; by default those of a code location that holds nothing else.
     """
     with warnings.catch_warnings():
-        # The beta parts that are used here (backfill policies, observable sources) are pinned and
-        # tested; a page of warnings at every start would hide what matters.
+        # What is used here before Dagster calls it stable (backfill policies, checks of partitions)
+        # is pinned and tested; warnings at every start would hide what matters.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _definitions(settings, library or LibraryResource())
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _definitions(settings, library or LibraryResource(), flow or Flow())
 
 
-def _definitions(settings: Settings, library: LibraryResource) -> dg.Definitions:
+def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg.Definitions:
     by_source = partitions_by_source(settings)
+    by_query = partitions_by_saved_query(settings)
     by_recommender = partitions_by_recommender(settings)
-    assets = build_assets(settings, by_source)
-    saved_query = build_saved_query_asset(partitions_by_saved_query(settings))
-    reindex_job = build_reindex_job(assets)
-    crawl_job = build_crawl_job()
-    saved_queries_job = build_saved_queries_job()
+    assets = [
+        *build_assets(flow, settings, by_source),
+        build_saved_query_asset(flow, by_query),
+        *build_evaluation_assets(flow, settings),
+        *build_recommender_assets(flow, by_recommender),
+    ]
+    is_fresh = build_is_fresh(flow)
+    reindex_job = build_reindex_job(flow)
+    saved_queries_job = build_saved_queries_job(flow)
+    target = dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks_for_assets(*assets)
+    schedules = [
+        build_nightly_schedule(flow, settings, reindex_job),
+        build_saved_queries_schedule(flow, settings, saved_queries_job),
+    ]
+    sensors = [
+        build_watch_sensor(flow, settings, by_source, by_query, by_recommender, reindex_job),
+        build_automation_sensor(settings, flow, target),
+        build_lost_runs_sensor(flow),
+        *build_alert_sensors(flow, settings, {key for asset in assets for key in asset.keys}),
+    ]
     return dg.Definitions(
-        assets=[*assets, saved_query, *build_recommender_assets(by_recommender)],
+        assets=assets,
         asset_checks=[is_fresh],
         jobs=[
             reindex_job,
-            crawl_job,
             saved_queries_job,
-            query_job,
-            recommend_job,
-            verify_job,
-            gc_job,
+            build_query_job(flow),
+            build_recommend_job(flow, by_recommender.get_partition_keys()),
+            build_verify_job(flow),
+            build_gc_job(flow),
         ],
-        schedules=[
-            build_nightly_schedule(settings, reindex_job),
-            build_saved_queries_schedule(settings, saved_queries_job),
-        ],
-        sensors=[
-            build_watch_sensor(settings, by_source, by_recommender, crawl_job),
-            build_automation_sensor(settings),
-        ],
-        executor=EXECUTOR,
-        resources={"library": library},
+        schedules=schedules if flow.automation else [],
+        sensors=sensors if flow.automation else [],
+        resources={flow.resource: library},
     )

@@ -1,7 +1,11 @@
 """Columns of the stored tables and where their values come from, as Dagster shows them."""
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 import pyarrow as pa
+
+from retrieval_pipeline.orchestration.flow import Flow
 
 # The dimension depends on the model; the columns do not.
 ANY_DIMENSION = 1
@@ -24,6 +28,29 @@ _DESCRIPTIONS = {
     "y": "Along the second principal component",
     "z": "Along the third principal component",
     "cluster": "Number of the cluster",
+    "sidecar_digest": "Hash of the paths, sizes and times of the sidecars",
+    "taken_at": "By the clock on the wall where the picture was taken",
+    "utc_offset_minutes": "Of that clock, east of UTC positive",
+    "taken_from": "Where the date was found: sidecar, exif, xmp, iptc, png, takeout, file_name, "
+    "file_time",
+    "camera_make": "As the camera writes it",
+    "camera_model": "As the camera writes it",
+    "camera": "Make and model, the make once",
+    "lens": "Model of the lens",
+    "exposure_seconds": "Exposure time",
+    "f_number": "Focal length divided by aperture",
+    "focal_length_mm": "As it is, not as on 35 mm film",
+    "iso": "Sensitivity",
+    "latitude": "WGS 84 degrees, north positive",
+    "longitude": "WGS 84 degrees, east positive",
+    "altitude_m": "Metres above the sea",
+    "orientation": "EXIF orientation of the stored pixels",
+    "title": "A short name",
+    "caption": "A description",
+    "keywords": "Tags",
+    "rating": "Stars, 0 to 5; -1 is rejected",
+    "motion_photo": "Whether a video of the same moment is in the file",
+    "problems": "Why facts that are there were refused",
 }
 
 
@@ -44,13 +71,13 @@ def columns(schema: pa.Schema) -> dict[str, dg.TableSchema]:
     }
 
 
-def _lineage(**origins: tuple[str, ...]) -> dict[str, dg.TableColumnLineage]:
+def lineage(flow: Flow, origins: Mapping[str, Sequence[str]]) -> dict[str, dg.TableColumnLineage]:
     """Return the metadata that says from which "asset.column" each column is made."""
     return {
         "dagster/column_lineage": dg.TableColumnLineage(
             deps_by_column={
                 name: [
-                    dg.TableColumnDep(asset_key=dg.AssetKey(asset), column_name=column)
+                    dg.TableColumnDep(asset_key=flow.key(asset), column_name=column)
                     for asset, _, column in (origin.partition(".") for origin in each)
                 ]
                 for name, each in origins.items()
@@ -62,25 +89,25 @@ def _lineage(**origins: tuple[str, ...]) -> dict[str, dg.TableColumnLineage]:
 _FROM_PICTURE = ("file_manifest.content_id",)
 _FROM_VECTOR = ("retrieval_index.embedding",)
 
-EMBEDDING_LINEAGE = _lineage(
-    content_id=_FROM_PICTURE,
-    embedding=_FROM_PICTURE,
-    width=_FROM_PICTURE,
-    height=_FROM_PICTURE,
-    format=_FROM_PICTURE,
-)
-ITEM_LINEAGE = _lineage(
-    content_id=("image_embeddings.content_id",),
-    locations=("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
-    embedding=("image_embeddings.embedding",),
-    width=("image_embeddings.width",),
-    height=("image_embeddings.height",),
-    format=("image_embeddings.format",),
-)
-MAP_LINEAGE = _lineage(
-    content_id=("retrieval_index.content_id",),
-    x=_FROM_VECTOR,
-    y=_FROM_VECTOR,
-    z=_FROM_VECTOR,
-    cluster=_FROM_VECTOR,
-)
+EMBEDDING_ORIGINS = {
+    "content_id": _FROM_PICTURE,
+    "embedding": _FROM_PICTURE,
+    "width": _FROM_PICTURE,
+    "height": _FROM_PICTURE,
+    "format": _FROM_PICTURE,
+}
+ITEM_ORIGINS = {
+    "content_id": ("image_embeddings.content_id",),
+    "locations": ("file_manifest.path", "file_manifest.size", "file_manifest.mtime_ns"),
+    "embedding": ("image_embeddings.embedding",),
+    "width": ("image_embeddings.width",),
+    "height": ("image_embeddings.height",),
+    "format": ("image_embeddings.format",),
+}
+MAP_ORIGINS = {
+    "content_id": ("retrieval_index.content_id",),
+    "x": _FROM_VECTOR,
+    "y": _FROM_VECTOR,
+    "z": _FROM_VECTOR,
+    "cluster": _FROM_VECTOR,
+}

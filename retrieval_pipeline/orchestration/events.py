@@ -1,16 +1,20 @@
-"""How assets tell Dagster what they made, of which version, and why they failed."""
+"""How runs tell Dagster what they made, of which version, and why they failed."""
 
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
 from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.orchestration.lost_runs import name_process
 
-Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckResult]
+Event: TypeAlias = (
+    dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[Any]
+)
+Events = Iterator[Event]
 
 # Waits of 10, 20 and 40 seconds: a network share that comes back is worth as much, not more.
 RETRIES, BACKOFF_SECONDS = 3, 10.0
@@ -36,7 +40,7 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True)
 class Made:
-    """What a run made of one partition.
+    """What a run made of an asset, or of one partition of it.
 
     Attributes:
         version: The same for the same data, so that only a change makes others follow.
@@ -46,31 +50,32 @@ class Made:
 
     version: str
     metadata: Mapping[str, Any]
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[dg.AssetKey, str] = field(default_factory=dict)
 
 
 def materialised(
     context: dg.AssetExecutionContext,
     made: Mapping[str, Made],
-    checks: Sequence[dg.AssetCheckResult] = (),
+    checks: Sequence[dg.AssetCheckEvaluation] = (),
 ) -> Events:
-    """Yield the events of a run over these partitions, each with its own data version.
+    """Yield the events of a run of an asset over these partitions, each with its own data version.
 
     One result gives all partitions of a run the same version; so those of several partitions
     are told one by one after it, and what is told last counts.
     """
     if len(made) == 1:
         (one,) = made.values()
-        yield result(context, one, checks)
+        yield from result(context, one, checks)
         return
-    yield dg.MaterializeResult(check_results=checks)
+    yield dg.MaterializeResult()
     yield from partitions_made(context, made)
+    yield from _checked(context, checks)
 
 
 def result(
-    context: dg.AssetExecutionContext, made: Made, checks: Sequence[dg.AssetCheckResult] = ()
-) -> dg.MaterializeResult[Any]:
-    """Return the result of a run over one partition, or of an asset without partitions.
+    context: dg.AssetExecutionContext, made: Made, checks: Sequence[dg.AssetCheckEvaluation] = ()
+) -> Events:
+    """Yield the events of a run over one partition, or of an asset without partitions.
 
     Metadata of a result is stored twice, with the step's output too; what is added to the context
     is stored once.
@@ -78,43 +83,75 @@ def result(
     # A run over a partition may also make assets that have none.
     partition = context.partition_key if context.assets_def.partitions_def else None
     context.add_asset_metadata(made.metadata, partition_key=partition)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(made.version), check_results=list(checks)
-    )
+    yield dg.MaterializeResult(data_version=dg.DataVersion(made.version))
+    yield from _checked(context, checks)
+
+
+def _checked(
+    context: dg.AssetExecutionContext, checks: Sequence[dg.AssetCheckEvaluation]
+) -> Events:
+    """Yield what checks have found, and the outputs that Dagster expects of them in the step.
+
+    A result of a check would give both, but of one partition only.
+    """
+    yield from checks
+    outputs = context.op_execution_context.selected_output_names
+    asset = context.assets_def.get_output_name_for_asset_key(context.asset_key)
+    yield from (dg.Output(None, output_name=name) for name in outputs if name != asset)
 
 
 def partitions_made(
     context: dg.AssetExecutionContext, made: Mapping[str, Made]
 ) -> Iterator[dg.AssetMaterialization]:
-    """Yield an event for each partition; alone, they record what was done before a failure.
-
-    The tags are those that Dagster itself writes for one partition; they decide what is stale.
-    """
-    code_version = context.assets_def.code_versions_by_key[context.asset_key]
+    """Yield an event for each partition; alone, they record what was done before a failure."""
+    code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""
     for partition, each in made.items():
-        tags = {
-            "dagster/data_version": each.version,
-            "dagster/data_version_is_user_provided": "true",
-        }
-        if code_version:
-            tags["dagster/code_version"] = code_version
-        for asset, version in each.inputs.items():
-            tags[f"dagster/input_data_version/{asset}"] = version
-            event = _latest_event(context.instance, dg.AssetKey(asset), partition)
-            tags[f"dagster/input_event_pointer/{asset}"] = str(event or "NULL")
-        yield dg.AssetMaterialization(
-            context.asset_key, partition=partition, metadata=each.metadata, tags=tags
-        )
+        yield materialisation(context.instance, context.asset_key, each, code_version, partition)
 
 
-def _latest_event(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> int | None:
+def materialisation(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    made: Made,
+    code_version: str,
+    partition: str | None = None,
+) -> dg.AssetMaterialization:
+    """Return the event of an asset that a run has made outside of the asset's own step.
+
+    The tags are those that Dagster itself writes; they decide what is stale.
+    """
+    tags = {
+        "dagster/data_version": made.version,
+        "dagster/data_version_is_user_provided": "true",
+        "dagster/code_version": code_version,
+    }
+    for source, version in made.inputs.items():
+        name = source.to_user_string()
+        tags[f"dagster/input_data_version/{name}"] = version
+        event = _latest_event(instance, source, partition)
+        tags[f"dagster/input_event_pointer/{name}"] = str(event or "NULL")
+    return dg.AssetMaterialization(asset, partition=partition, metadata=made.metadata, tags=tags)
+
+
+def _latest_event(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
+) -> int | None:
     """Return the number of the last event of an input: of that partition, if it has any."""
     for fetch in (instance.fetch_materializations, instance.fetch_observations):
-        for partitions in ([partition], None):
+        for partitions in ([partition], None) if partition else (None,):
             wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
             if records := fetch(wanted, limit=1).records:
                 return records[0].storage_id
     return None
+
+
+def recorded_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
+    """Return the data version of each partition of an asset, as it was recorded last."""
+    key = "dagster/data_version"
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        asset, event_type=dg.DagsterEventType.ASSET_MATERIALIZATION, tag_keys=[key]
+    )
+    return {partition: each[key] for partition, each in tags.items() if key in each}
 
 
 @contextlib.contextmanager
@@ -122,8 +159,9 @@ def explained(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iter
     """Turn an error that people can cause or meet into one line of the run.
 
     Input and output that failed for a moment is tried again, with a longer wait each time; nothing
-    else is, since it would fail again.
+    else is, since it would fail again. The run is told apart from one whose process is gone.
     """
+    name_process(context)
     try:
         yield
     except RetrievalError as error:

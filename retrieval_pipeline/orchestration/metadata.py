@@ -9,7 +9,13 @@ from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport
 from retrieval_pipeline.ingest.embed import EmbedReport
-from retrieval_pipeline.orchestration.columns import EMBEDDING_LINEAGE, ITEM_LINEAGE, MAP_LINEAGE
+from retrieval_pipeline.orchestration.columns import (
+    EMBEDDING_ORIGINS,
+    ITEM_ORIGINS,
+    MAP_ORIGINS,
+    lineage,
+)
+from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.previews import (
     map_preview,
     quarantine_table,
@@ -24,13 +30,17 @@ from retrieval_pipeline.vectors import VectorSpace
 def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
     """Tell what a crawl found."""
     metadata = {
-        "dagster/row_count": report.files,
+        "dagster/partition_row_count": report.files,
         "new": report.new,
         "changed": report.changed,
         "removed": report.removed,
         "unreadable": report.unreadable,
         "too_large": report.too_large,
         "megabytes_hashed": round(report.bytes_hashed / 1e6, 1),
+        "not_looked_at": sum(report.not_looked_at.values()),
+        "not_looked_at_by_extension": dg.MetadataValue.json(
+            {extension or "none": count for extension, count in report.not_looked_at.items()}
+        ),
         "table": dg.MetadataValue.path(str(store.manifest(report.source))),
     }
     if report.unreadable or report.too_large:
@@ -39,22 +49,40 @@ def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
 
 
 def embedding_metadata(
-    store: Store, settings: Settings, space: VectorSpace, report: EmbedReport
+    flow: Flow,
+    store: Store,
+    settings: Settings,
+    space: VectorSpace,
+    report: EmbedReport,
+    *,
+    pictures: bool = True,
 ) -> dict[str, Any]:
-    """Tell what became of the images of a source, with some of them to look at."""
+    """Tell what became of the images of a source, with some of them to look at.
+
+    Args:
+        flow: Names the assets that the columns come from.
+        store: Holds the tables.
+        settings: Where the pictures are.
+        space: The vector space of the embeddings.
+        report: What a run did.
+        pictures: False leaves out the contact sheet, for a run over many sources.
+    """
     metadata = {
-        "dagster/row_count": report.known + report.embedded,
-        **EMBEDDING_LINEAGE,
+        "dagster/partition_row_count": report.known + report.embedded,
+        **lineage(flow, EMBEDDING_ORIGINS),
         "embedded": report.embedded,
+        "views_embedded": report.views,
         "duplicates": report.duplicates,
+        "companions": report.companions,
         "quarantined": report.quarantined,
         "left_for_next_run": report.left,
         "images_per_second": round(report.images_per_second, 1),
         "model": space.model,
         **_timings_metadata(report.timings),
         "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
-        "pictures": source_sheet(store, settings, report.source),
     }
+    if pictures:
+        metadata["pictures"] = source_sheet(store, settings, report.source)
     if report.quarantined:
         metadata["quarantine"] = quarantine_table(store, space, report.source)
     return metadata
@@ -72,12 +100,12 @@ def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
     }
 
 
-def build_metadata(report: BuildReport) -> dict[str, Any]:
+def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
     """Tell what the current build is, and why it stayed the current one if it did."""
     info = report.info
     metadata = {
         "dagster/row_count": info.items,
-        **ITEM_LINEAGE,
+        **lineage(flow, ITEM_ORIGINS),
         "files": info.locations,
         "build": report.build.name,
         "published": report.published,
@@ -95,14 +123,14 @@ def build_metadata(report: BuildReport) -> dict[str, Any]:
     return metadata
 
 
-def map_metadata(report: MapReport) -> dict[str, Any]:
+def map_metadata(flow: Flow, report: MapReport) -> dict[str, Any]:
     """Tell what a map shows, with its picture, or why there is none."""
     info = report.info
     if info is None:
         return {"no_map": report.problem}
     return {
         "dagster/row_count": info.items,
-        **MAP_LINEAGE,
+        **lineage(flow, MAP_ORIGINS),
         "build": info.build,
         "explained_variance": round(sum(info.explained[:2]), 4),
         "explained_by_axis": list(info.explained),
@@ -114,6 +142,7 @@ def map_metadata(report: MapReport) -> dict[str, Any]:
             ]
         ),
         "picture": map_preview(report.directory / "map.png"),
-        "page": dg.MetadataValue.url((report.directory / "map.html").as_uri()),
+        # A path to copy: browsers follow no link from a page to a file.
+        "page": dg.MetadataValue.path(str(report.directory / "map.html")),
         "directory": dg.MetadataValue.path(str(report.directory)),
     }

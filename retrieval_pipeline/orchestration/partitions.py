@@ -1,6 +1,5 @@
 """Partitions as they are when the definitions are loaded: one for each source, query, taste."""
 
-import os
 from collections.abc import Sequence
 
 import dagster as dg
@@ -18,7 +17,7 @@ def load_definition_settings() -> Settings:
         SettingsError: The file is not right, or $RETRIEVAL_CONFIG names one that is not there;
             Dagster shows it as the location's error.
     """
-    if "RETRIEVAL_CONFIG" not in os.environ and not find_settings_file().exists():
+    if find_settings_file() is None:
         return Settings()
     return load_settings()
 
@@ -42,9 +41,9 @@ def partitions_by_recommender(settings: Settings) -> dg.StaticPartitionsDefiniti
     return dg.StaticPartitionsDefinition(recommender_names(Store(settings.home)))
 
 
-def one_run_each(
-    context: dg.ScheduleEvaluationContext, partitions: Sequence[str]
-) -> list[dg.RunRequest]:
-    """Return a run for each partition, once for each time that the schedule is due."""
-    moment = context.scheduled_execution_time.isoformat()
-    return [dg.RunRequest(run_key=f"{key} {moment}", partition_key=key) for key in partitions]
+def all_partitions(names: Sequence[str]) -> dict[str, str]:
+    """Return the tags that make one run cover all partitions; `names` is not empty."""
+    return {
+        "dagster/asset_partition_range_start": names[0],
+        "dagster/asset_partition_range_end": names[-1],
+    }

@@ -17,7 +17,7 @@ from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.maintenance.gc import Freed
 from retrieval_pipeline.paths import printable, to_path, to_text
 from retrieval_pipeline.rendering.contact_sheet import contact_sheet
-from retrieval_pipeline.search.results import Answer
+from retrieval_pipeline.search.results import Answer, rounded
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
@@ -41,6 +41,9 @@ HIT_COLUMNS = dg.TableSchema(
         dg.TableColumn("rank", "int"),
         dg.TableColumn("score", "float"),
         dg.TableColumn("relevance", "float"),
+        dg.TableColumn("taken"),
+        dg.TableColumn("place"),
+        dg.TableColumn("camera"),
         dg.TableColumn("source"),
         dg.TableColumn("path"),
         dg.TableColumn("copies", "int"),
@@ -147,8 +150,11 @@ def hits_table(answer: Answer) -> dg.TableMetadataValue:
             dg.TableRecord(
                 {
                     "rank": rank,
-                    "score": round(hit.score, 4),
-                    "relevance": round(hit.relevance, 4),
+                    "score": rounded(hit.score),
+                    "relevance": rounded(hit.relevance),
+                    "taken": hit.facts.day,
+                    "place": hit.facts.where,
+                    "camera": hit.facts.camera or "",
                     "source": hit.source,
                     "path": printable(to_text(str(hit.path))),
                     "copies": len(hit.locations),
@@ -162,7 +168,7 @@ def hits_table(answer: Answer) -> dg.TableMetadataValue:
 
 def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
     """Return the hits with thumbnails, as a Markdown table."""
-    rows = ["| | rank | score | file |", "|---|---|---|---|"]
+    rows = ["| | rank | score | taken | file |", "|---|---|---|---|---|"]
     size = 0
     hits = answer.hits[:HIT_PICTURES]
     found = pictures([Job(hit.path, hit.content_id) for hit in hits], Fit(HIT_PIXELS), limits)
@@ -172,7 +178,8 @@ def hits_pictures(answer: Answer, limits: Limits) -> dg.MarkdownMetadataValue:
         else:
             shown = _image(encoded(each.pixels), "image/webp")
         name = printable(to_text(str(hit.path))).replace("|", "\\|")
-        row = f"| {shown} | {rank} | {hit.score:.3f} | `{name}` |"
+        score = "" if hit.score is None else f"{hit.score:.3f}"
+        row = f"| {shown} | {rank} | {score} | {hit.facts.day} | `{name}` |"
         if (size := size + len(row)) > PREVIEW_BYTES:
             break
         rows.append(row)

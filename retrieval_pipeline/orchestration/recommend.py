@@ -11,8 +11,8 @@ from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.events import Events, Made, explained, materialised
+from retrieval_pipeline.orchestration.flow import QUICK, Flow
 from retrieval_pipeline.orchestration.previews import shown_image
-from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.votes import read_judgements, require_recommender
@@ -36,47 +36,60 @@ RANKING_COLUMNS = dg.TableSchema(
 
 
 def build_recommender_assets(
-    by_name: dg.PartitionsDefinition[str],
-) -> Sequence[dg.AssetsDefinition | dg.SourceAsset]:
+    flow: Flow, by_name: dg.PartitionsDefinition[str]
+) -> Sequence[dg.AssetsDefinition]:
     """Return the assets with a partition for each recommender.
 
-    The votes are a source that is observed, because people write it through the command line and
-    the web page. Their data version and that of the index decide what is stale.
+    People cast the votes through the command line and the web page; the sensor that watches tells
+    Dagster of them. Their data version and that of the index decide what is stale.
     """
+    votes = flow.key("judgements")
+    index = flow.key("retrieval_index")
 
-    @dg.observable_source_asset(partitions_def=by_name, group_name="retrieval")
-    def judgements(library: LibraryResource) -> dg.DataVersionsByPartition:
-        """The yes/no votes of each recommender."""
-        versions = {}
-        for name in by_name.get_partition_keys():
-            table = library.store.judgements(name)
-            if table.exists():
-                versions[name] = content_id_of_file(table)
-        return dg.DataVersionsByPartition(versions)
+    @dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]
+        name=votes.to_python_identifier(),
+        specs=[
+            dg.AssetSpec(
+                votes,
+                description="The yes/no votes of each recommender, which people cast.",
+                group_name=flow.group,
+                owners=list(flow.owners),
+                tags=dict(flow.tags),
+                kinds={"parquet"},
+            )
+        ],
+        partitions_def=by_name,
+        required_resource_keys=flow.resources,
+    )
+    def judgements(context: dg.AssetExecutionContext) -> dg.ObserveResult:
+        """Note which votes there are."""
+        table = flow.library(context).store.judgements(context.partition_key)
+        return dg.ObserveResult(data_version=dg.DataVersion(content_id_of_file(table)))
 
     @dg.asset(
-        deps=[judgements, dg.AssetKey("retrieval_index")],
+        **flow.options("recommender"),
+        deps=[votes, index],
         partitions_def=by_name,
-        group_name="retrieval",
         kinds={"scikitlearn"},
         code_version="1",
-        automation_condition=ON_NEW_DATA,
+        automation_condition=flow.when(ON_NEW_DATA),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def recommender(context: dg.AssetExecutionContext, library: LibraryResource) -> Events:
+    def recommender(context: dg.AssetExecutionContext) -> Events:
         """A taste learned from the votes: an SVM, how well it predicts them, and what it likes."""
+        library = flow.library(context)
         store = library.store
         made: dict[str, Made] = {}
         with explained(context):
             searcher = Searcher.open(library.settings)
-            inputs = {"retrieval_index": searcher.build.info.inputs}
+            build = searcher.build.info.inputs
             for name in context.partition_keys:
                 require_recommender(store, name)
-                votes = content_id_of_file(store.judgements(name))
+                version = content_id_of_file(store.judgements(name))
                 made[name] = Made(
-                    f"{votes}-{searcher.build.info.inputs}",
+                    f"{version}-{build}",
                     _recommender_metadata(searcher, store, name),
-                    {"judgements": votes, **inputs},
+                    {votes: version, index: build},
                 )
         yield from materialised(context, made)
 
@@ -90,30 +103,39 @@ class RecommendConfig(dg.Config):
     k: int = Field(default=24, description="Number of pictures, at least 1")
 
 
-@dg.op
-def recommend(
-    context: dg.OpExecutionContext, config: RecommendConfig, library: LibraryResource
-) -> None:
-    """Rank the pictures that nobody voted on yet."""
-    with explained(context):
-        require_recommender(library.store, config.name)
-        recommender = Recommender(Searcher.open(library.settings), config.name)
-        best = recommender.ranking(config.k)
-    context.add_output_metadata(
-        {
-            "ranking": _table(best),
-            "pictures": _sheet(best, Limits.of(library.settings.images)),
-            "votes": recommender.votes_text,
-            "model": recommender.build.info.model,
-            "build": recommender.build.path.name,
-        }
+def build_recommend_job(flow: Flow, names: Sequence[str]) -> dg.JobDefinition:
+    """Return the job that ranks the pictures for a recommender; the Launchpad begins with one."""
+    first = {"ops": {flow.named("recommend"): {"config": {"name": names[0]}}}} if names else {}
+
+    @dg.op(name=flow.named("recommend"), required_resource_keys=flow.resources)
+    def recommend(context: dg.OpExecutionContext, config: RecommendConfig) -> None:
+        """Rank the pictures that nobody voted on yet."""
+        library = flow.library(context)
+        with explained(context):
+            require_recommender(library.store, config.name)
+            recommender = Recommender(Searcher.open(library.settings), config.name)
+            best = recommender.ranking(config.k)
+        context.add_output_metadata(
+            {
+                "ranking": _table(best),
+                "pictures": _sheet(best, Limits.of(library.settings.images)),
+                "votes": recommender.votes_text,
+                "model": recommender.build.info.model,
+                "build": recommender.build.path.name,
+            }
+        )
+
+    @dg.job(
+        name=flow.named("recommend_job"),
+        tags=QUICK,
+        config=first or None,  # type: ignore[arg-type]
+        executor_def=dg.in_process_executor,
+        description="Show what a recommender would like best.",
     )
+    def recommend_job() -> None:
+        recommend()
 
-
-@dg.job(executor_def=dg.in_process_executor)
-def recommend_job() -> None:
-    """Ask a recommender; its ranking is in the output's metadata."""
-    recommend()
+    return recommend_job
 
 
 def _recommender_metadata(searcher: Searcher, store: Store, name: str) -> dict[str, Any]:

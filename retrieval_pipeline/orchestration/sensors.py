@@ -1,9 +1,14 @@
-"""What looks outside Dagster for news: the directories, and the votes that people cast."""
+"""What looks outside Dagster for news: the directories, the settings, and the votes of people.
 
+All that has changed becomes one run; none is asked for while another is on its way. A run that
+failed is asked for again, after waits that grow.
+"""
+
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from itertools import chain
 
 import dagster as dg
 from blake3 import blake3
@@ -11,49 +16,67 @@ from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
-from retrieval_pipeline.ingest.walk import walk
-from retrieval_pipeline.orchestration.resources import LibraryResource
+from retrieval_pipeline.ingest.walk import Beside, walk
+from retrieval_pipeline.orchestration.checks import whole_source
+from retrieval_pipeline.orchestration.flow import BACKGROUND, Flow
+from retrieval_pipeline.orchestration.reindex import REFUSED_TAG, request
+from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
-
-if TYPE_CHECKING:
-    from retrieval_pipeline.orchestration.jobs import AssetJob
 
 # Dagster gives a sensor 60 seconds: no listing begins after the first, nor takes longer than the
 # second. What was not looked at is looked at first next time.
 LAST_START_SECONDS, LISTING_SECONDS = 15.0, 40.0
+# After a run that failed: the wait before the next try, doubled each time, and the longest wait.
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 60.0, 3600.0
 
 
-class Seen(BaseModel):
-    """What a directory looked like, and how often that has changed."""
+class Asked(BaseModel):
+    """The last run that the sensor has asked for.
 
-    listing: str
-    changes: int
+    Attributes:
+        number: Counts the runs, so that each has a key of its own.
+        sources: What it was to look at; empty means all sources.
+        tries: How often the same was asked for.
+        open: False once it is known how the run ended.
+    """
+
+    number: int = 0
+    sources: list[str] = []
+    tries: int = 1
+    open: bool = False
 
 
 class Cursor(BaseModel):
     """What the sensor remembers between two looks.
 
     Attributes:
-        sources: By name.
+        listings: What the directory of each source looked like when a run was asked for, by name.
+        away: Sources that could not be listed the last time.
+        settings: What the settings asked of an index: sources, model and the like.
+        asked: The last run.
         votes: Data version of each recommender's table.
         last: The source that was looked at last.
     """
 
-    sources: dict[str, Seen] = {}
+    listings: dict[str, str] = {}
+    away: set[str] = set()
+    settings: str = ""
+    asked: Asked = Asked()
     votes: dict[str, str] = {}
     last: str = ""
 
 
 def listing_hash(source: Source, store: Store) -> str:
-    """Hash the paths, sizes and times of a source's image files; no file is opened.
+    """Hash the paths, sizes and times of a source's pictures and sidecars; no file is opened.
 
     Raises:
         SourceError: The directory cannot be listed, or takes too long.
     """
     started = time.monotonic()
     digest = blake3()
-    for row in walk(source, skip=store.home):
+    beside = Beside()
+    for row in chain(walk(source, store.home, beside), beside.companions):
         digest.update(f"{row.path}\0{row.size}\0{row.mtime_ns}\0{row.status}\n".encode())
         if time.monotonic() - started > LISTING_SECONDS:
             raise SourceError(
@@ -63,47 +86,46 @@ def listing_hash(source: Source, store: Store) -> str:
     return digest.hexdigest(length=16)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Look:
     """What one look at the directories found.
 
     Attributes:
-        changed: Sources that differ from the last look.
-        problems: One line for each that could not be looked at.
-        cursor: What to remember.
+        listings: What each directory that could be listed looks like, by the source's name.
+        problems: One line for each that could not be, by the source's name.
+        last: The source that was looked at last.
     """
 
-    changed: list[str]
-    problems: list[str]
-    cursor: Cursor
+    listings: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, SourceError] = field(default_factory=dict)
+    last: str = ""
 
 
-def look_at_sources(sources: Sequence[Source], store: Store, cursor: Cursor) -> Look:
-    """Compare the directories with what the cursor remembers.
+def look_at_sources(sources: Sequence[Source], store: Store, last: str) -> Look:
+    """List the directories of these sources, beginning after the one that was the last before.
 
-    A directory that cannot be listed is a problem, never a change; one that was never seen is.
     When the time is up, the rest waits for the next look, which begins there.
     """
     started = time.monotonic()
     names = [source.name for source in sources]
-    start = names.index(cursor.last) + 1 if cursor.last in names else 0
-    seen = {name: each for name, each in cursor.sources.items() if name in names}
-    changed, problems, last = [], [], cursor.last
+    start = names.index(last) + 1 if last in names else 0
+    look = Look(last=last)
     for source in [*sources[start:], *sources[:start]]:
         if time.monotonic() - started > LAST_START_SECONDS:
             break
-        last = source.name
-        former = seen.get(source.name)
+        look.last = source.name
         try:
-            listing = listing_hash(source, store)
+            look.listings[source.name] = listing_hash(source, store)
         except SourceError as error:
-            problems.append(str(error))
-            continue
-        if former is None or former.listing != listing:
-            changed.append(source.name)
-            changes = former.changes + 1 if former else 1
-            seen[source.name] = Seen(listing=listing, changes=changes)
-    return Look(changed, problems, Cursor(sources=seen, votes=cursor.votes, last=last))
+            look.problems[source.name] = error
+    return look
+
+
+def wanted(settings: Settings) -> str:
+    """Hash what the settings ask of an index: with another, all sources are looked at again."""
+    model = (settings.model, settings.revision, settings.precision)
+    asked = json.dumps([settings.source_names, model, settings.index.model_dump(mode="json")])
+    return blake3(asked.encode()).hexdigest(length=16)
 
 
 def new_votes(store: Store, names: Sequence[str], cursor: Cursor) -> dict[str, str]:
@@ -116,62 +138,156 @@ def new_votes(store: Store, names: Sequence[str], cursor: Cursor) -> dict[str, s
     return {name: each for name, each in versions.items() if cursor.votes.get(name) != each}
 
 
+def last_run(instance: dg.DagsterInstance, key: str) -> dg.RunRecord | None:
+    """Return the run that was asked for with a run key, or the last try to repeat it."""
+    records = instance.get_run_records(dg.RunsFilter(tags={"dagster/run_key": key}), limit=1)
+    return records[0] if records else None
+
+
 def build_watch_sensor(
+    flow: Flow,
     settings: Settings,
     by_source: dg.PartitionsDefinition[str],
+    by_query: dg.PartitionsDefinition[str],
     by_recommender: dg.PartitionsDefinition[str],
-    job: "AssetJob",
+    job: dg.JobDefinition,
 ) -> dg.SensorDefinition:
-    """Return the sensor that starts `job` for each directory that has changed."""
+    """Return the sensor that starts one run of `job` over all directories that have changed."""
 
     @dg.sensor(
         job=job,
-        name="watch",
+        name=flow.named("watch"),
         minimum_interval_seconds=settings.schedule.watch_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks at the directories, opening no file, and at the votes.",
+        required_resource_keys=flow.resources,
+        description="Looks at the directories, opening no file, at the settings and the votes.",
     )
-    def watch(context: dg.SensorEvaluationContext, library: LibraryResource) -> dg.SensorResult:
+    def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         # Settings that cannot be read fail the tick: they are not an empty list of sources.
+        library = flow.library(context)
         try:
             settings = library.settings
         except RetrievalError as error:
             raise dg.Failure(str(error)) from None
-        known = set(by_source.get_partition_keys())
-        sources = [each for each in settings.sources if each.watch and each.name in known]
-        unknown = [each.name for each in settings.sources if each.name not in known]
+        store = Store(settings.home)
         cursor = _read_cursor(context.cursor)
-        look = look_at_sources(sources, library.store, cursor)
-        problems = look.problems + [
-            f'source "{name}" is new in the settings: reload the definitions' for name in unknown
-        ]
-        for problem in problems:
-            context.log.warning(problem)
-        votes = new_votes(library.store, by_recommender.get_partition_keys(), cursor)
-        requests = [
-            dg.RunRequest(
-                run_key=f"{name}:{look.cursor.sources[name].changes}"
-                f":{look.cursor.sources[name].listing}",
-                partition_key=name,
-            )
-            for name in look.changed
-        ]
-        observed = [
-            dg.AssetObservation(
-                "judgements", partition=name, tags={"dagster/data_version": version}
-            )
-            for name, version in votes.items()
-        ]
-        remembered = look.cursor.model_copy(update={"votes": {**cursor.votes, **votes}})
-        quiet = "; ".join(problems) or "nothing has changed"
+        look = look_at_sources(
+            [each for each in settings.sources if each.watch], store, cursor.last
+        )
+        # A directory that was away is looked at when it is back, whatever was remembered of it.
+        known = {
+            name: listing
+            for name, listing in cursor.listings.items()
+            if name in settings.source_names and name not in look.problems
+        }
+        changed = [name for name, each in look.listings.items() if known.get(name) != each]
+        edited = cursor.settings not in ("", wanted(settings))
+        everything = edited and bool(settings.sources)
+        plan = _plan(context.instance, flow, cursor.asked, changed, everything=everything)
+        if plan.requests:
+            known |= {name: look.listings[name] for name in changed}
+        votes = new_votes(store, recommender_names(store), cursor)
+        notes = [*map(str, look.problems.values())]
+        notes += _unknown("source", settings.source_names, by_source)
+        notes += _unknown("saved query", [each.name for each in settings.saved_queries], by_query)
+        notes += _unknown("recommender", recommender_names(store), by_recommender)
+        for note in [*notes, *plan.notes]:
+            context.log.warning(note)
+        remembered = Cursor(
+            listings=known,
+            away=(cursor.away - look.listings.keys()) | look.problems.keys(),
+            settings=wanted(settings) if plan.requests or not cursor.settings else cursor.settings,
+            asked=plan.asked,
+            votes={**cursor.votes, **votes},
+            last=look.last,
+        )
+        quiet = "; ".join([*notes, *plan.notes]) or "nothing has changed"
         return dg.SensorResult(
-            run_requests=requests,
-            asset_events=observed,
+            run_requests=plan.requests,
+            asset_events=[*_checks(flow, cursor, look), *_cast(flow, votes)],
             cursor=remembered.model_dump_json(),
-            skip_reason=None if requests else dg.SkipReason(quiet),
+            skip_reason=None if plan.requests else dg.SkipReason(quiet),
         )
 
     return watch
+
+
+@dataclass(frozen=True)
+class _Plan:
+    requests: list[dg.RunRequest]
+    asked: Asked
+    notes: list[str]
+
+
+def _plan(
+    instance: dg.DagsterInstance,
+    flow: Flow,
+    asked: Asked,
+    changed: Sequence[str],
+    *,
+    everything: bool,
+) -> _Plan:
+    """Decide whether to ask for a run now, and over which sources; `everything` means all."""
+    again: list[str] | None = None
+    if asked.open and (record := last_run(instance, _run_key(flow, asked.number))):
+        run = record.dagster_run
+        if not run.is_finished:
+            return _Plan([], asked, [f"run {run.run_id[:8]} is on its way"])
+        # What sources were refused for, only people can mend: `source_is_whole` tells them.
+        if run.status is dg.DagsterRunStatus.FAILURE and REFUSED_TAG not in run.tags:
+            wait = min(FIRST_WAIT_SECONDS * 2 ** (asked.tries - 1), LONGEST_WAIT_SECONDS)
+            left = (record.end_time or 0.0) + wait - time.time()
+            if left > 0:
+                note = f"run {run.run_id[:8]} failed: its sources are tried again in {left:.0f} s"
+                return _Plan([], asked, [note])
+            again = asked.sources
+    if again is None and not changed and not everything:
+        return _Plan([], asked.model_copy(update={"open": False}), [])
+    sources = [] if everything or again == [] else sorted({*changed, *(again or ())})
+    now = Asked(
+        number=asked.number + 1,
+        sources=sources,
+        tries=1 if again is None else asked.tries + 1,
+        open=True,
+    )
+    key = _run_key(flow, now.number)
+    return _Plan([request(sources, flow, run_key=key, tags=BACKGROUND)], now, [])
+
+
+def _run_key(flow: Flow, number: int) -> str:
+    return f"{flow.named('watch')} {number}"
+
+
+def _unknown(
+    what: str, names: Sequence[str], partitions: dg.PartitionsDefinition[str]
+) -> list[str]:
+    """Say which names the definitions do not know yet: their pages show after a reload."""
+    known = set(partitions.get_partition_keys())
+    new = [name for name in names if name not in known]
+    listed = ", ".join(new[:5]) + (f" and {len(new) - 5} more" if len(new) > 5 else "")
+    return [f"new since the definitions were loaded, reload them: {what} {listed}"] if new else []
+
+
+def _checks(flow: Flow, cursor: Cursor, look: Look) -> list[dg.AssetCheckEvaluation]:
+    """Return the check of each source that went away since the last look.
+
+    The run that looks at it when it is back says so.
+    """
+    return [
+        whole_source(flow, name, error)
+        for name, error in look.problems.items()
+        if name not in cursor.away
+    ]
+
+
+def _cast(flow: Flow, votes: dict[str, str]) -> list[dg.AssetObservation]:
+    """Return the event of each table of votes that people have added to."""
+    return [
+        dg.AssetObservation(
+            flow.key("judgements"), partition=name, tags={"dagster/data_version": version}
+        )
+        for name, version in votes.items()
+    ]
 
 
 def _read_cursor(text: str | None) -> Cursor:

@@ -1,5 +1,6 @@
 """Publication of an index and its map, and the return to an earlier build."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.latent_map.drawing import drawing
 from retrieval_pipeline.latent_map.write import write_views
+from retrieval_pipeline.pipeline.comparison import check_answers
 from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import discard, new_directory
@@ -51,6 +53,7 @@ def update_index(
     space: VectorSpace,
     load: Callable[[], Encoder],
     *,
+    publish: bool = True,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build the index of all sources and publish it if it passes its checks.
@@ -59,28 +62,48 @@ def update_index(
     the model of `space` has not embedded all sources yet: the images that are missing in the new
     build could not be found. The caller holds the store's lock.
 
+    Args:
+        settings: Sources, home, and what a build must keep.
+        space: The vector space of the embeddings to index.
+        load: Loads the encoder of that space.
+        publish: False only builds: the current build goes on answering, and nothing compares the
+            new one with it.
+        progress: Told about stages and items.
+
     Raises:
         BuildError: There is nothing to index.
+        EncoderError: A model cannot be had.
+        EvaluationError: The settings name labelled queries, by which a change of model is judged,
+            and these cannot be read or have no answer in the new build.
         RefusedBuildError: A check failed; the current build goes on answering.
         StoreError: A table is damaged or the build cannot be written.
     """
     store = Store(settings.home)
     coverage = read_coverage(store, space, settings.source_names)
-    current = current_or_none(store)
+    current = current_or_none(store) if publish else None
     if current is not None and (kept := _reason_to_keep(store, current, space, coverage)):
         try:
             return BuildReport(current, read_info(current), published=False, kept=kept)
         except BuildError:
             # A damaged build cannot answer: build a new one.
             store.release()
+    accept_change = None
+    labels = settings.evaluation
+    if labels is not None and current is not None and current.parent.name != space.key:
+        accept_change = functools.partial(
+            check_answers, settings, labels, current, load, progress=progress
+        )
     return build_index(
         store,
         space,
         settings.source_names,
+        views={source.name: source.views for source in settings.sources},
         recall=settings.index.recall,
         codes=settings.index.codes,
         encode_texts=lambda texts: load().encode_texts(texts),
         accept=lambda build: check_build(build, coverage, settings.index.recall),
+        accept_change=accept_change,
+        publish=publish,
         progress=progress,
     )
 

@@ -2,20 +2,29 @@
 
 import functools
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from retrieval_pipeline.config.settings import Settings, Source
-from retrieval_pipeline.encoders.base import Description
+from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError
+from retrieval_pipeline.evaluation.labels import read_labelled
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
+from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.ingest.crawl import ManifestReport, update_manifest
-from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
+from retrieval_pipeline.ingest.embed import (
+    EmbedOptions,
+    EmbedReport,
+    embedded_ids,
+    update_embeddings,
+)
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.store import Store
@@ -31,7 +40,7 @@ class IndexReport:
         facts: A report for each of the same sources.
         build: The index that answers now.
         map: The map of that index.
-        failures: Why the other sources could not be brought up to date.
+        failures: Why the other sources could not be brought up to date, by their names.
     """
 
     manifests: tuple[ManifestReport, ...]
@@ -39,7 +48,37 @@ class IndexReport:
     facts: tuple[FactsReport, ...]
     build: BuildReport
     map: MapReport
-    failures: tuple[SourceError, ...]
+    failures: Mapping[str, SourceError]
+
+    @property
+    def changed(self) -> bool:
+        """Whether a table was written, an image was embedded or failed, or the index is new."""
+        return (
+            self.build.published
+            or any(each.published for each in self.manifests)
+            or any(each.embedded or each.newly_quarantined for each in self.embeddings)
+        )
+
+
+@dataclass(frozen=True)
+class SourcesReport:
+    """What was done to the tables of the sources, and what an index needs after it.
+
+    Attributes:
+        manifests: A report for each source that could be listed.
+        embeddings: A report for each of the same sources.
+        facts: A report for each of the same sources.
+        failures: Why the other sources could not be brought up to date, by their names.
+        description: The encoder of the settings.
+        load: Loads that encoder, once however often it is called.
+    """
+
+    manifests: tuple[ManifestReport, ...]
+    embeddings: tuple[EmbedReport, ...]
+    facts: tuple[FactsReport, ...]
+    failures: Mapping[str, SourceError]
+    description: Description
+    load: Callable[[], Encoder]
 
 
 def index_sources(
@@ -72,8 +111,67 @@ def index_sources(
             read now.
         StoreError: Another run is writing, a table is damaged or the disk is full.
         EncoderError: The model cannot be had.
+        EvaluationError: The settings name labelled queries, by which a change of model is judged,
+            and these cannot be read or have no answer in the new index.
         BuildError: There is nothing to index, or `index.codes` needs faiss, which is not installed.
+        RefusedBuildError: A check failed; the former index goes on answering.
         Stopped: `stop` was set.
+    """
+    store = Store(settings.home)
+    with store.locked():
+        tables = update_sources(
+            settings,
+            only=only,
+            allow_shrink=allow_shrink,
+            rehash=rehash,
+            retry_quarantined=retry_quarantined,
+            progress=progress,
+            stop=stop,
+        )
+        build = update_index(settings, tables.description.space, tables.load, progress=progress)
+        drawn = update_map(settings, build.build, progress=progress)
+    return IndexReport(
+        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures
+    )
+
+
+def index_aside(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> BuildReport:
+    """Embed all pictures with the model of the settings, and build an index without publishing it.
+
+    The current index goes on answering; what is embedded is there when the settings change to this
+    model. Arguments and errors are those of `index_sources`; also:
+
+    Raises:
+        SourceError: A source could not be brought up to date.
+    """
+    # Nothing takes over, so that nothing has to answer as well as the current index.
+    settings = settings.model_copy(update={"evaluation": None})
+    with Store(settings.home).locked():
+        tables = update_sources(settings, progress=progress, stop=stop)
+        if tables.failures:
+            raise _joined(tables.failures.values())
+        space = tables.description.space
+        return update_index(settings, space, tables.load, publish=False, progress=progress)
+
+
+def update_sources(
+    settings: Settings,
+    *,
+    only: Sequence[str] = (),
+    allow_shrink: bool = False,
+    rehash: bool = False,
+    retry_quarantined: bool = False,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> SourcesReport:
+    """Bring the tables of the sources up to date: all that `index_sources` does before the index.
+
+    The caller holds the store's lock. Arguments and errors are those of `index_sources`.
     """
     if not settings.sources:
         raise SettingsError("there are no sources in the settings: add a [[sources]] table")
@@ -81,40 +179,46 @@ def index_sources(
         require_codes()
     wanted = [settings.source(name) for name in only] or list(settings.sources)
     store = Store(settings.home)
-    with store.locked():
-        manifests: list[ManifestReport] = []
-        failures: list[SourceError] = []
-        for source in list(wanted):
-            try:
-                report = update_manifest(
-                    store,
-                    source,
-                    max_shrink=settings.max_shrink,
-                    allow_shrink=allow_shrink,
-                    rehash=rehash,
-                    max_bytes=Limits.of(settings.images).bytes,
-                    progress=progress,
-                    stop=stop,
-                )
-            except SourceError as error:
-                failures.append(error)
-                wanted.remove(source)
-            else:
-                manifests.append(report)
-        if failures and not store.manifests():
-            raise _joined(failures)
-        description = describe_encoder(settings)
-        current = current_or_none(store)
-        if current is not None and current.parent.name != description.space.key:
-            # The images of a source that cannot be read now would be lost from the new build.
-            failures += [_needed(source) for source in settings.sources if not source.path.is_dir()]
-            if failures:
-                raise _joined(failures)
-            wanted = list(settings.sources)
-        load = functools.cache(
-            functools.partial(load_settings_encoder, settings, description.space)
-        )
-        options = embed_options(settings, description, retry_quarantined=retry_quarantined)
+    manifests: list[ManifestReport] = []
+    failures: dict[str, SourceError] = {}
+    for source in list(wanted):
+        try:
+            report = update_manifest(
+                store,
+                source,
+                max_shrink=settings.max_shrink,
+                allow_shrink=allow_shrink,
+                rehash=rehash,
+                max_bytes=Limits.of(settings.images).bytes,
+                progress=progress,
+                stop=stop,
+            )
+        except SourceError as error:
+            failures[source.name] = error
+            wanted.remove(source)
+        else:
+            manifests.append(report)
+    if failures and not store.manifests():
+        raise _joined(failures.values())
+    description = describe_encoder(settings)
+    current = current_or_none(store)
+    if current is not None and current.parent.name != description.space.key:
+        # The images of a source that cannot be read now would be lost from the new build.
+        for source in settings.sources:
+            if not source.path.is_dir():
+                failures.setdefault(source.name, _needed(source))
+        if failures:
+            raise _joined(failures.values())
+        wanted = list(settings.sources)
+        if settings.evaluation is not None and settings.evaluation.file is not None:
+            # What is wrong with it is better told now than when all is embedded.
+            read_labelled(settings.evaluation.file)
+    load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
+    options = embed_options(settings, description, retry_quarantined=retry_quarantined)
+    # Decode workers are started once, not for each source.
+    with DecodePool(description.transform, options.limits, options.workers) as pool:
+        options = replace(options, pool=pool)
+        embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
         embeddings = [
             update_embeddings(
                 store,
@@ -122,20 +226,43 @@ def index_sources(
                 description,
                 load,
                 options,
+                embedded=embedded,
+                tables=tables,
                 progress=progress,
                 stop=stop,
             )
             for source in wanted
         ]
-        facts = [update_facts(store, source, progress=progress, stop=stop) for source in wanted]
-        build = update_index(settings, description.space, load, progress=progress)
-        drawn = update_map(settings, build.build, progress=progress)
-    return IndexReport(
-        tuple(manifests), tuple(embeddings), tuple(facts), build, drawn, tuple(failures)
+        facts = [
+            update_facts(
+                store, source, options.limits, options.workers, progress=progress, stop=stop
+            )
+            for source in wanted
+        ]
+        for number, source in enumerate(wanted):
+            first = embeddings[number]
+            # A date, or a picture that cannot be used, has parted files that seemed one photograph.
+            if (
+                read_grouped_files(store, description.space, source.name).pictures
+                < first.companions
+            ):
+                again = update_embeddings(
+                    store,
+                    source,
+                    description,
+                    load,
+                    replace(options, retry_quarantined=False),
+                    embedded=embedded,
+                    progress=progress,
+                    stop=stop,
+                )
+                embeddings[number] = first.followed_by(again)
+    return SourcesReport(
+        tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )
 
 
-def _joined(errors: Sequence[SourceError]) -> SourceError:
+def _joined(errors: Iterable[SourceError]) -> SourceError:
     return SourceError(*dict.fromkeys(map(str, errors)))
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.autotune import RECALL_TOLERANCE, make_sample_queries, measure
 from retrieval_pipeline.index.build import Build, Check
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
+from retrieval_pipeline.storage.tables import read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
 
 # Another number than autotune.QUERY_SEED: other queries than the build was calibrated with.
@@ -22,7 +23,7 @@ class Coverage:
     """How many of the images of some sources are embedded in one vector space.
 
     Attributes:
-        images: Different contents in the manifests.
+        images: Different contents in the manifests, without those of companions.
         files: Files whose content is embedded.
         embedded: Contents that have an embedding.
         quarantined: Contents that cannot be used.
@@ -43,7 +44,9 @@ def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> C
         StoreError: A table is damaged.
     """
     embedded = embedded_ids(store, space)
-    manifests = {name: read_manifest(store, name)["content_id"].drop_null() for name in sources}
+    manifests = {
+        name: read_grouped_files(store, space, name).files["content_id"] for name in sources
+    }
     contents = {name: set(column.to_pylist()) for name, column in manifests.items()}
     quarantined = {
         row["content_id"]

@@ -29,6 +29,7 @@ from retrieval_pipeline.recommend.votes import (
     Judgement,
     add_judgements,
     read_judgements,
+    retract_judgements,
     undo_judgement,
     votes_that_count,
 )
@@ -168,6 +169,14 @@ class Recommender:
             self._predicted.pop()
         number = self._numbers.get(judgement.content_id)
         return judgement, None if number is None else self._pictures(np.array([number]))[0]
+
+    def retract(self, content_id: str) -> None:
+        """Take back every vote on one picture, as if nobody had voted on it.
+
+        Raises:
+            StoreError: The votes cannot be taken back; nothing has changed.
+        """
+        self._take(retract_judgements(self._store, self.name, content_id))
 
     def refresh(self) -> None:
         """Read the votes anew: another program may have stored some.

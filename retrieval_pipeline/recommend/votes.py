@@ -113,6 +113,22 @@ def undo_judgement(store: Store, name: str) -> tuple[Judgement | None, list[Judg
     return judgements[-1], judgements[:-1]
 
 
+def retract_judgements(store: Store, name: str, content_id: str) -> list[Judgement]:
+    """Take back every vote on one picture; return the votes that remain.
+
+    Raises:
+        RecommendError: The name is not allowed.
+        StoreError: The table is damaged or cannot be written; it is left as it is.
+    """
+    check_name(name)
+    with store.voting():
+        judgements = read_judgements(store, name)
+        left = [judgement for judgement in judgements if judgement.content_id != content_id]
+        if len(left) < len(judgements):
+            _write(store, name, left)
+    return left
+
+
 def votes_that_count(judgements: Sequence[Judgement]) -> dict[str, bool]:
     """Return the last vote on each content id, in the order in which the ids were last voted on."""
     votes: dict[str, bool] = {}

@@ -37,6 +37,8 @@ class Card:
         rank: Position in the order, from 1.
         score: Shown with three decimals.
         relevance: 0 to 1, shown as a bar.
+        taken: The day it was taken, as text.
+        about: Where and with what it was taken.
     """
 
     path: Place
@@ -48,6 +50,8 @@ class Card:
     rank: int | None = None
     score: float | None = None
     relevance: float | None = None
+    taken: str = ""
+    about: str = ""
 
     @property
     def uri(self) -> str | None:
@@ -70,6 +74,8 @@ class Section:
         heading: Text above the pictures.
         cards: The pictures.
         notes: Short facts beside the heading.
+        divider: How many of the pictures stand above a line that parts them from the rest.
+        below: What that line says of the rest.
         example: A picture shown beside the heading.
         empty: Shown instead of pictures if there are none.
     """
@@ -77,6 +83,8 @@ class Section:
     heading: str
     cards: tuple[Card, ...]
     notes: tuple[str, ...] = ()
+    divider: int | None = None
+    below: str = "only the nearest"
     example: Place | None = None
     empty: str = "no pictures"
 

@@ -11,13 +11,18 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
+from retrieval_pipeline.search.fact_filters import fact_flags, with_file_times
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.vectors import Flags
 
 # What people call a format by the ends of its files' names.
 FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
+
+# The fields of a location.
+FILE_COLUMNS = [field.name for field in LOCATION]
 
 # Years whose nanoseconds since 1970 are 64 bits.
 FIRST_YEAR, LAST_YEAR = 1678, 2261
@@ -26,18 +31,23 @@ FIRST_YEAR, LAST_YEAR = 1678, 2261
 def passing(build: Build, query: Query) -> Flags | None:
     """Return which items pass, bool (items,), or None if the query has no filters.
 
-    An item passes if one of its files does: a copy elsewhere neither helps nor hurts it.
+    An item passes if one of its files does: a copy elsewhere neither helps nor hurts it. Companions
+    count as files: whoever looks for *.nef finds the JPEG that is shown for it.
 
     Raises:
-        QueryError: A filter names a source that is not in the index.
+        QueryError: A filter names a source that is not in the index, a place that does not exist,
+            or a fact that the index does not know.
     """
     for source in query.sources:
         if source not in build.info.sources:
             known = ", ".join(build.info.sources)
             raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
-    flags: Flags | None = None
-    if query.sources or query.paths or query.after or query.before:
-        flags = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
+    flags = fact_flags(build, query)
+    query = with_file_times(build, query)
+    if query.sources or query.paths or query.file_after or query.file_before:
+        located = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
+        passing = _passing_files(build.companions.select(FILE_COLUMNS), query)
+        flags = both(flags, located | _owned(build, passing))
     if query.min_width or query.min_height or query.formats:
         wanted = pa.array([FORMATS.get(name.upper(), name.upper()) for name in query.formats])
         good = pc.and_(
@@ -46,9 +56,9 @@ def passing(build: Build, query: Query) -> Flags | None:
         )
         if query.formats:
             formats = pc.replace_substring(build.items["format"], DAMAGED, "")
-            good = pc.and_(good, pc.is_in(pc.utf8_upper(formats), wanted))
-        pictured: Flags = good.to_numpy()
-        flags = pictured if flags is None else flags & pictured
+            formatted = _numpy(pc.is_in(pc.utf8_upper(formats), wanted))
+            good = pc.and_(good, pa.array(formatted | _owned(build, _of_formats(build, wanted))))
+        flags = both(flags, good.to_numpy())
     return flags
 
 
@@ -67,30 +77,52 @@ def _chunks(build: Build, column: str) -> list[Any]:
 def _located(locations: pa.ListArray, query: Query) -> Flags:
     """Tell of each list of locations whether one of them passes."""
     places = locations.flatten()
-    good = np.ones(len(places), np.bool_)
-    if query.sources:
-        good &= _numpy(pc.is_in(places.field("source"), pa.array(query.sources)))
-    times = places.field("mtime_ns")
-    if query.after:
-        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.after)))
-    if query.before:
-        good &= _numpy(pc.less(times, _nanoseconds(query.before)))
-    if query.paths:
-        globs = compile_globs(query.paths)
-        # Globs are slow, so they come last and only where it still matters.
-        at = np.flatnonzero(good)
-        paths = places.field("path").take(pa.array(at)).to_pylist()
-        good[at] = np.fromiter((glob_matches(globs, path) for path in paths), np.bool_, len(at))
+    good = _passing_files(pa.table(places.flatten(), FILE_COLUMNS), query)
     starts = locations.offsets.to_numpy()[:-1] - locations.offsets[0].as_py()
     result: Flags = np.logical_or.reduceat(good, starts)
     return result
 
 
-def file_test(query: Query) -> Callable[[IndexedFile], bool]:
-    """Return what tells of one file of an item whether it passes the filters."""
+def _owned(build: Build, companions: Flags) -> Flags:
+    """Tell of each item whether one of these companions, bool (companions,), is its own."""
+    flags = np.zeros(len(build), np.bool_)
+    flags[build.companions["item"].to_numpy()[companions]] = True
+    return flags
+
+
+def _of_formats(build: Build, wanted: pa.Array) -> Flags:
+    """Tell of each companion whether its extension is that of one of these formats."""
+    endings = pc.extract_regex(pc.utf8_upper(build.companions["path"]), r"\.(?P<end>[^./]*)$")
+    names = pc.struct_field(endings, "end").to_pylist()
+    formats = [FORMATS.get(name, name) if name else None for name in names]
+    return _numpy(pc.is_in(pa.array(formats, pa.string()), wanted))
+
+
+def _passing_files(files: pa.Table, query: Query) -> Flags:
+    """Tell of each file, in a table with the columns FILE_COLUMNS, whether it passes."""
+    good = np.ones(len(files), np.bool_)
+    if query.sources:
+        good &= _numpy(pc.is_in(files["source"], pa.array(query.sources)))
+    times = files["mtime_ns"]
+    if query.file_after:
+        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.file_after)))
+    if query.file_before:
+        good &= _numpy(pc.less(times, _nanoseconds(query.file_before)))
+    if query.paths:
+        globs = compile_globs(query.paths)
+        # Globs are slow, so they come last and only where it still matters.
+        at = np.flatnonzero(good)
+        paths = files["path"].take(pa.array(at)).to_pylist()
+        good[at] = np.fromiter((glob_matches(globs, path) for path in paths), np.bool_, len(at))
+    return good
+
+
+def file_test(build: Build, query: Query) -> Callable[[IndexedFile], bool]:
+    """Return what tells of one file of an item of a build whether it passes the filters."""
+    query = with_file_times(build, query)
     globs = compile_globs(query.paths)
-    after = _nanoseconds(query.after) if query.after else None
-    before = _nanoseconds(query.before) if query.before else None
+    after = _nanoseconds(query.file_after) if query.file_after else None
+    before = _nanoseconds(query.file_before) if query.file_before else None
 
     def passes(file: IndexedFile) -> bool:
         return (
@@ -103,8 +135,8 @@ def file_test(query: Query) -> Callable[[IndexedFile], bool]:
     return passes
 
 
-def _numpy(array: pa.BooleanArray) -> Flags:
-    flags: Flags = array.to_numpy(zero_copy_only=False)
+def _numpy(array: pa.BooleanArray | pa.ChunkedArray) -> Flags:
+    flags: Flags = np.asarray(array)
     return flags
 
 

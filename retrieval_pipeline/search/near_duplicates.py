@@ -88,6 +88,7 @@ def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vecto
             plan = Plan(kind="trees", candidates=100, search_k=2_000)
             for number, vector in enumerate(block, start):
                 found = build.vector_index.candidates(vector, plan)
+                found = found[found < len(build)]  # A part of a picture is no copy of it.
                 cosines = build.vectors(found) @ vector
                 close = cosines >= threshold
                 yield number, found[close], cosines[close]

@@ -1,7 +1,7 @@
 """Query -> vectors: its texts and pictures are encoded, weighted and added up."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,25 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError, VectorError
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.pictures import pictures
-from retrieval_pipeline.images.transform import Pixels
+from retrieval_pipeline.images.pictures import picture, pictures
+from retrieval_pipeline.images.transform import Fit, Pixels
 from retrieval_pipeline.index.build import Build
-from retrieval_pipeline.index.score_statistics import Spread
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.score_statistics import PRIOR_SCORES, Spread
+from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.query import Crop, Query
+from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, check_vectors, normalise
+from retrieval_pipeline.views import squared
 
 if TYPE_CHECKING:
     from retrieval_pipeline.encoders.base import Encoder
+
+
+# Surplus, in standard deviations, up to which a picture does not show a thing. Of pictures without
+# the thing fewer than one in a hundred exceeds it (docs/benchmarks.md, "Something unwanted").
+SHOWN_FROM = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,39 +51,92 @@ class Mixture:
 class QueryVectors:
     """A query as vectors: towards `wanted`, away from each row of `unwanted`.
 
-    Each unwanted thing lowers an item's score if the item's cosine with the thing is above that of
-    unrelated pairs: by the difference, times the weight of the thing. Subtracting the thing's
-    vector from the query would also reward items for being unlike the thing, whether they show what
-    is wanted or not.
+    An unwanted thing lowers the score of the items that show it and leaves the others where they
+    are. Whether an item shows it is told by its surplus: by how many standard deviations the thing
+    fits the item better than the vocabulary's words do on average. Subtracting the thing's vector
+    from the query would also reward items for being unlike the thing, whether they show what is
+    wanted or not.
 
     Attributes:
-        wanted: The sum of the wanted parts, float32 (dim,), unit length.
+        wanted: The sum of the wanted parts, each without what is typical of its kind if there are
+            several; float32 (dim,), unit length.
+        parts: The wanted parts, one unit vector each: words first, then pictures; float32 (p, dim).
         unwanted: One unit vector each, float32 (n, dim).
         weights: Of the unwanted, float32 (n,).
         mixture: What `wanted` was added up from.
+        typical: The mean of the vocabulary's vectors, float32 (dim,); None if the build has none.
+            Its product with an item is the mean score of words on the item.
     """
 
     wanted: Vectors
+    parts: Vectors
     unwanted: Vectors
     weights: Vectors
     mixture: Mixture
+    typical: Vectors | None = None
 
     @property
     def vectors(self) -> Vectors:
-        """All vectors, float32 (1 + n, dim)."""
-        return np.concatenate([self.wanted[None], self.unwanted])
+        """All that scores are made of, float32 (m, dim): wanted, unwanted, and what is typical."""
+        needed = [] if self.typical is None or not len(self.unwanted) else [self.typical[None]]
+        return np.concatenate([self.wanted[None], self.unwanted, *needed])
 
     def scores(self, cosines: Vectors) -> Vectors:
-        """Return the scores of items, (m,), from their cosines with `vectors`, (m, 1 + n)."""
-        surplus = np.maximum(cosines[:, 1:] - np.float32(self.mixture.unrelated.mean), 0)
-        scores: Vectors = cosines[:, 0] - surplus @ self.weights
+        """Return the scores of items, (n,), from their products with `vectors`, (n, m).
+
+        What shows an unwanted thing is lowered by twice as much as the thing fits it better than
+        words do on average, times the weight of the thing. Twice, so that a picture that shows both
+        what is wanted and what is not falls below those that show only a part of what is wanted.
+        """
+        if not len(self.unwanted):
+            return cosines[:, 0]
+        surplus = self._surplus(cosines)
+        twice = np.float32(2 * self.mixture.unrelated.deviation)
+        lowered: Vectors = _shown(surplus) * surplus * twice
+        scores: Vectors = cosines[:, 0] - lowered @ self.weights
         return scores
+
+    def unwanted_shown(self, cosines: Vectors) -> Vectors:
+        """Return how far items show something unwanted, 0 (not) to 1, float32 (n,).
+
+        The items are given by their products with `vectors`, (n, m).
+        """
+        if not len(self.unwanted):
+            return np.zeros(len(cosines), np.float32)
+        shown: Vectors = _shown(self._surplus(cosines)).max(axis=1)
+        return shown
+
+    def _surplus(self, cosines: Vectors) -> Vectors:
+        """Return the surplus of each unwanted thing, in standard deviations, float32 (n, u)."""
+        unrelated = self.mixture.unrelated
+        mean = np.float32(unrelated.mean) if self.typical is None else cosines[:, -1:]
+        surplus: Vectors = (cosines[:, 1 : 1 + len(self.unwanted)] - mean) / np.float32(
+            unrelated.deviation
+        )
+        return surplus
+
+
+def _shown(surplus: Vectors) -> Vectors:
+    """Return how far a thing is shown, 0 to 1, by its surplus in standard deviations.
+
+    Not at all up to SHOWN_FROM, and certainly from one standard deviation more.
+    """
+    shown: Vectors = np.clip(surplus - np.float32(SHOWN_FROM), 0, 1)
+    return shown
 
 
 class QueryEncoder:
     """Turns queries into vectors of a build's vector space; models are loaded when first needed."""
 
-    def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        build: Build,
+        path_of: Callable[[Location], Place],
+        encoder: "Encoder | None" = None,
+    ) -> None:
+        """Encode for `build`; `path_of` gives the absolute path of one of its files."""
+        self._path_of = path_of
         self._device = settings.device
         self._limits = Limits.of(settings.images)
         self._build = build
@@ -141,7 +204,10 @@ class QueryEncoder:
         # is divided by its spread, to tell the pictures apart as much as its weight says.
         spreads = [unrelated] * len(words) + [background.pictures] * len(pictures)
         weights = asked / np.array([spread.deviation for spread in spreads])
-        total = weights @ np.stack([*words, *pictures])
+        parts = np.stack([*words, *pictures])
+        vocabulary = self._build.vocabulary
+        typical = None if vocabulary is None else vocabulary.mean(axis=0)
+        total = weights @ self._above_typical(parts, len(words), typical)
         try:
             wanted = normalise(total)[0]
         except VectorError:
@@ -155,6 +221,7 @@ class QueryEncoder:
         scale = np.linalg.norm(asked) / length / unrelated.deviation
         return QueryVectors(
             wanted,
+            parts,
             np.array([vectors[text] for _, text in query.unwanted], np.float32).reshape(
                 -1, len(wanted)
             ),
@@ -164,7 +231,26 @@ class QueryEncoder:
                 tuple(weights[len(words) :].tolist()),
                 unrelated,
             ),
+            typical,
         )
+
+    def _above_typical(self, parts: Vectors, words: int, typical: Vectors | None) -> Vectors:
+        """Subtract from each of several parts what is typical of its kind.
+
+        Some pictures are close to all words, and more so to the sum of several. What is left of a
+        part scores pictures by how much better it fits them than other words, or other pictures.
+        A part that is alone stays as it is, so that its scores are the cosines with it.
+        """
+        if len(parts) == 1:
+            return parts
+        above = parts.copy()
+        if typical is not None:
+            above[:words] -= typical
+        if words < len(parts):
+            # Of few pictures the mean says little, and of one it would take all away.
+            sample = self._build.sample
+            above[words:] -= sample.sum(axis=0) / (len(sample) + PRIOR_SCORES)
+        return above
 
     def _spread_of_words(self, vectors: list[Vectors]) -> Spread:
         """Judge words by themselves, where the build has no vocabulary to judge them by."""
@@ -179,21 +265,61 @@ class QueryEncoder:
 
     def _pictures(self, query: Query) -> list[Vectors]:
         """Return the vectors of the query's pictures, from the build where it has them."""
+        if query.crop is not None:
+            return [self._part(query, query.crop)]
         numbers = [indexed_number(self._build, content) for content in query.like]
+        indexed = [self._number_of_file(path) for path in query.images]
+        others = [
+            path for path, number in zip(query.images, indexed, strict=True) if number is None
+        ]
+        numbers += [number for number in indexed if number is not None]
         vectors = [self._build.vectors(np.array([number], np.int64))[0] for number in numbers]
-        if query.images:
-            encoded = self.encoder.encode_pixels(self._pixels(query.images))
+        if others:
+            encoded = self.encoder.encode_pixels(self._pixels(others))
             vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
         return vectors
+
+    def _number_of_file(self, path: Path) -> int | None:
+        """Return the item that has the bytes of a file; None if none has, or it cannot be read.
+
+        Reading a file takes milliseconds, and loading a model to encode it takes seconds.
+        """
+        try:
+            content = content_id_of_file(path, max_bytes=self._limits.bytes)
+        except OSError:
+            # Decoding says what is wrong with it.
+            return None
+        return self._build.number_of(content)
+
+    def _part(self, query: Query, crop: Crop) -> Vectors:
+        """Return the vector of a part of the query's only picture."""
+        jobs = [Job(path) for path in query.images]
+        for content in query.like:
+            record = self._build.records([indexed_number(self._build, content)])[0]
+            jobs += [Job(self._path_of(location), content) for location in record.locations]
+        problems = []
+        for job in jobs:
+            try:
+                # Where the crop lies in the picture is known when the picture's size is.
+                whole = picture(job, Fit(1), self._limits)
+                view = squared(crop.within(whole.width, whole.height), whole.width, whole.height)
+                decoded = picture(replace(job, views=(view,)), self.encoder.transform, self._limits)
+            except ImageError as error:
+                problems.append(f"{to_text(str(job.path))}: {error}")
+            else:
+                encoded = self.encoder.encode_pixels(decoded.view_pixels)
+                vector: Vectors = check_vectors(encoded, self._build.info.dim, "query")[0]
+                return vector
+        raise QueryError(problems[0])
 
     def _pixels(self, paths: Sequence[Path]) -> list[Pixels]:
         """Return the pixels of files, as the index would have them."""
         found = pictures([Job(path) for path in paths], self.encoder.transform, self._limits)
         pixels = []
-        for path, picture in zip(paths, found, strict=True):
-            if isinstance(picture, ImageError):
-                raise QueryError(f"{path}: {picture}") from picture
-            pixels.append(picture.pixels)
+        for path, decoded in zip(paths, found, strict=True):
+            if isinstance(decoded, ImageError):
+                raise QueryError(f"{path}: {decoded}") from decoded
+            pixels.append(decoded.pixels)
         return pixels
 
 

@@ -21,12 +21,16 @@ class Ranking:
         scores: float32 (n,), descending.
         plan: How they were found.
         among: Number of items that were ranked, of which these are the best.
+        rows: int64 (n,), of each item its row of the build that is nearest to what is wanted.
+        among_rows: Number of rows that were compared: more than `among` if items have views.
     """
 
     numbers: Numbers
     scores: Vectors
     plan: Plan
     among: int
+    rows: Numbers
+    among_rows: int
 
     @property
     def is_partial(self) -> bool:
@@ -42,6 +46,9 @@ def rank_items(
     count: int,
 ) -> list[Ranking]:
     """Rank each query's `count` best items: exactly if filters or unwanted things decide.
+
+    An item is as near to a vector as the nearest of its rows: a picture shows what one of its views
+    shows, wanted or not.
 
     Args:
         build: What is searched.
@@ -60,24 +67,42 @@ def rank_items(
     cosines = (
         vector_index.scan(np.concatenate(scanned)) if scanned else np.empty((0, 0), np.float32)
     )
+    rows = build.rows
     rankings, column = [], 0
     for query, vectors, flags, scan in zip(queries, query_vectors, allowed, whole, strict=True):
         # As many more as are left out below.
         wanted = count + len(query.like)
         if scan:
             columns = slice(column, column := column + len(vectors.vectors))
-            numbers, scores = top(vectors.scores(cosines[:, columns]), wanted)
+            numbers, scores = top(vectors.scores(rows.largest(cosines[:, columns])), wanted)
         elif flags is not None:
-            passed = np.flatnonzero(flags)
-            cosines_of = vector_index.scores_of(vectors.vectors, passed)
-            order, scores = top(vectors.scores(cosines_of), wanted)
-            numbers = passed[order]
+            compared = rows.of(flags)
+            cosines_of = vector_index.scores_of(vectors.vectors, compared)
+            order, scores = top(vectors.scores(rows.largest(cosines_of, compared)), wanted)
+            numbers = compared[order]
         else:
-            numbers, scores = vector_index.best(vectors.wanted, wanted, plan)
+            numbers, scores = build.best(vectors.wanted, wanted)
         used = plan if flags is None and not scan else SCAN
         own = [indexed_number(build, content) for content in set(query.like)]
         kept = ~np.isin(numbers, own)
+        numbers, scores = numbers[kept][:count], scores[kept][:count]
         among = len(build) if flags is None else int(flags.sum())
         among -= len(own) if flags is None else int(flags[own].sum())
-        rankings.append(Ranking(numbers[kept][:count], scores[kept][:count], used, among))
+        nearest_rows = build.best_rows(numbers, vectors.wanted)
+        rankings.append(
+            Ranking(numbers, scores, used, among, nearest_rows, among + rows.further_of(flags, own))
+        )
     return rankings
+
+
+def exact_scores(build: Build, query_vectors: Sequence[QueryVectors]) -> list[Vectors]:
+    """Return for each query the score of every item, float32 (items,), compared with all of them.
+
+    All queries are multiplied together: it takes 4 bytes for each row of the build and query.
+    """
+    cosines = build.vector_index.scan(np.concatenate([each.vectors for each in query_vectors]))
+    found, column = [], 0
+    for each in query_vectors:
+        columns = slice(column, column := column + len(each.vectors))
+        found.append(each.scores(build.rows.largest(cosines[:, columns])))
+    return found

@@ -5,6 +5,9 @@ and some pictures are close to all words. So a score is compared with the scores
 (of the vocabulary), or other pictures, have on the same picture. Speaker verification calls it test
 normalisation (Auckenthaler et al., 2000, doi:10.1006/dspr.1999.0360). It needs no other pictures,
 so that it works in a collection of ten as in one of a million.
+
+Relevance descends with the rank. How often hits of a given relevance are right is measured in
+docs/benchmarks.md, "Relevance".
 """
 
 import functools
@@ -14,10 +17,13 @@ import numpy as np
 
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.score_statistics import Background, Noise, noise_of
-from retrieval_pipeline.search.query_vectors import Mixture, QueryVectors
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.ranking import Ranking
 from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
 
+# From this relevance on, a hit is called likely. Of queries by a word for what no picture shows,
+# one in ten or fewer has a likely hit (docs/benchmarks.md, "Relevance").
+LIKELY = 0.5
 # Ranks that are judged together; a fixed number, so that a hit is judged the same on every page.
 JUDGED_TOGETHER = 300
 # Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
@@ -25,7 +31,7 @@ ROWS_IN_MEMORY = 10 * JUDGED_TOGETHER
 
 
 class Judge:
-    """Tells how far the scores of pictures lie above those that unrelated queries have on them."""
+    """Tells how often unrelated queries score as high on pictures as a query does."""
 
     def __init__(self, sample: Vectors, words: Vectors | None, background: Background) -> None:
         """Judge by a sample of pictures, float32 (n, dim), and words (m, dim), or None."""
@@ -33,26 +39,31 @@ class Judge:
         self._words = words
         self._background = background
 
-    def surplus(self, scores: Vectors, items: Vectors, mixture: Mixture) -> Values:
-        """Return by how many standard deviations scores exceed those of unrelated queries.
+    def chances(self, items: Vectors, query_vectors: QueryVectors) -> Values:
+        """Return for each item the chance that an unrelated query scores as high.
+
+        A query of several parts is tried as a whole and part by part: a dog on grass is half an
+        answer to "a dog" + "snow", but it has to do with the query. The smallest chance counts,
+        times the number of tries (Bonferroni's correction).
 
         Args:
-            scores: Of each item with the query, float32 (n,).
-            items: Their vectors, float32 (n, dim).
-            mixture: What the query was added up from.
+            items: Vectors of pictures, float32 (n, dim).
+            query_vectors: What is asked.
 
         Returns:
-            float64 (n,).
+            float64 (n,), 0 to 1.
         """
+        mixture = query_vectors.mixture
         words = self._noise_of_words(items) if mixture.words else None
         pictures = self._noise_of_pictures(items) if mixture.pictures else None
-        return _standardised(scores, mixture, words, pictures)
+        return _chances(items, query_vectors, words, pictures)
 
-    def surplus_of_sample(self, scores: Vectors, mixture: Mixture) -> Values:
-        """Return what `surplus` does for the items of the sample, whose scores are given (n,)."""
+    def chances_of_sample(self, query_vectors: QueryVectors) -> Values:
+        """Return what `chances` does for the pictures of the sample."""
+        mixture = query_vectors.mixture
         words = self._words_on_sample if mixture.words else None
         pictures = self._pictures_on_sample if mixture.pictures else None
-        return _standardised(scores, mixture, words, pictures)
+        return _chances(self._sample, query_vectors, words, pictures)
 
     def _noise_of_words(self, items: Vectors) -> Noise | None:
         if self._words is None or self._background.words is None:
@@ -71,19 +82,33 @@ class Judge:
         return self._noise_of_pictures(self._sample)
 
 
-def _standardised(
-    scores: Vectors, mixture: Mixture, words: Noise | None, pictures: Noise | None
+def _chances(
+    items: Vectors, query_vectors: QueryVectors, words: Noise | None, pictures: Noise | None
 ) -> Values:
-    """Subtract the mean of a weighted sum of independent scores, and divide by its deviation."""
+    mixture = query_vectors.mixture
+    # A build without a vocabulary has one mean and deviation for all pictures.
     unrelated = mixture.unrelated
-    words = words or Noise(np.array(unrelated.mean), np.array(unrelated.deviation))
-    mean = sum(mixture.words) * words.mean
-    variance = np.square(mixture.words).sum() * np.square(words.deviation)
-    if pictures is not None:
-        mean = mean + sum(mixture.pictures) * pictures.mean
-        variance = variance + np.square(mixture.pictures).sum() * np.square(pictures.deviation)
-    surplus: Values = (scores - mean) / np.sqrt(variance)
-    return surplus
+    words = words or Noise(np.array([unrelated.mean]), np.array([unrelated.deviation]))
+    noises = [words] * len(mixture.words) + [pictures or words] * len(mixture.pictures)
+    # Of each part, by how many standard deviations it exceeds unrelated ones, float64 (parts, n).
+    surplus = np.stack(
+        [
+            (items @ part - noise.mean) / noise.deviation
+            for part, noise in zip(query_vectors.parts, noises, strict=True)
+        ]
+    )
+    best, tries = surplus.max(axis=0), 1
+    if len(noises) > 1:
+        # The same of the whole: a weighted sum of independent scores.
+        weights = np.array([*mixture.words, *mixture.pictures])[:, None]
+        weights = weights * np.stack(
+            [np.broadcast_to(noise.deviation, len(items)) for noise in noises]
+        )
+        whole = (weights * surplus).sum(axis=0) / np.linalg.norm(weights, axis=0)
+        best, tries = np.maximum(whole, best), 1 + len(noises)
+    tail = [0.5 * math.erfc(value / math.sqrt(2)) for value in best.tolist()]
+    chances: Values = np.minimum(tries * np.array(tail), 1)
+    return chances
 
 
 class RankingJudge:
@@ -100,24 +125,25 @@ class RankingJudge:
     def relevance(
         self, query_vectors: QueryVectors, ranking: Ranking, allowed: Flags | None
     ) -> Values:
-        """Return the relevance of each hit of a ranking, float64 (n,), 0 to 1.
+        """Return the relevance of each hit of a ranking, float64 (n,), 0 to 1, descending.
 
         Args:
             query_vectors: What was ranked by.
             ranking: The hits.
             allowed: The items that were ranked, bool (items,), or None for all.
         """
-        build, mixture = self._build, query_vectors.mixture
-        scores = query_vectors.scores(build.sample @ query_vectors.vectors.T)
-        sample = self._judge.surplus_of_sample(scores, mixture)
+        build = self._build
+        sample = self._judge.chances_of_sample(query_vectors)
         if allowed is not None:
             sample = sample[allowed[build.sample_numbers]]
-        surplus = [np.empty(0)]
+        chances = [np.empty(0)]
+        shown = [np.empty(0, np.float32)]
         for start in range(0, len(ranking.numbers), ROWS_IN_MEMORY):
-            rows = slice(start, start + ROWS_IN_MEMORY)
-            items = build.vectors(ranking.numbers[rows])
-            surplus.append(self._judge.surplus(ranking.scores[rows], items, mixture))
-        return relevance_of(np.concatenate(surplus), ranking.among, sample)
+            items = build.vectors(ranking.rows[start : start + ROWS_IN_MEMORY])
+            chances.append(self._judge.chances(items, query_vectors))
+            shown.append(query_vectors.unwanted_shown(items @ query_vectors.vectors.T))
+        relevance = relevance_of(np.concatenate(chances), ranking.among_rows, sample)
+        return in_order_of_rank(relevance * (1 - np.concatenate(shown)))
 
 
 def ranks_to_judge(count: int) -> int:
@@ -138,26 +164,75 @@ def relevant_ranks(relevance: Values, least: float) -> tuple[Numbers, bool]:
     return np.flatnonzero(relevant), True
 
 
-def relevance_of(surplus: Values, items: int, sample: Values) -> Values:
-    """Return the relevance, 0..1, of ranked hits (n,).
+def relevance_of(chances: Values, items: int, sample: Values) -> Values:
+    """Return the relevance, 0 to 1, of ranked hits, each by its own chance.
 
-    Relevance is the share of the hits with at least this surplus that is expected to be related:
-    one minus the false discovery rate (Storey, 2002, doi:10.1111/1467-9868.00346). If all `items`
-    were unrelated, `items` times the normal tail at z of them would reach a surplus of z by chance.
-    If as many do, the hits are chance; if ten times as many do, nine out of ten are related. How
-    many do is counted among the hits, and estimated for all items from a `sample` of their
-    surpluses.
+    It is the product of two answers, both about the hits that are at least as good as this one.
+
+    How many of them are related? One minus the false discovery rate (Storey, 2002,
+    doi:10.1111/1467-9868.00346): if all `items` were unrelated, `items` times the chance of this
+    hit would be so good. If as many are, the hits are chance; if ten times as many are, nine out of
+    ten are related.
+
+    Could it be that all are chance? That so many of n are so good has at most the probability
+    exp(-L), L = n KL(share found, share expected) (Chernoff's bound). Such a p-value p speaks
+    against chance by odds of no more than 1 to -e p ln p (Sellke, Bayarri and Berger, 2001,
+    doi:10.1198/000313001300339950). The best of a dozen unrelated pictures has a p-value of 0.3 in
+    one collection of three: read as "70 % relevant" it would deceive. With every further hit the
+    second answer may become surer: `in_order_of_rank` shares that with the hits before.
+
+    Args:
+        chances: Of each hit in order of rank, float64 (n,): how often unrelated queries score as
+            high on it.
+        items: How many items were ranked.
+        sample: The chances of some of the items, which say how many of all are so good.
     """
-    relevance = np.empty(len(surplus))
+    relevance = np.empty(len(chances))
     ascending = np.sort(sample)
-    for start in range(0, len(surplus), JUDGED_TOGETHER):
-        block = surplus[start : start + JUDGED_TOGETHER]
-        order = np.argsort(-block, kind="stable")
-        best = block[order]
-        tail = np.array([0.5 * math.erfc(value / math.sqrt(2)) for value in best.tolist()])
-        above = len(ascending) - np.searchsorted(ascending, best)
-        there = np.maximum(items * above / max(len(ascending), 1), np.arange(1, len(best) + 1))
-        rate = np.minimum(items * tail / there, 1)
-        # A hit is as good as the best cut at or below it (the q-value).
-        relevance[start + order] = 1 - np.minimum.accumulate(rate[::-1])[::-1]
+    for start in range(0, len(chances), JUDGED_TOGETHER):
+        block = chances[start : start + JUDGED_TOGETHER]
+        ranks = np.searchsorted(np.sort(block), block, side="right")
+        sampled = np.searchsorted(ascending, block, side="right")
+        there = np.maximum(items * sampled / max(len(sample), 1), ranks)
+        rate = np.minimum(items * block / there, 1)
+        against = np.maximum(
+            _evidence(ranks / items, block, items),
+            _evidence(sampled / max(len(sample), 1), block, len(sample)),
+        )
+        # The smallest odds of chance that the evidence allows; 1 if it says nothing.
+        odds = np.where(against > 1, against * np.exp(1 - against), 1)
+        relevance[start : start + JUDGED_TOGETHER] = (1 - rate) * (1 - odds) / (1 + odds)
     return relevance
+
+
+def _evidence(share: Values, chances: Values, count: int) -> Values:
+    """Return `count` times the Kullback-Leibler divergence of shares from what chance expects."""
+    above = np.minimum(share, 1)
+    expected = np.clip(chances, 1e-300, 1 - 1e-9)
+    rest = np.where(above < 1, (1 - above) * np.log((1 - above + (above == 1)) / (1 - expected)), 0)
+    divergence = above * np.log(np.maximum(above, 1e-300) / expected) + rest
+    return np.where(above > expected, count * divergence, 0)
+
+
+def in_order_of_rank(relevance: Values) -> Values:
+    """Make relevance descend with the rank, float64 (n,): hits that contradict share their mean.
+
+    This is isotonic regression by pooling adjacent violators (Ayer et al., 1955,
+    doi:10.1214/aoms/1177728423), of each block of JUDGED_TOGETHER ranks by itself, so that a hit is
+    judged the same on every page.
+    """
+    result = np.empty(len(relevance))
+    least = 1.0
+    for start in range(0, len(relevance), JUDGED_TOGETHER):
+        pools: list[tuple[float, int]] = []  # Mean and size.
+        for value in relevance[start : start + JUDGED_TOGETHER].tolist():
+            mean, size = value, 1
+            while pools and pools[-1][0] < mean:
+                before, count = pools.pop()
+                mean, size = (mean * size + before * count) / (size + count), size + count
+            pools.append((mean, size))
+        means, sizes = zip(*pools, strict=True)
+        block = np.minimum(np.repeat(means, sizes), least)
+        result[start : start + len(block)] = block
+        least = block[-1]
+    return result

@@ -1,16 +1,17 @@
 """Queries that the settings keep: their hits, and which of them are new since the last time."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.config.settings import SavedQuery
-from retrieval_pipeline.errors import QueryError, StoreError
+from retrieval_pipeline.errors import CommandError, QueryError, StoreError
+from retrieval_pipeline.processes import tell_command
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.results import Answer, answer_json
 from retrieval_pipeline.search.searcher import Searcher
@@ -52,14 +53,22 @@ class SavedAnswer:
 
 
 def query_of(saved: SavedQuery) -> Query:
-    """Return what a saved query asks."""
-    return Query.of(saved.model_dump(exclude={"name", "k", "notify"}))
+    """Return what a saved query asks.
+
+    Raises:
+        QueryError: One of its dates is none.
+    """
+    try:
+        return Query.of(saved.model_dump(exclude={"name", "k", "notify"}))
+    except QueryError as error:
+        raise QueryError(f'saved query "{saved.name}": {error}') from None
 
 
 def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
     """Answer a saved query, tell its command of new hits, and remember what was found.
 
-    It is remembered last: news that could not be told are news again the next time.
+    It is remembered last: news that could not be told are news again the next time. Of its sources
+    it asks those that are indexed.
 
     Raises:
         QueryError: It cannot be answered, or its command failed.
@@ -68,8 +77,15 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         StoreError: What it found before is damaged or cannot be written.
     """
     store = Store(searcher.settings.home)
-    answer = searcher.answer(query_of(saved), saved.k)
-    asked = json.dumps([saved.model_dump(mode="json", exclude={"notify"}), answer.model])
+    query = query_of(saved)
+    indexed = tuple(name for name in query.sources if name in searcher.build.info.sources)
+    if query.sources and not indexed:
+        # Not the first time yet: else all that its sources have would be news some day.
+        info = searcher.build.info
+        nothing = Answer(query, (), info.model, searcher.build.path.name, {})
+        return SavedAnswer(saved.name, nothing, nothing)
+    answer = searcher.answer(replace(query, sources=indexed), saved.k)
+    asked = json.dumps([_asked(saved), answer.model])
     former = read_found(store.saved_query(saved.name))
     same = former is not None and former.asked == asked
     known: Mapping[str, datetime] = former.hits if former and same else {}
@@ -83,6 +99,24 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
         with replacing(store.saved_query(saved.name)) as temporary:
             temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     return SavedAnswer(saved.name, answer, new)
+
+
+def _asked(saved: SavedQuery) -> dict[str, Any]:
+    """Return the fields that make up the question: another one begins anew.
+
+    Fields that came with a later version count only if they are set, so that a query goes on where
+    an earlier version left it.
+    """
+    return {
+        name: value
+        for name, value in saved.model_dump(mode="json", exclude={"notify"}).items()
+        if name in _FIRST_FIELDS or getattr(saved, name) != SavedQuery.model_fields[name].default
+    }
+
+
+_FIRST_FIELDS = frozenset(
+    ("name", "text", "images", "plus", "minus", "sources", "paths", "k", "min_relevance")
+)
 
 
 def read_found(file: Path) -> FoundSoFar | None:
@@ -105,20 +139,6 @@ def _notify(saved: SavedQuery, new: Answer) -> None:
     """Run the command of a saved query, with the new hits as JSON on its standard input."""
     told = json.dumps({"name": saved.name, **answer_json(new)})
     try:
-        done = subprocess.run(
-            saved.notify,
-            input=told,
-            capture_output=True,
-            encoding="utf-8",
-            # The command may print what it likes.
-            errors="replace",
-            timeout=NOTIFY_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise QueryError(
-            f'saved query "{saved.name}": `{saved.notify[0]}` did not run: {error}'
-        ) from None
-    if done.returncode:
-        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise QueryError(f'saved query "{saved.name}": `{saved.notify[0]}` failed: {why[0]}')
+        tell_command(saved.notify, told, NOTIFY_SECONDS)
+    except CommandError as error:
+        raise QueryError(f'saved query "{saved.name}": {error}') from None

@@ -3,24 +3,31 @@
 import functools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.facts.query_words import Understood, Vocabulary
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, passing
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryEncoder, QueryVectors
 from retrieval_pipeline.search.ranking import Ranking, rank_items
-from retrieval_pipeline.search.relevance import RankingJudge, ranks_to_judge, relevant_ranks
-from retrieval_pipeline.search.results import Answer, Hit, read_hits
+from retrieval_pipeline.search.relevance import LIKELY, RankingJudge, ranks_to_judge, relevant_ranks
+from retrieval_pipeline.search.results import Answer, FoundItem, Hit, read_hits
+from retrieval_pipeline.search.sorting import in_order
+from retrieval_pipeline.search.understanding import understand, vocabulary_of
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Values
@@ -32,6 +39,9 @@ if TYPE_CHECKING:
 BATCH = 64
 # Filters whose items are remembered: a megabyte each for a million items.
 FILTERS = 16
+# Only likely hits are sorted by date or name if the query has no least relevance: a sorted list of
+# everything would mean nothing. And so many of them at most, the most relevant ones.
+SORTED_HITS = 10_000
 
 
 class Searcher:
@@ -40,7 +50,7 @@ class Searcher:
     def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
         self.settings = settings
         self.build = build
-        self._query_encoder = QueryEncoder(settings, build, encoder)
+        self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
         self._judge = RankingJudge(build)
         self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
 
@@ -73,6 +83,11 @@ class Searcher:
             EncoderError: It cannot be had.
         """
         return self._query_encoder.encoder
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The cameras, places and years of the build, which words of a query may mean."""
+        return vocabulary_of(self.build)
 
     @functools.cached_property
     def looks(self) -> Looks:
@@ -144,8 +159,12 @@ class Searcher:
         """
         return self._passing(query.filters)
 
+    def understand(self, query: Query) -> tuple[Query, tuple[Understood, ...]]:
+        """Return a query whose words that mean facts are filters, and what was understood."""
+        return understand(query, self.vocabulary)
+
     def query_vectors(self, queries: Sequence[Query]) -> list[QueryVectors]:
-        """Return the vectors of each query; all their texts are encoded together.
+        """Return the vectors of each query as it is; all their texts are encoded together.
 
         Raises:
             EncoderError: The model cannot be had.
@@ -176,45 +195,114 @@ class Searcher:
             raise QueryError(f"the offset is {offset}: it cannot be negative")
         build = self.build
         clock = _Clock(len(queries))
-        allowed = [both(self.allowed(query), among) for query in queries]
+        asked, understood = zip(*map(self.understand, queries), strict=True)
+        allowed = [both(self.allowed(query), among) for query in asked]
         clock.lap("filter")
-        query_vectors = query_vectors or self.query_vectors(queries)
-        clock.lap("encode")
-        rankings = rank_items(build, queries, query_vectors, allowed, ranks_to_judge(offset + k))
-        clock.lap("search")
-        hits = [
-            self._page(query, vectors, flags, ranking, k, offset)
-            for query, vectors, flags, ranking in zip(
-                queries, query_vectors, allowed, rankings, strict=True
+        ranked = [
+            number
+            for number, query in enumerate(asked)
+            if not _only_lists(query, understood[number])
+        ]
+        vectors = dict(
+            zip(
+                ranked,
+                query_vectors or self.query_vectors([asked[number] for number in ranked]),
+                strict=True,
             )
+        )
+        clock.lap("encode")
+        by_relevance = [number for number in ranked if asked[number].sort == "relevance"]
+        rankings = rank_items(
+            build,
+            [asked[number] for number in by_relevance],
+            [vectors[number] for number in by_relevance],
+            [allowed[number] for number in by_relevance],
+            ranks_to_judge(offset + k),
+        )
+        ranking_of = dict(zip(by_relevance, rankings, strict=True))
+        clock.lap("search")
+        pages = [
+            self._page(
+                query, vectors.get(number), allowed[number], ranking_of.get(number), k, offset
+            )
+            for number, query in enumerate(asked)
+        ]
+        hits = [
+            read_hits(build, query, found, self.path_of)
+            for query, (found, _) in zip(asked, pages, strict=True)
         ]
         clock.lap("read")
-        model, name = build.info.model, build.path.name
         return [
-            Answer(query, found, model, name, clock.laps, str(ranking.plan))
-            for query, found, ranking in zip(queries, hits, rankings, strict=True)
+            Answer(
+                query=queries[number],
+                hits=hits[number],
+                model=build.info.model,
+                build=build.path.name,
+                timings_ms=clock.laps,
+                plan=pages[number][1],
+                hints=_hints(build.info.model, asked[number]),
+                offset=offset,
+                understood=understood[number],
+                notes=fact_notes(build, asked[number]),
+                filtered_out=_none_passes(allowed[number]),
+            )
+            for number in range(len(queries))
         ]
 
     def _page(
         self,
         query: Query,
-        query_vectors: QueryVectors,
+        query_vectors: QueryVectors | None,
         allowed: Flags | None,
-        ranking: Ranking,
+        ranking: Ranking | None,
         k: int,
         offset: int,
-    ) -> tuple[Hit, ...]:
-        """Return the hits of a page, from a ranking that is made longer until they fill it."""
+    ) -> tuple[list[FoundItem], str]:
+        """Return the items of a page, and how they were found.
+
+        Args:
+            query: What is asked.
+            query_vectors: Its vectors; None lists what passes the filters.
+            allowed: Which items pass the filters; None for all.
+            ranking: The beginning of its ranking; None if the hits are sorted otherwise.
+            k: How many items.
+            offset: Leave out so many of the first.
+        """
+        build = self.build
+        if query_vectors is None:
+            passed = np.arange(len(build)) if allowed is None else np.flatnonzero(allowed)
+            order = in_order(build, passed, _listing_sort(query))[offset : offset + k]
+            return [FoundItem(number) for number in passed[order].tolist()], "a list by the filters"
+        wanted = offset + k
+        if ranking is None:
+            # How deep sorted hits are looked for must not depend on the page.
+            wanted, query = SORTED_HITS, _cut(query)
+            ranking = self._ranking(query, query_vectors, allowed, ranks_to_judge(0))
         relevance = self._judge.relevance(query_vectors, ranking, allowed)
         groups, more = self._groups(query, ranking, relevance)
-        while len(groups) < offset + k and more:
+        # A ranking is made longer until its hits fill the page.
+        while len(groups) < wanted and more:
             # Too many were irrelevant, or folded: look further down.
-            deeper = 2 * len(ranking.numbers)
-            ranking = rank_items(self.build, [query], [query_vectors], [allowed], deeper)[0]
+            ranking = self._ranking(query, query_vectors, allowed, 2 * len(ranking.numbers))
             relevance = self._judge.relevance(query_vectors, ranking, allowed)
             groups, more = self._groups(query, ranking, relevance)
-        page = groups[offset : offset + k]
-        return read_hits(self.build, query, ranking, relevance, page, self.path_of)
+        leaders = ranking.numbers[[group[0] for group in groups[:wanted]]]
+        page = in_order(build, leaders, query.sort)[offset : offset + k].tolist()
+        return [
+            FoundItem(
+                number=int(ranking.numbers[groups[place][0]]),
+                score=float(ranking.scores[groups[place][0]]),
+                relevance=float(relevance[groups[place][0]]),
+                alike=len(groups[place]) - 1,
+                region=build.view_of(int(ranking.rows[groups[place][0]])),
+            )
+            for place in page
+        ], str(ranking.plan)
+
+    def _ranking(
+        self, query: Query, query_vectors: QueryVectors, allowed: Flags | None, count: int
+    ) -> Ranking:
+        return rank_items(self.build, [query], [query_vectors], [allowed], count)[0]
 
     def _groups(
         self, query: Query, ranking: Ranking, relevance: Values
@@ -234,6 +322,36 @@ class Searcher:
             lambda one, other: self.looks.same(int(numbers[one]), int(numbers[other])),
         )
         return [[ranks[number] for number in group] for group in groups], more
+
+
+def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
+    """Tell whether a query looks for nothing, and lists what passes its filters.
+
+    That is asked for by an order, or by words that all mean facts; else the query is empty.
+    """
+    return not query.asks and (query.sort != "relevance" or bool(understood))
+
+
+def _none_passes(allowed: Flags | None) -> bool:
+    return allowed is not None and not allowed.any()
+
+
+def _listing_sort(query: Query) -> Sort:
+    """Return the order of a list: where nothing is relevant to anything, the newest come first."""
+    return "newest" if query.sort == "relevance" else query.sort
+
+
+def _cut(query: Query) -> Query:
+    """Return a query whose hits are relevant enough to be sorted by something else."""
+    return replace(query, min_relevance=query.min_relevance or LIKELY)
+
+
+def _hints(model: str, query: Query) -> tuple[str, ...]:
+    """Return a line for each text of a query of which the model knows no word."""
+    from retrieval_pipeline.encoders.query_language import hint_of
+
+    texts = [text for _, text in (*query.wanted, *query.unwanted)]
+    return tuple(hint for text in texts if (hint := hint_of(model, text)))
 
 
 class _Clock:

@@ -12,6 +12,7 @@ SPACE_KEY = re.compile(r"[A-Za-z0-9_.-]+@[0-9a-f]{8}")
 # The time of a build in UTC, the start of its inputs' hash, and a number if the name was taken.
 BUILD_NAME = re.compile(r"\d{8}T\d{6}(\.\d{6})?Z-[0-9a-f]{8}(-\d+)?")
 PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
+VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
 TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
 SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
@@ -26,7 +27,7 @@ _SPACE, _SOURCE, _BUILD = SPACE_KEY.pattern, SOURCE_NAME.pattern, BUILD_NAME.pat
 
 # Directories whose files are moved and removed together: of a vector space, a source in it, a
 # build and a map. And what the store writes into each, as a path relative to the directory.
-_IN_SOURCE = rf"({PART_NAME.pattern}|{QUARANTINE_NAME.pattern})"
+_IN_SOURCE = rf"({PART_NAME.pattern}|{VIEWS_NAME.pattern}|{QUARANTINE_NAME.pattern})"
 _IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
 _IN_MAP = r"(map\.(json|html|png)|basis\.npz|coordinates\.parquet)"
 CONTENTS = {

@@ -187,6 +187,16 @@ class Remote:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
+    def start(self, count: int) -> bytes:
+        """Return the first `count` bytes of the file, or all if it has fewer.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        with self._opened() as (system, path), system.open_input_stream(path) as stream:
+            found: bytes = stream.read(count)
+            return found
+
     def write(self, data: bytes) -> None:
         """Write the file; readers see the complete content, or the former one.
 

@@ -6,6 +6,10 @@ from retrieval_pipeline.vectors import VectorSpace
 
 SCHEMA_VERSION = b"1"
 
+# Keys of a manifest's metadata: JSON of how many files are not looked at, by extension; and "true"
+# if files of one photograph are one item.
+NOT_LOOKED_AT, GROUPED = b"not_looked_at", b"grouped"
+
 MANIFEST = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -50,9 +54,12 @@ FACTS = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("keywords", pa.list_(pa.string()), nullable=False),
         pa.field("rating", pa.int8()),
+        pa.field("motion_photo", pa.bool_()),
         pa.field("problems", pa.list_(pa.string()), nullable=False),
     ]
 )
+# The attributes of a `views.View`.
+VIEW_COLUMNS = ("x", "y", "width", "height")
 QUARANTINE = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),
@@ -82,6 +89,20 @@ def embedding_schema(dim: int) -> pa.Schema:
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
+        ]
+    )
+
+
+def views_schema(dim: int) -> pa.Schema:
+    """Return the columns of a part with vectors of further views, of `dim` components.
+
+    A row is a `views.View` of the picture with this content id, and its vector.
+    """
+    return pa.schema(
+        [
+            pa.field("content_id", pa.string(), nullable=False),
+            *(pa.field(name, pa.float64(), nullable=False) for name in VIEW_COLUMNS),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
         ]
     )
 

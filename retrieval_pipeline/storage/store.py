@@ -6,6 +6,7 @@ No other module builds a path under `home`.
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from retrieval_pipeline.storage.locks import BusyError, exclusive
 from retrieval_pipeline.storage.names import (
     BUILD_NAME,
     CONTENTS,
+    PART_NAME,
     QUARANTINE_NAME,
     SAVED_NAME,
     SET_ASIDE,
@@ -24,6 +26,7 @@ from retrieval_pipeline.storage.names import (
     SPACE_KEY,
     TABLE_NAME,
     TEMPORARY_NAME,
+    VIEWS_NAME,
 )
 from retrieval_pipeline.storage.parts import part_numbers, parts_in
 from retrieval_pipeline.storage.reading import is_there, listed, mapped, reading
@@ -75,17 +78,31 @@ class Store:
 
     def parts(self, space: VectorSpace, source: str | None = None) -> list[Path]:
         """Return the embedding parts of one source, or of all sources, in a stable order."""
+        return self._parts(space, source, PART_NAME)
+
+    def view_parts(self, space: VectorSpace, source: str | None = None) -> list[Path]:
+        """Return the parts with vectors of further views; as `parts` does."""
+        return self._parts(space, source, VIEWS_NAME)
+
+    def _parts(self, space: VectorSpace, source: str | None, names: re.Pattern[str]) -> list[Path]:
         directories = [
             directory
             for directory in self.embedding_directories()
             if directory.parent.name == space.key and source in (None, directory.name)
         ]
-        return [part for directory in directories for part in parts_in(directory)[0]]
+        return [part for directory in directories for part in parts_in(directory, names)[0]]
 
     def next_part(self, space: VectorSpace, source: str) -> Path:
         """Return the path of the part to write next."""
-        numbers = [part_numbers(part)[1] for part in self.parts(space, source)]
-        return self.embeddings(space, source) / f"part-{max(numbers, default=0) + 1:06d}.parquet"
+        return self._next(space, source, "part", self.parts(space, source))
+
+    def next_view_part(self, space: VectorSpace, source: str) -> Path:
+        """Return the path of the part with vectors of further views to write next."""
+        return self._next(space, source, "views", self.view_parts(space, source))
+
+    def _next(self, space: VectorSpace, source: str, table: str, parts: list[Path]) -> Path:
+        last = max((part_numbers(part)[1] for part in parts), default=0)
+        return self.embeddings(space, source) / f"{table}-{last + 1:06d}.parquet"
 
     def quarantine(self, space: VectorSpace, source: str) -> Path:
         """Return the path of the table of one source's images that could not be embedded."""
@@ -115,6 +132,14 @@ class Store:
             [part for directory in directories for part in parts_in(directory)[0]],
             [path for directory in directories for path in listed(directory, QUARANTINE_NAME)],
         )
+
+    def all_view_parts(self) -> list[Path]:
+        """Return every part with vectors of further views, of all vector spaces and sources."""
+        return [
+            part
+            for directory in self.embedding_directories()
+            for part in parts_in(directory, VIEWS_NAME)[0]
+        ]
 
     def all_builds(self) -> list[Path]:
         """Return every build of every vector space, oldest first within a space."""

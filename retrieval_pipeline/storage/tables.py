@@ -89,23 +89,33 @@ def read_table(
         raise StoreError(f"{path}: damaged ({_first_line(error)}): {remedy}") from None
 
 
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """Return the metadata of a table's schema.
+
+    Raises:
+        StoreError: The table is damaged.
+    """
+    try:
+        with reading(path):
+            return pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: damaged ({_first_line(error)}): {REMEDY}") from None
+
+
 def read_space(path: Path) -> VectorSpace:
     """Return the vector space that the metadata of a table name.
 
     Raises:
         StoreError: They name none, or the table is damaged.
     """
+    metadata = read_metadata(path)
     try:
-        with reading(path):
-            metadata = pq.read_schema(path).metadata or {}
         return VectorSpace(
             model=metadata[b"model"].decode(),
             revision=metadata[b"revision"].decode(),
             dim=int(metadata[b"dim"]),
             preprocessing=metadata[b"preprocessing"].decode(),
         )
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: damaged ({_first_line(error)}): {REMEDY}") from None
     except (KeyError, ValueError):
         raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
 

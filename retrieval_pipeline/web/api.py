@@ -18,7 +18,8 @@ from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
-from retrieval_pipeline.latent_map.drawing import colour_of
+from retrieval_pipeline.latent_map.drawing import colour_of, fact_groups
+from retrieval_pipeline.latent_map.fact_groups import groupings
 from retrieval_pipeline.latent_map.html import POINTS
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
@@ -31,7 +32,9 @@ from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
 from retrieval_pipeline.web.api_models import (
     Coloured,
+    Current,
     Duplicates,
+    FactColours,
     Failure,
     Failures,
     FailuresOf,
@@ -40,6 +43,8 @@ from retrieval_pipeline.web.api_models import (
     Recommenders,
     Run,
     ServerStatus,
+    Shapes,
+    ShapesOf,
     SimilarTo,
     Thumbnail,
     Token,
@@ -78,6 +83,18 @@ def access_of(request: Request) -> Access:
 async def search(request: Request, page: SearchPage) -> AnswerPage:
     """Search by words and pictures; without either, list everything, the newest first."""
     return (await library_of(request).search(page))[1]
+
+
+async def shapes(request: Request, asked: ShapesOf) -> Shapes:
+    """Tell the shapes of everything that a search finds, for a grid that makes room for it."""
+    found, more, likely = await library_of(request).shapes(asked, asked.offset)
+    return Shapes(shapes=_base64(found, "<u2"), more=more, likely=likely)
+
+
+async def current(request: Request, _: Nothing) -> Current:
+    """Tell which index answers now."""
+    snapshot = library_of(request).snapshot
+    return Current(build=snapshot.name, images=len(snapshot.build))
 
 
 async def similar(request: Request, asked: SimilarTo) -> AnswerPage:
@@ -124,8 +141,26 @@ async def thumbnail(request: Request, asked: Thumbnail) -> Response:
     tag = f"{asked.content_id}-{asked.size}"
     if _has(request, tag):
         return _not_modified(tag)
-    path = await library.thumbnails.file(asked.content_id, asked.size, locations)
-    return _immutable(request, path, tag)
+    made = await library.thumbnails.get(asked.content_id, asked.size, locations)
+    return _immutable(request, made, tag)
+
+
+async def image(request: Request, asked: OnePicture) -> Response:
+    """Show a picture with all its pixels: its file, or a WebP of what browsers cannot show."""
+    library = library_of(request)
+    snapshot = library.snapshot
+    media_type = await library.run(snapshot.media_type, asked.content_id)
+    if media_type is None:
+        return await thumbnail(request, Thumbnail(content_id=asked.content_id, size="huge"))
+    if _has(request, asked.content_id):
+        return _not_modified(asked.content_id)
+    copy, _ = await library.run(_first_copy, snapshot, asked.content_id)
+    headers = {
+        "etag": f'"{asked.content_id}"',
+        "cache-control": IMMUTABLE,
+        "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+    }
+    return StreamingResponse(_sent(copy), media_type=media_type, headers=headers)
 
 
 async def file(request: Request, asked: OnePicture) -> Response:
@@ -215,10 +250,12 @@ async def set_aside(request: Request, asked: voting.OnePicture) -> Response:
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-async def undo(request: Request, asked: voting.Named) -> voting.Undone:
-    """Take the last vote of a recommender back."""
+async def undo(request: Request, asked: voting.Retraction) -> voting.Undone:
+    """Take back the last vote of a recommender, or the votes on one picture."""
     library = library_of(request)
-    return await library.run(voting.undo, library.snapshot, asked.name)
+    if asked.content_id is None:
+        return await library.run(voting.undo, library.snapshot, asked.name)
+    return await library.run(voting.retract, library.snapshot, asked.name, asked.content_id)
 
 
 async def next_picture(request: Request, asked: voting.Named) -> voting.Next:
@@ -270,6 +307,16 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
             Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
             for number, name in enumerate(sources)
         ],
+        facts={
+            kind: FactColours(
+                codes=_base64(grouping.group_of, "<u2"),
+                groups=[
+                    Coloured(name=group.name, colour=group.colour, images=group.images)
+                    for group in fact_groups(grouping)
+                ],
+            )
+            for kind, grouping in groupings(snapshot.build, rows).items()
+        },
         score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
         images=len(snapshot.build),
@@ -351,7 +398,9 @@ async def status(request: Request, _: Nothing) -> ServerStatus:
     library = library_of(request)
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
-    return ServerStatus(**dict(state), serving=serving, runs=[_run(*each) for each in runs])
+    running = await library.run(library.is_being_written)
+    told = [_run(*each) for each in runs]
+    return ServerStatus(**dict(state), running=running, serving=serving, runs=told)
 
 
 def _run(build: str, info: BuildInfo, current: bool) -> Run:
@@ -382,8 +431,11 @@ def _not_modified(tag: str) -> Response:
     return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
 
 
-def _immutable(request: Request, path: Path, tag: str) -> Response:
+def _immutable(request: Request, picture: Path | bytes, tag: str) -> Response:
+    """Return a WebP picture, a file or its bytes, that never changes under its address."""
     if _has(request, tag):
         return _not_modified(tag)
     headers = {"etag": f'"{tag}"', "cache-control": IMMUTABLE}
-    return FileResponse(path, media_type="image/webp", headers=headers)
+    if isinstance(picture, bytes):
+        return Response(picture, media_type="image/webp", headers=headers)
+    return FileResponse(picture, media_type="image/webp", headers=headers)

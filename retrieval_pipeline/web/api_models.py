@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from retrieval_pipeline.maintenance.status import LibraryStatus
-from retrieval_pipeline.web.parameters import ContentId, Page
+from retrieval_pipeline.web.parameters import ContentId, Page, Search
 from retrieval_pipeline.web.pictures import FileLocation
 from retrieval_pipeline.web.thumbnails import Size
 
@@ -23,7 +23,39 @@ class OnePicture(_Model):
 class Thumbnail(OnePicture):
     """A picture, small or large."""
 
-    size: Size = Field(default="small", description="480 or 1600 pixels at most.")
+    size: Size = Field(default="small", description="480, 1600 or 4096 pixels at most.")
+
+
+class ShapesOf(Search):
+    """A search, and after how many of what it finds."""
+
+    offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
+
+
+class Shapes(BaseModel):
+    """The shapes of what a search finds, in its order, so that a grid can make room for it.
+
+    Attributes:
+        shapes: Width over height of the cards in hundredths, base64 of little-endian uint16.
+        more: Whether there may be further ones after these.
+        likely: How many of these, the first ones, are likely; None where that does not apply.
+    """
+
+    shapes: str
+    more: bool
+    likely: int | None
+
+
+class Current(BaseModel):
+    """The index that answers now.
+
+    Attributes:
+        build: Its name.
+        images: Pictures in it.
+    """
+
+    build: str
+    images: int
 
 
 class SimilarTo(OnePicture, Page):
@@ -108,7 +140,18 @@ class Duplicates(BaseModel):
 
 
 class Run(BaseModel):
-    """One run that published an index."""
+    """One run that published an index.
+
+    Attributes:
+        build: Name of the index.
+        created_at: When it was published.
+        items: Pictures in it.
+        files: Files that hold them.
+        seconds: How long the index took to write, without reading and embedding the pictures.
+        model: Whose vectors it holds.
+        recall_at_10: Share of the true ten nearest pictures that a query finds.
+        current: Whether new queries are answered from it.
+    """
 
     build: str
     created_at: datetime
@@ -121,18 +164,32 @@ class Run(BaseModel):
 
 
 class ServerStatus(LibraryStatus):
-    """What is indexed, by which model, how fresh, and what failed."""
+    """What is indexed, by which model, how fresh, and what failed.
 
+    Attributes:
+        serving: Name of the index that answers now; None before there is one.
+        running: Whether a run is bringing the tables or the index up to date now.
+        runs: The last runs that published an index, newest first.
+    """
+
+    running: bool
     serving: str | None
     runs: list[Run]
 
 
 class Coloured(BaseModel):
-    """A cluster or source of the map."""
+    """A cluster, a source or another group of the map."""
 
     name: str
     colour: str
     images: int
+
+
+class FactColours(BaseModel):
+    """The map by a fact: `codes` is base64 of uint16, numbers of `groups`."""
+
+    codes: str
+    groups: list[Coloured]
 
 
 class MapData(BaseModel):
@@ -148,6 +205,7 @@ class MapData(BaseModel):
         clusters: The clusters.
         source: uint16, numbers of `sources`.
         sources: The sources.
+        facts: By "year", "camera" and "country", as far as any picture knows it.
         score: float32, nearness to the query; None without one.
         order: uint32, entries so that any beginning of them covers the map evenly.
         images: Number of pictures in the index, of which these are a sample if they are fewer.
@@ -162,6 +220,7 @@ class MapData(BaseModel):
     clusters: list[Coloured]
     source: str
     sources: list[Coloured]
+    facts: dict[str, FactColours]
     score: str | None
     order: str
     images: int

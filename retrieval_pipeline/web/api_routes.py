@@ -4,8 +4,10 @@ from http import HTTPStatus
 
 from retrieval_pipeline.web import voting
 from retrieval_pipeline.web.api import (
+    current,
     duplicates,
     file,
+    image,
     judge,
     judgements,
     map_data,
@@ -16,6 +18,7 @@ from retrieval_pipeline.web.api import (
     recommenders,
     search,
     set_aside,
+    shapes,
     show_in_folder,
     similar,
     status,
@@ -26,6 +29,7 @@ from retrieval_pipeline.web.api import (
     uploaded,
 )
 from retrieval_pipeline.web.api_models import (
+    Current,
     Duplicates,
     Failures,
     FailuresOf,
@@ -33,6 +37,8 @@ from retrieval_pipeline.web.api_models import (
     OnePicture,
     Recommenders,
     ServerStatus,
+    Shapes,
+    ShapesOf,
     SimilarTo,
     Thumbnail,
     Token,
@@ -52,6 +58,10 @@ OPERATIONS = (
     Operation(
         "GET", "/api/search", search, SearchPage, returns=AnswerPage, problems=(_UNKNOWN, _NO_INDEX)
     ),
+    Operation(
+        "GET", "/api/shapes", shapes, ShapesOf, returns=Shapes, problems=(_UNKNOWN, _NO_INDEX)
+    ),
+    Operation("GET", "/api/current", current, returns=Current, problems=(_NO_INDEX,)),
     Operation(
         "GET",
         "/api/similar",
@@ -100,6 +110,14 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/api/pictures/{content_id}/image",
+        image,
+        OnePicture,
+        media="image/*",
+        problems=(_UNKNOWN, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "GET",
         "/api/pictures/{content_id}/file",
         file,
         OnePicture,
@@ -134,7 +152,7 @@ OPERATIONS = (
         "DELETE",
         "/api/judgements",
         undo,
-        voting.Named,
+        voting.Retraction,
         returns=voting.Undone,
         problems=(_NO_INDEX, _FULL),
     ),

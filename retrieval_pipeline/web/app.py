@@ -7,6 +7,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +18,13 @@ from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import problem_response
 from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.proxies import RootPath, route_path
 from retrieval_pipeline.web.security import HEADERS, Access, Guard
+
+# Half the time of the highest level, for some hundredths more bytes.
+COMPRESSION = 5
+# Pictures are compressed already.
+INCOMPRESSIBLE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
 
 
 def create_app(
@@ -25,6 +32,7 @@ def create_app(
     access: Access | None = None,
     *,
     dagster_url: str | None = None,
+    root_path: str = "",
 ) -> Starlette:
     """Return the application.
 
@@ -32,6 +40,7 @@ def create_app(
         load_settings: Called at the start, and again when there is a new build.
         access: Who may use it; by default anybody on this machine.
         dagster_url: Where Dagster's own pages are, for a link.
+        root_path: What the paths of all addresses begin with, as a proxy shows them: "/pictures".
     """
 
     @contextlib.asynccontextmanager
@@ -43,7 +52,14 @@ def create_app(
     access = access or Access()
     app = Starlette(
         routes=[*(operation.route() for operation in OPERATIONS), *pages.ROUTES],
-        middleware=[Middleware(Guard, access=access), Middleware(Refusals)],
+        middleware=[
+            Middleware(RootPath, root_path=root_path),
+            Middleware(Guard, access=access),
+            Middleware(
+                GZipMiddleware, compresslevel=COMPRESSION, exclude_content_types=INCOMPRESSIBLE
+            ),
+            Middleware(Refusals),
+        ],
         exception_handlers={
             HTTPException: _on_http_error,
             RequestError: _on_request_error,
@@ -98,6 +114,6 @@ async def _on_bug(request: Request, error: Exception) -> Response:
 
 def _shown(request: Request, error: RequestError) -> Response:
     """Return an error as problem details for programs, as a page for people."""
-    if request.url.path.startswith("/api/"):
+    if route_path(request.scope).startswith("/api/"):
         return problem_response(error)
-    return pages.problem_page(error)
+    return pages.problem_page(request, error)

@@ -121,7 +121,7 @@ class OnceAMinute(logging.Filter):
 
 
 def limit_logs() -> None:
-    """Limit what clients can make uvicorn, asyncio and this module say."""
+    """Limit what clients can make uvicorn, asyncio and the server say."""
     once = OnceAMinute()
-    for name in ("uvicorn.error", "asyncio", __name__):
+    for name in ("uvicorn.error", "asyncio", "retrieval_pipeline.web.thumbnails", __name__):
         logging.getLogger(name).addFilter(once)

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
+from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
 from retrieval_pipeline.index.build import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.locks import is_held
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.parameters import Search, SearchPage
@@ -178,17 +182,34 @@ class Library:
         """
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
-        if not page.asks and not page.minus:
-            return snapshot, await self.run(snapshot.browse, page)
-        query = snapshot.query(page)
+        query, understood = await self.run(snapshot.query, page)
+        if not query.asks:
+            return snapshot, await self.run(snapshot.browse, page, query, understood)
         query_vectors, milliseconds = await self._encode(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, query_vectors)
+        answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
+    async def shapes(
+        self, search: Search, offset: int
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
+        """Return the shapes of what a search finds, whether there are more, how many are likely.
+
+        Raises as `search` does.
+        """
+        snapshot = self.snapshot
+        check_sources(snapshot, search.source)
+        query, _ = await self.run(snapshot.query, search)
+        if not query.asks:
+            return await self.run(snapshot.browse_shapes, search, offset, query), False, None
+        query_vectors, _ = await self._encode(snapshot, query)
+        return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
+
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
-        """Return the vectors of a search; raises as `search` does."""
-        return (await self._encode(snapshot, snapshot.query(search)))[0]
+        """Return the vectors of all words of a search; raises as `search` does."""
+        literal = search.model_copy(update={"literal": True})
+        query, _ = await self.run(snapshot.query, literal)
+        return (await self._encode(snapshot, query))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:
         if (known := snapshot.known_vectors(query)) is not None:
@@ -201,6 +222,14 @@ class Library:
 
     def _status(self) -> LibraryStatus:
         return read_status(self.settings, self.space())
+
+    def is_being_written(self) -> bool:
+        """Whether a run, of whatever program, is bringing the tables or the index up to date."""
+        lock = self.store.lock_file
+        try:
+            return lock.exists() and is_held(lock)
+        except StoreError:
+            return False
 
     def space(self) -> VectorSpace:
         """Return the vector space of the settings, or of the build if that model cannot be had.

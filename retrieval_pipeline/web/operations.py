@@ -84,17 +84,27 @@ class Operation:
         return Route(self.path, endpoint, methods=[self.method], name=self.name)
 
 
-async def _read_body(request: Request, model: type[BaseModel]) -> BaseModel:
-    """Read a JSON body.
+async def read_limited(request: Request) -> bytes:
+    """Return a body of at most LARGEST_BODY bytes.
 
     Raises:
-        RequestError: It is too large, or not what is asked for.
+        RequestError: It is too large; 413.
     """
     data = b""
     async for chunk in request.stream():
         data += chunk
         if len(data) > LARGEST_BODY:
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{LARGEST_BODY} bytes at most")
+    return data
+
+
+async def _read_body(request: Request, model: type[BaseModel]) -> BaseModel:
+    """Read a JSON body.
+
+    Raises:
+        RequestError: It is too large, or not what is asked for.
+    """
+    data = await read_limited(request)
     # A form of another site can send text, but not this without asking first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")

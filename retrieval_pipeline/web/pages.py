@@ -7,8 +7,8 @@ from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -22,11 +22,11 @@ from retrieval_pipeline.rendering.templating import environment, read_texts
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
-from retrieval_pipeline.web.api_models import FailuresOf, OnePicture
+from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.files import GoneError
 from retrieval_pipeline.web.openapi import openapi
-from retrieval_pipeline.web.operations import Nothing, as_request_error
+from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import (
     ContentId,
     Page,
@@ -61,6 +61,28 @@ class SearchAddress(SearchPage):
 
     view: ContentId | None = None
     refine: str | None = Field(default=None, max_length=1_000)
+
+
+class PictureAddress(Search):
+    """One picture, and the search by which it was found."""
+
+    content_id: ContentId
+
+
+class Ballot(BaseModel, extra="forbid", frozen=True):
+    """What the form of the vote page sends.
+
+    Attributes:
+        token: What only pages of this server can read.
+        name: Of the recommender.
+        vote: y, n, or u to take the last vote back.
+        content_id: What is voted on.
+    """
+
+    token: str = ""
+    name: RecommenderName
+    vote: Literal["y", "n", "u"]
+    content_id: ContentId | None = None
 
 
 class VoteAddress(BaseModel, extra="forbid", frozen=True):
@@ -120,6 +142,24 @@ class Results:
     sources: Sequence[str]
     without_cut: str
 
+    @property
+    def by_relevance(self) -> bool:
+        """Whether the likely hits are the first ones."""
+        return self.search.sort == "relevance"
+
+    @property
+    def listing(self) -> str:
+        """What is shown where nothing is looked for, and in which order."""
+        orders = {"oldest": "oldest first", "name": "by name"}
+        return f"Pictures, {orders.get(self.search.sort, 'newest first')}"
+
+
+def verdict(answer: AnswerPage) -> str:
+    """Say how far the hits of a first page can be trusted."""
+    if answer.likely is not None and answer.likely == len(answer.hits) and answer.more:
+        return f"The first {answer.likely} are likely"
+    return answer.verdict[:1].upper() + answer.verdict[1:]
+
 
 def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
     """Return the address of a search, without one of its parts or with more of them."""
@@ -133,16 +173,30 @@ def _chips(search: Search) -> list[Chip]:
         "minus": "− {}",
         "source": "in {}",
         "path": "path {}",
-        "after": "since {}",
-        "before": "before {}",
+        "after": "taken since {}",
+        "before": "taken before {}",
+        "on": "taken {}",
+        "year": "taken in {}",
+        "file_after": "changed since {}",
+        "file_before": "changed before {}",
+        "camera": "camera {}",
+        "lens": "lens {}",
+        "near": "near {}",
+        "within": "within {}",
+        "country": "in {}",
+        "keyword": "keyword {}",
+        "rating": "{} stars or more",
         "min_width": "at least {} wide",
         "min_height": "at least {} high",
         "format": "{} files",
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "sort": "sorted: {}",
+        "literal": "words as they are",
         "like": "like this picture",
         "upload": "like your picture",
+        "crop": "the part {} of it",
     }
     pictures = {"like": "/api/pictures/{}/thumbnail", "upload": "/api/uploads/{}"}
     return [
@@ -160,8 +214,9 @@ def _chips(search: Search) -> list[Chip]:
 
 # Those that do not say what to look for.
 _FILTERS = {
-    *("source", "path", "after", "before", "min_width", "min_height", "format"),
-    *("min_relevance", "collapse", "region"),
+    *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
+    *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
+    *("format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
@@ -174,6 +229,12 @@ async def _results(request: Request, page: SearchPage) -> Results:
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
+    if answer is not None:
+        # Taking one away means that the words are to be taken as they are.
+        chips += [
+            Chip(each.meaning, "understood", each.words, address(page, ("literal", "true")))
+            for each in answer.understood
+        ]
     at = snapshot.coordinates
     names = [cluster.name for cluster in at.names] if at and snapshot.build.info.vocabulary else []
     return Results(
@@ -193,10 +254,19 @@ async def search_page(request: Request) -> Response:
     """Show the search page with the first results."""
     asked = _parsed(request, SearchAddress)
     if asked.refine is not None:
-        return RedirectResponse(_refined(asked, asked.refine), HTTPStatus.SEE_OTHER)
+        return RedirectResponse(
+            root_of(request) + _refined(asked, asked.refine), HTTPStatus.SEE_OTHER
+        )
     results = await _results(request, asked)
     status = results.problem.status if results.problem else HTTPStatus.OK
-    return _page(request, "search", status, results=results, view=asked.view)
+    return _page(
+        request,
+        "search",
+        status,
+        results=results,
+        view=asked.view,
+        files_of=_files_of(asked),
+    )
 
 
 def _refined(search: Search, typed: str) -> str:
@@ -210,13 +280,28 @@ def _refined(search: Search, typed: str) -> str:
 async def search_fragment(request: Request) -> Response:
     """Show what changes on the search page when another search is made."""
     results = await _results(request, _parsed(request, SearchAddress))
-    return _fragment(request, "_results", results=results)
+    return _fragment(request, "_results", results=results, files_of=_files_of(results.search))
 
 
 async def cards_fragment(request: Request) -> Response:
     """Show further pictures of a search."""
-    _, answer = await library_of(request).search(_parsed(request, SearchPage))
-    return _fragment(request, "_cards", pictures=answer.hits, more=answer.more)
+    page = _parsed(request, SearchPage)
+    _, answer = await library_of(request).search(page)
+    return _fragment(
+        request,
+        "_cards",
+        pictures=answer.hits,
+        more=answer.more,
+        build=answer.build,
+        files_of=_files_of(page),
+    )
+
+
+def _files_of(search: Search) -> str:
+    """Return what the address of a picture says of the files that a search means."""
+    named = {"source", "path", "after", "before"}
+    pairs = [(name, value) for name, value in search.pairs() if name in named]
+    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 async def picture_page(request: Request) -> Response:
@@ -230,9 +315,9 @@ async def picture_fragment(request: Request) -> Response:
 
 
 async def _picture(request: Request) -> dict[str, Any]:
-    asked = _parsed(request, OnePicture)
+    asked = _parsed(request, PictureAddress)
     library = library_of(request)
-    details = await library.run(library.snapshot.details, asked.content_id)
+    details = await library.run(library.snapshot.details, asked.content_id, asked.query())
     page = SearchPage(like=[asked.content_id], k=SIMILAR)
     _, answer = await library.search(page)
     return {"details": details, "similar": answer.hits, "may_reveal": may_reveal(request)}
@@ -243,6 +328,26 @@ async def vote_page(request: Request) -> Response:
     library = library_of(request)
     names = await library.run(recommender_names, library.store)
     return _page(request, "vote", names=names, **await _vote(request))
+
+
+async def take_ballot(request: Request) -> Response:
+    """Take a vote from the form of the vote page, and show the next picture."""
+    form = (await read_limited(request)).decode("ascii", "replace")
+    ballot = parse(Ballot, parse_qsl(form, max_num_fields=10), {})
+    access_of(request).check(ballot.token)
+    library = library_of(request)
+    snapshot = library.snapshot
+    shown = None
+    if ballot.vote == "u":
+        undone = await library.run(voting.undo, snapshot, ballot.name)
+        shown = undone.content_id if undone.indexed else None
+    elif ballot.content_id is not None:
+        given = voting.Vote(
+            name=ballot.name, content_id=ballot.content_id, liked=ballot.vote == "y"
+        )
+        await library.run(voting.vote, snapshot, given)
+    query = {"name": ballot.name} | ({"show": shown} if shown else {})
+    return RedirectResponse(f"{root_of(request)}/vote?{urlencode(query)}", HTTPStatus.SEE_OTHER)
 
 
 async def vote_fragment(request: Request) -> Response:
@@ -304,10 +409,12 @@ async def api_document(request: Request) -> Response:
     return JSONResponse(openapi(OPERATIONS))
 
 
-def problem_page(error: RequestError) -> Response:
+def problem_page(request: Request, error: RequestError) -> Response:
     """Show what went wrong, to people."""
     html = (
-        environment(PACKAGE).get_template("problem.html.jinja").render(**_frame(None), error=error)
+        environment(PACKAGE)
+        .get_template("problem.html.jinja")
+        .render(**_frame(request, bare=True), error=error)
     )
     return HTMLResponse(html, error.status, headers=error.headers)
 
@@ -320,24 +427,32 @@ def _page(
     **values: Any,
 ) -> Response:
     template = environment(PACKAGE).get_template(f"{name}.html.jinja")
-    html = template.render(**_frame(request), **values, here=name)
+    html = template.render(_frame(request) | values | {"here": name})
     return HTMLResponse(html, status, headers=headers)
 
 
 def _fragment(request: Request, name: str, **values: Any) -> Response:
     template = environment(PACKAGE).get_template(f"{name}.html.jinja")
-    return HTMLResponse(template.render(address=address, ago=_ago, **values))
+    return HTMLResponse(template.render(_frame(request) | values))
 
 
-def _frame(request: Request | None) -> dict[str, Any]:
-    """Return what every page shows around its own."""
+def root_of(request: Request) -> str:
+    """Return the path that all addresses of the server begin with; see `--root-path`."""
+    root: str = request.scope.get("root_path", "")
+    return root
+
+
+def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
+    """Return what every page shows around its own; `bare` tells nothing to who is not known yet."""
     snapshot = None
-    if request is not None and library_of(request).is_open:
+    if not bare and library_of(request).is_open:
         snapshot = library_of(request).snapshot
     return {
+        "root": root_of(request),
         "address": address,
+        "verdict": verdict,
         "ago": _ago,
-        "csrf_token": "" if request is None else access_of(request).csrf_token,
+        "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,
         "version": _version(),
@@ -371,7 +486,7 @@ def shown(
             return await page(request)
         except BuildError as error:
             if library_of(request).is_open:
-                return problem_page(as_request_error(error))
+                return problem_page(request, as_request_error(error))
             settings = library_of(request).settings
             return _page(
                 request,
@@ -379,9 +494,10 @@ def shown(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 problem=str(error),
                 sources=settings.sources,
+                running=await library_of(request).run(library_of(request).is_being_written),
             )
         except (RequestError, RetrievalError, GoneError) as error:
-            return problem_page(as_request_error(error))
+            return problem_page(request, as_request_error(error))
 
     return endpoint
 
@@ -448,6 +564,7 @@ ROUTES = [
     Route("/picture/{content_id}", shown(picture_page)),
     Route("/fragments/picture/{content_id}", shown(picture_fragment)),
     Route("/vote", shown(vote_page)),
+    Route("/vote", shown(take_ballot), methods=["POST"]),
     Route("/fragments/vote", shown(vote_fragment)),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),

@@ -1,15 +1,23 @@
 """What a client may ask for, as pydantic models: pages and API share them."""
 
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar, get_origin
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 from pydantic import ValidationError as ValidationError
 
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.facts.dates import parse_dates
+from retrieval_pipeline.search.query import Crop, Query, Sort, kilometres
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.web.problems import wrong_parameters
 
@@ -29,8 +37,27 @@ Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 RecommenderName = Annotated[str, StringConstraints(pattern=f"^{SOURCE_NAME.pattern}$")]
 Pixels = Annotated[int, Field(ge=0, le=1_000_000)]
 Relevance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Year = Annotated[int, Field(ge=1, le=9_998)]
+Years = Annotated[list[Year], Field(max_length=MOST_PARTS)]
 Texts = Annotated[list[Text], Field(max_length=MOST_PARTS)]
 ContentIds = Annotated[list[ContentId], Field(max_length=MOST_PARTS)]
+
+
+def _checked(read: Callable[[str], object]) -> AfterValidator:
+    """Return the check that a text is one that `read` reads; it stays text, as it was written."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except QueryError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(check)
+
+
+Dates = Annotated[Text, _checked(parse_dates)]
+Distance = Annotated[Text, _checked(kilometres)]
 
 
 class _Parameters(BaseModel):
@@ -85,6 +112,20 @@ class Region(_Parameters):
         return inside
 
 
+def _crop(text: object) -> object:
+    """Read "x,y,width,height".
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return Crop.parse(text)
+    except QueryError as error:
+        raise ValueError(str(error)) from None
+
+
 class Search(_Parameters):
     """A search: words and pictures, and filters. Without words and pictures: all, newest first."""
 
@@ -93,15 +134,47 @@ class Search(_Parameters):
     minus: Texts = Field(default=[], description="Words whose pictures are not wanted.")
     like: ContentIds = Field(default=[], description="Find pictures like these indexed ones.")
     upload: ContentIds = Field(default=[], description="Find pictures like these uploaded ones.")
+    crop: Annotated[
+        Crop | None,
+        BeforeValidator(_crop, json_schema_input_type=str),
+        Field(
+            description="Only this rectangle of the one picture of `like` or `upload`: "
+            "x,y,width,height in fractions of its size (up to 1) or in pixels."
+        ),
+    ] = None
     source: Texts = Field(default=[], description="Only pictures of these sources.")
     path: Texts = Field(default=[], description="Only paths that one of these globs matches.")
-    after: date | None = Field(default=None, description="Only files changed on this day or later.")
-    before: date | None = Field(default=None, description="Only files changed before this day.")
+    after: Dates | None = Field(
+        default=None, description="Only pictures taken then or later: 2019, 2019-08-12, last week."
+    )
+    before: Dates | None = Field(default=None, description="Only pictures taken before.")
+    on: Dates | None = Field(
+        default=None, description="Only pictures taken then: 2019-08, summer 2019, yesterday."
+    )
+    year: Years = Field(default=[], description="Only pictures taken in these years.")
+    file_after: Dates | None = Field(default=None, description="Only files changed then or later.")
+    file_before: Dates | None = Field(default=None, description="Only files changed before.")
+    camera: Texts = Field(default=[], description="Only cameras with these words in the name.")
+    lens: Texts = Field(default=[], description="Only lenses with these words in the name.")
+    near: Text | None = Field(
+        default=None, description='Only near this town, or "latitude, longitude" in degrees.'
+    )
+    within: Distance = Field(default="20 km", description="How near, such as 5 km or 500 m.")
+    country: Texts = Field(default=[], description="Only these countries: code (PT) or name.")
+    keyword: Texts = Field(default=[], description="Only pictures with one of these keywords.")
+    rating: int | None = Field(default=None, ge=-1, le=5, description="Least number of stars.")
     min_width: Pixels = Field(default=0, description="Only pictures at least so wide, in pixels.")
     min_height: Pixels = Field(default=0, description="Only pictures at least so high, in pixels.")
     format: Texts = Field(default=[], description="Only these formats, such as jpg or png.")
     min_relevance: Relevance = Field(default=0, description="Only hits so relevant.")
     collapse: bool = Field(default=False, description="Show pictures that look the same once.")
+    sort: Sort = Field(
+        default="relevance",
+        description="Order; all but relevance leave out hits that are not relevant enough.",
+    )
+    literal: bool = Field(
+        default=False, description="Do not read words as facts, such as: in summer 2019."
+    )
     region: Annotated[
         Region | None,
         BeforeValidator(Region.parse, json_schema_input_type=str),
@@ -115,10 +188,9 @@ class Search(_Parameters):
         return any(word.strip() for word in words) or bool(self.like or self.upload)
 
     def query(self) -> Query:
-        """Return the query without its uploads and region, which only the server knows."""
-        fields = Search.model_fields.keys() - {"upload", "region"}
-        days = {"after": _midnight(self.after), "before": _midnight(self.before)}
-        return Query.of({**self.model_dump(include=set(fields)), **days})
+        """Return the query without its uploads, crop and region, which the server adds."""
+        fields = Search.model_fields.keys() - {"upload", "crop", "region"}
+        return Query.of(self.model_dump(include=set(fields)))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return what differs from the defaults, as the pairs of a query string."""
@@ -128,7 +200,7 @@ class Search(_Parameters):
             if value == field.default:
                 continue
             if isinstance(value, list):
-                pairs += [(name, part) for part in value]
+                pairs += [(name, _plain(part)) for part in value]
             else:
                 pairs.append((name, f"{value:g}" if isinstance(value, float) else _plain(value)))
         return pairs
@@ -147,10 +219,6 @@ class SearchPage(Search, Page):
 
 def _plain(value: object) -> str:
     return "true" if value is True else str(value)
-
-
-def _midnight(day: date | None) -> datetime | None:
-    return None if day is None else datetime.combine(day, time())
 
 
 def parse(model: type[P], pairs: Iterable[tuple[str, str]], path: Mapping[str, Any]) -> P:

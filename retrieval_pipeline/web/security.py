@@ -8,6 +8,7 @@
   in an `Authorization` header, from then on in a cookie.
 """
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -22,6 +23,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.proxies import route_path
 
 COOKIE = "retrieval"
 CSRF_HEADER = "x-retrieval-token"
@@ -29,6 +31,9 @@ SAFE_METHODS = {"GET", "HEAD"}
 METHODS = SAFE_METHODS | {"POST", "DELETE"}
 # Characters of an access token: what a machine could not guess in years.
 SHORTEST_TOKEN = 16
+SECRET_BYTES = 32
+# Paths that take a form, whose field `token` takes the place of the header.
+FORMS = {"/vote"}
 
 # `connect-src` lets the page talk to this server, `blob:` shows a picture before it is sent.
 POLICY = (
@@ -58,11 +63,39 @@ class Access:
 
     Attributes:
         token: What others than this machine must know; None on loopback addresses.
-        csrf_token: What a request that changes something must carry.
+        secret: What a request that changes something must show to have read.
     """
 
     token: str | None = None
-    csrf_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(SECRET_BYTES), repr=False)
+
+    @property
+    def csrf_token(self) -> str:
+        """What a request that changes something must carry.
+
+        It is another text each time it is asked for, the secret under a random mask: answers are
+        compressed, and the length of a compressed page must not tell the secret in it (BREACH).
+        """
+        mask = secrets.token_bytes(SECRET_BYTES)
+        return base64.urlsafe_b64encode(mask + _xor(mask, self.secret)).decode()
+
+    def check(self, csrf_token: str) -> None:
+        """Refuse what is not a `csrf_token` of this server.
+
+        Raises:
+            RequestError: 403.
+        """
+        try:
+            given = base64.urlsafe_b64decode(csrf_token.encode())
+        except ValueError:
+            given = b""
+        mask, masked = given[:SECRET_BYTES], given[SECRET_BYTES:]
+        known = len(masked) == SECRET_BYTES and hmac.compare_digest(_xor(mask, masked), self.secret)
+        if not known:
+            raise RequestError(
+                HTTPStatus.FORBIDDEN,
+                f"the header {CSRF_HEADER} must hold what GET /api/token gives",
+            )
 
     @property
     def cookie(self) -> str:
@@ -137,19 +170,17 @@ class Guard:
                 "this server answers to localhost only: open it by that name",
             )
         if request.method not in SAFE_METHODS:
-            self._check_intent(request.headers)
+            self._check_intent(request.headers, route_path(request.scope))
 
-    def _check_intent(self, headers: Headers) -> None:
+    def _check_intent(self, headers: Headers, path: str) -> None:
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != headers.get("host"):
             raise RequestError(HTTPStatus.FORBIDDEN, "the request comes from another site")
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise RequestError(HTTPStatus.FORBIDDEN, "the request comes from another site")
-        if not _same(headers.get(CSRF_HEADER, ""), self._access.csrf_token):
-            raise RequestError(
-                HTTPStatus.FORBIDDEN,
-                f"the header {CSRF_HEADER} must hold what GET /api/token gives",
-            )
+        # A form without a script can send no header: the page that takes it checks the field.
+        if path not in FORMS:
+            self._access.check(headers.get(CSRF_HEADER, ""))
 
     def _is_known(self, headers: Headers) -> bool:
         scheme, _, value = headers.get("authorization", "").partition(" ")
@@ -175,6 +206,7 @@ class Guard:
             max_age=365 * 24 * 3600,
             httponly=True,
             samesite="lax",
+            path=request.scope.get("root_path") or "/",
             secure=request.url.scheme == "https",
         )
         return response
@@ -206,6 +238,10 @@ def _host(headers: Headers) -> str | None:
         return urlsplit("//" + headers.get("host", "")).hostname
     except ValueError:
         return None
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
 def _same(given: str, expected: str) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -66,8 +66,14 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def bounded_server(app: ASGIApp) -> uvicorn.Server:
-    """Return a server whose clients are bounded; see `connections`."""
+def bounded_server(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Server:
+    """Return a server whose clients are bounded; see `connections`.
+
+    Args:
+        app: What answers.
+        proxies: Addresses, or networks such as 10.0.0.0/8, that may say by `X-Forwarded-For` and
+            `X-Forwarded-Proto` for whom they ask.
+    """
     limit_logs()
     return uvicorn.Server(
         uvicorn.Config(
@@ -77,8 +83,9 @@ def bounded_server(app: ASGIApp) -> uvicorn.Server:
             log_level="warning",
             access_log=False,
             server_header=False,
-            # Headers that name another client or scheme could come from anybody.
-            proxy_headers=False,
+            # Headers that name another client or scheme could come from anybody else.
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
             timeout_graceful_shutdown=GRACE_SECONDS,
             lifespan="on",
             ws="none",
@@ -86,9 +93,17 @@ def bounded_server(app: ASGIApp) -> uvicorn.Server:
     )
 
 
-def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until a signal ends it; `ready` is called when it answers."""
-    server = bounded_server(app)
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    proxies: Sequence[str] = (),
+) -> None:
+    """Serve until a signal ends it; `ready` is called when it answers.
+
+    See `bounded_server` for `proxies`.
+    """
+    server = bounded_server(app, proxies)
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
+from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.coordinates import (
@@ -27,20 +28,41 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, file_test
-from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
-from retrieval_pipeline.search.results import Hit
+from retrieval_pipeline.search.results import Hit, rounded
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
-from retrieval_pipeline.web.pictures import AnswerPage, Details, File, FileLocation, Picture
+from retrieval_pipeline.web.pictures import (
+    AnswerPage,
+    Companion,
+    Details,
+    Facts,
+    File,
+    FileLocation,
+    Picture,
+    WordsRead,
+    shapes,
+)
 from retrieval_pipeline.web.problems import FieldProblem, RequestError, wrong
 
 # Queries whose vectors are remembered, some KB each: all pages of an answer need one encoding.
 REMEMBERED_QUERIES = 1_000
+# The formats that every browser shows, upright and in their own colours.
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+# Hits of a search whose shapes are told at once: some 200 rows of a grid.
+SHAPES = 1_200
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -106,16 +128,19 @@ class Snapshot:
         """
         self.build.load_codes()
         self.build.number_of("")
-        _ = self.newest
+        _ = self.in_order("newest"), self.searcher.vocabulary
         self.look_for_map()
 
     # Queries
 
-    def query(self, search: Search) -> Query:
+    def query(self, search: Search) -> tuple[Query, tuple[Understood, ...]]:
         """Return what a search asks, its uploads as the files that were kept of them.
+
+        Also which of its words were read as facts: in the query they are filters.
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
+            QueryError: There is a crop, and not one picture.
         """
         for content_id in search.like:
             self._number(content_id)
@@ -123,7 +148,8 @@ class Snapshot:
         if not all(path.exists() for path in uploads):
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
-        return replace(search.query(), images=tuple(uploads))
+        query = replace(search.query(), images=tuple(uploads), crop=search.crop)
+        return self.searcher.understand(query)
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -142,7 +168,7 @@ class Snapshot:
         if (known := self.known_vectors(query)) is not None:
             return known, 0.0
         # Pictures of the index have their vectors.
-        needed = query.wanted or query.unwanted or query.images
+        needed = query.wanted or query.unwanted or query.images or query.crop
         if needed and self._no_encoder is not None and time.monotonic() < self._no_encoder[0]:
             raise self._no_encoder[1]
         started = time.perf_counter()
@@ -157,11 +183,23 @@ class Snapshot:
 
     # Answers
 
-    def answer(self, page: SearchPage, query: Query, query_vectors: QueryVectors) -> AnswerPage:
+    def answer(
+        self,
+        page: SearchPage,
+        query: Query,
+        understood: Sequence[Understood],
+        query_vectors: QueryVectors,
+    ) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
+        Args:
+            page: What the client asked.
+            query: What `query` made of it.
+            understood: The words that `query` read as facts.
+            query_vectors: Of the query.
+
         Raises:
-            QueryError: A filter names a source that is not in the index.
+            QueryError: A filter names a source or place that is not there.
             MapError: A region is asked for, and there is no map.
         """
         found = self.searcher.answer(
@@ -171,26 +209,67 @@ class Snapshot:
             query=str(search_text(page)),
             model=found.model,
             build=found.build,
+            likely=found.likely,
+            verdict=found.verdict,
             hits=[self._hit(hit) for hit in found.hits],
             more=len(found.hits) == page.k,
+            hints=list(found.hints),
             timings_ms=found.timings_ms,
+            understood=[WordsRead.of(each) for each in understood],
+            notes=[*found.notes],
         )
 
-    def browse(self, page: SearchPage) -> AnswerPage:
-        """Return the pictures that pass the filters, the newest first; raises as `answer`."""
+    def answer_shapes(
+        self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
+    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
+        """Return the shapes of the next hits of a query, and whether there may be further ones.
+
+        Raises as `answer` does.
+
+        Returns:
+            Width over height in hundredths, uint16 (at most SHAPES,); whether there may be more;
+            how many of these are likely, None if they are not the first ones in this order.
+        """
+        among = self.within(search)
+        found = self.searcher.answer(
+            query, SHAPES, offset, query_vectors=query_vectors, among=among
+        ).hits
+        told = shapes([hit.width for hit in found], [hit.height for hit in found])
+        likely = sum(hit.likely for hit in found) if query.sort == "relevance" else None
+        return told, len(found) == SHAPES, likely
+
+    def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
+        """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
+        order = self._listed(search, query)[offset:]
+        items = self.build.items
+        return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+
+    def _listed(self, search: Search, query: Query) -> Numbers:
+        """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""
+        flags = both(self.searcher.allowed(query), self.within(search))
+        order = self.in_order("newest" if query.sort == "relevance" else query.sort)
+        return order if flags is None else order[flags[order]]
+
+    def browse(
+        self, page: SearchPage, query: Query, understood: Sequence[Understood]
+    ) -> AnswerPage:
+        """Return the pictures that pass the filters, the newest first or as the query sorts.
+
+        Takes and raises what `answer` does.
+        """
         started = time.perf_counter()
-        query = page.query()
-        flags = both(self.searcher.allowed(query), self.within(page))
-        order = self.newest if flags is None else self.newest[flags[self.newest]]
-        passes = file_test(query)
+        order = self._listed(page, query)
+        passes = file_test(self.build, query)
         pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
         return AnswerPage(
-            query="",
+            query=str(search_text(page)),
             model=self.model,
             build=self.name,
             hits=pictures,
             more=page.offset + page.k < len(order),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
+            understood=[WordsRead.of(each) for each in understood],
+            notes=[*fact_notes(self.build, query)],
         )
 
     def within(self, search: Search) -> Flags | None:
@@ -215,8 +294,13 @@ class Snapshot:
     ) -> list[Picture]:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
-        for number, item in zip(numbers.tolist(), self.build.records(numbers), strict=True):
-            shown = next(filter(passes, item.files)).location if passes else item.locations[0]
+        for number, item, facts in zip(
+            numbers.tolist(),
+            self.build.records(numbers),
+            self.build.item_facts(numbers),
+            strict=True,
+        ):
+            shown = item.first(passes) if passes else item.locations[0]
             pictures.append(
                 Picture(
                     content_id=item.content_id,
@@ -226,6 +310,8 @@ class Snapshot:
                     height=item.height,
                     cluster=self.cluster_of(number),
                     locations=[FileLocation.of(location) for location in item.locations],
+                    facts=Facts.of(facts),
+                    companions=[Companion.of_file(each) for each in item.companions],
                 )
             )
         return pictures
@@ -236,21 +322,28 @@ class Snapshot:
             content_id=hit.content_id,
             source=hit.source,
             path=hit.location.path,
-            score=round(hit.score, 6),
-            relevance=round(hit.relevance, 6),
+            score=rounded(hit.score),
+            relevance=rounded(hit.relevance),
+            likely=hit.likely,
             width=hit.width,
             height=hit.height,
             alike=hit.alike,
+            region=hit.region,
             cluster=None if number is None else self.cluster_of(number),
             locations=[FileLocation.of(location) for location in hit.locations],
+            facts=Facts.of(hit.facts),
+            companions=[Companion.of_file(each) for each in hit.companions],
         )
 
-    def details(self, content_id: str) -> Details:
+    def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
         """Return everything about a picture; it looks at the picture's files.
+
+        Files that pass the filters of the query come first: they are the ones that it found.
 
         Raises:
             RequestError: There is no such picture; 404.
         """
+        passes = file_test(self.build, query)
         number = self._number(content_id)
         item = self.build.records([number])[0]
         return Details(
@@ -261,7 +354,11 @@ class Snapshot:
             cluster=self.cluster_of(number),
             model=self.model,
             build=self.name,
-            files=[self._file(file) for file in item.files],
+            files=[
+                self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
+            ],
+            facts=Facts.of(self.build.item_facts([number])[0]),
+            companions=[Companion.of_file(each) for each in item.companions],
         )
 
     def _file(self, file: IndexedFile) -> File:
@@ -280,6 +377,15 @@ class Snapshot:
             problem=problem,
         )
 
+    def media_type(self, content_id: str) -> str | None:
+        """Return the media type of a picture's files; None if browsers do not show it.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        item = self.build.records([self._number(content_id)])[0]
+        return MEDIA_TYPES.get(item.format)
+
     def locations(self, content_id: str) -> list[Location]:
         """Return every file that holds a picture.
 
@@ -292,19 +398,13 @@ class Snapshot:
     def _number(self, content_id: str) -> int:
         number = self.build.number_of(content_id)
         if number is None:
-            detail = f"no indexed picture has the content id {content_id}"
-            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+            raise not_indexed(content_id)
         return number
 
-    @functools.cached_property
-    def newest(self) -> Numbers:
-        """All items, int64 (items,): the one with the newest file first."""
-        times = []
-        for chunk in self.build.items["locations"].chunks:
-            starts = chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()
-            changed = chunk.flatten().field("mtime_ns").to_numpy()
-            times.append(np.maximum.reduceat(changed, starts))
-        return np.argsort(-np.concatenate(times), kind="stable")
+    @functools.lru_cache(2)  # noqa: B019 (a snapshot goes with its build)
+    def in_order(self, sort: Sort) -> Numbers:
+        """Return all items in an order by date or name, int64 (items,): 8 MB for a million."""
+        return in_order(self.build, np.arange(len(self.build)), sort)
 
     @functools.cached_property
     def first_sources(self) -> tuple[list[str], npt.NDArray[np.int32]]:
@@ -387,6 +487,16 @@ class Voting:
     def _last_change(self) -> int:
         path = Store(self._searcher.settings.home).judgements(self._name)
         return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def not_indexed(content_id: str) -> RequestError:
+    """Return what is said of a picture that is not in the index."""
+    return RequestError(
+        HTTPStatus.NOT_FOUND,
+        "This picture is not in the index, maybe not any more: its file was changed, moved out of "
+        f"the sources or deleted since. (Its content id is {content_id}.)",
+        title="The picture is not here",
+    )
 
 
 def search_text(search: Search) -> str:

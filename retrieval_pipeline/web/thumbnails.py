@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal, Protocol, TypeVar
 from cachetools import TTLCache
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import encoded
@@ -21,12 +23,12 @@ from retrieval_pipeline.storage.names import PICTURE_NAME, TEMPORARY_NAME
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.files import GoneError, file_of, source_of
 
-Size = Literal["small", "large"]
-# Longest edges in pixels: sharp on a card, and on most of a screen.
-PIXELS: dict[Size, int] = {"small": 480, "large": 1600}
+Size = Literal["small", "large", "huge"]
+# Longest edges in pixels: sharp on a card, on most of a screen, and enlarged there.
+PIXELS: dict[Size, int] = {"small": 480, "large": 1600, "huge": 4096}
 QUALITY = 80
 # One worker decodes for whoever looks at a single picture, so that he does not wait for a grid.
-WORKERS: dict[Size, int | None] = {"small": None, "large": 1}
+WORKERS: dict[Size, int | None] = {"small": None, "large": 1, "huge": 1}
 
 # Seconds for which a picture that could not be shown is not tried again, and how many of them.
 PAUSE = 30.0
@@ -35,6 +37,8 @@ MOST_FAILURES = 10_000
 ABANDONED = 3_600.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Run(Protocol):
@@ -55,15 +59,17 @@ class Thumbnails:
         self._pools = {
             size: DecodePool(Fit(PIXELS[size]), limits, workers=WORKERS[size]) for size in PIXELS
         }
-        self._making: dict[Path, asyncio.Task[None]] = {}
+        self._making: dict[Path, asyncio.Task[Path | bytes]] = {}
         self._failures: TTLCache[Path, GoneError] = TTLCache(MOST_FAILURES, PAUSE)
 
-    async def file(self, content_id: str, size: Size, locations: Sequence[Location]) -> Path:
+    async def get(self, content_id: str, size: Size, locations: Sequence[Location]) -> Path | bytes:
         """Return the thumbnail of a picture; whoever asks meanwhile waits for the same making.
+
+        Returns:
+            The WebP file, or its bytes where it cannot be kept: home is full, or read-only.
 
         Raises:
             GoneError: No file holds the picture any more, or it cannot be decoded.
-            StoreError: The thumbnail cannot be written.
             WorkerError: There are no workers.
         """
         for location in locations:
@@ -83,12 +89,11 @@ class Thumbnails:
             self._making[path] = task
             task.add_done_callback(lambda _: self._making.pop(path, None))
         # One of those who wait may go away; the others still want it.
-        await asyncio.shield(task)
-        return path
+        return await asyncio.shield(task)
 
     async def _make(
         self, path: Path, content_id: str, size: Size, locations: Sequence[Location]
-    ) -> None:
+    ) -> Path | bytes:
         problem = GoneError("the file is not there any more")
         for location in locations:
             try:
@@ -98,8 +103,7 @@ class Thumbnails:
                 continue
             outcome = await self._decode(Job(file, content_id), size)
             if isinstance(outcome, Decoded):
-                await self._run(_write, path, outcome)
-                return
+                return await self._run(_kept, path, outcome)
             if isinstance(outcome, Changed):
                 problem = GoneError("the file holds another picture by now")
             else:
@@ -126,9 +130,16 @@ class Thumbnails:
             pool.close()
 
 
-def _write(path: Path, decoded: Decoded) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded(decoded.pixels, quality=QUALITY))
+def _kept(path: Path, decoded: Decoded) -> Path | bytes:
+    """Write a thumbnail and return its path, or its bytes if it cannot be written."""
+    thumbnail = encoded(decoded.pixels, quality=QUALITY)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(thumbnail)
+    except StoreError as error:
+        logger.warning("thumbnails are not kept: %s", error)
+        return thumbnail
+    return path
 
 
 def remove_abandoned(directory: Path) -> None:

@@ -1,6 +1,5 @@
 """Votes on pictures into a named recommender, what it shows next and what it recommends."""
 
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -9,8 +8,7 @@ from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.votes import read_judgements, votes_that_count
 from retrieval_pipeline.web.parameters import ContentId, RecommenderName
 from retrieval_pipeline.web.pictures import FileLocation, Picture
-from retrieval_pipeline.web.problems import RequestError
-from retrieval_pipeline.web.snapshot import Snapshot
+from retrieval_pipeline.web.snapshot import Snapshot, not_indexed
 
 DEFAULT_NAME = "favourites"
 
@@ -23,6 +21,14 @@ class Named(_Model):
     """A recommender."""
 
     name: RecommenderName = Field(description="Name of the recommender.")
+
+
+class Retraction(Named):
+    """Which vote is taken back."""
+
+    content_id: ContentId | None = Field(
+        default=None, description="Take back the votes on this picture, not the last vote of all."
+    )
 
 
 class RankingOf(Named):
@@ -139,8 +145,7 @@ def vote(snapshot: Snapshot, given: Vote) -> Votes:
     with snapshot.voting(given.name) as session:
         picture = session.picture(given.content_id)
         if picture is None:
-            detail = f"no indexed picture has the content id {given.content_id}"
-            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+            raise not_indexed(given.content_id)
         session.vote(picture, given.liked)
         return _with_votes(snapshot, session)
 
@@ -154,6 +159,14 @@ def undo(snapshot: Snapshot, name: str) -> Undone:
             indexed=picture is not None,
             **tally(session),
         )
+
+
+def retract(snapshot: Snapshot, name: str, content_id: str) -> Undone:
+    """Take back the votes on one picture. Raises StoreError."""
+    with snapshot.voting(name) as session:
+        session.retract(content_id)
+        indexed = snapshot.build.number_of(content_id) is not None
+        return Undone(content_id=content_id, indexed=indexed, **tally(session))
 
 
 def next_picture(snapshot: Snapshot, name: str, show: str | None = None) -> Next:

@@ -59,11 +59,11 @@ def test_a_piped_line_that_is_not_utf8_leaves_the_next_ones_alone(home: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["init", NASTY, "--config", "new.toml"], 1),
+        (["init", NASTY, "--model", "offline", "--config", "new.toml"], 1),
         (["index", "--config", NASTY], 1),
         (["index", "--source", NASTY], 1),
         (["query", "cat", "--source", NASTY], 1),
-        (["query", "cat", NASTY], 2),
+        (["query", "cat", NASTY], 1),
         (["query", "cat", b"--" + NASTY], 2),
     ],
     ids=str,
@@ -99,7 +99,7 @@ def test_a_source_with_a_nasty_name_is_shown_on_one_line(home: Path, tmp_path: P
         ["query", "cat", "--gallery", LONG],
         ["map", "--output", LONG],
         ["recommend", "--from-json", LONG],
-        ["init", LONG, "--config", "new.toml"],
+        ["init", LONG, "--model", "offline", "--config", "new.toml"],
     ],
     ids=lambda arguments: " ".join(arguments)[:30],
 )
@@ -200,7 +200,7 @@ def test_a_bug_stays_a_traceback(home: Path, tmp_path: Path) -> None:
         "status.load_settings = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = retrieval(home, "status", env={"PYTHONPATH": path})
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("AttributeError: a bug\n")
@@ -217,7 +217,8 @@ def test_a_pipe_that_breaks_inside_is_an_error_and_not_the_end_of_the_output(
         "status.load_settings = broken\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    assert_one_line(retrieval(home, "status", env={"PYTHONPATH": path}), "Broken pipe")
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
+    assert_one_line(done, "Broken pipe")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,7 @@ def test_a_weight_out_of_bounds_is_one_line(home: Path, weight: str, why: str) -
 
 def test_a_wrong_date_says_what_is_wrong_with_it(home: Path) -> None:
     done = retrieval(home, "query", "cat", "--after", "2024-02-30")
-    assert done.returncode == 2
-    assert "day is out of range for month" in done.stderr
-    assert "write it as 2024-12-31" in done.stderr
+    assert_one_line(done, '"2024-02-30" is no date', "day is out of range for month")
 
 
 def test_a_directory_that_is_named_twice_is_called_that(tmp_path: Path) -> None:

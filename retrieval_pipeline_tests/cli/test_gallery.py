@@ -3,7 +3,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -332,6 +332,15 @@ def test_what_else_a_query_asked_for_is_beside_its_heading(photo: Callable[..., 
         "path 2023/*",
         "relevance at least 25%",
     ]
+
+
+def test_a_line_parts_the_likely_hits_from_the_rest(photo: Callable[..., Path]) -> None:
+    sure, near = hit_of(photo("cat.jpg")), replace(hit_of(photo("dog.jpg")), relevance=0.1)
+    page = page_of(answer_of(sure, near))
+    items = [item.attributes.get("class", "") for item in page.one("ol").all("li")]
+    assert [name.split()[0] for name in items] == ["card", "divider", "card"]
+    assert page.one("div", "head").one("li").text == "1 likely; the rest are only the nearest"
+    assert not page_of(answer_of(sure)).all("li", "divider")
 
 
 def test_an_example_that_is_gone_leaves_the_rest(tmp_path: Path) -> None:

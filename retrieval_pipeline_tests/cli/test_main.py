@@ -16,27 +16,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retrieval_pipeline_tests.support.commands import RETRIEVAL, retrieval
 from synthetic.checkpoints import make_clip
 
 # Each test starts programs or indexes pictures.
 pytestmark = pytest.mark.slow
 
-RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
 
-
-def run(
-    directory: Path, *arguments: str, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RETRIEVAL, *arguments],
-        cwd=directory,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-    )
+def run(directory: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return retrieval(directory, *arguments, input=stdin)
 
 
 def environment() -> dict[str, str]:
@@ -73,7 +61,7 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "init", "index", "query", "status", "use", "verify", "gc"]
+    "command", ["demo", "init", "models", "index", "query", "status", "use", "verify", "gc"]
 )
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     done = run(tmp_path, command, "--help")
@@ -83,13 +71,13 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
 
 def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    first = run(tmp_path, "init", "a")
+    first = run(tmp_path, "init", "a", "--model", "offline")
     assert first.returncode == 0
     assert "Look it over" in first.stdout
-    second = run(tmp_path, "init", "a")
+    second = run(tmp_path, "init", "a", "--model", "offline")
     assert second.returncode == 1
     assert "exists already" in second.stderr
-    assert run(tmp_path, "init", "a", "--force").returncode == 0
+    assert run(tmp_path, "init", "a", "--model", "offline", "--force").returncode == 0
     assert "is not a directory" in run(tmp_path, "init", "nowhere", "--force").stderr
 
 
@@ -123,11 +111,13 @@ def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
     done = run(library, "query", "a cat", "-k", "3")
     lines = done.stdout.splitlines()
     assert done.returncode == 0
-    rank, score, relevance, path = lines[0].split(maxsplit=3)
+    rank, score, relevance, taken, path, camera = lines[0].split(maxsplit=5)
     assert rank == "1"
     assert 0 < float(score) <= 1
     assert relevance.endswith("%")
     assert Path(path) == library / "pictures" / "cat.png"
+    # As the camera wrote them into the file.
+    assert (taken, camera) == ("2009-02-09", "[Pentax K100D Super]")
     assert lines[1].strip() == "also in pictures: copy of cat.png"
     assert len(lines) == 4
 
@@ -135,14 +125,34 @@ def test_a_query_prints_rank_score_path_and_copies(library: Path) -> None:
 def test_the_json_of_a_query_keeps_the_contract(library: Path) -> None:
     done = run(library, "query", "a rocket launch", "--json", "-k", "2")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["query", "model", "build", "hits", "timings_ms"]
+    assert list(answer) == [
+        *("query", "understood", "notes", "model", "build", "likely", "hits", "hints", "timings_ms")
+    ]
     assert answer["query"] == "a rocket launch"
     assert answer["model"] == "offline"
     assert len(answer["hits"]) == 2
+    assert [hit["likely"] for hit in answer["hits"]] == [True, False]
+    assert answer["likely"] == 1
     hit = answer["hits"][0]
-    assert {"content_id", "path", "source", "score", "relevance", "locations"} <= hit.keys()
+    assert {
+        "content_id",
+        "path",
+        "source",
+        "score",
+        "relevance",
+        "locations",
+        "facts",
+    } <= hit.keys()
     assert hit["path"] == str(library / "pictures" / "rocket.jpg")
     assert hit["locations"] == [{"source": "pictures", "path": "rocket.jpg"}]
+
+
+def test_a_list_of_hits_ends_with_how_many_are_likely(library: Path) -> None:
+    for text, verdict in (
+        ("a rocket launch", "1 likely; the rest are only the nearest\n"),
+        ("a piano", "nothing here looks like that: only the nearest are shown\n"),
+    ):
+        assert run(library, "query", text, "-k", "2").stderr == verdict
 
 
 def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
@@ -213,13 +223,13 @@ def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
     )
     os.close(child)
     shown = ""
-    for text in ("a flower\n", "\x04"):
+    for text in ("a cat\n", "\x04"):
         shown += _read_until(parent, "> ")
         os.write(parent, text.encode())
     shown += _read_until(parent, None)
     assert process.wait(timeout=60) == 0
     assert '"exit" or Ctrl-D leaves' in shown
-    assert "flower.jpg" in shown
+    assert "cat.png" in shown
 
 
 def _read_until(terminal: int, mark: str | None) -> str:
@@ -254,6 +264,7 @@ def test_the_status_names_what_failed(library: Path) -> None:
     text = run(library, "status").stdout
     assert "7 embedded, 0 to do" in text
     assert "in quarantine: 1 not an image" in text
+    assert "cameras: 2 Pentax K100D Super" in text
     state = json.loads(run(library, "status", "--json").stdout)
     assert state["sources"][0]["quarantined"] == {"not_an_image": 1}
     assert state["index"]["items"] == 7

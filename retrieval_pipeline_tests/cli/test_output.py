@@ -110,7 +110,7 @@ def test_a_closed_output_is_one_line(home: Path, command: str) -> None:
 def test_a_reader_that_has_enough_ends_a_pipe_of_queries_in_silence(home: Path) -> None:
     script = "yes cat | $R query -k 1 | head -1; exit ${PIPESTATUS[1]}"
     done = shell(home, script)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "cat\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cat\n", "likely\n")
 
 
 def test_without_an_input_there_are_no_queries(home: Path) -> None:
@@ -123,7 +123,8 @@ def test_what_the_terminal_cannot_show_is_an_escape(home: Path, tmp_path: Path) 
     (directory / "pictures").rename(directory / "絵")
     settings = directory / "retrieval.toml"
     settings.write_text(settings.read_text().replace('path = "pictures"', 'path = "絵"'))
-    done = retrieval(directory, "query", "cat", "-k", "1", env={"PYTHONIOENCODING": "latin-1"})
+    latin = {"PYTHONIOENCODING": "latin-1"}
+    done = retrieval(directory, "query", "cat", "-k", "1", env=latin, started=True)
     assert done.returncode == 0, done.stderr
     assert "\\u7d75/cat.jpg" in done.stdout
 

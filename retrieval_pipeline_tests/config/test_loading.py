@@ -115,6 +115,19 @@ def test_a_schedule_that_cannot_be_is_refused(tmp_path: Path, text: str, message
     assert message in problem(tmp_path, f"[schedule]\n{text}\n")
 
 
+def test_labelled_queries_are_a_file_beside_the_settings_or_the_folders(tmp_path: Path) -> None:
+    named = load_settings(write(tmp_path, '[evaluation]\nfile = "labels/queries.toml"\n'))
+    assert named.evaluation is not None
+    assert named.evaluation.file == tmp_path / "labels" / "queries.toml"
+    for text, message in (
+        ("", "evaluation: give it either `file`, or `folders = true`"),
+        ('folders = true\nfile = "a.csv"', "evaluation: give it either `file`"),
+        ('folders = true\nmetric = "ndcg"', "evaluation.metric: Input should be 'recall@1'"),
+        ("folders = true\ntolerence = 0.1", "did you mean `tolerance`?"),
+    ):
+        assert message in problem(tmp_path, f"[evaluation]\n{text}\n")
+
+
 def test_a_ray_client_and_a_home_within_a_source_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "retrieval.toml"
     file.write_text('[ray]\naddress = "ray://head:10001"\n')

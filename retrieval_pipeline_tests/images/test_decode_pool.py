@@ -82,14 +82,14 @@ def exists(pid: int) -> bool:
 def strike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
     """Signals that a worker gets right before its job of that path: the first of each list."""
     signals: dict[str, list[int]] = {}
-    original = decode_module.Worker.decode
+    original = decode_module.Worker.answer
 
     def struck(self: decode_module.Worker, task: Any, seconds: float) -> Any:
         if signals.get(task[0]):
             os.kill(self.pid, signals[task[0]].pop(0))
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode_module.Worker, "decode", struck)
+    monkeypatch.setattr(decode_module.Worker, "answer", struck)
     yield signals
     assert not any(signals.values()), "a signal was not sent"
 
@@ -366,7 +366,7 @@ IMPATIENT = [
 def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
     slow = tmp_path / "slow.png"
     slow.write_bytes(one_bit_png(17_000))
-    messages = [Limits(seconds=0.01), (str(slow), None, TRANSFORM)]
+    messages = [Limits(seconds=0.01), (str(slow), None, TRANSFORM, "centre", False)]
     result = subprocess.run(
         IMPATIENT,
         cwd=ROOT,
@@ -378,7 +378,7 @@ def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> None:
     big = replace(TRANSFORM, resize=300, crop=(300, 300))  # more than a pipe holds
-    messages = [Limits(seconds=1), (files[3], None, big)]
+    messages = [Limits(seconds=1), (files[3], None, big, "centre", False)]
     with subprocess.Popen(
         IMPATIENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:

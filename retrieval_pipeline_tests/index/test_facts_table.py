@@ -6,7 +6,9 @@ import pyarrow as pa
 import pytest
 
 from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.facts import places
 from retrieval_pipeline.facts.model import Origin, PictureFacts
+from retrieval_pipeline.index import facts_table
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
@@ -28,7 +30,9 @@ LISBON = PictureFacts(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    # The list with every village takes seconds to read.
+    monkeypatch.setattr(places, "ALL_TOWNS", 15_000)
     store = Store(tmp_path)
     write_manifest(store, "a", {"1.jpg": "tram", "2.jpg": "sea", "3.jpg": "tram"})
     write_manifest(store, "b", {"1.jpg": "sea", "x.jpg": "new"})
@@ -49,7 +53,7 @@ def test_a_build_maps_the_facts_of_each_item_and_takes_the_file_with_the_stronge
     tram, sea, new = facts.to_pylist()
     assert tram["taken_at"] == 1_565_620_330_250_000
     assert (tram["taken_from"], tram["camera"]) == ("exif", "Nikon D750")
-    assert (tram["keywords"], tram["place"]) == (["tram", "hill"], None)
+    assert tram["keywords"] == ["tram", "hill"]
     assert sea["title"] == "named"
     assert new == dict.fromkeys(FACTS_COLUMNS.names)
 
@@ -65,6 +69,29 @@ def test_a_build_is_made_again_when_facts_come_or_change_and_only_then(store: St
     second = build_index(store, SPACE, ["a", "b"])
     assert second.build != first.build
     assert FACTS_FILE in second.info.files
+
+
+@pytest.mark.skipif(not places.are_available(), reason="the extra `places` is not installed")
+def test_places_are_named_and_a_new_list_of_towns_makes_a_new_build(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_facts(store, "a", {"1.jpg": LISBON})
+    first = build_index(store, SPACE, ["a", "b"])
+    facts = open_current(store).facts
+    assert facts is not None
+    columns = ["place", "region", "country"]
+    unknown = dict.fromkeys(columns)
+    assert facts.select(columns).to_pylist() == [
+        {"place": "Lisbon", "region": "Lisboa", "country": "PT"}, unknown, unknown,
+    ]  # fmt: skip
+    monkeypatch.setattr(facts_table, "gazetteer_version", lambda: "later")
+    assert build_index(store, SPACE, ["a", "b"]).build != first.build
+    # Without the extra nothing is named.
+    monkeypatch.setattr(facts_table, "gazetteer_version", lambda: None)
+    build_index(store, SPACE, ["a", "b"])
+    facts = open_current(store).facts
+    assert facts is not None
+    assert facts.select(columns).to_pylist() == [unknown] * 3
 
 
 def test_facts_of_a_content_that_the_path_no_longer_has_are_not_taken(store: Store) -> None:

@@ -33,7 +33,6 @@ def test_the_largest_are_those_of_a_stable_sort(kind: str, count: int) -> None:
 def test_scores_of_some_items_are_those_of_a_scan(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knn, "BATCH_ROWS", 100)
     monkeypatch.setattr(knn, "GATHERED_BYTES", 7 * 4 * 16)
     rows = random_vectors(250, 16)
     found = VectorIndex([rows[:100], rows[100:200], rows[200:]])

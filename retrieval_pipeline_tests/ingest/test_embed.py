@@ -16,6 +16,7 @@ from PIL import Image
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
+from retrieval_pipeline.facts.model import ReadFacts
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Pixels
@@ -47,7 +48,7 @@ class Library:
     def add(self, count: int, first: int = 0) -> None:
         for number in range(first, first + count):
             colour = (200, number, 10)
-            Image.new("RGB", (20, 10), colour).save(self.pictures / f"{number:03}.png")
+            Image.new("RGB", (16, 10), colour).save(self.pictures / f"{number:03}.png")
 
     def crawl(self) -> None:
         update_manifest(self.store, self.source, max_shrink=1.0)
@@ -61,7 +62,7 @@ class Library:
         options = EmbedOptions(limits or Limits(), workers=2)
         report = update_embeddings(self.store, self.source, DESCRIPTION, load, options, stop=stop)
         known = report.embedded + report.known + report.duplicates + report.quarantined
-        assert report.files == known + report.left
+        assert report.files == known + report.left + report.companions
         return report
 
     def reasons(self) -> list[str]:
@@ -82,6 +83,33 @@ def test_every_file_is_counted_once_and_the_parts_hold_what_was_embedded(library
     assert (report.embedded, report.duplicates, report.quarantined) == (10, 1, 1)
     assert len(embedded_ids(library.store, SPACE)) == 10
     assert library.embed().known == 10
+
+
+@pytest.mark.slow
+def test_a_companion_is_embedded_when_the_file_it_belongs_to_is_gone_or_cannot_be_used(
+    library: Library,
+) -> None:
+    library.add(2)
+    shown, raw = library.pictures / "P1.jpg", library.pictures / "P1.NEF"
+    (library.pictures / "000.png").rename(shown)
+    (library.pictures / "001.png").rename(raw)
+    library.crawl()
+    report = library.embed()
+    assert (report.files, report.embedded, report.companions) == (2, 1, 1)
+    data = shown.read_bytes()
+    shown.unlink()
+    library.crawl()
+    assert library.embed().embedded == 1
+    shown.write_bytes(data[:30])
+    library.crawl()
+    assert library.embed().quarantined == 1
+    again = library.embed()
+    assert (again.known, again.companions, again.quarantined) == (1, 0, 1)
+    shown.write_bytes(data)
+    library.crawl()
+    library.source = library.source.model_copy(update={"group": False})
+    library.crawl()
+    assert library.embed().companions == 0
 
 
 def test_a_directory_of_broken_pictures_loads_a_model_and_writes_no_part(library: Library) -> None:
@@ -238,13 +266,14 @@ class Freezer:
 def freezer(monkeypatch: pytest.MonkeyPatch) -> Freezer:
     freezer = Freezer()
     monkeypatch.setattr(decode, "WAIT_SECONDS", 0.05)
-    original = decode.Worker.decode
+    original = decode.Worker.answer
 
     def seen(self: decode.Worker, task: Any, seconds: float) -> Any:
-        freezer.see(self.pid, task[0])
+        if not isinstance(task[2], ReadFacts):
+            freezer.see(self.pid, task[0])
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode.Worker, "decode", seen)
+    monkeypatch.setattr(decode.Worker, "answer", seen)
     return freezer
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from retrieval_pipeline.config.loading import with_ray
 from retrieval_pipeline.config.settings import RaySettings, Settings
@@ -28,9 +29,9 @@ from retrieval_pipeline.ingest import ray_backend as ray_embed
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.storage.remote import Remote
-from retrieval_pipeline.storage.schemas import embedding_schema
+from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_quarantine, read_table
+from retrieval_pipeline.storage.tables import read_facts, read_quarantine, read_table
 from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline_tests.support.library import settings_of
 
@@ -124,14 +125,35 @@ def in_process(settings: Settings) -> Settings:
     return settings.model_copy(update={"ray": None, "home": home})
 
 
-def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings) -> None:
+def views_of(settings: Settings) -> tuple[pa.Table, Vectors]:
+    """Return all rows of further views but their vectors, and the vectors."""
+    store, space = Store(settings.home), describe_encoder(settings).space
+    parts = [read_table(part, views_schema(space.dim)) for part in store.view_parts(space)]
+    table = pa.concat_tables(parts)
+    vectors = table["embedding"].combine_chunks().flatten().to_numpy()
+    return table.drop_columns("embedding"), vectors
+
+
+def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings, pictures: Path) -> None:
+    Image.new("RGB", (90, 30), "teal").save(pictures / "wide.png")
     far, here = embed_all(settings), embed_all(in_process(settings))
-    assert (far.embedded, far.duplicates, far.quarantined) == (7, 1, 1)
+    assert (far.embedded, far.duplicates, far.quarantined, far.views) == (8, 1, 1, 4)
     assert (far.files, far.known, far.left) == (here.files, here.known, here.left)
     (rows, vectors, failed), expected = rows_of(settings), rows_of(in_process(settings))
     assert rows.equals(expected[0])
     np.testing.assert_allclose(vectors, expected[1], atol=1e-5)
     assert failed == expected[2] and failed[0]["reason"] == "not_an_image"
+    (views, of_views), (views_here, of_views_here) = (
+        views_of(each) for each in (settings, in_process(settings))
+    )
+    assert views.equals(views_here)
+    np.testing.assert_allclose(of_views, of_views_here, atol=1e-5)
+    facts, facts_here = (
+        read_facts(Store(each.home), settings.source_names[0])
+        for each in (settings, in_process(settings))
+    )
+    assert len(facts) == 9
+    assert facts.equals(facts_here)
 
 
 def test_dead_actors_lose_nothing(settings: Settings, small_batches: None, tmp_path: Path) -> None:

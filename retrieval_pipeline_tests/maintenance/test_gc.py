@@ -12,6 +12,9 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.manifest import FileRow
+from retrieval_pipeline.ingest.missing_views import stored_views
+from retrieval_pipeline.ingest.sidecars import save_sidecar_rows
 from retrieval_pipeline.maintenance import gc
 from retrieval_pipeline.maintenance.gc import Freed, collect
 from retrieval_pipeline.maintenance.verify import verify
@@ -20,7 +23,15 @@ from retrieval_pipeline.storage.schemas import QUARANTINE
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import VectorSpace
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from retrieval_pipeline.views import View
+from synthetic.tables import (
+    content,
+    random_vectors,
+    write_facts,
+    write_manifest,
+    write_part,
+    write_view_part,
+)
 
 DIM = 16
 SPACE = VectorSpace("test/model", "r1", DIM, "p")
@@ -77,7 +88,11 @@ def test_the_tables_of_a_source_that_left_the_settings_go(store: Store) -> None:
     before = files(store)
     fill(store, "old", "uvw")
     write_table(store.quarantine(SPACE, "old"), QUARANTINE.empty_table(), SPACE)
+    write_facts(store, "old", {})
+    save_sidecar_rows(store, "old", [FileRow("u.xmp", 1, 1)])
     freed = collect(store, ["a"])
+    tables = [each.path.parent.name for each in freed if each.path.name == "old.parquet"]
+    assert sorted(tables) == ["facts", "manifest", "sidecars"]
     assert {each.path.name for each in freed} == {
         "old.parquet",
         "part-000001.parquet",
@@ -122,6 +137,18 @@ def test_small_parts_become_one_and_images_that_are_gone_go(store: Store) -> Non
     assert embed(store, "a", "n").name == "part-000005.parquet"
     assert not problems(store)
     assert reasons(collect(store, ["a"])) == ["2 parts in one: 1 of 5 belong to no file"]
+
+
+def test_views_become_one_part_too_without_those_of_images_that_are_gone(store: Store) -> None:
+    fill(store, "a", "xy")
+    left, right = View(0, 0, 0.25, 1), View(0.75, 0, 0.25, 1)
+    for rows in ([("x", left), ("x", right)], [("x", right), ("gone", left)]):
+        write_view_part(store, SPACE, "a", rows, random_vectors(2, SPACE.dim))
+    assert reasons(collect(store, ["a"])) == ["2 parts in one: 2 of 4 belong to no file"]
+    assert [part.name for part in store.view_parts(SPACE)] == ["views-000001-000002.parquet"]
+    assert stored_views(store, SPACE) == {content("x"): {left, right}}
+    assert not problems(store)
+    assert collect(store, ["a"]) == []
 
 
 def test_compaction_changes_no_build(store: Store) -> None:

@@ -11,18 +11,29 @@ from PIL import Image
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
+from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.ingest.manifest import FileRow
+from retrieval_pipeline.ingest.sidecars import save_sidecar_rows
 from retrieval_pipeline.maintenance import repair as repair_module
 from retrieval_pipeline.maintenance.repair import repair
 from retrieval_pipeline.maintenance.verify import Finding, check_builds, verify
 from retrieval_pipeline.pipeline.publish import update_map
-from retrieval_pipeline.storage.schemas import MANIFEST, QUARANTINE, embedding_schema
+from retrieval_pipeline.storage.schemas import FACTS, MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table, write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.views import further_views
 from retrieval_pipeline_tests.support.library import settings_of
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from synthetic.tables import (
+    content,
+    random_vectors,
+    write_facts,
+    write_manifest,
+    write_part,
+    write_view_part,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +53,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, space = Store(settings.home), describe_encoder(settings).space
     write_manifest(store, "pictures", {f"{name}.jpg": name for name in NAMES})
     write_manifest(store, "other", {"a copy.jpg": "a", "z.jpg": "z"})
+    write_facts(store, "pictures", {"a.jpg": PictureFacts(latitude=1.0, longitude=2.0)})
+    save_sidecar_rows(store, "pictures", [FileRow("a.jpg.xmp", 1, 1)])
     write_part(store, space, "pictures", NAMES[:5], random_vectors(5, space.dim, 1))
     build_index(store, space, settings.source_names)
-    write_part(store, space, "pictures", NAMES[5:], random_vectors(3, space.dim, 2))
+    write_part(store, space, "pictures", NAMES[5:], random_vectors(3, space.dim, 2), (640, 160))
+    views = [(name, view) for name in "fg" for view in further_views(640, 160, "whole", True)]
+    write_view_part(store, space, "pictures", views, random_vectors(len(views), space.dim, 4))
     write_part(store, space, "other", "z", random_vectors(1, space.dim, 3))
     row = {"content_id": content("q"), "path": "q.jpg", "reason": "truncated", "detail": ""}
     row |= {"attempts": 1, "last_tried": 0, "tried_with": "x"}
@@ -113,9 +128,14 @@ def current(store: Store) -> Path:
 # Whatever is damaged, in whatever way: from the path to a file in the store.
 FILES: dict[str, Callable[[Store, VectorSpace], Path]] = {
     "manifest": lambda store, _: store.manifest("pictures"),
+    "sidecars": lambda store, _: store.sidecars("pictures"),
+    "facts": lambda store, _: store.facts("pictures"),
     "part": lambda store, space: store.parts(space, "pictures")[1],
+    "views": lambda store, space: store.view_parts(space, "pictures")[0],
+    "views.arrow": lambda store, _: current(store) / "views.arrow",
     "quarantine": lambda store, space: store.quarantine(space, "pictures"),
     "items": lambda store, _: current(store) / "items.arrow",
+    "facts of items": lambda store, _: current(store) / "facts.arrow",
     "trees": lambda store, _: current(store) / "vectors.annoy",
     "build.json": lambda store, _: current(store) / "build.json",
     "CURRENT": lambda store, _: store.current_file,
@@ -129,6 +149,8 @@ def test_whatever_file_is_damaged_is_found_and_rebuilt(
     settings: Settings, store: Store, space: VectorSpace, name: str
 ) -> None:
     before, manifest = items(store), read_manifest(store, "pictures")
+    views = open_current(store).views.to_pylist()
+    assert len(views) == 12
     path = FILES[name](store, space)
     cut(path)
     found = problems(store)
@@ -137,8 +159,10 @@ def test_whatever_file_is_damaged_is_found_and_rebuilt(
     assert repair(settings)
     assert problems(store) == {}
     assert items(store) == before
+    assert open_current(store).views.to_pylist() == views
     assert read_manifest(store, "pictures").equals(manifest)
-    assert len(store.maps()) == 1
+    # Without the facts, which the next `retrieval index` reads again, the index is another one.
+    assert len(store.maps()) == (2 if name == "facts" else 1)
 
 
 @pytest.mark.parametrize("name", ["items", "trees", "build.json"])
@@ -237,6 +261,23 @@ def test_values_that_no_run_writes_are_found(
     rows = read_table(path, MANIFEST).to_pylist()
     rows[0] |= row
     write_table(path, pa.Table.from_pylist(rows, schema=MANIFEST))
+    assert problem in problems(store)[path]
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"latitude": 91.0}, "a latitude is out of range"),
+        ({"taken_from": "guess"}, "'guess' is none of sidecar, exif"),
+    ],
+)
+def test_facts_that_no_run_writes_are_found(
+    store: Store, facts: dict[str, object], problem: str
+) -> None:
+    path = store.facts("pictures")
+    rows = read_table(path, FACTS).to_pylist()
+    rows[0] |= facts
+    write_table(path, pa.Table.from_pylist(rows, schema=FACTS))
     assert problem in problems(store)[path]
 
 

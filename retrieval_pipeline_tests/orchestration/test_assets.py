@@ -20,10 +20,10 @@ from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current
-from retrieval_pipeline.orchestration import assets
 from retrieval_pipeline.orchestration.code_location import build_definitions
-from retrieval_pipeline.orchestration.jobs import all_sources
+from retrieval_pipeline.orchestration.partitions import all_partitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
+from retrieval_pipeline.pipeline import run
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.storage.store import Store
 
@@ -44,7 +44,8 @@ def config(tmp_path_factory: pytest.TempPathFactory, sample_photos: dict[str, Pa
     sources = [("animals", directory / "animals"), ("things", directory / "things")]
     saved = '[[saved_queries]]\nname = "launches"\ntext = "a rocket launch"\nk = 1\n'
     text = settings_text(sources, model="offline", home="home")
-    file.write_text(f"{text}{saved}min_relevance = 0\n")
+    bad = '[[saved_queries]]\nname = "bad"\nimages = ["nowhere.jpg"]\n'
+    file.write_text(f"{text}{saved}min_relevance = 0\n{bad}")
     return file
 
 
@@ -67,7 +68,6 @@ def loads() -> list[Settings]:
 
 @pytest.fixture(scope="module")
 def reindexed(
-    config: Path,
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     loads: list[Settings],
@@ -77,16 +77,17 @@ def reindexed(
         return load_settings_encoder(settings, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assets, "load_settings_encoder", load)
-        return reindex(config, definitions, instance)
+        patch.setattr(run, "load_settings_encoder", load)
+        return reindex(definitions, instance)
 
 
 def reindex(
-    config: Path, definitions: dg.Definitions, instance: dg.DagsterInstance
+    definitions: dg.Definitions, instance: dg.DagsterInstance, *sources: str
 ) -> dg.ExecuteInProcessResult:
-    """Run the job over all sources at once."""
+    """Run the job over these sources, or over all of them."""
+    ops = {"reindex": {"config": {"sources": list(sources)}}}
     return definitions.resolve_job_def("reindex_job").execute_in_process(
-        instance=instance, tags=all_sources(load_settings(config)), run_config=QUIET
+        instance=instance, run_config={**QUIET, "ops": ops}, raise_on_error=False
     )
 
 
@@ -94,11 +95,22 @@ def metadata(
     result: dg.ExecuteInProcessResult, asset: str, partition: str | None = None
 ) -> dict[str, object]:
     # Of several partitions in one run, the last event of each is its own.
-    for event in reversed(result.get_asset_materialization_events()):
-        found = event.step_materialization_data.materialization
-        if found.asset_key == dg.AssetKey(asset) and found.partition == partition:
-            return {name: value.value for name, value in found.metadata.items()}
-    raise AssertionError(f"{asset} was not materialised for {partition}")
+    found = materialisations(result, asset)
+    if partition not in found:
+        raise AssertionError(f"{asset} was not materialised for {partition}")
+    return {name: value.value for name, value in found[partition].metadata.items()}
+
+
+def materialisations(
+    result: dg.ExecuteInProcessResult, asset: str
+) -> dict[str | None, dg.AssetMaterialization]:
+    """Return the last event of each partition of an asset."""
+    found = [
+        event.step_materialization_data.materialization
+        for event in result.all_events
+        if event.is_step_materialization
+    ]
+    return {each.partition: each for each in found if each.asset_key == dg.AssetKey(asset)}
 
 
 def test_definitions_load_without_torch_or_transformers(config: Path) -> None:
@@ -147,11 +159,14 @@ def test_without_settings_the_assets_are_there_and_have_no_partitions() -> None:
 
 def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessResult) -> None:
     assert reindexed.success
-    assert metadata(reindexed, "file_manifest", "animals")["dagster/row_count"] == 1
+    assert metadata(reindexed, "file_manifest", "animals")["dagster/partition_row_count"] == 1
     embeddings = metadata(reindexed, "image_embeddings", "things")
     assert embeddings["embedded"] == 2
     assert str(embeddings["pictures"]).startswith("![](data:image/png;base64,")
     assert len(str(embeddings["pictures"])) < 100_000
+    facts = metadata(reindexed, "picture_facts", "things")
+    assert (facts["dagster/partition_row_count"], facts["headers_read"]) == (2, 0)
+    assert facts["dates_from"] == {"file_time": 2, "none": 0}
     index = metadata(reindexed, "retrieval_index")
     assert index["dagster/row_count"] == 3
     assert index["model"] == "offline"
@@ -162,8 +177,7 @@ def test_a_run_over_all_sources_loads_the_model_once(
 ) -> None:
     assert metadata(reindexed, "image_embeddings", "animals")["embedded"] == 1
     assert metadata(reindexed, "image_embeddings", "things")["embedded"] == 2
-    # And once more for the words that a first index is measured with.
-    assert len(loads) == 2
+    assert len(loads) == 1
 
 
 def test_after_a_run_over_all_sources_nothing_is_stale(
@@ -171,7 +185,7 @@ def test_after_a_run_over_all_sources_nothing_is_stale(
 ) -> None:
     graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    for asset in ("file_manifest", "image_embeddings"):
+    for asset in ("file_manifest", "image_embeddings", "picture_facts"):
         for source in ("animals", "things"):
             status = resolver.get_status(dg.AssetKey(asset), source)
             assert status is StaleStatus.FRESH, (asset, source)
@@ -182,15 +196,6 @@ def test_after_a_run_over_all_sources_nothing_is_stale(
 def test_no_event_is_large(reindexed: dg.ExecuteInProcessResult) -> None:
     sizes = [len(dg.serialize_value(event)) for event in reindexed.all_events]
     assert max(sizes) < 100_000
-
-
-def test_only_the_step_with_the_model_waits_for_the_gpu(definitions: dg.Definitions) -> None:
-    graph = definitions.resolve_asset_graph()
-    pools = {
-        key.to_user_string(): definitions.resolve_assets_def(key).op.pool
-        for key in graph.materializable_asset_keys
-    }
-    assert {name for name, pool in pools.items() if pool == "gpu"} == {"image_embeddings"}
 
 
 def test_dagster_and_the_command_line_write_the_same_tables(
@@ -209,14 +214,37 @@ def test_dagster_and_the_command_line_write_the_same_tables(
             assert pq.read_table(ours).equals(pq.read_table(theirs))
 
 
-def test_one_partition_can_be_run_alone(
+def test_a_run_that_finds_nothing_new_records_only_that_the_index_is_fresh(
     reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
-    result = definitions.resolve_job_def("reindex_job").execute_in_process(
-        instance=instance, partition_key="animals", run_config=QUIET
-    )
-    assert metadata(result, "image_embeddings", "animals")["embedded"] == 0
+    result = reindex(definitions, instance)
     assert metadata(result, "retrieval_index")["published"] is False
+    for asset in ("file_manifest", "image_embeddings", "picture_facts"):
+        assert materialisations(result, asset) == {}
+    assert sum(len(dg.serialize_value(event)) for event in result.all_events) < 300_000
+    # The checks of a source that was asked for are made anew.
+    checked = reindex(definitions, instance, "animals").get_asset_check_evaluations()
+    assert {each.partition for each in checked} == {"animals"}
+    assert {each.check_name for each in checked} == {
+        *("source_is_whole", "few_are_quarantined", "most_are_dated", "none_is_of_the_future"),
+    }
+
+
+def test_people_can_materialise_one_asset_of_one_source(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    keys = {dg.AssetKey("file_manifest"), dg.AssetKey("image_embeddings")}
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
+    result = job.execute_in_process(
+        instance=instance, partition_key="animals", run_config=QUIET, raise_on_error=False
+    )
+    assert result.success
+    assert metadata(result, "image_embeddings", "animals")["embedded"] == 0
+    tags = [
+        materialisations(each, "image_embeddings")["animals"].tags for each in (reindexed, result)
+    ]
+    for tag in ("dagster/data_version", "dagster/code_version"):
+        assert tags[0][tag] == tags[1][tag]
 
 
 def test_a_query_job_shows_its_hits_with_thumbnails(
@@ -329,12 +357,16 @@ def test_the_gc_job_says_what_would_go_and_then_removes_it(
     shutil.copy(store.manifest("animals"), former)
     job = definitions.resolve_job_def("gc_job")
     dry = {**QUIET, "ops": {"gc": {"config": {"dry_run": True}}}}
-    result = job.execute_in_process(instance=instance, run_config=dry)
+    dry_run = job.execute_in_process(instance=instance, run_config=dry)
     assert former.exists()
-    assert output_metadata(result)["removed"] is False
-    result = job.execute_in_process(instance=instance, run_config=QUIET)
+    assert output_metadata(dry_run)["removed"] is False
+    old = {**QUIET, "ops": {"gc": {"config": {"keep_runs_days": 0}}}}
+    result = job.execute_in_process(instance=instance, run_config=old)
     assert not former.exists()
     assert "manifest/former.parquet" in str(output_metadata(result)["files"])
+    # The history of what was made stays, else Dagster would not know the assets any more.
+    assert instance.get_run_by_id(reindexed.run_id) is not None
+    assert instance.get_run_by_id(dry_run.run_id) is None
 
 
 def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
@@ -350,7 +382,7 @@ def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
 
     first = ask()
     shown = metadata(first, "saved_query", "launches")
-    assert shown["dagster/row_count"] == 1
+    assert shown["dagster/partition_row_count"] == 1
     assert "rocket.jpg" in str(shown["hits"])
     assert first.get_asset_check_evaluations()[0].passed
     seen = Store(load_settings(config).home).saved_query("launches")
@@ -363,24 +395,51 @@ def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
     assert check.severity is dg.AssetCheckSeverity.WARN
 
 
-def test_a_missing_source_fails_its_own_run_and_changes_nothing(
+def test_a_saved_query_that_cannot_be_asked_keeps_no_other_from_it(
+    reindexed: dg.ExecuteInProcessResult, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    result = definitions.resolve_job_def("saved_queries_job").execute_in_process(
+        instance=instance,
+        tags=all_partitions(["launches", "bad"]),
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+    assert not result.success
+    assert set(materialisations(result, "saved_query")) == {"launches"}
+    failure = result.failure_data_for_node("saved_query")
+    assert failure is not None
+    assert "nowhere.jpg" in str(failure.user_failure_data)
+
+
+def test_a_source_that_is_away_fails_the_run_when_all_else_is_done(
     reindexed: dg.ExecuteInProcessResult,
     config: Path,
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
 ) -> None:
     settings = load_settings(config)
-    animals = settings.source("animals").path
+    animals, things = settings.source("animals").path, settings.source("things").path
     before = Store(settings.home).manifest("animals").read_bytes()
     animals.rename(animals.with_name("unplugged"))
+    shutil.copy(things / "coffee.png", things / "more.png")
     try:
-        result = definitions.resolve_job_def("reindex_job").execute_in_process(
-            instance=instance, partition_key="animals", run_config=QUIET, raise_on_error=False
-        )
+        result = reindex(definitions, instance)
     finally:
         animals.with_name("unplugged").rename(animals)
+        (things / "more.png").unlink()
     assert not result.success
     assert Store(settings.home).manifest("animals").read_bytes() == before
+    assert metadata(result, "file_manifest", "things")["new"] == 1
+    assert metadata(result, "retrieval_index")["files"] == 4
+    whole = {
+        each.partition: each.passed
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "source_is_whole"
+    }
+    assert whole == {"animals": False, "things": True}
+    (run,) = instance.get_runs(limit=1)
+    assert run.tags["retrieval/refused_sources"] == "animals"
+    assert reindex(definitions, instance).success
 
 
 def test_a_source_that_left_the_settings_leaves_the_index_and_comes_back_as_it_was(
@@ -396,10 +455,10 @@ def test_a_source_that_left_the_settings_leaves_the_index_and_comes_back_as_it_w
     config.write_text(text.replace(animals, ""))
     try:
         fewer = build_definitions(load_settings(config), LibraryResource(config_file=str(config)))
-        assert reindex(config, fewer, instance).success
+        assert reindex(fewer, instance).success
         assert list(open_current(Store(load_settings(config).home)).info.sources) == ["things"]
     finally:
         config.write_text(text)
-    back = reindex(config, definitions, instance)
-    assert metadata(back, "image_embeddings", "animals")["embedded"] == 0
+    back = reindex(definitions, instance)
+    assert materialisations(back, "image_embeddings") == {}
     assert open_current(Store(load_settings(config).home)).path == before.path

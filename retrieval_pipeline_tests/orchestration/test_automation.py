@@ -4,11 +4,14 @@ import builtins
 import io
 import os
 import shutil
+import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from PIL import Image
 
 from retrieval_pipeline.config.loading import load_settings
@@ -16,11 +19,14 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.orchestration import sensors
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.flow import WHOLE_FLOW
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 pytestmark = pytest.mark.slow
 
 BOTH = ("a", "b")
+STARTED, SUCCESS = dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS
+FAILED = dg.DagsterEventType.RUN_FAILURE
 
 
 @pytest.fixture
@@ -59,6 +65,7 @@ class Daemon:
         for source in BOTH:
             self.materialised("file_manifest", "m1", source)
             self.materialised("image_embeddings", "e1", source)
+            self.materialised("picture_facts", "f1", source)
         self.materialised("retrieval_index", "i1")
         self.materialised("latent_map", "l1")
 
@@ -89,38 +96,69 @@ def test_identical_data_makes_nothing_follow(daemon: Daemon) -> None:
     assert daemon.tick() == set()
 
 
-def test_new_data_makes_the_flow_follow_step_by_step(daemon: Daemon) -> None:
+def test_what_people_materialise_makes_the_flow_follow_step_by_step(daemon: Daemon) -> None:
     daemon.materialised("file_manifest", "m2", "b")
-    assert daemon.tick() == {"image_embeddings/b"}
+    assert daemon.tick() == {"image_embeddings/b", "picture_facts/b"}
     daemon.materialised("image_embeddings", "e2", "b")
+    daemon.materialised("picture_facts", "f2", "b")
     assert daemon.tick() == {"retrieval_index", "latent_map"}
     daemon.materialised("retrieval_index", "i2")
     daemon.materialised("latent_map", "l2")
+    # Also when an index has not changed, nothing follows the second time.
     assert daemon.tick() == set()
 
 
-def test_new_files_without_a_new_picture_stop_at_the_embeddings(daemon: Daemon) -> None:
+def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
+    daemon: Daemon, config: Path
+) -> None:
+    saved = '[[saved_queries]]\nname = "dogs"\ntext = "a dog"\n'
+    config.write_text(f"{config.read_text()}{saved}")
+    daemon.defs = definitions(config)
+    daemon.materialised("saved_query", "s1", "dogs")
+    daemon.tick()
+
+    @dg.op(out={})
+    def all_of_it(context: dg.OpExecutionContext) -> Iterator[dg.AssetMaterialization]:
+        for asset, partition in (
+            ("file_manifest", "b"),
+            ("image_embeddings", "b"),
+            ("picture_facts", "b"),
+            ("retrieval_index", None),
+        ):
+            tags = {"dagster/data_version": "new"}
+            yield dg.AssetMaterialization(asset, partition=partition, tags=tags)
+            requested.update(daemon.tick())
+
+    requested: set[str] = set()
+    job = dg.GraphDefinition(name="whole", node_defs=[all_of_it]).to_job()
+    assert job.execute_in_process(instance=daemon.instance, tags=WHOLE_FLOW).success
+    assert requested | daemon.tick() == {"saved_query/dogs"}
+
+
+def test_new_files_without_a_new_picture_stop_at_embeddings_and_facts(daemon: Daemon) -> None:
     daemon.materialised("file_manifest", "m2", "a")
-    assert daemon.tick() == {"image_embeddings/a"}
+    assert daemon.tick() == {"image_embeddings/a", "picture_facts/a"}
     daemon.materialised("image_embeddings", "e1", "a")
+    daemon.materialised("picture_facts", "f1", "a")
     assert daemon.tick() == set()
+
+
+def test_new_facts_of_old_pictures_renew_the_index(daemon: Daemon) -> None:
+    daemon.materialised("picture_facts", "f2", "a")
+    assert daemon.tick() == {"retrieval_index", "latent_map"}
 
 
 def test_a_source_that_was_never_indexed_keeps_no_other_from_being_found(
     instance: dg.DagsterInstance, config: Path
 ) -> None:
     daemon = Daemon(instance, definitions(config))
-    daemon.tick()
+    # What was never made is left to the run over the whole flow.
+    assert daemon.tick() == daemon.tick() == set()
     daemon.materialised("file_manifest", "m1", "a")
-    assert daemon.tick() == {"image_embeddings/a"}
+    assert daemon.tick() == {"image_embeddings/a", "picture_facts/a"}
     daemon.materialised("image_embeddings", "e1", "a")
+    daemon.materialised("picture_facts", "f1", "a")
     assert daemon.tick() == {"retrieval_index", "latent_map"}
-
-
-def test_another_model_in_the_settings_embeds_every_source(daemon: Daemon, config: Path) -> None:
-    settings = load_settings(config).model_copy(update={"model": "another/model"})
-    daemon.defs = build_definitions(settings, LibraryResource(config_file=str(config)))
-    assert daemon.tick() == {"image_embeddings/a", "image_embeddings/b"}
 
 
 def test_freshness_is_looked_at_every_six_hours(config: Path, instance: dg.DagsterInstance) -> None:
@@ -137,41 +175,107 @@ def test_freshness_is_looked_at_every_six_hours(config: Path, instance: dg.Dagst
     assert requested == [0, 1, 0]
 
 
-def look(
-    defs: dg.Definitions, config: Path, instance: dg.DagsterInstance, cursor: str | None
-) -> tuple[list[str | None], dg.SensorResult]:
-    context = dg.build_sensor_context(
-        instance=instance,
-        cursor=cursor,
-        resources={"library": LibraryResource(config_file=str(config))},
-    )
-    result = defs.get_sensor_def("watch")(context)
-    assert isinstance(result, dg.SensorResult)
-    return [request.partition_key for request in result.run_requests or []], result
+class Watcher:
+    """The sensor that watches, tick by tick, and the runs that it asks for."""
+
+    def __init__(self, config: Path, instance: dg.DagsterInstance) -> None:
+        self.config, self.instance = config, instance
+        self.defs = definitions(config)
+        self.cursor: str | None = None
+        self.tick: SensorExecutionData
+
+    def look(self) -> list[list[str]]:
+        """Return the sources of each run that is asked for; an empty list means all."""
+        library = LibraryResource(config_file=str(self.config))
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"library": library}
+        )
+        self.tick = self.defs.get_sensor_def("watch").evaluate_tick(context)
+        self.cursor = self.tick.cursor
+        return [
+            request.run_config["ops"]["reindex"]["config"]["sources"] if request.run_config else []
+            for request in self.tick.run_requests or ()
+        ]
+
+    @property
+    def said(self) -> str:
+        return self.tick.skip_message or ""
+
+    def run(self, event: dg.DagsterEventType, ended: float = 0.0, **tags: str) -> None:
+        """Let the run that was asked for start and, so many seconds ago, end in this way."""
+        (request,) = self.tick.run_requests or ()
+        assert request.run_key
+        run = self.instance.create_run_for_job(
+            self.defs.resolve_job_def("reindex_job"),
+            tags={**request.tags, **tags, "dagster/run_key": request.run_key},
+        )
+        self.instance.report_dagster_event(
+            dg.DagsterEvent(event.value, run.job_name), run.run_id, timestamp=time.time() - ended
+        )
 
 
-def test_the_watcher_starts_a_run_for_each_directory_that_changed(
-    config: Path, instance: dg.DagsterInstance
-) -> None:
-    defs = definitions(config)
-    changed, first = look(defs, config, instance, None)
-    assert changed == ["a", "b"]
-    changed, second = look(defs, config, instance, first.cursor)
-    assert changed == []
-    shutil.copy(config.parent / "a" / "one.png", config.parent / "b" / "two.png")
-    changed, third = look(defs, config, instance, second.cursor)
-    assert changed == ["b"]
-    (config.parent / "b" / "two.png").unlink()
-    changed, fourth = look(defs, config, instance, third.cursor)
-    assert changed == ["b"]
+@pytest.fixture
+def watcher(config: Path, instance: dg.DagsterInstance) -> Watcher:
+    return Watcher(config, instance)
+
+
+@pytest.fixture
+def quiet(watcher: Watcher) -> Watcher:
+    """A watcher whose first run is over."""
+    assert watcher.look() == [["a", "b"]]
+    watcher.run(SUCCESS)
+    assert watcher.look() == []
+    return watcher
+
+
+def test_all_that_has_changed_becomes_one_run(quiet: Watcher) -> None:
+    folder = quiet.config.parent
+    shutil.copy(folder / "a" / "one.png", folder / "b" / "two.png")
+    assert quiet.look() == [["b"]]
+    (request,) = quiet.tick.run_requests or ()
+    assert request.tags["retrieval/source"] == "b"
+    assert request.tags["dagster/priority"] == "-1"
+    quiet.run(SUCCESS)
+    (folder / "b" / "two.png").unlink()
+    os.utime(folder / "a" / "one.png", (1, 1))
+    assert quiet.look() == [["a", "b"]]
     # The directory is as it was at first, and yet this run is another one.
-    keys = [result.run_requests[-1].run_key for result in (first, third, fourth)]
-    assert len(set(keys)) == 3
+    assert (quiet.tick.run_requests or ())[0].run_key != request.run_key
 
 
-def test_looking_opens_no_picture(
-    config: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_changes_during_a_run_waits_for_its_end(watcher: Watcher) -> None:
+    assert watcher.look() == [["a", "b"]]
+    watcher.run(STARTED)
+    shutil.copy(watcher.config.parent / "a" / "one.png", watcher.config.parent / "b" / "two.png")
+    assert watcher.look() == []
+    assert "is on its way" in watcher.said
+    (run,) = watcher.instance.get_runs()
+    watcher.instance.report_run_canceled(run)
+    assert watcher.look() == [["b"]]
+
+
+def test_a_run_that_failed_is_asked_for_again_after_waits_that_grow(quiet: Watcher) -> None:
+    os.utime(quiet.config.parent / "b" / "one.png", (1, 1))
+    assert quiet.look() == [["b"]]
+    # Each time it fails just before, or long enough ago.
+    for wait in (60, 120, 240):
+        asked = quiet.tick
+        quiet.run(FAILED, ended=wait - 30)
+        assert quiet.look() == []
+        assert "its sources are tried again in" in quiet.said
+        quiet.tick = asked
+        quiet.run(FAILED, ended=wait + 1)
+        assert quiet.look() == [["b"]]
+
+
+def test_what_a_source_was_refused_for_is_left_to_people(quiet: Watcher) -> None:
+    os.utime(quiet.config.parent / "b" / "one.png", (1, 1))
+    assert quiet.look() == [["b"]]
+    quiet.run(FAILED, ended=10_000, **{"retrieval/refused_sources": "b"})
+    assert quiet.look() == []
+
+
+def test_looking_opens_no_picture(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
     def record(file: object, *args: object, **options: object) -> object:
@@ -181,86 +285,81 @@ def test_looking_opens_no_picture(
     open_file = io.open
     monkeypatch.setattr(io, "open", record)
     monkeypatch.setattr(builtins, "open", record)
-    assert look(definitions(config), config, instance, None)[0] == ["a", "b"]
-    assert str(config) in opened
+    assert watcher.look() == [["a", "b"]]
+    assert str(watcher.config) in opened
     assert not [file for file in opened if file.endswith(".png")]
 
 
-def test_a_touched_file_is_a_change(config: Path, instance: dg.DagsterInstance) -> None:
-    defs = definitions(config)
-    _, first = look(defs, config, instance, None)
-    os.utime(config.parent / "a" / "one.png", (1, 1))
-    changed, _ = look(defs, config, instance, first.cursor)
-    assert changed == ["a"]
-
-
-def test_an_unreachable_directory_is_told_and_starts_nothing(
-    config: Path, instance: dg.DagsterInstance
+def test_a_directory_that_went_away_fails_its_check_at_once_and_is_looked_at_when_it_is_back(
+    quiet: Watcher,
 ) -> None:
-    defs = definitions(config)
-    _, first = look(defs, config, instance, None)
-    (config.parent / "a").rename(config.parent / "unplugged")
-    changed, second = look(defs, config, instance, first.cursor)
-    assert changed == []
-    assert second.skip_reason is not None
-    assert 'source "a"' in str(second.skip_reason.skip_message)
-    assert "Is the disk mounted?" in str(second.skip_reason.skip_message)
-    (config.parent / "unplugged").rename(config.parent / "a")
-    assert look(defs, config, instance, second.cursor)[0] == []
+    folder = quiet.config.parent
+    (folder / "a").rename(folder / "unplugged")
+    assert quiet.look() == []
+    assert 'source "a"' in quiet.said
+    assert "Is the disk mounted?" in quiet.said
+    (check,) = quiet.tick.asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert (check.check_name, check.partition, check.passed) == ("source_is_whole", "a", False)
+    assert quiet.look() == []
+    assert not quiet.tick.asset_events
+    (folder / "unplugged").rename(folder / "a")
+    assert quiet.look() == [["a"]]
 
 
-def test_settings_that_cannot_be_read_are_no_empty_list(
-    config: Path, instance: dg.DagsterInstance
-) -> None:
-    defs = definitions(config)
-    _, first = look(defs, config, instance, None)
-    config.write_text("modle = 1")
+def test_settings_that_cannot_be_read_are_no_empty_list(quiet: Watcher) -> None:
+    quiet.config.write_text("modle = 1")
     with pytest.raises(dg.Failure, match="modle: unknown key"):
-        look(defs, config, instance, first.cursor)
+        quiet.look()
 
 
-def test_a_source_that_is_new_in_the_settings_asks_for_a_reload(
-    config: Path, instance: dg.DagsterInstance
-) -> None:
-    defs = definitions(config)
-    _, first = look(defs, config, instance, None)
-    (config.parent / "c").mkdir()
-    pairs = [(name, config.parent / name) for name in (*BOTH, "c")]
-    config.write_text(settings_text(pairs, model="offline", home="home"))
-    changed, second = look(defs, config, instance, first.cursor)
-    assert changed == []
-    assert second.skip_reason is not None
-    assert "reload the definitions" in str(second.skip_reason.skip_message)
+@pytest.mark.parametrize("change", ["another source", "one source less", "another model"])
+def test_an_edit_of_the_settings_is_followed_without_a_reload(quiet: Watcher, change: str) -> None:
+    names, model = {
+        "another source": (("a", "b", "c"), "offline"),
+        "one source less": (("a",), "offline"),
+        "another model": (("a", "b"), "another/model"),
+    }[change]
+    folder = quiet.config.parent
+    (folder / "c").mkdir()
+    pairs = [(name, folder / name) for name in names]
+    quiet.config.write_text(settings_text(pairs, model=model, home="home"))
+    assert quiet.look() == [[]]
+    quiet.run(SUCCESS)
+    assert quiet.look() == []
+    told = "new since the definitions were loaded, reload them: source c"
+    assert (told in quiet.said) == ("c" in names)
+
+
+def test_settings_without_any_source_ask_for_nothing(quiet: Watcher) -> None:
+    quiet.config.write_text(settings_text([], model="offline", home="home"))
+    assert quiet.look() == []
 
 
 def test_a_source_can_be_left_to_the_schedule(config: Path, instance: dg.DagsterInstance) -> None:
     config.write_text(config.read_text() + "watch = false\n")
-    assert look(definitions(config), config, instance, None)[0] == ["a"]
+    assert Watcher(config, instance).look() == [["a"]]
 
 
 def test_what_there_was_no_time_for_is_looked_at_next(
-    config: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "LAST_START_SECONDS", 0.0)
     ticks = iter(range(100))
     monkeypatch.setattr(sensors.time, "monotonic", lambda: next(ticks) / 2)
-    defs = definitions(config)
-    first, result = look(defs, config, instance, None)
-    assert first == []
+    monkeypatch.setattr(sensors, "LAST_START_SECONDS", 0.0)
+    assert watcher.look() == []
     monkeypatch.setattr(sensors, "LAST_START_SECONDS", 1.0)
-    first, result = look(defs, config, instance, None)
-    second, _ = look(defs, config, instance, result.cursor)
-    assert (first, second) == (["a"], ["b"])
+    assert watcher.look() == [["a"]]
+    watcher.run(SUCCESS)
+    assert watcher.look() == [["b"]]
 
 
 def test_a_directory_that_takes_too_long_is_told(
-    config: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sensors, "LISTING_SECONDS", -1.0)
-    changed, result = look(definitions(config), config, instance, None)
-    assert changed == []
-    assert result.skip_reason is not None
-    assert "`watch = false`" in str(result.skip_reason.skip_message)
+    assert watcher.look() == []
+    assert "`watch = false`" in watcher.said
 
 
 def nightly_of(defs: dg.Definitions) -> dg.ScheduleDefinition:
@@ -269,15 +368,15 @@ def nightly_of(defs: dg.Definitions) -> dg.ScheduleDefinition:
     return found
 
 
-def runs_of_a_night(defs: dg.Definitions) -> list[str | None]:
+def runs_of_a_night(defs: dg.Definitions) -> list[Mapping[str, object]]:
     context = dg.build_schedule_context(
         scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC),
         repository_def=defs.get_repository_def(),
     )
-    return [run.partition_key for run in nightly_of(defs).evaluate_tick(context).run_requests or []]
+    return [run.run_config for run in nightly_of(defs).evaluate_tick(context).run_requests or []]
 
 
-def test_the_schedule_has_a_run_for_each_source_and_its_time_from_the_settings(
+def test_the_schedule_is_one_run_over_all_sources_and_has_its_time_from_the_settings(
     config: Path,
 ) -> None:
     text = '[schedule]\nreindex = "30 4 * * 1"\ntimezone = "Europe/Berlin"\n'
@@ -285,14 +384,15 @@ def test_the_schedule_has_a_run_for_each_source_and_its_time_from_the_settings(
     schedule = nightly_of(definitions(config))
     assert schedule.cron_schedule == "30 4 * * 1"
     assert schedule.execution_timezone == "Europe/Berlin"
-    assert runs_of_a_night(definitions(config)) == ["a", "b"]
+    assert runs_of_a_night(definitions(config)) == [{}]
 
 
 def test_everything_that_runs_by_itself_is_on(config: Path) -> None:
     defs = definitions(config)
     running = dg.DefaultSensorStatus.RUNNING
     assert defs.get_sensor_def("watch").default_status is running
-    assert defs.get_sensor_def("watch").minimum_interval_seconds == 60
+    assert defs.get_sensor_def("watch").minimum_interval_seconds == 30
+    assert defs.get_sensor_def("lost_runs").default_status is running
     assert defs.get_sensor_def("follow_new_data").default_status is running
     assert nightly_of(defs).default_status is dg.DefaultScheduleStatus.RUNNING
 

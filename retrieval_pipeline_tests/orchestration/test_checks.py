@@ -21,6 +21,7 @@ from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration import assets, checks
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest
@@ -100,7 +101,8 @@ def test_a_source_that_shrank_fails_its_blocking_check_and_keeps_its_table(
     check = found(result)["source_is_whole"]
     assert not check.passed
     assert check.blocking
-    assert "8 of 12 files are gone" in str(check.metadata["a"].value)
+    assert check.partition == "a"
+    assert "8 of 12 files are gone" in str(check.metadata["why"].value)
     assert not result.success
     assert len(read_manifest(Store(settings.home), "a")) == 12
 
@@ -202,12 +204,25 @@ def test_a_source_that_nobody_looked_at_for_long_is_not_fresh(
     assert is_fresh(config, instance).passed
 
 
-def test_many_quarantined_images_are_a_warning(config: Path, settings: Settings) -> None:
-    report = EmbedReport("a", 10, 0, 0, 8, 2, 2, 0, 1.0)
-    assert not checks.few_quarantined(settings, [report]).passed
+def test_many_quarantined_images_of_one_source_are_a_warning_that_others_do_not_hide(
+    settings: Settings,
+) -> None:
+    report = EmbedReport(
+        source="a",
+        files=10,
+        companions=0,
+        duplicates=0,
+        known=0,
+        embedded=8,
+        quarantined=2,
+        newly_quarantined=2,
+        left=0,
+        seconds=1.0,
+    )
+    found = checks.few_quarantined(Flow(), settings, report)
+    assert (found.passed, found.partition) == (False, "a")
+    assert found.severity is dg.AssetCheckSeverity.WARN
     tolerant = settings.model_copy(
         update={"checks": settings.checks.model_copy(update={"max_quarantined": 0.2})}
     )
-    result = checks.few_quarantined(tolerant, [report])
-    assert result.passed
-    assert result.severity is dg.AssetCheckSeverity.WARN
+    assert checks.few_quarantined(Flow(), tolerant, report).passed

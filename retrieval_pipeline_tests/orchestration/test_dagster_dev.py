@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 ASSETS = {
     "file_manifest",
     "image_embeddings",
+    "picture_facts",
     "retrieval_index",
     "latent_map",
     "saved_query",
@@ -96,6 +97,7 @@ def test_the_assets_and_their_checks_are_there_and_what_runs_by_itself_is_on(
     sensors = data["sensorsOrError"]["results"]
     assert {each["name"]: each["sensorState"]["status"] for each in sensors} == {
         "watch": "RUNNING",
+        "lost_runs": "RUNNING",
         "follow_new_data": "RUNNING",
     }
     schedules = data["schedulesOrError"]["results"]
@@ -103,11 +105,6 @@ def test_the_assets_and_their_checks_are_there_and_what_runs_by_itself_is_on(
         "nightly": "RUNNING",
         "saved_queries": "STOPPED",
     }
-
-
-def test_one_step_at_a_time_uses_the_model(dev: DagsterDev) -> None:
-    pools = dev.ask("{instance {poolConfig {poolGranularity defaultPoolLimit}}}")
-    assert pools["instance"]["poolConfig"] == {"poolGranularity": "op", "defaultPoolLimit": 1}
 
 
 def test_a_new_file_is_found_without_anyone_doing_anything(
@@ -161,8 +158,7 @@ def test_a_run_can_be_launched_from_the_launchpad(dev: DagsterDev) -> None:
                 "repositoryLocationName": "retrieval_pipeline",
                 "jobName": "reindex_job",
             },
-            "runConfigData": {"ops": {"file_manifest": {"config": {"rehash": True}}}},
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "pictures"}]},
+            "runConfigData": {"ops": {"reindex": {"config": {"rehash": True}}}},
         },
     )
     assert data["launchRun"]["__typename"] == "LaunchRunSuccess", data

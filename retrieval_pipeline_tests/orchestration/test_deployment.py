@@ -1,8 +1,10 @@
 """What stands in deploy/ keeps to what the README says and to what Dagster reads."""
 
 import ast
+import os
 import re
 import shutil
+import subprocess
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +19,9 @@ from dagster._daemon.cli import create_dagster_daemon_cli
 from dagster_webserver.cli import create_dagster_webserver_cli
 
 from retrieval_pipeline.cli.commands.serve import serve
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.tables import read_manifest
+from synthetic.tables import write_manifest
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -64,7 +69,11 @@ def test_the_example_of_dagster_yaml_is_read_as_it_is_meant(tmp_path: Path) -> N
         assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled is True
         concurrency = instance.get_concurrency_config()
-        assert concurrency.pool_config.default_pool_limit == 1
+        # Work is serialised by the lock of the home, which the kernel frees when a process dies; a
+        # place in a pool would stay taken.
+        assert concurrency.pool_config.default_pool_limit is None
+        assert instance.run_retries_enabled
+        assert not instance.get_settings("run_retries")["retry_on_asset_or_op_failure"]
         assert concurrency.run_queue_config is not None
         assert concurrency.run_queue_config.max_concurrent_runs == 4
 
@@ -156,3 +165,35 @@ def test_the_services_find_each_other(compose: dict[str, Any]) -> None:
     assert (
         compose["services"]["code"]["environment"]["DAGSTER_POSTGRES_HOST"] in compose["services"]
     )
+
+
+def test_the_values_of_helm_start_the_same_code_and_keep_to_the_same_rules() -> None:
+    values = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text())
+    (code,) = values["dagster-user-deployments"]["deployments"]
+    assert code["codeServerArgs"] == ["--module-name", "retrieval_pipeline.definitions"]
+    assert code["readinessProbe"]["enabled"]
+    own = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    daemon = values["dagsterDaemon"]
+    assert daemon["runMonitoring"]["enabled"] is own["run_monitoring"]["enabled"]
+    assert daemon["runRetries"] == {
+        "enabled": own["run_retries"]["enabled"],
+        "maxRetries": own["run_retries"]["max_retries"],
+        "retryOnAssetOrOpFailure": own["run_retries"]["retry_on_asset_or_op_failure"],
+    }
+
+
+def test_a_backup_can_be_restored(tmp_path: Path) -> None:
+    home, history, target = tmp_path / "home", tmp_path / "dagster", tmp_path / "backup"
+    with Store(home).locked():
+        write_manifest(Store(home), "a", {"one.png": "one"})
+    shutil.copytree(DEPLOY, history, ignore=lambda _, names: set(names) - {"dagster.yaml"})
+    with dg.DagsterInstance.from_config(str(history)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("retrieval_index"))
+        (tmp_path / "retrieval.toml").write_text("")
+        variables = {"DAGSTER_HOME": str(history), "RETRIEVAL_CONFIG": f"{tmp_path}/retrieval.toml"}
+        command = [DEPLOY / "backup", home, target]
+        subprocess.run(command, env={**os.environ, **variables}, check=True)
+    restored = Store(target / "home")
+    assert read_manifest(restored, "a").num_rows == 1
+    with dg.DagsterInstance.from_config(str(target / "dagster")) as again:
+        assert again.get_latest_materialization_event(dg.AssetKey("retrieval_index")) is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.loader import LoadingContextForTest
 from PIL import Image
 
@@ -60,13 +61,21 @@ def materialise(config: Path, instance: dg.DagsterInstance, name: str) -> dg.Exe
 
 
 def observe(config: Path, instance: dg.DagsterInstance) -> None:
-    found = definitions(config)
-    result = (
-        found.resolve_implicit_global_asset_job_def()
-        .get_subset(asset_selection={dg.AssetKey("judgements")})
-        .execute_in_process(instance=instance, run_config=QUIET)
+    """Look at the votes as the sensor does, for the first time."""
+    watch(config, instance, None)
+
+
+def watch(
+    config: Path, instance: dg.DagsterInstance, remembered: str | None
+) -> SensorExecutionData:
+    """Look at the votes as the sensor does, and record what it found."""
+    context = dg.build_sensor_context(
+        instance, remembered, resources={"library": LibraryResource(config_file=str(config))}
     )
-    assert result.success
+    result = definitions(config).get_sensor_def("watch").evaluate_tick(context)
+    for event in result.asset_events:
+        instance.report_runless_asset_event(event)
+    return result
 
 
 def stale(config: Path, instance: dg.DagsterInstance, name: str) -> StaleStatus:
@@ -130,17 +139,11 @@ def test_new_votes_make_their_recommender_follow_and_no_other(
     remembered: str | None = None
     cursor = None
 
-    def watch() -> list[str | None]:
-        """Look at the votes as the sensor does; return whose have changed."""
+    def changed() -> list[str | None]:
+        """Return whose votes the sensor sees changed."""
         nonlocal remembered
-        context = dg.build_sensor_context(
-            instance, remembered, resources={"library": LibraryResource(config_file=str(config))}
-        )
-        result = defs.get_sensor_def("watch")(context)
-        assert isinstance(result, dg.SensorResult)
+        result = watch(config, instance, remembered)
         remembered = result.cursor
-        for event in result.asset_events:
-            instance.report_runless_asset_event(event)
         return [event.partition for event in result.asset_events]
 
     def follow() -> set[str]:
@@ -149,15 +152,15 @@ def test_new_votes_make_their_recommender_follow_and_no_other(
         cursor = result.cursor
         return {str(name) for name in result.get_requested_partitions(dg.AssetKey("recommender"))}
 
-    assert watch() == ["few", "pets"]
+    assert changed() == ["few", "pets"]
     instance.report_runless_asset_event(dg.AssetMaterialization("retrieval_index"))
     for name in ("few", "pets"):
         instance.report_runless_asset_event(dg.AssetMaterialization("recommender", partition=name))
     follow()
-    assert watch() == []
+    assert changed() == []
     assert follow() == set()
     add_judgements(Store(config.parent / "home"), "few", [(content("image9"), True)])
-    assert watch() == ["few"]
+    assert changed() == ["few"]
     assert follow() == {"few"}
 
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -7,31 +9,41 @@ from retrieval_pipeline.index.score_statistics import (
     measure_background,
     noise_of,
 )
-from retrieval_pipeline.search.query_vectors import Mixture
+from retrieval_pipeline.search.query_vectors import Mixture, QueryVectors
 from retrieval_pipeline.search.relevance import (
     JUDGED_TOGETHER,
+    LIKELY,
     Judge,
+    in_order_of_rank,
     ranks_to_judge,
     relevance_of,
     relevant_ranks,
 )
-from retrieval_pipeline.vectors import Values
+from retrieval_pipeline.vectors import Values, Vectors, normalise
 from synthetic.tables import random_vectors
 
 NOTHING = np.empty(0)
 
 
+def chances_of(surplus: Values) -> Values:
+    """Chances of standard normal scores."""
+    return np.array([0.5 * math.erfc(value / math.sqrt(2)) for value in surplus])
+
+
 def ranked(count: int, seed: int, *related: float) -> Values:
-    """Surpluses of unrelated pictures and of these related ones, best first."""
+    """Chances of unrelated pictures and of related ones with these surpluses, best first."""
     unrelated = np.random.default_rng(seed).standard_normal(count)
-    return -np.sort(-np.concatenate([unrelated, related]))
+    return chances_of(-np.sort(-np.concatenate([unrelated, related])))
 
 
-def test_the_best_of_unrelated_pictures_is_rarely_judged_relevant() -> None:
-    best = [
-        relevance_of(ranked(1000, seed)[:JUDGED_TOGETHER], 1000, NOTHING)[0] for seed in range(300)
-    ]
-    assert np.mean(np.array(best) > 0.9) == pytest.approx(0.1, abs=0.05)
+@pytest.mark.parametrize("pictures", [12, 1000])
+def test_the_best_of_unrelated_pictures_is_rarely_judged_likely(pictures: int) -> None:
+    best = []
+    for seed in range(300):
+        chances = ranked(pictures, seed)
+        best.append(relevance_of(chances[:JUDGED_TOGETHER], pictures, chances)[0])
+    assert np.mean(np.array(best) >= LIKELY) < 0.1
+    assert np.mean(np.array(best) >= 0.9) < 0.02
 
 
 def test_pictures_that_stand_out_are_relevant_and_the_rest_is_not() -> None:
@@ -43,8 +55,14 @@ def test_pictures_that_stand_out_are_relevant_and_the_rest_is_not() -> None:
 def test_many_good_hits_support_each_other() -> None:
     alone = relevance_of(ranked(10_000, 2, 3.6)[:JUDGED_TOGETHER], 10_001, NOTHING)
     many = relevance_of(ranked(10_000, 2, *[3.6] * 100)[:JUDGED_TOGETHER], 10_100, NOTHING)
-    assert alone[0] < 0.7
-    assert (many[:80] > 0.9).all()
+    assert in_order_of_rank(alone)[0] < 0.5
+    assert (in_order_of_rank(many)[:80] > 0.9).all()
+
+
+def test_a_collection_of_one_kind_is_relevant_although_no_picture_stands_out() -> None:
+    chances = chances_of(np.linspace(2.5, 1, 20))
+    relevance = in_order_of_rank(relevance_of(chances, 20, chances))
+    assert (relevance[:10] > 0.7).all()
 
 
 def test_more_good_hits_than_are_looked_at_are_counted_by_the_sample() -> None:
@@ -54,19 +72,21 @@ def test_more_good_hits_than_are_looked_at_are_counted_by_the_sample() -> None:
     assert relevance_of(top, len(everything), sample)[-1] > 0.99
 
 
-def test_a_hit_is_judged_by_its_own_surplus_and_not_by_its_rank() -> None:
-    relevance = relevance_of(np.array([5.0, 0.0, 6.0]), 50, NOTHING)
-    assert relevance[2] >= relevance[0] > 0.99
-    assert relevance[1] < 0.5
-
-
 def test_relevance_does_not_depend_on_the_page() -> None:
-    surplus = ranked(2000, 3, *np.linspace(2, 6, 40))
-    relevance = relevance_of(surplus[: 3 * JUDGED_TOGETHER], 2040, surplus[::2])
+    chances = ranked(2000, 3, *np.linspace(2, 6, 40))
+    raw = relevance_of(chances[: 3 * JUDGED_TOGETHER], 2040, chances[::2])
+    relevance = in_order_of_rank(raw)
     assert ((relevance >= 0) & (relevance <= 1)).all()
-    np.testing.assert_array_equal(
-        relevance_of(surplus[:JUDGED_TOGETHER], 2040, surplus[::2]), relevance[:JUDGED_TOGETHER]
-    )
+    first = relevance_of(chances[:JUDGED_TOGETHER], 2040, chances[::2])
+    np.testing.assert_array_equal(in_order_of_rank(first), relevance[:JUDGED_TOGETHER])
+
+
+def test_hits_that_contradict_their_rank_share_their_mean() -> None:
+    relevance = in_order_of_rank(np.array([0.9, 0.2, 0.6, 0.4, 0.1, 0.0]))
+    np.testing.assert_allclose(relevance, [0.9, 0.4, 0.4, 0.4, 0.1, 0.0])
+    blocks = np.zeros(2 * JUDGED_TOGETHER)
+    blocks[JUDGED_TOGETHER] = 1
+    assert not in_order_of_rank(blocks).any()
 
 
 def test_the_list_ends_where_a_whole_block_is_irrelevant() -> None:
@@ -103,32 +123,65 @@ def test_a_picture_does_not_judge_itself_and_few_others_count_little() -> None:
     assert many.deviation == pytest.approx(1 / 8, abs=0.02)
 
 
+def asked(*parts: Vectors, words: int, spread: Spread) -> QueryVectors:
+    """A query of these parts of weight 1, the first `words` of them words."""
+    nothing = np.empty((0, parts[0].shape[-1]), np.float32)
+    mixture = Mixture((1.0,) * words, (1.0,) * (len(parts) - words), spread)
+    wanted = normalise(np.sum(parts, axis=0, dtype=np.float32))[0]
+    return QueryVectors(wanted, np.stack(parts), nothing, np.empty(0, np.float32), mixture)
+
+
+NORMAL = Spread(mean=0, deviation=1)
+
+
 def test_a_picture_that_is_close_to_all_words_needs_a_higher_score() -> None:
     words = random_vectors(500, 64)
-    hub = words.mean(axis=0)
-    items = np.stack([hub / np.linalg.norm(hub), random_vectors(1, 64, seed=2)[0]])
+    hub = normalise(words.mean(axis=0))[0]
+    query = random_vectors(1, 64, seed=2)[0]
+    # Two pictures that score the same with the query.
+    cosine = query @ hub
+    items = np.stack([hub, cosine * query + np.sqrt(1 - cosine**2) * _across(query)])
     judge = Judge(items, words, measure_background(items, words))
-    mixture = Mixture((1.0,), (), Spread(mean=0, deviation=1))
-    close, far = judge.surplus(np.array([0.3, 0.3], np.float32), items, mixture)
-    assert far > close
-    own = (items @ words.T).mean(axis=1)
-    assert judge.surplus(own, items, mixture) == pytest.approx([0, 0], abs=0.1)
+    close, far = judge.chances(items, asked(query, words=1, spread=NORMAL))
+    assert close > far
 
 
-def test_what_was_added_up_is_expected_to_score_as_its_parts() -> None:
+def _across(vector: Vectors) -> Vectors:
+    """Return a unit vector at a right angle."""
+    other = random_vectors(1, len(vector), seed=9)[0]
+    return normalise(other - (other @ vector) * vector)[0]
+
+
+def test_unrelated_queries_of_several_parts_have_the_chances_of_chance() -> None:
     sample, words = random_vectors(300, 64), random_vectors(300, 64, seed=1)
     judge = Judge(sample, words, measure_background(sample, words))
-    both = Mixture((0.6,), (0.8,), Spread(mean=0, deviation=1))
-    scores = sample @ (0.6 * words[0] + 0.8 * random_vectors(1, 64, seed=2)[0])
-    surplus = judge.surplus_of_sample(scores, both)
-    assert surplus.mean() == pytest.approx(0, abs=0.2)
-    assert surplus.std() == pytest.approx(1, abs=0.2)
-    np.testing.assert_array_equal(judge.surplus(scores, sample, both), surplus)
+    queries = random_vectors(90, 64, seed=2).reshape(30, 3, 64)
+    for words_of_them in (3, 1):
+        chances = np.concatenate(
+            [
+                judge.chances_of_sample(asked(*parts, words=words_of_them, spread=NORMAL))
+                for parts in queries
+            ]
+        )
+        for chance in (0.01, 0.1):
+            assert np.mean(chances <= chance) == pytest.approx(chance, rel=0.35)
+    query = asked(*queries[0], words=1, spread=NORMAL)
+    np.testing.assert_allclose(
+        judge.chances(sample, query), judge.chances_of_sample(query), rtol=1e-5
+    )
+
+
+def test_one_part_that_fits_is_enough() -> None:
+    sample, words = random_vectors(300, 64), random_vectors(300, 64, seed=1)
+    judge = Judge(sample, words, measure_background(sample, words))
+    parts = random_vectors(3, 64, seed=2)
+    parts[2] = normalise(sample[0] + 0.3 * parts[2])[0]
+    assert judge.chances(sample[:1], asked(*parts, words=3, spread=NORMAL))[0] < 1e-9
 
 
 def test_without_a_vocabulary_the_query_says_how_words_score() -> None:
-    items = random_vectors(2, 64)
-    judge = Judge(items, None, Background(words=None, pictures=Spread(mean=0, deviation=1)))
-    mixture = Mixture((2.0,), (), Spread(mean=0.1, deviation=0.05))
-    scores = np.array([0.2, 0.5], np.float32)
-    assert judge.surplus(scores, items, mixture) == pytest.approx([0, 3], abs=1e-5)
+    query = random_vectors(1, 64)[0]
+    items = np.stack([0.2 * query, 0.5 * query])
+    judge = Judge(items, None, Background(words=None, pictures=NORMAL))
+    chances = judge.chances(items, asked(query, words=1, spread=Spread(mean=0.2, deviation=0.1)))
+    assert chances == pytest.approx(chances_of(np.array([0, 3])), rel=1e-3)

@@ -82,6 +82,17 @@ def test_where_nothing_was_found_the_first_hit_is_new(settings: Settings) -> Non
     assert new_in(ask(settings, strict)) == [content("n5")]
 
 
+def test_a_source_that_is_not_indexed_yet_has_no_hits_and_its_first_ones_are_no_news(
+    settings: Settings,
+) -> None:
+    new = DELIVERY.model_copy(update={"sources": ("garden",)})
+    assert ask(settings, new).answer.hits == ()
+    assert not Store(settings.home).saved_query("door").exists()
+    assert (
+        len(ask(settings, new.model_copy(update={"sources": ("garden", "cam")})).answer.hits) == 3
+    )
+
+
 def test_another_question_begins_anew(settings: Settings) -> None:
     ask(settings)
     index(settings, 6, first_axis=0.9)

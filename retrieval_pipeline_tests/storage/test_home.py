@@ -128,7 +128,7 @@ def test_init_refuses_a_home_that_holds_the_pictures(
     put(tmp_path / "pics" / "a.jpg")
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(cli, ["init", "pics", "--home", "."])
+    done = CliRunner().invoke(cli, ["init", "pics", "--model", "offline", "--home", "."])
     assert isinstance(done.exception, SettingsError)
     message = str(done.exception)
     assert "lies inside home" in message and "\n" not in message

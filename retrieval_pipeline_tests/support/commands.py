@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from retrieval_pipeline_tests.support.forked_commands import run_forked
 
 RETRIEVAL = [sys.executable, "-m", "retrieval_pipeline"]
 
@@ -22,26 +24,42 @@ def extract_home(directory: Path) -> Path:
 
 
 def retrieval(
-    directory: Path, *arguments: str | bytes, **options: Any
+    directory: Path,
+    *arguments: str | bytes,
+    input: str = "",
+    env: Mapping[str, str] | None = None,
+    preexec_fn: Callable[[], object] | None = None,
+    started: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a directory; what it prints that is not UTF-8 becomes surrogates.
 
-    `options` are those of `subprocess.run`; without `input` its input is empty.
+    Args:
+        directory: The working directory.
+        arguments: Those after the name of the command.
+        input: What it reads.
+        env: Variables beside those of this process.
+        preexec_fn: Called in the new process before Python starts.
+        started: True to start a new Python, where that matters, as it does for `preexec_fn`.
     """
-    if "input" not in options:
-        options.setdefault("stdin", subprocess.DEVNULL)
-    options.setdefault("stdout", subprocess.PIPE)
-    options.setdefault("stderr", subprocess.PIPE)
     environment = {name: value for name, value in os.environ.items() if name != "RETRIEVAL_CONFIG"}
-    return subprocess.run(
-        [*RETRIEVAL, *arguments],
-        cwd=directory,
-        env=environment | options.pop("env", {}),
-        encoding="utf-8",
-        errors="surrogateescape",
-        timeout=120,
-        **options,
+    environment |= env or {}
+    data = input.encode("utf-8", "surrogateescape")
+    if started or preexec_fn:
+        done = subprocess.run(
+            [*RETRIEVAL, *arguments],
+            cwd=directory,
+            env=environment,
+            input=data,
+            capture_output=True,
+            preexec_fn=preexec_fn,
+            timeout=120,
+        )
+    else:
+        done = run_forked(directory, arguments, environment, input=data)
+    output, errors = (
+        stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr)
     )
+    return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
 
 
 def obey_permissions() -> None:

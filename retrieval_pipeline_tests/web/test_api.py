@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
 from retrieval_pipeline.index.build import open_current
@@ -56,6 +56,13 @@ def test_words_find_their_pictures_and_say_how_sure_that_is(client: TestClient) 
     assert best["cluster"]
 
 
+def test_a_text_of_which_the_model_knows_no_word_gets_a_hint(client: TestClient) -> None:
+    assert client.get("/api/search", params={"text": "a cat"}).json()["hints"] == []
+    (hint,) = client.get("/api/search", params={"text": "koira"}).json()["hints"]
+    assert "understands English only" in hint
+    assert "understands English only" in client.get("/", params={"text": "koira"}).text
+
+
 def test_plus_and_minus_shift_what_is_found(client: TestClient) -> None:
     both = names(client.get("/api/search", params={"text": "a rocket", "plus": "3*a cat", "k": 2}))
     assert "cat.png" in both
@@ -72,6 +79,21 @@ def test_pages_of_an_answer_follow_each_other(client: TestClient) -> None:
     assert parts[0] + parts[1] == whole
 
 
+def test_the_shapes_of_a_search_are_those_of_its_pictures_in_their_order(
+    client: TestClient,
+) -> None:
+    for query in ({}, {"text": "a field"}, {"source": "drawings"}):
+        hits = client.get("/api/search", params=query | {"k": "100"}).json()["hits"]
+        expected = [min(max(hit["width"] / hit["height"], 0.56), 2.8) for hit in hits]
+        for offset in (0, 7):
+            told = client.get("/api/shapes", params=query | {"offset": str(offset)}).json()
+            shapes = np.frombuffer(base64.b64decode(told["shapes"]), "<u2")
+            assert shapes.tolist() == [round(100 * shape) for shape in expected[offset:]]
+            assert not told["more"]
+            assert told["likely"] is None or "text" in query
+    assert client.get("/api/current").json()["images"] == 20
+
+
 def test_a_query_is_encoded_once(client: TestClient) -> None:
     first = client.get("/api/search", params={"text": "an astronaut in orbit"}).json()
     again = client.get("/api/search", params={"text": "an astronaut in orbit", "offset": 3}).json()
@@ -84,14 +106,9 @@ def test_without_words_everything_is_listed_newest_first(
 ) -> None:
     answer = client.get("/api/search", params={"k": 100})
     assert len(answer.json()["hits"]) == len(open_current(Store(indexed_library.root / "home")))
-    times = [
-        max(
-            (indexed_library.root / p["source"] / p["path"]).stat().st_mtime
-            for p in hit["locations"]
-        )
-        for hit in answer.json()["hits"]
-    ]
-    assert times == sorted(times, reverse=True)
+    taken = [hit["facts"]["taken_at"] for hit in answer.json()["hits"]]
+    known = [day for day in taken if day is not None]
+    assert taken == sorted(known, reverse=True) + [None] * (len(taken) - len(known))
     assert answer.json()["more"] is False
 
 
@@ -143,17 +160,23 @@ def test_similar_pictures_are_found_and_the_picture_itself_is_not(
         ("/api/search?offset=-1", "offset"),
         ("/api/search?colour=red", "colour"),
         ("/api/search?like=me", "like.0"),
-        ("/api/search?after=yesterday", "after"),
+        ("/api/search?after=someday", "after"),
+        ("/api/search?on=2019-13", "on"),
+        ("/api/search?year=0", "year.0"),
+        ("/api/search?within=far", "within"),
+        ("/api/search?sort=best", "sort"),
+        ("/api/search?rating=6", "rating"),
         ("/api/search?min_relevance=2", "min_relevance"),
         ("/api/search?min_relevance=nan", "min_relevance"),
         ("/api/search?region=1,2;3,4", "region"),
         ("/api/search?region=1,2;3,4;nan,5", "region"),
+        ("/api/search?crop=1,2,3", "crop"),
         ("/api/search?source=nowhere", "source"),
         (f"/api/search?text={'x' * 1_001}", "text"),
         ("/api/search?" + "&".join(["plus=a"] * 21), "plus"),
         ("/api/pictures/..%2f..%2fetc%2fpasswd", None),
         ("/api/pictures/x", "content_id"),
-        (f"/api/pictures/{UNKNOWN}/thumbnail?size=huge", "size"),
+        (f"/api/pictures/{UNKNOWN}/thumbnail?size=giant", "size"),
         ("/api/judgements", "name"),
         ("/api/judgements?name=../x", "name"),
     ],
@@ -193,6 +216,8 @@ def test_a_query_that_means_nothing_is_refused(client: TestClient) -> None:
     assert answer.status_code == 400
     assert "empty" in answer.json()["detail"]
     assert client.get("/api/search", params={"plus": "0*snow"}).status_code == 400
+    answer = client.get("/api/search", params={"text": "dog", "crop": "0,0,1,1"})
+    assert (answer.status_code, "one picture" in answer.json()["detail"]) == (400, True)
 
 
 def test_details_name_every_file_and_whether_it_is_there(
@@ -227,6 +252,34 @@ def test_a_thumbnail_is_made_once_and_may_be_kept_for_ever(library: WebLibrary) 
         tag = answer.headers["etag"]
         again = client.get(path, headers={"if-none-match": f'W/"other", {tag}'})
         assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_thumbnail_that_cannot_be_kept_is_shown_all_the_same(library: WebLibrary) -> None:
+    web = library.root / "home" / "web"
+    web.mkdir(exist_ok=True)
+    (web / "thumbnails").write_bytes(b"no directory can be made here")
+    with client_of(library) as client:
+        answer = client.get(f"/api/pictures/{library.content('cat.png')}/thumbnail")
+        assert answer.status_code == 200
+        with Image.open(BytesIO(answer.content)) as thumbnail:
+            assert thumbnail.format == "WEBP"
+
+
+def test_a_picture_is_shown_with_all_its_pixels(library: WebLibrary) -> None:
+    with Image.open(library.photo("cat.png")) as cat:
+        cat.save(library.photo("cat.tif"))
+    library.index()
+    with client_of(library) as client:
+        own = client.get(f"/api/pictures/{library.content('cat.png')}/image")
+        assert own.headers["content-type"] == "image/png"
+        assert own.content == library.photo("cat.png").read_bytes()
+        assert "sandbox" in own.headers["content-security-policy"]
+        made = client.get(f"/api/pictures/{library.content('cat.tif')}/image")
+        with Image.open(BytesIO(made.content)) as image:
+            assert (image.format, image.size) == ("WEBP", (451, 300))
+        library.photo("cat.png").write_bytes(b"other bytes")
+        library.photo("deep/cat again.png").unlink()
+        assert client.get(own.url).status_code == 404
 
 
 def test_a_thumbnail_is_upright(library: WebLibrary) -> None:
@@ -322,6 +375,21 @@ def test_an_upload_is_searched_by_and_can_be_combined_with_words(library: WebLib
         assert names(again) == ["cat.png"]
 
 
+def test_an_upload_is_searched_by_a_part_of_it(library: WebLibrary) -> None:
+    both, buffer = Image.new("RGB", (400, 200)), BytesIO()
+    for x, name in ((0, "cat.png"), (200, "rocket.jpg")):
+        with Image.open(library.photo(name)) as photo:
+            both.paste(ImageOps.fit(photo.convert("RGB"), (200, 200)), (x, 0))
+    both.save(buffer, "PNG")
+    with client_of(library) as client:
+        sent = client.post("/api/uploads", content=buffer.getvalue()).json()
+        for crop, name in (("0,0,0.5,1", "cat.png"), ("0.5,0,0.5,1", "rocket.jpg")):
+            asked = {"upload": sent["content_id"], "crop": crop, "k": 1}
+            found = client.get("/api/search", params=asked)
+            assert names(found) == [name]
+            assert found.json()["hits"][0]["region"] is None
+
+
 def test_an_upload_of_an_indexed_picture_is_known(library: WebLibrary) -> None:
     with client_of(library) as client:
         sent = client.post("/api/uploads", content=library.photo("cat.png").read_bytes()).json()
@@ -383,6 +451,17 @@ def test_votes_are_stored_counted_and_taken_back(library: WebLibrary) -> None:
         votes = client.get("/api/judgements", params={"name": "pets"}).json()
         assert votes["votes"] == {cat: False, rocket: True}
         assert votes["liked"] == 1
+
+
+def test_the_votes_on_one_picture_are_taken_back(library: WebLibrary) -> None:
+    cat, rocket = library.content("cat.png"), library.content("rocket.jpg")
+    with client_of(library) as client:
+        for content_id, liked in ((cat, True), (rocket, True), (cat, False)):
+            vote = {"name": "mine", "content_id": content_id, "liked": liked}
+            assert client.post("/api/judgements", json=vote).status_code == 200
+        client.delete("/api/judgements", params={"name": "mine", "content_id": cat})
+        votes = client.get("/api/judgements", params={"name": "mine"}).json()["votes"]
+        assert votes == {rocket: True}
 
 
 def test_after_three_votes_of_each_kind_a_recommender_ranks(library: WebLibrary) -> None:
@@ -491,12 +570,35 @@ def test_the_status_tells_sources_build_and_runs(client: TestClient) -> None:
     assert status["index"]["items"] == 20
 
 
+def test_while_a_run_is_at_work_the_pages_say_so(library: WebLibrary) -> None:
+    store = Store(library.root / "home")
+    with client_of(library) as client:
+        assert "at work now" not in client.get("/status").text
+        with store.locked():
+            page = client.get("/status").text
+            assert "at work now" in page
+            assert "nothing is indexed" not in page
+            assert client.get("/api/status").json()["running"]
+    store.current_file.unlink()
+    with client_of(library) as client, store.locked():
+        assert "A run is indexing them now" in client.get("/").text
+
+
+def test_text_is_compressed_and_a_page_says_why_a_picture_is_not_there(
+    client: TestClient,
+) -> None:
+    answer = client.get("/?text=cat")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) < len(answer.content) / 4
+    assert "maybe not any more" in client.get(f"/picture/{UNKNOWN}").text
+
+
 def test_the_openapi_document_names_every_operation_of_the_api(client: TestClient) -> None:
     document = client.get("/api/openapi.json").json()
     operations = [
         operation for methods in document["paths"].values() for operation in methods.values()
     ]
-    assert len(operations) == 20
+    assert len(operations) == 23
     assert all(operation["summary"].endswith(".") for operation in operations)
     assert document["paths"]["/api/search"]["get"]["parameters"][0]["name"]
 

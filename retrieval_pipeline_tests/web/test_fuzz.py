@@ -60,4 +60,4 @@ def test_every_operation_answers_anything_as_documented(
             case.call_and_validate(checks=CHECKS)
 
         attack()
-    assert tested == 20
+    assert tested == 23

@@ -1,21 +1,27 @@
 """What may not come in, what may not get out, and what every answer says about itself."""
 
 import asyncio
+import functools
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
 
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.images.errors import ImageError
 from retrieval_pipeline.web import api, reveal
+from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.library import Library
-from retrieval_pipeline.web.problems import RequestError
+from retrieval_pipeline.web.problems import MEDIA_TYPE, RequestError
 from retrieval_pipeline.web.security import Access, is_loopback
+from retrieval_pipeline.web.server import bounded_server
 from retrieval_pipeline.web.uploads import AT_ONCE
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
 
@@ -81,6 +87,53 @@ def test_a_change_needs_the_token_and_this_origin(
         answer = client.request(method, path, headers=headers)
         assert answer.status_code == 403
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_vote_without_a_script_needs_the_token_in_its_form(client: TestClient) -> None:
+    page = client.get("/vote?name=form").text
+    token = page.partition('name="token" value="')[2].partition('"')[0]
+    # The same secret looks different in each answer, so that compression cannot betray it.
+    assert token not in client.get("/vote?name=form").text
+    headers = {"x-retrieval-token": "", "content-type": "application/x-www-form-urlencoded"}
+    for given, status in ((token, 303), ("", 403), (token[:-4] + "AAAA", 403), ("naïve", 403)):
+        answer = client.post(
+            "/vote",
+            data={"token": given, "name": "form", "vote": "u"},
+            headers=headers,
+            follow_redirects=False,
+        )
+        assert answer.status_code == status
+    foreign = {"origin": "http://evil.example"}
+    answer = client.post("/vote", data={"token": token, "name": "form"}, headers=foreign)
+    assert answer.status_code == 403
+
+
+def test_behind_a_proxy_all_addresses_lie_below_its_path_and_the_cookie_is_for_tls_alone(
+    indexed_library: WebLibrary,
+) -> None:
+    load = functools.partial(load_settings, indexed_library.settings_file)
+    for proxies, secure in ((["10.0.0.9"], True), ([], False), (["10.0.0.8"], False)):
+        config = bounded_server(create_app(load, Access(TOKEN), root_path="/pics"), proxies).config
+        config.load()
+        with TestClient(
+            config.loaded_app, base_url="http://photos.example", client=("10.0.0.9", 1)
+        ) as client:
+            entered = client.get(
+                f"/pics/?token={quote(TOKEN)}",
+                headers={"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.1"},
+                follow_redirects=False,
+            )
+            assert entered.headers["location"] == "/pics/"
+            assert "Path=/pics;" in entered.headers["set-cookie"]
+            assert ("Secure" in entered.headers["set-cookie"]) == secure
+            client.headers["authorization"] = f"Bearer {TOKEN}"
+            # A proxy may hand on the path that it answers to, or take it away.
+            for path in ("/pics/", "/pics", "/vote", "/pics/map", "/status", "/pics/nowhere"):
+                page = client.get(path).text
+                found = re.findall(r'(?:href|src|action)="(/[^"]*)"', page)
+                assert len(found) > 5
+                assert all(each.startswith("/pics/") for each in found)
+            assert client.get("/pics/api/nowhere").headers["content-type"] == MEDIA_TYPE
 
 
 def test_no_other_origin_may_read_an_answer(client: TestClient) -> None:

@@ -5,9 +5,10 @@ import signal
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 import click
 
@@ -17,10 +18,13 @@ from retrieval_pipeline.cli.output import tell
 # digits for every library below.
 MOST = 1_000_000_000
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Settings file. Default: $RETRIEVAL_CONFIG, then ./retrieval.toml.",
+    help="Settings file. Default: $RETRIEVAL_CONFIG, then retrieval.toml here or above, then the "
+    "one in your configuration directory.",
 )
 
 source_option = click.option(
@@ -34,6 +38,40 @@ path_option = click.option(
     metavar="GLOB",
     help="Only paths that match this glob. Can be repeated.",
 )
+
+
+_FACT_OPTIONS = (
+    click.option("--after", metavar="DATE", help="Taken then or later: 2019-08, last week, ..."),
+    click.option("--before", metavar="DATE", help="Taken before."),
+    click.option("--on", metavar="DATE", help="Taken then: 2019, summer 2019, yesterday, ..."),
+    click.option(
+        "--year", multiple=True, type=click.IntRange(1, 9_998), help="Taken then. Can be repeated."
+    ),
+    click.option("--file-after", metavar="DATE", help="Only files changed then or later."),
+    click.option("--file-before", metavar="DATE", help="Only files changed before."),
+    click.option(
+        "--camera", multiple=True, metavar="WORDS", help="Words in its name. Can be repeated."
+    ),
+    click.option(
+        "--lens", multiple=True, metavar="WORDS", help="Words in its name. Can be repeated."
+    ),
+    click.option("--near", metavar="PLACE", help='Taken near this town, or "38.7, -9.1".'),
+    click.option(
+        "--within", metavar="DISTANCE", default="20km", show_default=True, help="How near."
+    ),
+    click.option(
+        "--country", multiple=True, metavar="NAME", help="Code (PT) or name. Can be repeated."
+    ),
+    click.option("--keyword", multiple=True, metavar="NAME", help="Can be repeated."),
+    click.option("--rating", type=click.IntRange(-1, 5), help="Least number of stars."),
+)
+
+
+def fact_options(command: Command) -> Command:
+    """Give a command the filters by when, where and with what; named as `Query.of` takes them."""
+    for option in reversed(_FACT_OPTIONS):
+        command = option(command)
+    return command
 
 
 class StopRequest(threading.Event):

@@ -1,5 +1,6 @@
 """`retrieval index`: bring the tables and the index up to date."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -42,6 +43,9 @@ from retrieval_pipeline.errors import RetrievalError, Stopped
     help='Embed on this Ray cluster: "auto" or "host:6379"; without ADDRESS, Ray starts on this '
     "machine. [ray] in the settings says how many processes to use.",
 )
+@click.option(
+    "-q", "--quiet", is_flag=True, help="No progress, and no report if nothing has changed."
+)
 @config_option
 def index(
     only: tuple[str, ...],
@@ -50,12 +54,14 @@ def index(
     retry_quarantined: bool,
     model: str | None,
     address: str | None,
+    quiet: bool,
     config: Path | None,
 ) -> None:
     """Bring the tables and the index up to date with the directories.
 
     Only new and changed files are read, and only new images are embedded. A run that is stopped
-    is continued by the next one, so it can be started from cron as it is.
+    is continued by the next one, so it can be started from cron as it is; with -q, cron sends mail
+    only if something has changed or failed.
     """
     named = load_settings(config)
     settings = with_model(named, model) if model else named
@@ -66,7 +72,7 @@ def index(
 
     with stoppable() as stop:
         try:
-            with console_progress() as progress:
+            with contextlib.nullcontext() if quiet else console_progress() as progress:
                 done = index_sources(
                     settings,
                     only=only,
@@ -81,11 +87,12 @@ def index(
             # As the shell reports a process that a signal ended.
             raise SystemExit(128 + stop.signal_number) from None
 
-    report(*index_report(done))
+    if done.changed or not quiet:
+        report(*index_report(done))
     if settings.model != named.model:
         tell(
             f"The settings still name {named.model}, to which the next `retrieval index` goes "
             f"back: change `model` in {find_settings_file(config)} to stay with {settings.model}"
         )
     if done.failures:
-        raise RetrievalError(*done.failures)
+        raise RetrievalError(*done.failures.values())

@@ -7,16 +7,18 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config.loading import find_settings_file, load_settings
-from retrieval_pipeline.config.settings import DEFAULT_MODEL
+from retrieval_pipeline.config.loading import FILE_NAME, load_settings, named_settings_file
 from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import RetrievalError, SettingsError
 from retrieval_pipeline.paths import to_text
 
+# Longest wait for an answer of the model hub.
+HUB_SECONDS = 3.0
+
 
 @click.command()
 @click.argument("directories", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", help="Encoder to write into the file.  [default: CLIP ViT-L/14@336px]")
+@click.option("--model", help="Encoder to write into the file.  [default: what suits the machine]")
 @click.option(
     "--home", default="retrieval-home", show_default=True, help="Directory for tables and indexes."
 )
@@ -26,7 +28,7 @@ def init(
     directories: tuple[Path, ...], model: str | None, home: str, force: bool, config: Path | None
 ) -> None:
     """Write a settings file for these directories (default: the current one)."""
-    file = find_settings_file(config)
+    file = named_settings_file(config) or Path(FILE_NAME)
     if file.exists() and not force:
         raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
     from retrieval_pipeline.storage.atomic import replacing
@@ -42,8 +44,11 @@ def init(
     _check_text("--home", home)
     _check_text("--model", model or "")
     pairs = list(zip(names_for(roots), roots, strict=True))
+    about: list[str] = []
+    if model is None:
+        model, about = _chosen()
     with replacing(file.absolute()) as temporary:
-        text = settings_text(pairs, model=model or DEFAULT_MODEL, home=home)
+        text = settings_text(pairs, model=model, home=home, about=about)
         temporary.write_text(text, encoding="utf-8")
         try:
             load_settings(temporary)
@@ -54,8 +59,29 @@ def init(
     report(
         f"wrote {file} with {len(pairs)} source{'s' * (len(pairs) != 1)}:",
         *(f"  {name:<20} {root}" for name, root in pairs),
+        f"model: {model}{_understands(model)}",
+        *(f"  {line}" for line in about),
         "Look it over, then run: retrieval index",
     )
+
+
+def _chosen() -> tuple[str, list[str]]:
+    """Return the model that suits this machine, and lines that say why and what else there is."""
+    from retrieval_pipeline.encoders.catalogue import suggest
+    from retrieval_pipeline.encoders.checkpoint import hub_answers
+    from retrieval_pipeline.encoders.hardware import has_gpu
+    from retrieval_pipeline.encoders.on_this_machine import models_here
+
+    choice = suggest(gpu=has_gpu(), cached=models_here(), hub=hub_answers(HUB_SECONDS))
+    others = (f'Or "{name}", which {reason}.' for name, reason in choice.others)
+    return choice.model, [f"Chosen by `retrieval init`: {choice.reason}.", *others]
+
+
+def _understands(model: str) -> str:
+    from retrieval_pipeline.encoders.catalogue import languages_of
+
+    languages = languages_of(model)
+    return f" (languages: {languages})" if languages else ""
 
 
 def _check_text(what: str, value: str) -> None:

@@ -72,7 +72,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--color",
     "colour_by",
-    type=click.Choice(["cluster", "source", "score"]),
+    type=click.Choice(["cluster", "source", "score", "year", "camera", "country"]),
     help="What colours mean.",
 )
 @click.option("--size", type=Size(), help="Size of map.png in pixels.  [default: 4096x2048]")

@@ -4,7 +4,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,57 +13,45 @@ from retrieval_pipeline.cli.commands.common import (
     MOST,
     check_page,
     config_option,
+    fact_options,
     path_option,
     source_option,
     write_page,
 )
-from retrieval_pipeline.cli.output import echo, echo_json, tell
+from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
 if TYPE_CHECKING:
+    from retrieval_pipeline.cli.hit_files import How
     from retrieval_pipeline.search.query import Query
     from retrieval_pipeline.search.results import Answer
     from retrieval_pipeline.search.searcher import Searcher
 
-# The prompt leaves out hits below this relevance (defined in search/relevance.py; the value was
-# measured in docs/benchmarks.md, "Relevance").
-CUT = 0.75
-
-
-class Date(click.ParamType):  # type: ignore[type-arg]
-    """A day, or a moment of local time."""
-
-    name = "DATE"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return the beginning of the day, or the moment."""
-        try:
-            return datetime.fromisoformat(str(value))
-        except ValueError as error:
-            self.fail(
-                f"{value!r} is no date ({error}): write it as 2024-12-31 or 2024-12-31T18:30:00",
-                param,
-                ctx,
-            )
+# The prompt leaves out hits below this relevance: less than one in ten of them would be right.
+CUT = 0.1
 
 
 @click.command()
-@click.argument("text", required=False)
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
     "--image",
     "images",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Find pictures similar to this file. Can be repeated.",
+    help="Find pictures similar to this file; fastest if it is indexed. Can be repeated.",
 )
 @click.option(
     "--like",
     multiple=True,
-    metavar="CONTENT_ID",
-    help="Find pictures similar to this indexed picture. Can be repeated.",
+    metavar="CONTENT_ID|PATH",
+    help="Find pictures similar to this indexed picture; a path is as with --image. Can be "
+    "repeated.",
+)
+@click.option(
+    "--crop",
+    metavar="X,Y,W,H",
+    help="Only this rectangle of the picture, in pixels or, up to 1, in fractions of its size.",
 )
 @click.option(
     "--plus",
@@ -80,6 +67,8 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "-k",
+    "-n",
+    "k",
     default=8,
     show_default=True,
     type=click.IntRange(1, MOST),
@@ -93,8 +82,7 @@ class Date(click.ParamType):  # type: ignore[type-arg]
 )
 @source_option
 @path_option
-@click.option("--after", type=Date(), help="Only files changed on this day or later.")
-@click.option("--before", type=Date(), help="Only files changed before this day.")
+@fact_options
 @click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
 @click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
 @click.option(
@@ -109,39 +97,87 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     type=click.FloatRange(0, 1),
     help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
 )
+@click.option(
+    "--sort",
+    type=click.Choice(["relevance", "newest", "oldest", "name"]),
+    default="relevance",
+    help="Order of the hits. All but relevance order only hits that are relevant enough, and list "
+    "what passes the filters if there is no TEXT.",
+)
+@click.option("--literal", is_flag=True, help="Read no words as facts, such as: in summer 2019.")
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
     "--explain", is_flag=True, help="Also print the search plan and the time of each step."
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON; for piped input, one line for each query."
+    "--json",
+    "form",
+    flag_value="json",
+    help="Print JSON; for piped input, one line for each query.",
 )
+@click.option("--jsonl", "form", flag_value="jsonl", help="Print JSON, one line for each hit.")
+@click.option("--csv", "form", flag_value="csv", help="Print a table as CSV.")
+@click.option(
+    "--paths",
+    "form",
+    flag_value="paths",
+    help="Print only the paths, one on a line, as the file system has them.",
+)
+@click.option(
+    "-0", "form", flag_value="null", help="The same with a NUL after each, for: xargs -0."
+)
+@click.option("--copy-to", type=click.Path(path_type=Path), help="Copy the files there, by rank.")
+@click.option("--link-to", type=click.Path(path_type=Path), help="Put symbolic links there.")
+@click.option("--hard", is_flag=True, help="With --link-to: hard links, which share the bytes.")
+@click.option("--dry-run", is_flag=True, help="Only say what --copy-to or --link-to would do.")
+@click.option("--fail-empty", is_flag=True, help="Exit with 1 if nothing is found.")
 @click.option("--gallery", type=click.Path(path_type=Path), help="Write the hits as an HTML page.")
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
 def query(
+    words: tuple[str, ...],
     k: int,
     offset: int,
     min_relevance: float | None,
     explain: bool,
-    as_json: bool,
+    form: str | None,
+    copy_to: Path | None,
+    link_to: Path | None,
+    hard: bool,
+    dry_run: bool,
+    fail_empty: bool,
     gallery: Path | None,
     open_page: bool,
     config: Path | None,
     **asked: Any,
 ) -> None:
-    """Find the pictures that look most like TEXT.
+    """Find the pictures that look most like TEXT; `retrieval search` is the same.
+
+    TEXT needs no quotes, unless the shell takes its characters for something else.
+
+    The percentage is the relevance: how sure it is that the picture has to do with TEXT; hits from
+    50% on are more probably right than wrong. The number before it is the cosine of the vectors,
+    which only compares hits of one query.
 
     Without TEXT, a prompt asks for queries until "exit" or Ctrl-D. Of piped input, each line is
     answered as a query.
 
     \b
-    retrieval query "a dog on grass" -k 12
+    retrieval query a dog on grass -k 12
     retrieval query "a street" --plus "2*night" --minus people --source holidays
-    retrieval query --image photo.jpg --after 2024-01-01 --gallery similar.html --open
+    retrieval query "dogs" --on "summer 2019" --near Lisbon --sort newest
+    retrieval query --image photo.jpg --after 2024 --gallery similar.html --open
+    retrieval query --image photo.jpg --crop 0.5,0,0.5,1
     retrieval query --json < queries.txt
+    retrieval query a dog -n 100 -0 | xargs -0 cp -t dogs
+    retrieval query a dog -n 100 --copy-to dogs
     """
+    directory, how = _destination(copy_to, link_to, hard=hard, dry_run=dry_run)
     settings = load_settings(config)
+    if directory is not None:
+        from retrieval_pipeline.cli.hit_files import check_directory
+
+        check_directory(directory, settings)
     if gallery is not None:
         check_page(gallery)
     from retrieval_pipeline.search.query import Query
@@ -150,22 +186,66 @@ def query(
 
     searcher = Searcher.open(settings)
     # The options that are not named above have the names of the query's fields.
-    base = Query.of({**asked, "min_relevance": min_relevance or 0.0})
-    show = functools.partial(_print_answer, as_json=as_json, explain=explain)
-    if base.terms != Query():
+    text = " ".join(words) if words else None
+    named = [each for each in asked["like"] if Path(each).is_file()]
+    asked["like"] = tuple(each for each in asked["like"] if each not in named)
+    asked["images"] += tuple(map(Path, named))
+    base = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
+    show = functools.partial(_print_answer, form=form, explain=explain)
+    if form == "csv":
+        from retrieval_pipeline.cli.rows import echo_columns
+
+        echo_columns()
+    if base.terms != Query() or base.sort != "relevance":
         answers = [searcher.answer(base, k, offset)]
         show(answers[0], pretty=True)
     else:
         interactive = sys.stdin.isatty()
         if interactive and min_relevance is None:
             base = replace(base, min_relevance=CUT)
-        answers = _converse(searcher, base, k, offset, show, interactive, as_json)
+        answers = _converse(searcher, base, k, offset, show, interactive, form == "json")
+    if directory is not None:
+        for answer in answers:
+            _put_files(answer, directory, how, dry_run=dry_run)
     if gallery is not None or open_page:
         from retrieval_pipeline.cli.gallery import gallery_html
         from retrieval_pipeline.images.errors import Limits
 
         html = gallery_html(answers, Limits.of(settings.images))
         write_page(html, gallery or Store(settings.home).last_gallery, open_page=open_page)
+    if fail_empty and not any(answer.hits for answer in answers):
+        raise SystemExit(1)
+
+
+def _destination(
+    copy_to: Path | None, link_to: Path | None, *, hard: bool, dry_run: bool
+) -> "tuple[Path | None, How]":
+    """Return the directory for the files of the hits, and how they get there.
+
+    Raises:
+        UsageError: The options do not fit together.
+    """
+    if copy_to is not None and link_to is not None:
+        raise click.UsageError("give --copy-to or --link-to, not both")
+    if hard and link_to is None:
+        raise click.UsageError("--hard is about the links of --link-to")
+    if dry_run and copy_to is None and link_to is None:
+        raise click.UsageError("--dry-run is about --copy-to and --link-to")
+    if copy_to is not None:
+        return copy_to, "copy"
+    return link_to, "hard link" if hard else "link"
+
+
+def _put_files(answer: "Answer", directory: Path, how: "How", *, dry_run: bool) -> None:
+    """Copy or link the files of an answer, and say so on stderr: stdout has the hits."""
+    from retrieval_pipeline.cli.hit_files import put_files
+
+    paths = [hit.path for hit in answer.hits]
+    lines = put_files(paths, directory, how, first=answer.offset + 1, dry_run=dry_run)
+    if dry_run:
+        tell(*(f"would {how} {line}" for line in lines))
+    else:
+        tell(f"{how}: {len(lines):,} in {directory}")
 
 
 def _converse(
@@ -182,7 +262,8 @@ def _converse(
         # Line editing and history for input().
         import readline  # noqa: F401
 
-        tell(f'{len(searcher.build):,} images. "exit" or Ctrl-D leaves.')
+        count = len(searcher.build)
+        tell(f'{count:,} image{"s" * (count != 1)}. "exit" or Ctrl-D leaves.')
         searcher.warm_up()
     else:
         # Everything else is loaded by the first query.
@@ -224,13 +305,27 @@ def _lines(interactive: bool) -> Iterator[str]:
         yield line
 
 
-def _print_answer(answer: "Answer", *, as_json: bool, explain: bool, pretty: bool) -> None:
-    from retrieval_pipeline.cli.text import answer_explanation, answer_text
+def _print_answer(answer: "Answer", *, form: str | None, explain: bool, pretty: bool) -> None:
+    from retrieval_pipeline.cli.text import answer_explanation, answer_text, understood_text
     from retrieval_pipeline.search.results import answer_json
 
-    if as_json:
+    if form == "json":
         echo_json(answer_json(answer), indent=2 if pretty else None)
+    elif form is not None:
+        from retrieval_pipeline.cli.rows import echo_rows
+
+        echo_rows(answer, form)
     else:
-        echo(*answer_text(answer, heading=not pretty))
+        if sys.stdout.isatty():
+            from retrieval_pipeline.cli.styled import styled_answer
+
+            echo_styled(*styled_answer(answer, heading=not pretty))
+        else:
+            echo(*answer_text(answer, heading=not pretty))
+        if answer.hits:
+            tell(answer.verdict)
+        for hint in answer.hints:
+            tell(f"hint: {hint}")
+    tell(*understood_text(answer))
     if explain:
         tell(answer_explanation(answer))

@@ -1,6 +1,7 @@
 """`retrieval serve`: run the web server."""
 
 import functools
+import re
 import sys
 import webbrowser
 from pathlib import Path
@@ -47,6 +48,19 @@ LOOPBACK = "127.0.0.1"
     metavar="URL",
     help="Address of Dagster's own pages, to which the status page links.",
 )
+@click.option(
+    "--root-path",
+    default="",
+    metavar="PATH",
+    help="What all addresses begin with if a proxy shows the page below a path: /pictures.",
+)
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A proxy (address or network) whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+)
 @config_option
 def serve(
     port: int,
@@ -55,6 +69,8 @@ def serve(
     token_file: Path | None,
     open_page: bool,
     dagster_url: str,
+    root_path: str,
+    proxies: tuple[str, ...],
     config: Path | None,
 ) -> None:
     """Serve a web page to search, vote and look around, until Ctrl-C.
@@ -74,6 +90,8 @@ def serve(
         token = _read_token(token_file)
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise click.UsageError(f"the token needs {SHORTEST_TOKEN} characters or more")
+    if root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", root_path):
+        raise click.UsageError(f"--root-path {root_path}: give a path like /pictures")
     if not is_loopback(host) and token is None:
         raise click.UsageError(
             f"--host {host} lets other machines connect: they must know a secret, so set "
@@ -91,7 +109,7 @@ def serve(
             raise SystemExit(1) from None
         listener = listen(host, error.free)
     name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{listener.getsockname()[1]}/"
+    address = f"http://{name}:{listener.getsockname()[1]}{root_path.rstrip('/')}/"
 
     def ready() -> None:
         tell(f"{address}  (Ctrl-C ends it)")
@@ -101,7 +119,8 @@ def serve(
             known = f"?{urlencode({'token': token})}" if token else ""
             webbrowser.open(f"{address}{known}")
 
-    run(create_app(load, Access(token), dagster_url=dagster_url), listener, ready)
+    app = create_app(load, Access(token), dagster_url=dagster_url, root_path=root_path)
+    run(app, listener, ready, proxies)
     tell("stopped")
 
 

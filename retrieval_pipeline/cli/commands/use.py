@@ -7,7 +7,7 @@ import click
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, report, tell
 from retrieval_pipeline.config.loading import load_settings
-from retrieval_pipeline.errors import RetrievalError
+from retrieval_pipeline.errors import BuildError, RetrievalError
 
 
 @click.command()
@@ -17,9 +17,11 @@ from retrieval_pipeline.errors import RetrievalError
 def use(build: str | None, latest: bool, config: Path | None) -> None:
     """Answer from BUILD until `--latest` is given; without BUILD, list the builds.
 
+    The beginning of a name is enough, if no other build has it.
+
     \b
     retrieval use
-    retrieval use 20260102T020011.123456Z-1a2b3c4d
+    retrieval use 20260102T0200
     retrieval use --latest
     """
     settings = load_settings(config)
@@ -32,6 +34,12 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
     if build is not None and latest:
         raise click.UsageError("give BUILD or --latest, not both")
     if build is not None:
+        # The time at its beginning is enough to type.
+        matching = [path.name for path in store.all_builds() if path.name.startswith(build)]
+        if len(matching) > 1 and build not in matching:
+            raise BuildError(f'"{build}" is the beginning of several builds:', *sorted(matching))
+        if len(matching) == 1:
+            build = matching[0]
         info = use_build(settings, build).info
         report(f"{build} answers now, with {info.model}, and is held")
         tell("retrieval use --latest lets new builds take over again")

@@ -13,6 +13,8 @@ function latentMap(data, parts, thumbnails, hooks) {
   let { scores } = data;
 
   const THUMBNAIL = 56; // CSS pixels of the longest edge, and the space that each one takes
+  // plotly's Viridis.
+  const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
   const everyRow = Uint32Array.from(axes[0], (_, row) => row);
   let rowsOf = []; // for each trace, the rows of its points
 
@@ -74,10 +76,16 @@ function latentMap(data, parts, thumbnails, hooks) {
     };
   }
 
-  const colourOf = (row) => {
-    const kind = colourBy() === "score" ? "cluster" : colourBy();
-    return groups[kind][codes[kind][row]].colour;
-  };
+  // Returns the colour of a point: frames of thumbnails say the same as the points.
+  function colourOf(row) {
+    const kind = colourBy();
+    if (kind !== "score") return groups[kind][codes[kind][row]].colour;
+    const [least, most] = range();
+    const at = ((scores[row] - least) / (most - least || 1)) * (VIRIDIS.length - 1);
+    return VIRIDIS[Math.round(at)];
+  }
+
+  const range = () => scores.reduce(([least, most], score) => [Math.min(least, score), Math.max(most, score)], [Infinity, -Infinity]);
 
   const median = (values) => Float32Array.from(values).sort()[values.length >> 1];
   const isHidden = (code) => map.data[code].visible === "legendonly";
@@ -147,13 +155,8 @@ function latentMap(data, parts, thumbnails, hooks) {
     return Plotly.react(map, traces(), layout(), {
       responsive: true,
       scrollZoom: true,
-      displaylogo: false,
-      modeBarButtonsToRemove: [
-        "sendChartToCloud",
-        "select2d",
-        "autoScale2d",
-        ...(hooks.select ? [] : ["lasso2d"]),
-      ],
+      // Its buttons would lie over the legend: the wheel, a drag and a double click do the same.
+      displayModeBar: false,
     });
   }
 

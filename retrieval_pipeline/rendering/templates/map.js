@@ -12,6 +12,11 @@
     cluster: new Uint16Array(bytes(data.cluster)),
     source: new Uint16Array(bytes(data.source)),
   };
+  const groups = { cluster: data.clusters, source: data.sources };
+  for (const [kind, fact] of Object.entries(data.facts)) {
+    codes[kind] = new Uint16Array(bytes(fact.codes));
+    groups[kind] = fact.groups;
+  }
   const scores = data.score && new Float32Array(bytes(data.score));
   const thumbnails = new Map(
     data.thumbnailRows.map((row, i) => [row, `data:image/webp;base64,${data.thumbnails[i]}`]),
@@ -34,6 +39,7 @@
     facts.textContent = [
       data.sources[codes.source[row]].name,
       data.clusters[codes.cluster[row]].name,
+      ...Object.keys(data.facts).map((kind) => groups[kind][codes[kind][row]].name).filter((name) => name !== "unknown"),
       ...(scores ? [`score ${scores[row].toFixed(3)}`] : []),
     ].join(" · ");
     card.dataset.row = row;
@@ -57,7 +63,7 @@
       axes: data.axes,
       coordinates: data.coordinates.map((text) => new Float32Array(bytes(text))),
       codes,
-      groups: { cluster: data.clusters, source: data.sources },
+      groups,
       scores,
       three: data.three,
     },

@@ -1,14 +1,22 @@
 // What all pages share: requests, messages, and pictures that cannot be shown.
 
-const token = document.querySelector('meta[name="csrf-token"]');
+/** The path that all addresses of this server begin with: empty, or what a proxy calls it. */
+export const root = document.documentElement.dataset.root ?? "";
 
-// Ask for `path`; the error of a refused request says why.
+const token = /** @type {HTMLMetaElement} */ (document.querySelector('meta[name="csrf-token"]'));
+
+/**
+ * Ask for a path of this server; the error of a refused request says why.
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 export async function ask(path, options = {}) {
-  const response = await fetch(path, options);
+  const response = await fetch(root + path, options);
   if (!response.ok) throw new Error(await reason(response));
   return response;
 }
 
+/** @param {Response} response */
 async function reason(response) {
   const type = response.headers.get("content-type") || "";
   if (type.includes("json")) return (await response.json()).detail;
@@ -16,10 +24,16 @@ async function reason(response) {
   return page.querySelector("#content p")?.textContent || response.statusText;
 }
 
-// Ask for a change. A server that was started anew has another token.
+/**
+ * Ask for a change. A server that was started anew has another token.
+ * @param {string} method
+ * @param {string} path
+ * @param {any} [body]
+ * @param {string} [type]
+ */
 export async function change(method, path, body, type = "application/json") {
   const send = () =>
-    fetch(path, {
+    fetch(root + path, {
       method,
       body: type === "application/json" && body !== undefined ? JSON.stringify(body) : body,
       headers: { "X-Retrieval-Token": token.content, "Content-Type": type },
@@ -33,18 +47,28 @@ export async function change(method, path, body, type = "application/json") {
   return response.status === 204 ? null : response.json();
 }
 
+/** @param {string} html */
 export function parse(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
   return template.content;
 }
 
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
 export async function fragment(path, signal) {
   return parse(await (await ask(path, { signal })).text());
 }
 
-// Show a message for a while, with something to do about it if there is.
-export function toast(text, label, action) {
+/**
+ * Show a message for a while, with something to do about it if there is.
+ * @param {string} text
+ * @param {string} [label]
+ * @param {() => void} [action]
+ */
+export function toast(text, label = "", action = undefined) {
   const box = document.createElement("p");
   box.textContent = text;
   if (action) {
@@ -58,15 +82,20 @@ export function toast(text, label, action) {
     });
     box.append(button);
   }
-  const toasts = document.querySelector(".toasts");
-  toasts.replaceChildren(box);
+  // What lies outside of an open dialog is neither seen nor reached.
+  const toasts = document.querySelector("dialog[open] .toasts") ?? document.querySelector("body > .toasts");
+  toasts?.replaceChildren(box);
   setTimeout(() => box.remove(), action ? 8000 : 6000);
 }
 
+/** @param {any} error */
 export const explain = (error) =>
   error instanceof TypeError ? "The server does not answer. Is it still running?" : error.message;
 
-// Put a placeholder that says why in the place of a picture that cannot be shown.
+/**
+ * Put a placeholder that says why in the place of a picture that cannot be shown.
+ * @param {HTMLImageElement} image
+ */
 export async function markGone(image) {
   const frame = image.closest("a, figure");
   if (!frame || frame.classList.contains("gone")) return;
@@ -81,7 +110,7 @@ export async function markGone(image) {
       // It was a passing trouble.
       frame.classList.remove("gone");
       note.remove();
-      image.src = image.src;
+      image.setAttribute("src", image.src);
     } else note.textContent = await reason(response);
   } catch {
     note.textContent = "the server does not answer";
@@ -90,25 +119,71 @@ export async function markGone(image) {
 
 document.addEventListener(
   "error",
-  (event) => event.target instanceof HTMLImageElement && markGone(event.target),
+  (event) => {
+    if (event.target instanceof HTMLImageElement) markGone(event.target);
+  },
   true,
 );
 // Those that failed before this script ran.
 for (const image of document.images) if (image.complete && image.currentSrc && !image.naturalWidth) markGone(image);
 
+/**
+ * Give the element that an event happened in, or nothing.
+ * @param {Event} event
+ * @param {string} selector
+ */
+export const within = (event, selector) =>
+  event.target instanceof Element ? /** @type {HTMLElement | null} */ (event.target.closest(selector)) : null;
+
+/**
+ * Whether a click asks for a new tab or window, which is the browser's business.
+ * @param {MouseEvent} event
+ */
+export const opensElsewhere = (event) =>
+  Boolean(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+
 // Buttons of the view of one picture.
 document.addEventListener("click", async (event) => {
-  const copy = event.target.closest("[data-copy]");
-  const reveal = event.target.closest("[data-reveal]");
+  const copy = within(event, "[data-copy]");
+  const reveal = within(event, "[data-reveal]");
   try {
     if (copy) {
-      await navigator.clipboard.writeText(copy.dataset.copy);
+      await navigator.clipboard.writeText(copy.dataset.copy ?? "");
       toast("The path is copied.");
     } else if (reveal) {
-      const { id } = reveal.closest("[data-id]").dataset;
-      await change("POST", `/api/pictures/${id}/show-in-folder`);
+      await change("POST", `/api/pictures/${idOf(reveal)}/show-in-folder`);
     }
   } catch (error) {
     toast(explain(error));
   }
 });
+
+/**
+ * The content id of the picture that an element belongs to.
+ * @param {Element} element
+ */
+export const idOf = (element) => /** @type {HTMLElement | null} */ (element.closest("[data-id]"))?.dataset.id ?? "";
+
+/** @returns {Promise<void>} */
+const pause = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+const LOOK = 5000; // milliseconds between two looks for a new index
+
+/**
+ * Tell of every index that is published while this page is open.
+ * @param {string} shown Name of the index that the page shows; empty if there was none.
+ * @param {(build: string, images: number) => void} published
+ */
+export async function follow(shown, published) {
+  for (;;) {
+    await pause(LOOK);
+    // A page that nobody looks at learns it when somebody does.
+    if (document.hidden) continue;
+    try {
+      const { build, images } = await (await ask("/api/current")).json();
+      if (build !== shown) published((shown = build), images);
+    } catch {
+      // The server was stopped, or has no index: either may change.
+    }
+  }
+}

@@ -1,28 +1,88 @@
-// A grid of any number of pictures in rows of equal height, of which only those near the window are
-// in the document. Pages of cards come from the server, again if need be.
+// A grid of any number of pictures in rows of about equal height. The shapes of all pictures are known
+// before the pictures are, so that the page has its full height at once; cards are in the document
+// only near the window, and come from the server in pages.
+//
+// The rows are those that the style sheet's flexible boxes make of the same cards (`.cards`), so that
+// nothing moves when this script takes over from the first view that the server sent.
 
 const PAGE = 60;
-const KEPT_SCREENS = 2; // above and below the window
+const KEPT_SCREENS = 1.5; // above and below the window
 const RETRY = 2000; // milliseconds
+const QUICK = 80; // milliseconds that a place must stay in view before its cards are asked for
 
-export class Grid {
-  // `load(offset, count)` gives { cards, more }.
-  constructor(list, more, load) {
+/**
+ * Where the cards come from.
+ * @typedef {object} Supply
+ * @property {(offset: number) => Promise<{ shapes: number[], more: boolean, likely: number | null }>} shapes
+ *   Width over height of the pictures from `offset` on, whether there are further ones, and how many of
+ *   these are likely, the first ones; null where that does not apply.
+ * @property {(offset: number, count: number) => Promise<HTMLElement[]>} cards
+ */
+
+/** @typedef {{ first: number, end: number, top: number, height: number }} Row */
+
+export class Grid extends EventTarget {
+  /**
+   * Fires `loaded` when cards came, and `counted` when it is known how many there are.
+   * @param {HTMLElement} list Holds the first cards.
+   * @param {Supply} supply
+   */
+  constructor(list, supply) {
+    super();
     this.list = list;
-    this.more = more;
-    this.load = load;
-    this.items = []; // { id, ratio }
-    this.cards = new Map(); // cards of the items that are near
-    this.rows = []; // { first, end, top, height, width of each by ratio }
-    this.pending = new Set();
+    this.supply = supply;
+    /** @type {number[]} Width over height of each picture. */
+    this.ratios = [];
+    /** @type {(string | undefined)[]} Content ids, as far as they are known. */
+    this.ids = [];
+    /** @type {Map<number, HTMLElement>} The cards that are near, by their place. */
+    this.cards = new Map();
+    /** @type {Map<number, HTMLElement>} What stands in their places until they come. */
+    this.waiting = new Map();
+    /** @type {Row[]} */
+    this.rows = [];
+    /** @type {Map<number, Promise<void>>} The pages of cards that were asked for, by their offset. */
+    this.pending = new Map();
+    this.current = 0; // the picture that the tabulator key leads to
+    this.more = true;
     this.closed = false;
-    this.add([...list.children]);
-    list.classList.add("live");
+    this.width = 0;
+    this.gap = 0;
+    this.scheduled = 0;
+    this.hurry = false;
+    this.fromServer = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.soon = undefined;
+    /** @type {Promise<void> | null} */
+    this.counting = null;
+    // Where the likely pictures end, if that is known.
+    this.likely = 0;
+    this.surely = 0; // how many are likely at least
+    /** @type {HTMLElement | null} Says so. */
+    this.divider = list.querySelector(".divider");
+    list.querySelector(".filler")?.remove();
+    for (const card of /** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)) {
+      if (card === this.divider) {
+        this.likely = this.ratios.length;
+        continue;
+      }
+      this.cards.set(this.ratios.length, card);
+      this.ids.push(card.dataset.id);
+      this.ratios.push(Number(card.dataset.shape) / 100);
+    }
+    list.addEventListener("focusin", (event) => {
+      const card = /** @type {Element} */ (event.target).closest(".card");
+      if (!card || Number(card.ariaPosInSet) - 1 === this.current) return;
+      this.current = Number(card.ariaPosInSet) - 1;
+      this.schedule();
+    });
     this.onScroll = () => this.schedule();
     this.observer = new ResizeObserver(() => this.resize());
     addEventListener("scroll", this.onScroll, { passive: true });
-    this.observer.observe(list);
     this.resize();
+    list.classList.add("live");
+    this.observer.observe(list);
+    this.counting = this.count();
   }
 
   close() {
@@ -31,135 +91,336 @@ export class Grid {
     this.observer.disconnect();
   }
 
-  get ids() {
-    return this.items.map((item) => item.id);
+  get length() {
+    return this.ratios.length;
   }
 
-  add(cards) {
-    for (const card of cards) {
-      this.cards.set(this.items.length, card);
-      this.items.push({ id: card.dataset.id, ratio: card.dataset.shape / 100 });
+  /**
+   * Ask for the shapes of the pictures whose shapes are not known yet.
+   * @returns {Promise<void>}
+   */
+  async count() {
+    const offset = this.fromServer ? this.ratios.length : 0;
+    try {
+      const { shapes, more, likely } = await this.supply.shapes(offset);
+      if (this.closed) return;
+      if (likely && !this.likely && likely < shapes.length) this.likely = offset + likely;
+      else if (likely === shapes.length) this.surely = offset + likely;
+      // The first cards have their own shapes; those must stay where they are.
+      for (let i = this.ratios.length - offset; i < shapes.length; i++) this.ratios.push(shapes[i]);
+      this.fromServer = true;
+      this.more = more;
+      this.arrange();
+      this.dispatchEvent(new Event("counted"));
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+      if (!this.closed) return this.count();
     }
+    this.counting = null;
+    this.schedule();
   }
 
   resize() {
     const width = this.list.clientWidth;
     if (!width || width === this.width) return;
-    const anchor = this.width && this.firstVisible();
+    const anchor = this.width ? this.anchor() : null;
     this.width = width;
     this.rows = [];
     this.arrange();
-    if (anchor) scrollTo({ top: this.list.offsetTop + this.rowOf(anchor).top, behavior: "instant" });
+    if (anchor) this.scrollTo(anchor);
     this.render();
   }
 
-  // Fill rows from the first item that has none; the last row is filled again when more come.
+  /** Fill rows from the first picture that has none; the last row is filled anew when more come. */
   arrange() {
     const style = getComputedStyle(this.list);
-    const number = (name) => parseFloat(style.getPropertyValue(name)) * 16;
-    const [gap, least, caption] = [number("--gap"), number("--row"), number("--caption")];
-    this.rows.pop();
+    const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const length = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * em;
+    const [gap, least, most, caption, divider] = ["--gap", "--row", "--highest", "--caption", "--divider"].map(length);
+    const { ratios, width } = this;
+    // From the divider on, rows are made anew when it comes.
+    const broken = this.rows.findIndex((row) => row.first < this.likely && row.end > this.likely);
+    if (broken >= 0) this.rows.length = broken;
+    else this.rows.pop();
     const last = this.rows.at(-1);
     let [first, top] = last ? [last.end, last.top + last.height + caption] : [0, 0];
-    while (first < this.items.length) {
-      let [end, ratios] = [first, 0];
-      while (end < this.items.length && (ratios * least + (end - first) * gap < this.width || end === first)) {
-        ratios += this.items[end++].ratio;
+    while (first < ratios.length) {
+      const stop = first < this.likely ? this.likely : ratios.length;
+      if (first === this.likely && first) {
+        this.divide(top);
+        top += divider;
       }
-      const space = this.width - (end - first - 1) * gap;
-      // A row that the next items may fill, or that nothing fills, keeps the usual height.
-      const full = ratios * least + (end - first) * gap >= this.width;
-      const height = full ? space / ratios : Math.min(least, space / ratios);
-      this.rows.push({ first, end, top, height, gap });
+      let [end, sum] = [first, 0];
+      while (end < stop && (end === first || (sum + ratios[end]) * least + (end - first) * gap <= width)) {
+        sum += ratios[end++];
+      }
+      const space = width - (end - first - 1) * gap;
+      const free = space - sum * least;
+      // The last row, and that above the divider, is filled up by nothing.
+      const height = end === stop && free > gap ? least : Math.min(space / sum, most);
+      this.rows.push({ first, end, top, height });
       [first, top] = [end, top + height + caption];
     }
+    this.gap = gap;
     this.list.style.height = `${top}px`;
   }
 
-  rowOf(index) {
-    return this.rows.find((row) => index < row.end) || this.rows.at(-1);
+  /**
+   * Put the line that says where the likely pictures end.
+   * @param {number} top
+   */
+  divide(top) {
+    if (!this.divider) {
+      this.divider = document.createElement("li");
+      this.divider.className = "divider";
+      this.divider.textContent = "The rest are only the nearest";
+    }
+    this.divider.style.top = `${top}px`;
   }
 
-  firstVisible() {
-    const top = scrollY - this.list.offsetTop;
-    return top <= 0 ? 0 : (this.rows.find((row) => row.top + row.height > top)?.first ?? 0);
+  /**
+   * Return the number of the first row whose end lies below `y`, by halving.
+   * @param {number} y Pixels below the top of the list.
+   */
+  rowAt(y) {
+    let [low, high] = [0, this.rows.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.rows[middle].top + this.rows[middle].height > y) high = middle;
+      else low = middle + 1;
+    }
+    return Math.max(low, 0);
+  }
+
+  /** @param {number} index */
+  rowOf(index) {
+    let [low, high] = [0, this.rows.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (index < this.rows[middle].end) high = middle;
+      else low = middle + 1;
+    }
+    return this.rows[Math.max(low, 0)];
+  }
+
+  get top() {
+    return this.list.getBoundingClientRect().top + scrollY;
+  }
+
+  /** Where the window is: the first picture in it, and how far that lies below the window's top. */
+  anchor() {
+    const header = document.querySelector("header.top")?.clientHeight ?? 0;
+    const y = scrollY + header - this.top;
+    if (y <= 0 || !this.rows.length) return null;
+    const row = this.rows[this.rowAt(y)];
+    return { index: row.first, below: row.top + this.top - scrollY };
+  }
+
+  /**
+   * Bring the window back to an anchor; wait for the shapes that this needs.
+   * @param {{ index: number, below: number }} anchor
+   */
+  async restore(anchor) {
+    while (anchor.index >= this.ratios.length && this.more && !this.closed) {
+      this.counting ??= this.count();
+      await this.counting;
+    }
+    if (!this.closed) this.scrollTo(anchor);
+  }
+
+  /** @param {{ index: number, below: number }} anchor */
+  scrollTo({ index, below }) {
+    if (this.rows.length) scrollTo({ top: this.rowOf(index).top + this.top - below, behavior: "instant" });
+  }
+
+  /**
+   * Bring a picture into the window if it is not, and give its card, when it is there.
+   * @param {number} index
+   * @returns {Promise<HTMLElement | undefined>}
+   */
+  async reveal(index) {
+    if (index < 0 || index >= this.ratios.length) return undefined;
+    const row = this.rowOf(index);
+    const header = document.querySelector("header.top")?.clientHeight ?? 0;
+    const [top, bottom] = [row.top + this.top - scrollY, row.top + row.height + this.top - scrollY];
+    if (top < header || bottom > innerHeight) {
+      const free = Math.max(innerHeight - header - row.height, 0);
+      scrollTo({ top: row.top + this.top - header - free / 2, behavior: "instant" });
+    }
+    this.render();
+    if (!this.cards.has(index)) await this.fetch(index - (index % PAGE));
+    return this.cards.get(index);
+  }
+
+  /**
+   * Give the content id of the picture at a place.
+   * @param {number} index
+   * @returns {Promise<string | undefined>}
+   */
+  async idAt(index) {
+    if (index < 0 || index >= this.ratios.length) return undefined;
+    if (this.ids[index] === undefined) await this.fetch(index - (index % PAGE));
+    return this.ids[index];
+  }
+
+  /** @param {string | null} id */
+  indexOf(id) {
+    return id === null ? -1 : this.ids.indexOf(id);
+  }
+
+  /**
+   * Give the place of the picture beside one, or above or below it.
+   * @param {number} index
+   * @param {number} across
+   * @param {number} down
+   */
+  beside(index, across, down) {
+    if (!down) return index + across;
+    const row = this.rows.indexOf(this.rowOf(index));
+    const other = this.rows[row + down];
+    if (!other) return index;
+    const edge = (/** @type {Row} */ { first, height }, /** @type {number} */ end) => {
+      let left = 0;
+      for (let i = first; i < end; i++) left += this.ratios[i] * height + this.gap;
+      return left;
+    };
+    const middle = edge(this.rows[row], index) + (this.ratios[index] * this.rows[row].height) / 2;
+    let nearest = other.first;
+    while (nearest + 1 < other.end && edge(other, nearest + 1) <= middle) nearest++;
+    return nearest;
   }
 
   schedule() {
-    if (!this.scheduled) {
-      this.scheduled = requestAnimationFrame(() => {
-        this.scheduled = null;
-        this.render();
-      });
-    }
+    this.scheduled ||= requestAnimationFrame(() => {
+      this.scheduled = 0;
+      this.render();
+    });
   }
 
   render() {
     if (this.closed || !this.rows.length) return;
-    const start = scrollY - this.list.offsetTop - KEPT_SCREENS * innerHeight;
+    const start = scrollY - this.top - KEPT_SCREENS * innerHeight;
     const stop = start + (2 * KEPT_SCREENS + 1) * innerHeight;
-    const near = this.rows.filter((row) => row.top + row.height > start && row.top < stop);
-    const [first, end] = near.length ? [near[0].first, near.at(-1).end] : [0, 0];
+    const from = this.rowAt(start);
+    let to = from;
+    while (to < this.rows.length && this.rows[to].top < stop) to++;
+    const near = this.rows.slice(from, to);
+    const [first, end] = near.length ? [near[0].first, near[near.length - 1].end] : [0, 0];
     for (const [index, card] of this.cards) {
       if ((index < first || index >= end) && !card.contains(document.activeElement)) {
         card.remove();
         this.cards.delete(index);
       }
     }
-    let missing = null;
-    let sibling = this.list.firstChild;
+    for (const [index, place] of this.waiting) {
+      if (index < first || index >= end || this.cards.has(index)) {
+        place.remove();
+        this.waiting.delete(index);
+      }
+    }
+    // One stop of the tabulator key for the whole grid: arrows lead on from there.
+    const reached = this.current >= first && this.current < end ? this.current : first;
+    /** @type {Set<number>} */
+    const missing = new Set();
+    /** @type {HTMLElement | null} */
+    let former = null;
     for (const row of near) {
       let left = 0;
       for (let index = row.first; index < row.end; index++) {
-        const width = this.items[index].ratio * row.height;
-        const card = this.cards.get(index);
+        const width = this.ratios[index] * row.height;
+        let card = this.cards.get(index);
         if (card) {
-          place(card, left, row.top, width, row.height);
-          card.ariaPosInSet = index + 1;
-          card.ariaSetSize = this.more ? -1 : this.items.length;
-          while (sibling && sibling !== card && !isLater(sibling, index)) sibling = sibling.nextSibling;
-          if (sibling === card) sibling = card.nextSibling;
-          else this.list.insertBefore(card, sibling);
-          card.index = index;
-        } else missing ??= index;
-        left += width + row.gap;
+          card.ariaPosInSet = String(index + 1);
+          card.ariaSetSize = this.more ? "-1" : String(this.ratios.length);
+          rove(card, index === reached);
+        } else {
+          missing.add(index - (index % PAGE));
+          card = this.waiting.get(index) ?? placeholder();
+          this.waiting.set(index, card);
+        }
+        place(card, left, row.top, width, row.height);
+        if (index === this.likely && this.divider) {
+          /** @type {Element | null} */
+          const after = former ? former.nextElementSibling : this.list.firstElementChild;
+          if (after !== this.divider) this.list.insertBefore(this.divider, after);
+          former = this.divider;
+        }
+        // In the order of the pictures, which is that of the tabulator key.
+        /** @type {Element | null} */
+        const next = former ? former.nextElementSibling : this.list.firstElementChild;
+        if (next !== card) this.list.insertBefore(card, next);
+        former = card;
+        left += width + this.gap;
       }
     }
-    if (missing !== null) this.fetch(missing - (missing % PAGE));
-    else if (this.more && stop > this.list.offsetHeight) this.fetch(this.items.length);
+    clearTimeout(this.soon);
+    if (missing.size) this.soon = setTimeout(() => missing.forEach((offset) => this.fetch(offset)), this.hurry ? 0 : QUICK);
+    this.hurry = false;
+    if (this.more && stop > this.list.offsetHeight) this.counting ??= this.count();
   }
 
-  async fetch(offset) {
-    if (this.pending.has(offset)) return;
-    this.pending.add(offset);
+  /**
+   * Ask for a page of cards.
+   * @param {number} offset
+   * @returns {Promise<void>}
+   */
+  fetch(offset) {
+    const asked = this.pending.get(offset) ?? this.load(offset).finally(() => this.pending.delete(offset));
+    this.pending.set(offset, asked);
+    return asked;
+  }
+
+  /** @param {number} offset */
+  async load(offset) {
     try {
-      const { cards, more } = await this.load(offset, PAGE);
+      const cards = await this.supply.cards(offset, PAGE);
       if (this.closed) return;
-      if (offset === this.items.length) {
-        this.add(cards);
-        this.more = more && cards.length > 0;
-        this.arrange();
-        this.list.dispatchEvent(new Event("grown"));
-      } else {
-        cards.forEach((card, i) => {
-          const index = offset + i;
-          // An index that was published meanwhile has another order: only what was there is shown.
-          if (this.items[index]?.id === card.dataset.id && !this.cards.has(index)) this.cards.set(index, card);
-        });
-      }
-      this.list.dispatchEvent(new Event("loaded"));
+      cards.forEach((card, i) => {
+        this.ids[offset + i] = card.dataset.id;
+        if (!this.cards.has(offset + i)) this.cards.set(offset + i, card);
+      });
     } catch {
       await new Promise((resolve) => setTimeout(resolve, RETRY));
     }
-    this.pending.delete(offset);
-    this.schedule();
+    if (this.closed) return;
+    this.hurry = true;
+    this.render();
+    this.dispatchEvent(new Event("loaded"));
   }
 }
 
-const isLater = (card, index) => card.index > index;
+/**
+ * Let the tabulator key reach what is in a card, or pass it by.
+ * @param {HTMLElement} card
+ * @param {boolean} reached
+ */
+function rove(card, reached) {
+  if (card.dataset.reached === String(reached)) return;
+  card.dataset.reached = String(reached);
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (card.querySelectorAll("a, button"))) {
+    if (reached) part.removeAttribute("tabindex");
+    else part.tabIndex = -1;
+  }
+}
 
-function place(card, left, top, width, height) {
-  const { style } = card;
+function placeholder() {
+  const card = document.createElement("li");
+  card.className = "card awaited";
+  card.setAttribute("aria-hidden", "true");
+  const picture = document.createElement("div");
+  picture.className = "picture";
+  card.append(picture);
+  return card;
+}
+
+/**
+ * @param {HTMLElement} card
+ * @param {number} left
+ * @param {number} top
+ * @param {number} width
+ * @param {number} height
+ */
+function place({ style }, left, top, width, height) {
   style.left = `${left}px`;
   style.top = `${top}px`;
   style.width = `${width}px`;

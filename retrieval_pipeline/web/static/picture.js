@@ -3,4 +3,6 @@
 import { listen } from "./votes.js";
 
 listen();
-addEventListener("keydown", (event) => event.key === "Escape" && history.length > 1 && history.back());
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && history.length > 1) history.back();
+});

@@ -1,72 +1,107 @@
-// The search page: answers while people type, an address that holds everything, an endless grid,
-// pictures to search by, and one picture large.
+// The search page: answers while people type, an address that holds everything, a grid of everything
+// that was found, pictures to search by, and one picture large.
 
-import { change, explain, fragment, toast } from "./common.js";
-import { Grid } from "./grid.js";
+import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
+import { gridOf } from "./results.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
 
-const PAUSE = 250; // milliseconds without a key before an answer is asked for
-const MOST = 600; // pictures that the server gives at once
-const form = document.getElementById("search");
-const words = form.elements.text;
-const refine = document.querySelector('[name="refine"]');
-const main = document.getElementById("content");
-const state = document.getElementById("state");
-const waiting = document.getElementById("waiting");
-const drop = document.getElementById("drop");
+/** @typedef {{ index: number, below: number }} Anchor */
 
+const PAUSE = 250; // milliseconds without a key before an answer is asked for
+const LOOKED_AT = 1500; // milliseconds after which an answer is a step of the history of its own
+// Fields that add to what a search has already, as chips.
+const ADDED = new Set(["path", "camera", "keyword"]);
+// What an address says of the window on a search, and not of the search.
+const WINDOW = new Set(["k", "offset"]);
+
+const form = /** @type {HTMLFormElement} */ (document.getElementById("search"));
+const words = /** @type {HTMLInputElement} */ (form.elements.namedItem("text"));
+const refine = /** @type {HTMLInputElement} */ (document.querySelector('[name="refine"]'));
+const filters = /** @type {HTMLDetailsElement} */ (document.querySelector(".filters"));
+const main = /** @type {HTMLElement} */ (document.getElementById("content"));
+const state = /** @type {HTMLElement} */ (document.getElementById("state"));
+const waiting = /** @type {HTMLElement} */ (document.getElementById("waiting"));
+const drop = /** @type {HTMLElement} */ (document.getElementById("drop"));
+
+/** @type {import("./grid.js").Grid | null} */
 let grid = null;
-let asking = null; // the AbortController of the latest question
-let timer = null;
+/** @type {AbortController | null} The latest question. */
+let asking = null;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer = undefined;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let settling = undefined;
 let typing = false; // the newest entry of the history is being typed
 let here = parameters(location.href); // what is shown, without `view`
 
 history.scrollRestoration = "manual";
 
+/** @param {string} address */
 function parameters(address) {
   const found = new URL(address, location.href).searchParams;
   found.delete("view");
   return found;
 }
 
-const addressOf = (search) => (String(search) ? `/?${search}` : "/");
+/** @param {URLSearchParams} search */
+const addressOf = (search) => `${root}/${String(search) && `?${search}`}`;
 
-// What the form asks for; fields that are empty, and what means the default, are left out.
+/** The fields of the form that people fill in. */
+const fields = () =>
+  /** @type {(HTMLInputElement | HTMLSelectElement)[]} */ ([...form.elements]).filter(
+    (field) => field.name && field.type !== "hidden" && field.type !== "file",
+  );
+
+/**
+ * What is asked for: the parts of the present search, and what the form says now. Fields that are
+ * empty are left out. What was typed to be added becomes a part.
+ */
 function asked() {
   const search = new URLSearchParams();
-  for (const [name, value] of new FormData(form)) {
-    if (typeof value !== "string" || !value.trim() || name === "refine") continue;
-    search.append(name, value);
+  const added = new URLSearchParams();
+  for (const field of fields()) {
+    const value = field.value.trim();
+    if (!value || (field instanceof HTMLInputElement && field.type === "checkbox" && !field.checked)) continue;
+    if (field.name === "refine") {
+      const part = value.replace(/^[+\-−\s]+/, "");
+      if (part) added.append(/^[-−]/.test(value) ? "minus" : "plus", part);
+    } else if (ADDED.has(field.name)) added.append(field.name, value);
+    else search.append(field.name, value);
   }
-  const typed = refine.value.trim();
-  const added = typed.replace(/^[+\-−\s]+/, "");
-  if (added) search.append(/^[-−]/.test(typed) ? "minus" : "plus", added);
+  const single = new Set(fields().map(({ name }) => name).filter((name) => !ADDED.has(name)));
+  const parts = [...here].filter(([name]) => !single.has(name) && !WINDOW.has(name));
+  for (const [name, value] of [...parts, ...added]) if (!search.has(name, value)) search.append(name, value);
   return search;
 }
 
-// Show what another search finds. Only the answer to the latest question is shown.
-async function go(search, { history: entry = "push", count = 0, scroll = 0 } = {}) {
+/**
+ * Show what another search finds. Only the answer to the latest question is shown.
+ * @param {URLSearchParams} search
+ * @param {{ entry?: "push" | "replace" | "none", anchor?: Anchor | null }} [options]
+ */
+async function go(search, { entry = "push", anchor = null } = {}) {
   clearTimeout(timer);
   asking?.abort();
   const mine = (asking = new AbortController());
-  if (entry === "push" && String(search) !== String(here)) history.pushState({}, "", addressOf(search));
-  else if (entry === "replace") history.replaceState({}, "", addressOf(search));
+  if (entry === "push") {
+    remember();
+    history.pushState({}, "", addressOf(search));
+  } else if (entry === "replace") history.replaceState({}, "", addressOf(search));
   here = search;
   const soon = setTimeout(() => (waiting.hidden = false), 400);
   state.setAttribute("aria-busy", "true");
   try {
-    const wanted = new URLSearchParams(search);
-    if (count > 60) wanted.set("k", Math.min(count, MOST));
-    const answer = await fragment(`/fragments/search?${wanted}`, mine.signal);
+    const answer = await fragment(`/fragments/search?${search}`, mine.signal);
     if (mine !== asking) return;
     grid?.close();
     state.replaceChildren(answer);
     arrive();
-    scrollTo({ top: scroll, behavior: "instant" });
+    scrollTo({ top: 0, behavior: "instant" });
+    if (anchor) await grid?.restore(anchor);
   } catch (error) {
-    if (error.name !== "AbortError") {
-      toast(explain(error), "Try again", () => go(search, { history: "none" }));
+    if (/** @type {Error} */ (error).name !== "AbortError") {
+      toast(explain(error), "Try again", () => go(search, { entry: "none", anchor }));
     }
   } finally {
     clearTimeout(soon);
@@ -77,133 +112,198 @@ async function go(search, { history: entry = "push", count = 0, scroll = 0 } = {
   }
 }
 
-// Bring a new answer to life.
-function arrive() {
-  const list = state.querySelector(".cards");
-  const summary = document.getElementById("summary")?.textContent;
-  document.title = here.size ? `${summary} · retrieval` : "retrieval";
-  // The map can be coloured by what was asked.
-  const text = here.get("text");
-  document.querySelector('nav a[href^="/map"]').href = text ? `/map?${new URLSearchParams({ text })}` : "/map";
-  grid = null;
-  if (list) {
-    const search = new URLSearchParams(here);
-    grid = new Grid(list, document.getElementById("results").dataset.more === "true", async (offset, k) => {
-      search.set("offset", Number(here.get("offset") || 0) + offset);
-      search.set("k", k);
-      const cards = (await fragment(`/fragments/cards?${search}`)).querySelector("ol");
-      return { cards: [...cards.children], more: cards.dataset.more === "true" };
-    });
-    list.addEventListener("loaded", () => votes.mark(list));
-  }
-  votes.mark(state);
+/** Go to another search, unless it is the one that is shown or on its way. */
+function goTo(/** @type {URLSearchParams} */ search, /** @type {"push" | "replace"} */ entry = "push") {
+  clearTimeout(timer);
+  if (String(search) !== String(here)) go(search, { entry });
 }
 
-// Fields outside of the answer follow the address.
-function fill(search) {
-  words.value = search.get("text") || "";
-  refine.value = "";
-  for (const field of form.elements) {
-    if (!field.closest(".filters")) continue;
-    if (field.type === "checkbox") field.checked = search.getAll(field.name).includes(field.value);
-    else if (field.name === "path") field.value = "";
-    else if (field.name) field.value = search.get(field.name) || "";
+/**
+ * Bring an answer to life.
+ * @returns {import("./grid.js").Grid | null}
+ */
+function arrive() {
+  const list = /** @type {HTMLElement | null} */ (state.querySelector(".cards"));
+  const summary = document.getElementById("summary")?.textContent;
+  document.title = here.size ? `${summary} · retrieval` : "retrieval";
+  say([summary, state.querySelector(".verdict")?.textContent].filter(Boolean).join(": "));
+  // The map can be coloured by what was asked.
+  const text = here.get("text");
+  const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
+  if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
+  grid = list && gridOf(list, here);
+  grid?.addEventListener("loaded", () => votes.mark(state));
+  grid?.addEventListener("counted", judge);
+  votes.mark(state);
+  return grid;
+}
+
+/** Say how many of all pictures are likely, once that is known. */
+function judge() {
+  const verdict = state.querySelector(".verdict");
+  if (!grid || !verdict) return;
+  const [likely, surely] = [grid.likely, grid.surely].map((count) => count.toLocaleString("en"));
+  if (grid.likely) verdict.textContent = `${likely} likely; the rest are only the nearest`;
+  else if (grid.surely) verdict.textContent = grid.more ? `More than ${surely} likely` : `All ${surely} likely`;
+}
+
+/** Let screen readers say what has changed. */
+function say(/** @type {string} */ text) {
+  const said = document.getElementById("said");
+  if (said && said.textContent !== text) said.textContent = text;
+}
+
+/** Let the fields outside of the answer follow the address. */
+function fill(/** @type {URLSearchParams} */ search) {
+  for (const field of fields()) {
+    if (field instanceof HTMLInputElement && field.type === "checkbox") {
+      field.checked = search.getAll(field.name).includes(field.value);
+    } else field.value = ADDED.has(field.name) ? "" : search.get(field.name) || "";
   }
 }
 
 words.addEventListener("input", () => {
   clearTimeout(timer);
+  clearTimeout(settling);
   timer = setTimeout(() => {
-    go(asked(), { history: typing ? "replace" : "push" });
+    goTo(asked(), typing ? "replace" : "push");
     typing = true;
+    // What was looked at for a while is a search that one may want to come back to.
+    settling = setTimeout(() => (typing = false), LOOKED_AT);
   }, PAUSE);
 });
 for (const field of [words, refine]) field.addEventListener("blur", () => (typing = false));
 
+/** Take over what the form says. */
+function apply() {
+  const search = asked();
+  for (const field of fields()) if (field.name === "refine" || ADDED.has(field.name)) field.value = "";
+  goTo(search, typing ? "replace" : "push");
+  typing = false;
+}
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const search = asked();
-  const unchanged = String(search) === String(here);
-  refine.value = "";
-  for (const field of form.elements) if (field.name === "path" && field.type !== "hidden") field.value = "";
-  go(search, { history: typing ? "replace" : unchanged ? "none" : "push" });
-  typing = false;
+  apply();
 });
-document.querySelector(".filters").addEventListener("change", () => form.requestSubmit());
+filters.addEventListener("change", apply);
+document.getElementById("sort")?.addEventListener("change", apply);
 
-// Links to other searches.
+// The filters close by themselves.
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !filters.open || viewer.isOpen) return;
+  filters.open = false;
+  filters.querySelector("summary")?.focus();
+});
+// After the click has done its work: what it meant moves when the filters close.
+addEventListener("click", (event) => {
+  if (filters.open && !within(event, ".filters")) filters.open = false;
+});
+
+// Links to other searches, and to pictures.
 document.addEventListener("click", (event) => {
-  if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
-  const link = event.target.closest("a[data-search]");
-  const picture = event.target.closest('a[href^="/picture/"]');
+  if (opensElsewhere(event)) return;
+  const link = /** @type {HTMLAnchorElement | null} */ (within(event, "a[data-search]"));
+  const picture = /** @type {HTMLAnchorElement | null} */ (within(event, "a[data-picture]"));
   if (link) {
     event.preventDefault();
     const search = parameters(link.href);
     if (viewer.isOpen) viewer.close();
     fill(search);
-    go(search);
+    goTo(search);
   } else if (picture) {
     event.preventDefault();
-    show(picture.getAttribute("href").split("/").at(-1));
+    show(/** @type {string} */ (picture.dataset.picture));
   }
+});
+
+// On a touch screen a button of each card shows what can be done with its picture.
+document.addEventListener("click", (event) => {
+  const dots = within(event, "[data-actions]");
+  const card = dots?.closest(".card");
+  for (const open of document.querySelectorAll(".acting")) {
+    if (open === card) continue;
+    open.classList.remove("acting");
+    open.querySelector("[data-actions]")?.setAttribute("aria-expanded", "false");
+  }
+  if (dots && card) dots.setAttribute("aria-expanded", String(card.classList.toggle("acting")));
 });
 
 // One picture
 
-const viewer = new Viewer(
-  document.getElementById("viewer"),
-  (id, step) => {
-    const ids = grid?.ids ?? [];
-    const at = ids.indexOf(id);
-    return at < 0 ? undefined : ids[at + step];
+const viewer = new Viewer(/** @type {HTMLDialogElement} */ (document.getElementById("viewer")), {
+  neighbour: async (id, step) => {
+    const at = grid?.indexOf(id) ?? -1;
+    return at < 0 ? undefined : grid?.idAt(at + step);
   },
-  (id) => {
+  search: () => here,
+  find: (search) => {
+    viewer.close();
+    fill(search);
+    goTo(search);
+  },
+  moved: (id) => {
     if (id) show(id);
     else if (history.state?.viewing) history.back();
     else {
-      viewer.close();
+      leave();
       history.replaceState(history.state, "", addressOf(here));
     }
   },
-);
+});
 
+/** @param {string} id */
 function show(id) {
   const search = new URLSearchParams(here);
   search.set("view", id);
   const entry = { ...history.state, viewing: true };
-  if (viewer.isOpen) history.replaceState(entry, "", `/?${search}`);
+  if (viewer.isOpen) history.replaceState(entry, "", `${root}/?${search}`);
   else {
     remember();
-    history.pushState({ ...entry, scroll: scrollY }, "", `/?${search}`);
+    history.pushState(entry, "", `${root}/?${search}`);
   }
   viewer.show(id);
+}
+
+/** Close the viewer, and lead the eye and the focus to the picture that it showed last. */
+async function leave() {
+  const { id } = viewer;
+  viewer.close();
+  const card = await grid?.reveal(grid.indexOf(id));
+  /** @type {HTMLElement | null | undefined} */ (card?.querySelector("a.picture"))?.focus({ preventScroll: true });
 }
 
 // History
 
 function remember() {
-  if (grid) history.replaceState({ ...history.state, scroll: scrollY, count: grid.items.length }, "");
+  if (grid && !viewer.isOpen) history.replaceState({ ...history.state, anchor: grid.anchor() }, "");
 }
-let scrolled = null;
-addEventListener("scroll", () => {
-  clearTimeout(scrolled);
-  scrolled = setTimeout(remember, 200);
-}, { passive: true });
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let scrolled = undefined;
+addEventListener(
+  "scroll",
+  () => {
+    clearTimeout(scrolled);
+    scrolled = setTimeout(remember, 200);
+  },
+  { passive: true },
+);
 
-addEventListener("popstate", () => {
+addEventListener("popstate", async () => {
   const view = new URLSearchParams(location.search).get("view");
   const search = parameters(location.href);
   typing = false;
-  if (!view) viewer.close();
+  clearTimeout(scrolled);
+  if (!view && viewer.isOpen) leave();
   if (String(search) !== String(here)) {
     fill(search);
-    go(search, { history: "none", count: history.state?.count, scroll: history.state?.scroll });
+    await go(search, { entry: "none", anchor: history.state?.anchor });
   }
   if (view) viewer.show(view);
 });
 
 // Pictures to search by
 
+/** @param {File | undefined} file */
 async function searchBy(file) {
   if (!file) return;
   waiting.hidden = false;
@@ -211,19 +311,29 @@ async function searchBy(file) {
     const { content_id: id, indexed } = await change("POST", "/api/uploads", file, "application/octet-stream");
     const search = asked();
     search.append(indexed ? "like" : "upload", id);
-    go(search);
+    waiting.hidden = true;
+    goTo(search);
   } catch (error) {
     waiting.hidden = true;
     toast(explain(error));
   }
 }
 
-const imageOf = (transfer) => [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/"));
-const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
+/**
+ * The file that is most likely a picture. Browsers know no type for some formats, such as HEIC: the
+ * server looks at the bytes.
+ * @param {DataTransfer | null} transfer
+ */
+function imageOf(transfer) {
+  const files = [...(transfer?.files ?? [])];
+  return files.find((file) => file.type.startsWith("image/")) ?? files.find((file) => !file.type) ?? files[0];
+}
+const carriesFile = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
 
-document.getElementById("file").addEventListener("change", (event) => {
-  searchBy(event.target.files[0]);
-  event.target.value = "";
+const chooser = /** @type {HTMLInputElement} */ (document.getElementById("file"));
+chooser.addEventListener("change", () => {
+  searchBy(chooser.files?.[0]);
+  chooser.value = "";
 });
 addEventListener("paste", (event) => {
   const image = imageOf(event.clipboardData);
@@ -242,37 +352,41 @@ addEventListener("drop", (event) => {
   if (!carriesFile(event)) return;
   event.preventDefault();
   drop.hidden = true;
-  const image = imageOf(event.dataTransfer);
-  if (image) searchBy(image);
-  else toast("That is not a picture.");
+  searchBy(imageOf(event.dataTransfer));
 });
 
 // Keys
 
 addEventListener("keydown", (event) => {
-  const inField = event.target.closest("input, textarea, select, [contenteditable]");
+  const inField = within(event, "input, textarea, select, [contenteditable]");
   if (event.key === "/" && !inField && !viewer.isOpen) {
     event.preventDefault();
     words.select();
   }
-  if (!inField && grid && !viewer.isOpen) {
-    const card = event.target.closest(".card");
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (card && step) {
-      const next = grid.cards.get(card.index + step);
-      if (next) {
-        event.preventDefault();
-        next.querySelector("a").focus();
-      }
-    }
+  if (inField || viewer.isOpen || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.key === "?") {
+    keys.showModal();
+    return;
+  }
+  const card = within(event, ".card");
+  if (!card || !grid) return;
+  const index = Number(card.ariaPosInSet) - 1;
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  const vote = { l: "true", d: "false" }[event.key];
+  if (step) {
+    event.preventDefault();
+    grid.reveal(grid.beside(index, step[0], step[1])).then((next) => next?.querySelector("a")?.focus({ preventScroll: true }));
+  } else if (vote) {
+    /** @type {HTMLElement | null} */ (card.querySelector(`[data-vote="${vote}"]`))?.click();
   }
 });
+const keys = /** @type {HTMLDialogElement} */ (document.getElementById("keys"));
 
 // Recommenders
 
-const select = document.getElementById("recommender");
+const select = /** @type {HTMLSelectElement} */ (document.getElementById("recommender"));
 async function offer() {
-  const { names } = await (await fetch("/api/recommenders")).json();
+  const { names } = await (await ask("/api/recommenders")).json();
   const all = [...new Set([votes.recommender(), "favourites", ...names])].sort();
   select.replaceChildren(...all.map((name) => new Option(name, name, false, name === votes.recommender())));
 }
@@ -280,11 +394,13 @@ select.addEventListener("change", () => votes.choose(select.value));
 
 votes.listen();
 offer();
-arrive();
-if (history.state?.scroll) {
-  const { count, scroll } = history.state;
-  if (count > 60) go(here, { history: "none", count, scroll });
-  else scrollTo({ top: scroll, behavior: "instant" });
-}
+const first = arrive();
+if (history.state?.anchor) first?.restore(history.state.anchor);
 if (main.dataset.view) viewer.show(main.dataset.view);
+follow(document.getElementById("results")?.dataset.build ?? "", (build, images) => {
+  const shown = document.getElementById("results")?.dataset.build;
+  if (shown === build) return;
+  const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
+  toast(text, "Show", () => go(here, { entry: "none", anchor: grid?.anchor() }));
+});
 document.documentElement.dataset.ready = "yes";
