@@ -28,6 +28,11 @@ MOST_PROCESSES = 4
 MANY_TEXTS = 500
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device cuda` runs the tests of encoders on a GPU."""
+    parser.addoption("--device", default="cpu", help="on which the tests of encoders compute")
+
+
 def pytest_configure() -> None:
     """Let programs that tests start hear Ctrl-C, also where pytest itself must not (`nohup`)."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

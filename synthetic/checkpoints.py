@@ -72,16 +72,29 @@ def make_clip_tokenizer(limit: int) -> Any:
     )
 
 
-def make_siglip(directory: Path, *, seed: int = 0) -> Path:
-    """Save a SigLIP of 32 x 32 pixels and 12 tokens a text, always padded to all of them."""
+def make_siglip(
+    directory: Path, *, seed: int = 0, vision: Mapping[str, Any] = SMALL_PICTURES
+) -> Path:
+    """Save a SigLIP whose texts have 12 tokens, always padded to all of them.
+
+    Args:
+        directory: Where to.
+        seed: Of the random weights.
+        vision: What more there is to say of the image tower: sizes, or another shape.
+    """
     tokenizer = _letter_tokenizer(limit=12)
+    tower = {**TOWER, **vision}
     config = transformers.SiglipConfig(
-        text_config=_siglip_text(
-            len(tokenizer), 12, end=tokenizer.eos_token_id, padding=tokenizer.pad_token_id
-        ),
-        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
+        text_config={
+            **_siglip_text(
+                len(tokenizer), 12, end=tokenizer.eos_token_id, padding=tokenizer.pad_token_id
+            ),
+            "projection_size": tower["hidden_size"],
+        },
+        vision_config=tower,
     )
-    processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    edge = vision["image_size"]
+    processor = transformers.SiglipImageProcessorPil(size={"height": edge, "width": edge})
     return _save(directory, seed, transformers.SiglipModel, config, tokenizer, processor)
 
 
