@@ -231,7 +231,7 @@ class _Towns:
         latitudes: float64 (n,), degrees.
         longitudes: float64 (n,), degrees.
         populations: int64 (n,).
-        keys: Names in all languages without case, some thrice as many as towns.
+        keys: Names in all languages, without case; a town has many.
         town_of_key: int32 (keys,), the town of each key.
     """
 
