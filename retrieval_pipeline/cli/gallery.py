@@ -63,7 +63,7 @@ def _section(answer: Answer) -> Section:
                 score=hit.score,
                 relevance=hit.relevance,
                 taken=hit.facts.day,
-                about=", ".join(part for part in (hit.facts.where, hit.facts.camera) if part),
+                about=hit.facts.about,
             )
             for rank, hit in enumerate(answer.hits, 1)
         ),

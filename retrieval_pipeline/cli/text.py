@@ -90,7 +90,7 @@ def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[Answe
         if dated:
             unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
             before += f"  {hit.facts.day:>10}{unsure}"
-        about = ", ".join(part for part in (hit.facts.where, hit.facts.camera) if part)
+        about = hit.facts.about
         after = f"  [{about}]" if about else ""
         after += f"  (its part {hit.region})" if hit.region else ""
         after += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""

@@ -65,6 +65,11 @@ class ItemFacts:
         return ", ".join(part for part in (self.place, self.country) if part)
 
     @property
+    def about(self) -> str:
+        """Town, country and camera, such as "Lisbon, PT, Nikon D750"; empty if unknown."""
+        return ", ".join(part for part in (self.where, self.camera) if part)
+
+    @property
     def day(self) -> str:
         """The date taken as "2019-08-12"; empty if unknown."""
         return "" if self.taken_at is None else f"{self.taken_at:%Y-%m-%d}"

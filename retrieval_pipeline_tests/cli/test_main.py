@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrieval_pipeline_tests.support.commands import RETRIEVAL, retrieval
+from retrieval_pipeline_tests.support.commands import RETRIEVAL, own_environment, retrieval
 from synthetic.checkpoints import make_clip
 
 # Each test starts programs or indexes pictures.
@@ -25,10 +25,6 @@ pytestmark = pytest.mark.slow
 
 def run(directory: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return retrieval(directory, *arguments, input=stdin)
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "RETRIEVAL_CONFIG"}
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +164,7 @@ def test_a_query_by_text_imports_nothing_slow(library: Path) -> None:
         cwd=library,
         capture_output=True,
         text=True,
-        env=environment(),
+        env=own_environment(),
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
@@ -219,7 +215,7 @@ def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
         stdin=child,
         stdout=child,
         stderr=child,
-        env=environment(),
+        env=own_environment(),
     )
     os.close(child)
     shown = ""
@@ -307,7 +303,7 @@ def test_a_signal_keeps_the_work_and_says_how_to_go_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=own_environment(),
     )
     home = tmp_path / "retrieval-home"
     while not (home / "manifest" / "pictures.parquet").exists():
@@ -337,7 +333,7 @@ def test_a_signal_stops_the_hashing_of_a_huge_file(tmp_path: Path) -> None:
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=own_environment(),
     )
     reads = f"{pictures}/b.png"
     try:
@@ -379,7 +375,7 @@ with stoppable():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=own_environment(),
     )
     assert process.stdout is not None and process.stderr is not None
     try:
@@ -450,7 +446,7 @@ def test_a_model_that_cannot_be_had_names_the_ways_out(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**environment(), "HF_HUB_OFFLINE": "1"},
+        env={**own_environment(), "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -470,7 +466,7 @@ def test_output_into_a_closed_pipe_is_no_error(library: Path) -> None:
         cwd=library,
         capture_output=True,
         text=True,
-        env=environment(),
+        env=own_environment(),
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr

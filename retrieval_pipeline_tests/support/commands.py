@@ -23,6 +23,11 @@ def extract_home(directory: Path) -> Path:
     return directory
 
 
+def own_environment() -> dict[str, str]:
+    """The variables of this process, but for the one that would name other settings."""
+    return {name: value for name, value in os.environ.items() if name != "RETRIEVAL_CONFIG"}
+
+
 def retrieval(
     directory: Path,
     *arguments: str | bytes,
@@ -41,8 +46,7 @@ def retrieval(
         preexec_fn: Called in the new process before Python starts.
         started: True to start a new Python, where that matters, as it does for `preexec_fn`.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "RETRIEVAL_CONFIG"}
-    environment |= env or {}
+    environment = own_environment() | dict(env or {})
     data = input.encode("utf-8", "surrogateescape")
     if started or preexec_fn:
         done = subprocess.run(
