@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 from datetime import UTC, datetime
+from functools import cache
 
 import pyarrow as pa
 
@@ -115,6 +116,7 @@ class Quarantine:
             self._stored = current
 
 
+@cache
 def software() -> str:
     """Return the versions of all packages that decide whether an image can be decoded."""
     found = []
