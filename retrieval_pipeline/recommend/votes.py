@@ -91,7 +91,7 @@ def add_judgements(store: Store, name: str, votes: Sequence[tuple[str, bool]]) -
     now = datetime.now(UTC)
     added = [Judgement(content_id, liked, now) for content_id, liked in votes]
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name) + added
         _write(store, name, judgements)
     return judgements
@@ -105,7 +105,7 @@ def undo_judgement(store: Store, name: str) -> tuple[Judgement | None, list[Judg
         StoreError: The table is damaged or cannot be written; it is left as it is.
     """
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name)
         if not judgements:
             return None, []
@@ -121,7 +121,7 @@ def retract_judgements(store: Store, name: str, content_ids: Collection[str]) ->
         StoreError: The table is damaged or cannot be written; it is left as it is.
     """
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name)
         retracted = frozenset(content_ids)
         left = [judgement for judgement in judgements if judgement.content_id not in retracted]
