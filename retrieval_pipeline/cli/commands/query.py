@@ -12,6 +12,7 @@ import click
 from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
     MOST,
+    album_options,
     check_page,
     config_option,
     fact_options,
@@ -84,6 +85,7 @@ CUT = 0.1
 @source_option
 @path_option
 @fact_options
+@album_options
 @click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
 @click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
 @click.option(
