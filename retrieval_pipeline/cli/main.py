@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline import __version__
+from retrieval_pipeline.cli import begin  # noqa: F401  # before pydantic
 from retrieval_pipeline.cli.commands.album import album
 from retrieval_pipeline.cli.commands.completion import completion
 from retrieval_pipeline.cli.commands.demo import demo

@@ -4,7 +4,7 @@ A table is the log of the votes in their order. Of several votes on one image th
 taking it back restores the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,8 +113,8 @@ def undo_judgement(store: Store, name: str) -> tuple[Judgement | None, list[Judg
     return judgements[-1], judgements[:-1]
 
 
-def retract_judgements(store: Store, name: str, content_id: str) -> list[Judgement]:
-    """Take back every vote on one picture; return the votes that remain.
+def retract_judgements(store: Store, name: str, content_ids: Collection[str]) -> list[Judgement]:
+    """Take back every vote on these pictures; return the votes that remain.
 
     Raises:
         RecommendError: The name is not allowed.
@@ -123,7 +123,8 @@ def retract_judgements(store: Store, name: str, content_id: str) -> list[Judgeme
     check_name(name)
     with store.writing_user_data():
         judgements = read_judgements(store, name)
-        left = [judgement for judgement in judgements if judgement.content_id != content_id]
+        retracted = frozenset(content_ids)
+        left = [judgement for judgement in judgements if judgement.content_id not in retracted]
         if len(left) < len(judgements):
             _write(store, name, left)
     return left

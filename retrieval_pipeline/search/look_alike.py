@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -60,6 +59,8 @@ def look_of(job: Job, limits: Limits) -> Vectors:
     Raises:
         ImageError: The picture cannot be used.
     """
+    from PIL import Image
+
     small = Image.fromarray(picture(job, Fit(PIXELS), limits).pixels)
     grid = small.convert("L").resize((GRID, GRID), Image.Resampling.BOX)
     values = np.asarray(grid, np.float32).reshape(-1)

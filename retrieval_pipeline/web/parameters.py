@@ -27,6 +27,8 @@ LONGEST_TEXT = 1_000
 MOST_PARTS = 20
 # Pictures in one answer.
 MOST_PICTURES = 600
+# Pictures that one request may name.
+MOST_SELECTED = 10_000
 # Corners of a region of the map.
 MOST_CORNERS = 100
 
