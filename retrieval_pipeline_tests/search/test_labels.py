@@ -80,10 +80,10 @@ def of_kinds(*kinds: str) -> set[str]:
 def test_words_mark_the_pictures_that_they_fit_and_may_compete(searcher: Searcher) -> None:
     report = label(searcher, "invoice", "dog", "spaceship")
     marked = {word: labelled(searcher, word) for word in ("Invoice", "dog")}
-    # From 0.5 on, more are right than wrong: a few of the others may be among them.
+    # From 0.5 on, more are right than wrong.
     assert marked["Invoice"] - of_kinds("other") == of_kinds("invoice", "both")
     assert marked["dog"] - of_kinds("other") == of_kinds("dog", "both")
-    assert all(len(names & of_kinds("other")) <= 3 for names in marked.values())
+    assert all(2 * len(names & of_kinds("other")) < len(names) for names in marked.values())
     counts = {word: len(marked.get(word, marked["Invoice"])) for word in ("invoice", "dog")}
     assert report.labels.counts == {**counts, "spaceship": 0}
     some = pa.array([content(name) for name in of_kinds("both")])
