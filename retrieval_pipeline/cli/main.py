@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline import __version__
+from retrieval_pipeline.cli import begin  # noqa: F401  # before pydantic
+from retrieval_pipeline.cli.commands.album import album
 from retrieval_pipeline.cli.commands.completion import completion
 from retrieval_pipeline.cli.commands.demo import demo
 from retrieval_pipeline.cli.commands.duplicates import duplicates
@@ -120,7 +122,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, models, index, query, evaluate, recommend, duplicates, latent_map, saved, serve,
-    status, use, verify, gc, completion,
+    demo, init, models, index, query, evaluate, recommend, album, duplicates, latent_map, saved,
+    serve, status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
-from retrieval_pipeline.maintenance.status import search_line
 
 # What people call the kinds of companions.
 KINDS = {
@@ -246,6 +245,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
+    from retrieval_pipeline.maintenance.status import search_line
+
     model = status.model + (f" (languages: {status.languages})" if status.languages else "")
     lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:

@@ -172,6 +172,8 @@ class SavedQuery(_Model):
         within: How near, such as "20 km".
         countries: Only pictures taken in these countries, by code or name; empty means all.
         keywords: Only pictures with one of these keywords; empty means any.
+        albums: Only pictures of one of these albums; empty means all.
+        like_albums: Albums to find more pictures for; what is in them is no hit.
         min_rating: Only pictures with so many stars.
         sort: "relevance", "newest", "oldest" or "name".
         literal: True to read no words of `text` as facts.
@@ -200,6 +202,8 @@ class SavedQuery(_Model):
     within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
     countries: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    albums: tuple[str, ...] = ()
+    like_albums: tuple[str, ...] = ()
     min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
     sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
     literal: bool = False
@@ -209,8 +213,8 @@ class SavedQuery(_Model):
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "SavedQuery":
-        if not (self.text.strip() or self.images or self.plus):
-            raise ValueError("asks for nothing: give it `text`, `images` or `plus`")
+        if not (self.text.strip() or self.images or self.plus or self.like_albums):
+            raise ValueError("asks for nothing: give it `text`, `images`, `plus` or `like_albums`")
         return self
 
 

@@ -26,8 +26,11 @@ from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
+from retrieval_pipeline.storage.names import title_of
 from retrieval_pipeline.storage.reading import is_there, unreadable
+from retrieval_pipeline.storage.saved_searches import read_saved_search
 from retrieval_pipeline.storage.schemas import (
+    ALBUM,
     FACTS,
     MANIFEST,
     QUARANTINE,
@@ -83,6 +86,10 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     known = {*sources, *(path.name for path in store.embedding_directories())}
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
+    for album in store.albums():
+        yield _finding(album, _check_album)
+    for search in store.saved_searches():
+        yield _finding(search, _check_saved_search)
     facts, sidecars = store.fact_tables()
     for path, check in chain(
         zip(store.manifests(), repeat(_check_manifest)),
@@ -178,6 +185,24 @@ def _check_saved_query(path: Path) -> None:
 def _check_judgements(store: Store, path: Path) -> None:
     judgements = read_judgements(store, path.stem)
     _check_content_ids(path, pa.array([vote.content_id for vote in judgements], pa.string()))
+
+
+def _check_album(path: Path) -> None:
+    _check_title(path)
+    _check_unique(path, ALBUM, "content_id")
+    _check_content_ids(path, read_table(path, ALBUM, ["content_id"])["content_id"])
+
+
+def _check_saved_search(path: Path) -> None:
+    _check_title(path)
+    read_saved_search(path)
+
+
+def _check_title(path: Path) -> None:
+    try:
+        title_of(path.stem)
+    except ValueError:
+        raise StoreError(f"{path}: its name stands for no title: move it away") from None
 
 
 def _check_content_ids(path: Path, ids: pa.Array | pa.ChunkedArray) -> None:

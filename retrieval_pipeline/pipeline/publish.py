@@ -19,9 +19,6 @@ from retrieval_pipeline.latent_map.coordinates import (
     read_map_info,
     save_map,
 )
-from retrieval_pipeline.latent_map.drawing import drawing
-from retrieval_pipeline.latent_map.write import write_views
-from retrieval_pipeline.pipeline.comparison import check_answers
 from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import discard, new_directory
@@ -90,6 +87,8 @@ def update_index(
     accept_change = None
     labels = settings.evaluation
     if labels is not None and current is not None and current.parent.name != space.key:
+        from retrieval_pipeline.pipeline.comparison import check_answers
+
         accept_change = functools.partial(
             check_answers, settings, labels, current, load, progress=progress
         )
@@ -164,6 +163,9 @@ def update_map(settings: Settings, build: Path, *, progress: Progress | None = N
                 ) from None
             progress.note(f"drawing the map again: {error}")
             discard(directory)
+    from retrieval_pipeline.latent_map.drawing import drawing
+    from retrieval_pipeline.latent_map.write import write_views
+
     try:
         latent = make_map(
             Build.open(build),

@@ -1,5 +1,6 @@
 """All steps of indexing in one call, for the command line and scripts; Dagster runs the same."""
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,6 @@ from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import SettingsError, SourceError
-from retrieval_pipeline.evaluation.labels import read_labelled
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
@@ -211,12 +211,20 @@ def update_sources(
             raise _joined(failures.values())
         wanted = list(settings.sources)
         if settings.evaluation is not None and settings.evaluation.file is not None:
+            from retrieval_pipeline.evaluation.labels import read_labelled
+
             # What is wrong with it is better told now than when all is embedded.
             read_labelled(settings.evaluation.file)
     load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
-    # Decode workers are started once, not for each source.
-    with DecodePool(description.transform, options.limits, options.workers) as pool:
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def pool() -> DecodePool:
+            # Decode workers are started once, not for each source, and only if they are needed.
+            own = DecodePool(description.transform, options.limits, options.workers)
+            return stack.enter_context(own)
+
         options = replace(options, pool=pool)
         embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
         embeddings = [

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
@@ -118,6 +117,8 @@ def look_of(job: Job, limits: Limits) -> Look:
     Raises:
         ImageError: The picture cannot be used.
     """
+    from PIL import Image
+
     small = Image.fromarray(picture(job, Fit(PIXELS), limits).pixels)
     grid = small.convert("YCbCr").resize((GRID, GRID), Image.Resampling.BOX)
     values = np.asarray(grid, np.float32).reshape(-1, 3)

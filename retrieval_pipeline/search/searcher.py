@@ -17,6 +17,7 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
+from retrieval_pipeline.search.albums import album_flags
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, passing
 from retrieval_pipeline.search.look_alike import Looks
@@ -152,12 +153,21 @@ class Searcher:
     def allowed(self, query: Query) -> Flags | None:
         """Return which items pass the filters, bool (items,), or None without filters.
 
-        They are remembered: all pages of an answer have the same. Do not change them.
+        They are remembered: all pages of an answer have the same. Do not change them. Albums are
+        read each time, since people change them.
 
         Raises:
-            QueryError: A filter names a source that is not in the index.
+            QueryError: A filter names a source that is not in the index, or an album that there is
+                not.
+            StoreError: An album is damaged.
         """
-        return self._passing(query.filters)
+        flags = self._passing(replace(query.filters, albums=()))
+        store = Store(self.settings.home)
+        if query.albums:
+            flags = both(flags, album_flags(self.build, store, query.albums))
+        if query.like_albums:
+            flags = both(flags, ~album_flags(self.build, store, query.like_albums))
+        return flags
 
     def understand(self, query: Query) -> tuple[Query, tuple[Understood, ...]]:
         """Return a query whose words that mean facts are filters, and what was understood."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from retrieval_pipeline.maintenance.status import LibraryStatus
-from retrieval_pipeline.web.parameters import ContentId, Page, Search
+from retrieval_pipeline.web.parameters import MOST_SELECTED, ContentId, Page, Search
 from retrieval_pipeline.web.pictures import FileLocation
 from retrieval_pipeline.web.thumbnails import Size
 
@@ -30,6 +30,19 @@ class ShapesOf(Search):
     """A search, and after how many of what it finds."""
 
     offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
+
+
+class IdsOf(Search):
+    """A search, and which part of what it finds."""
+
+    k: int = Field(default=1_000, ge=1, le=MOST_SELECTED, description="How many.")
+    offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
+
+
+class Ids(BaseModel):
+    """The content ids of what a search finds, in its order."""
+
+    content_ids: list[str]
 
 
 class Shapes(BaseModel):

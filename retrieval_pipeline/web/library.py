@@ -22,6 +22,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.locks import is_held
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.web.api_models import IdsOf
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.snapshot import Snapshot, check_sources
@@ -204,6 +205,14 @@ class Library:
             return await self.run(snapshot.browse_shapes, search, offset, query), False, None
         query_vectors, _ = await self._encode(snapshot, query)
         return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
+
+    async def ids(self, asked: IdsOf) -> list[str]:
+        """Return the content ids of a part of what a search finds; raises as `search` does."""
+        snapshot = self.snapshot
+        check_sources(snapshot, asked.source)
+        query, _ = await self.run(snapshot.query, asked)
+        vectors = (await self._encode(snapshot, query))[0] if query.asks else None
+        return await self.run(snapshot.ids, asked, query, vectors)
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
         """Return the vectors of all words of a search; raises as `search` does."""

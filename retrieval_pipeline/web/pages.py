@@ -38,6 +38,7 @@ from retrieval_pipeline.web.parameters import (
 from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import MAP_POLICY
+from retrieval_pipeline.web.selection import SELECTION_BYTES, Selected, archive
 
 PACKAGE = "retrieval_pipeline.web"
 STATIC = files(PACKAGE) / "static"
@@ -83,6 +84,18 @@ class Ballot(BaseModel, extra="forbid", frozen=True):
     name: RecommenderName
     vote: Literal["y", "n", "u"]
     content_id: ContentId | None = None
+
+
+class Download(BaseModel, extra="forbid", frozen=True):
+    """What the page sends for a zip file of what is selected.
+
+    Attributes:
+        token: What only pages of this server can read.
+        content_ids: Of the pictures, with commas between them.
+    """
+
+    token: str = ""
+    content_ids: str
 
 
 class VoteAddress(BaseModel, extra="forbid", frozen=True):
@@ -350,6 +363,15 @@ async def take_ballot(request: Request) -> Response:
     return RedirectResponse(f"{root_of(request)}/vote?{urlencode(query)}", HTTPStatus.SEE_OTHER)
 
 
+async def download(request: Request) -> Response:
+    """Give the files of what is selected: the browser writes what it is sent straight to a file."""
+    sent = (await read_limited(request, SELECTION_BYTES)).decode("ascii", "replace")
+    form = parse(Download, parse_qsl(sent, max_num_fields=10), {})
+    access_of(request).check(form.token)
+    selected = parse(Selected, [("content_ids", each) for each in form.content_ids.split(",")], {})
+    return await archive(request, selected)
+
+
 async def vote_fragment(request: Request) -> Response:
     """Show the next picture to vote on."""
     return _fragment(request, "_vote", **await _vote(request))
@@ -566,6 +588,7 @@ ROUTES = [
     Route("/vote", shown(vote_page)),
     Route("/vote", shown(take_ballot), methods=["POST"]),
     Route("/fragments/vote", shown(vote_fragment)),
+    Route("/zip", shown(download), methods=["POST"]),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),
     Route("/quarantine", shown(quarantine_page)),

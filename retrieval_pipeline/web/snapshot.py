@@ -19,7 +19,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.index.records import IndexedFile
+from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
     ClusterInfo,
     MapInfo,
@@ -37,6 +37,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
+from retrieval_pipeline.web.api_models import IdsOf
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import (
@@ -244,6 +245,23 @@ class Snapshot:
         items = self.build.items
         return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
 
+    def ids(self, asked: IdsOf, query: Query, query_vectors: QueryVectors | None) -> list[str]:
+        """Return the content ids of a part of what a search finds; raises as `answer` does.
+
+        Args:
+            asked: What the client asked.
+            query: What `query` made of it.
+            query_vectors: Of the query; None if it asks for nothing, and all is listed.
+        """
+        if query_vectors is None:
+            numbers = self._listed(asked, query)[asked.offset : asked.offset + asked.k]
+            return [item.content_id for item in self.build.records(numbers)]
+        among = self.within(asked)
+        found = self.searcher.answer(
+            query, asked.k, asked.offset, query_vectors=query_vectors, among=among
+        )
+        return [hit.content_id for hit in found.hits]
+
     def _listed(self, search: Search, query: Query) -> Numbers:
         """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""
         flags = both(self.searcher.allowed(query), self.within(search))
@@ -371,11 +389,20 @@ class Snapshot:
         return File(
             source=location.source,
             path=location.path,
-            absolute=printable(to_text(str(self.searcher.path_of(location)))),
+            absolute=self.absolute(location),
             size=file.size,
             modified=datetime.fromtimestamp(file.mtime_ns / 1e9, UTC),
             problem=problem,
         )
+
+    def absolute(self, location: Location) -> str:
+        """Return the whole path of a file, on one line."""
+        return printable(to_text(str(self.searcher.path_of(location))))
+
+    def records(self, content_ids: Sequence[str]) -> list[ItemRecord]:
+        """Return the items with these content ids; those that are not in the index are left out."""
+        numbers = [self.build.number_of(content_id) for content_id in content_ids]
+        return self.build.records([number for number in numbers if number is not None])
 
     def media_type(self, content_id: str) -> str | None:
         """Return the media type of a picture's files; None if browsers do not show it.

@@ -74,6 +74,19 @@ def fact_options(command: Command) -> Command:
     return command
 
 
+def album_options(command: Command) -> Command:
+    """Give a command albums to filter by and to look for; named as `Query.of` takes them."""
+    command = click.option(
+        "--like-album",
+        multiple=True,
+        metavar="NAME",
+        help="Find more pictures of the kind of this album. Can be repeated.",
+    )(command)
+    return click.option(
+        "--album", multiple=True, metavar="NAME", help="Only pictures of it. Can be repeated."
+    )(command)
+
+
 class StopRequest(threading.Event):
     """An event that a signal sets; it keeps the number of the signal."""
 

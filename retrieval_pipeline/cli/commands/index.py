@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import config_option, stoppable
 from retrieval_pipeline.cli.output import report, tell
 from retrieval_pipeline.config.loading import (
@@ -66,8 +67,9 @@ def index(
     named = load_settings(config)
     settings = with_model(named, model) if model else named
     settings = with_ray(settings, address) if address else settings
+    if settings.ray is None:  # Ray hands data frames to pyarrow
+        load_arrow_without_pandas()
     from retrieval_pipeline.cli.progress import console_progress
-    from retrieval_pipeline.cli.text import index_report
     from retrieval_pipeline.pipeline.run import index_sources
 
     with stoppable() as stop:
@@ -88,6 +90,8 @@ def index(
             raise SystemExit(128 + stop.signal_number) from None
 
     if done.changed or not quiet:
+        from retrieval_pipeline.cli.text import index_report
+
         report(*index_report(done))
     if settings.model != named.model:
         tell(

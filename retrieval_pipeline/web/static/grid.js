@@ -17,6 +17,7 @@ const QUICK = 80; // milliseconds that a place must stay in view before its card
  *   Width over height of the pictures from `offset` on, whether there are further ones, and how many of
  *   these are likely, the first ones; null where that does not apply.
  * @property {(offset: number, count: number) => Promise<HTMLElement[]>} cards
+ * @property {(offset: number, count: number) => Promise<string[]>} ids
  */
 
 /** @typedef {{ first: number, end: number, top: number, height: number }} Row */
@@ -261,6 +262,20 @@ export class Grid extends EventTarget {
     if (index < 0 || index >= this.ratios.length) return undefined;
     if (this.ids[index] === undefined) await this.fetch(index - (index % PAGE));
     return this.ids[index];
+  }
+
+  /**
+   * Give the content ids of the pictures from one place to before another.
+   * @param {number} first
+   * @param {number} end
+   * @returns {Promise<string[]>}
+   */
+  async idsOf(first, end) {
+    const known = this.ids.slice(first, end);
+    if (known.length === end - first && !known.includes(undefined)) return /** @type {string[]} */ (known);
+    const ids = await this.supply.ids(first, end - first);
+    ids.forEach((id, i) => (this.ids[first + i] = id));
+    return ids;
   }
 
   /** @param {string | null} id */

@@ -28,6 +28,9 @@ export function gridOf(list, search) {
       const { shapes, more, likely } = await (await ask(`/api/shapes?${further(offset, undefined)}`)).json();
       return { shapes: Array.from(new Uint16Array(bytes(shapes)), (shape) => shape / 100), more, likely };
     },
+    async ids(offset, count) {
+      return (await (await ask(`/api/ids?${further(offset, count)}`)).json()).content_ids;
+    },
     async cards(offset, count) {
       const cards = await fragment(`/fragments/cards?${further(offset, count)}`);
       return /** @type {HTMLElement[]} */ ([...cards.querySelectorAll(".card")]);
