@@ -6,10 +6,12 @@ colours (the grid, of which thousands are remembered), and agree in their detail
 (`search/details.py`), which are compared where the grids are alike.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,9 +21,11 @@ from retrieval_pipeline.images.pictures import picture
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.search import details
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 GRID = 16
 # Correlation from which on two grids may be of one picture (docs/benchmarks.md, "Near-duplicates").
@@ -59,14 +63,14 @@ class Look:
     colours: Vectors
     mean: Vectors
 
-    def like(self, other: "Look") -> bool:
+    def like(self, other: Look) -> bool:
         """Tell whether two pictures may be one, as far as the grid tells."""
         if not (self.grey.any() and other.grey.any()):
             both = self.grey.any() == other.grey.any()
             return bool(both and np.abs(self.mean - other.mean).max() <= SAME_COLOUR)
         return bool(self.grey @ other.grey >= SAME) and self._coloured_like(other)
 
-    def _coloured_like(self, other: "Look") -> bool:
+    def _coloured_like(self, other: Look) -> bool:
         """Tell whether the colours are the same, more or less; a copy may have none."""
         lengths = np.linalg.norm(self.colours), np.linalg.norm(other.colours)
         if min(lengths) <= NO_COLOURS * GRID:
@@ -90,8 +94,11 @@ class Looks:
         first, second = self._look(one), self._look(other)
         if first is None or second is None or not first.like(second):
             return False
+        # Pillow, which few queries need, is imported with it.
+        from retrieval_pipeline.search.details import agree
+
         left, right = self._details(one), self._details(other)
-        return left is not None and right is not None and details.agree(left, right)
+        return left is not None and right is not None and agree(left, right)
 
     def _read_look(self, number: int) -> Look | None:
         return self._read(number, look_of)
@@ -137,4 +144,8 @@ def details_of(job: Job, limits: Limits) -> Image.Image:
     Raises:
         ImageError: The picture cannot be used.
     """
+    from PIL import Image
+
+    from retrieval_pipeline.search import details
+
     return Image.fromarray(picture(job, Fit(details.PIXELS), limits).pixels).convert("L")
