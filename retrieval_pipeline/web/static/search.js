@@ -3,6 +3,7 @@
 
 import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { gridOf } from "./results.js";
+import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
@@ -133,6 +134,7 @@ function arrive() {
   const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
+  scrubber.attach(grid);
   grid?.addEventListener("loaded", () => {
     votes.mark(state);
     selection.mark(state);
