@@ -212,6 +212,8 @@ def _chips(search: Search) -> list[Chip]:
         "region": "a region of the map",
         "sort": "sorted: {}",
         "literal": "words as they are",
+        "album": "in the album {}",
+        "like_album": "like the album {}",
         "like": "like this picture",
         "upload": "like your picture",
         "crop": "the part {} of it",
@@ -234,7 +236,7 @@ def _chips(search: Search) -> list[Chip]:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("format", "min_relevance", "collapse", "region", "understood"),
+    *("album", "format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
