@@ -705,7 +705,7 @@ def test_everything_is_reached_by_keyboard_with_the_focus_in_sight(search: Page)
     search.keyboard.press("Escape")
     search.keyboard.press("Tab")
     label = search.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert label.startswith("More like")
+    assert label.startswith("Select ")
     assert search.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     search.keyboard.press("Shift+Tab")
     search.keyboard.press("Enter")
