@@ -5,10 +5,12 @@ import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
 from retrieval_pipeline.facts.model import Origin, PictureFacts
+from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -20,6 +22,7 @@ from synthetic.tables import random_vectors, write_facts, write_manifest, write_
 pytestmark = pytest.mark.slow
 
 
+GREY = encoded(np.full((20, 30, 3), 90, np.uint8))
 # Pictures of each month of three years, and such without a date.
 MONTHS, EACH, UNDATED = 36, 10, 5
 
@@ -56,7 +59,11 @@ def card(page: Page, place: int) -> str:
 def test_pictures_are_selected_by_mouse_and_keys_and_taken_along(
     shared: tuple[WebLibrary, str], open_page: Open
 ) -> None:
-    page = open_page(f"{shared[1]}?sort=name", permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(
+        f"{shared[1]}?sort=name",
+        viewport={"width": 1280, "height": 1600},
+        permissions=["clipboard-read", "clipboard-write"],
+    )
     page.wait_for_selector("[data-ready]")
     bar = page.get_by_role("toolbar", name="What is selected")
     expect(bar).to_be_hidden()
@@ -87,7 +94,7 @@ def test_pictures_are_selected_by_mouse_and_keys_and_taken_along(
     page.get_by_role("button", name="Undo").click()
     expect(liked).to_have_count(0)
     bar.get_by_role("button", name="Add to album").click()
-    page.get_by_label("Album").fill("Gifts")
+    page.locator("#album input").fill("Gifts")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").last).to_contain_text("“Gifts” has 3")
     page.get_by_role("button", name="Show").click()
@@ -129,7 +136,7 @@ def test_a_finger_that_rests_on_a_picture_selects_it(
 
 def test_months_have_headings_and_a_bar_leads_to_any_of_them(dated: str, open_page: Open) -> None:
     page = open_page("about:blank")
-    page.route("**/thumbnail*", lambda route: route.fulfill(status=204))
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=GREY, content_type="image/webp"))
     page.goto(dated)
     page.wait_for_selector("[data-ready]")
     shifts = page.evaluate(SHIFTS)
