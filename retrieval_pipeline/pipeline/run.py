@@ -39,7 +39,7 @@ class IndexReport:
         embeddings: A report for each of the same sources.
         facts: A report for each of the same sources.
         build: The index that answers now.
-        map: The map of that index.
+        map: The map of that index; None before it is drawn.
         failures: Why the other sources could not be brought up to date, by their names.
     """
 
@@ -47,7 +47,7 @@ class IndexReport:
     embeddings: tuple[EmbedReport, ...]
     facts: tuple[FactsReport, ...]
     build: BuildReport
-    map: MapReport
+    map: MapReport | None
     failures: Mapping[str, SourceError]
 
     @property
@@ -88,6 +88,7 @@ def index_sources(
     allow_shrink: bool = False,
     rehash: bool = False,
     retry_quarantined: bool = False,
+    published: Callable[[IndexReport], None] | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> IndexReport:
@@ -102,6 +103,7 @@ def index_sources(
         allow_shrink: Accept that more than `max_shrink` of a source's files are gone.
         rehash: Read every file again, even if its size and time are unchanged.
         retry_quarantined: Try again the images that could not be used.
+        published: Called when the index answers, before its map is drawn, with the report so far.
         progress: Told of the steps.
         stop: Once it is set, the run finishes the part in hand and raises Stopped.
 
@@ -129,10 +131,13 @@ def index_sources(
             stop=stop,
         )
         build = update_index(settings, tables.description.space, tables.load, progress=progress)
-        drawn = update_map(settings, build.build, progress=progress)
-    return IndexReport(
-        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures
-    )
+        report = IndexReport(
+            tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures
+        )
+        if published is not None:
+            published(report)
+        drawn = update_map(settings, build.build, progress=progress, stop=stop)
+    return replace(report, map=drawn)
 
 
 def index_aside(
