@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from retrieval_pipeline.errors import Stopped
@@ -39,6 +40,17 @@ class Quiet:
 
     def note(self, line: str) -> None:
         """Ignored."""
+
+
+class NotesOnly(Quiet):
+    """Passes on only the lines that people should read."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+
+    def note(self, line: str) -> None:
+        """Show the line."""
+        self._note(line)
 
 
 class Stoppable:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
     from retrieval_pipeline.pipeline.publish import MapReport
     from retrieval_pipeline.pipeline.run import IndexReport
+    from retrieval_pipeline.pipeline.watch import BatchReport
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
@@ -208,6 +209,28 @@ def index_report(report: IndexReport) -> list[str]:
     if build.kept:
         lines.append(f"note: {build.kept}")
     return lines
+
+
+def batch_text(batch: BatchReport, *, watching: int | None) -> str:
+    """Return the line that says what a batch of `retrieval watch` did.
+
+    Args:
+        batch: What it did.
+        watching: Number of sources that are followed from now on; None after the first batch.
+    """
+    changes = _counts(
+        (batch.new, f"new picture{'' if batch.new == 1 else 's'}"),
+        (batch.changed, "changed"),
+        (batch.removed, "removed"),
+        (batch.failed, "could not be used"),
+    )
+    line = changes or "nothing new"
+    if batch.seconds is not None:
+        line += f", findable after {batch.seconds:.1f} s"
+    if watching is not None:
+        images = _plural(batch.items, "image")
+        line += f"; {images} in the index. Watching {_plural(watching, 'source')}"
+    return line
 
 
 def map_report(drawn: MapReport) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from retrieval_pipeline.config.settings import Settings, Source
@@ -164,10 +164,43 @@ def index_aside(
         return update_index(settings, space, tables.load, publish=False, progress=progress)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a process that indexes again and again keeps in between.
+
+    Attributes:
+        load: Loads the encoder of the settings, once.
+        pool: Starts the decode workers, once.
+    """
+
+    load: Callable[[], Encoder]
+    pool: Callable[[], DecodePool]
+
+
+@contextlib.contextmanager
+def keeping(settings: Settings) -> Iterator[Kept]:
+    """Keep the encoder and the decode workers of the settings until the context ends.
+
+    Neither is loaded or started before it is needed; loading raises EncoderError.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start() -> DecodePool:
+            transform, limits = describe_encoder(settings).transform, Limits.of(settings.images)
+            return stack.enter_context(DecodePool(transform, limits, settings.workers))
+
+        def load() -> Encoder:
+            return load_settings_encoder(settings, describe_encoder(settings).space)
+
+        yield Kept(functools.cache(load), functools.cache(start))
+
+
 def update_sources(
     settings: Settings,
     *,
     only: Sequence[str] = (),
+    paths: Mapping[str, Collection[str]] | None = None,
+    kept: Kept | None = None,
     allow_shrink: bool = False,
     rehash: bool = False,
     retry_quarantined: bool = False,
@@ -176,13 +209,19 @@ def update_sources(
 ) -> SourcesReport:
     """Bring the tables of the sources up to date: all that `index_sources` does before the index.
 
-    The caller holds the store's lock. Arguments and errors are those of `index_sources`.
+    The caller holds the store's lock. Arguments and errors are those of `index_sources`; also:
+
+    Args:
+        paths: Name of a source -> what has changed there, as `crawl.update_manifest` takes it. Only
+            that is looked at; sources that are not named count as unchanged, and so do all if none
+            of their files has changed.
+        kept: The encoder and the decode workers of earlier runs; None loads and starts its own.
     """
     if not settings.sources:
         raise SettingsError("there are no sources in the settings: add a [[sources]] table")
     if settings.index.codes:
         require_codes()
-    wanted = [settings.source(name) for name in only] or list(settings.sources)
+    wanted = [settings.source(name) for name in paths or only] or list(settings.sources)
     store = Store(settings.home)
     manifests: list[ManifestReport] = []
     failures: dict[str, SourceError] = {}
@@ -191,6 +230,7 @@ def update_sources(
             report = update_manifest(
                 store,
                 source,
+                only=None if paths is None else paths[source.name],
                 max_shrink=settings.max_shrink,
                 allow_shrink=allow_shrink,
                 rehash=rehash,
@@ -220,17 +260,13 @@ def update_sources(
 
             # What is wrong with it is better told now than when all is embedded.
             read_labelled(settings.evaluation.file)
-    load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
+    if paths is not None and not any("" in each for each in paths.values()):
+        wanted = wanted if any(each.published for each in manifests) else []
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
     with contextlib.ExitStack() as stack:
-
-        @functools.cache
-        def pool() -> DecodePool:
-            # Decode workers are started once, not for each source, and only if they are needed.
-            own = DecodePool(description.transform, options.limits, options.workers)
-            return stack.enter_context(own)
-
-        options = replace(options, pool=pool)
+        # Decode workers are started once, not for each source.
+        kept = kept or stack.enter_context(keeping(settings))
+        load, options = kept.load, replace(options, pool=kept.pool)
         embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
         embeddings = [
             update_embeddings(
@@ -248,7 +284,13 @@ def update_sources(
         ]
         facts = [
             update_facts(
-                store, source, options.limits, options.workers, progress=progress, stop=stop
+                store,
+                source,
+                options.limits,
+                options.workers,
+                pool=kept.pool,
+                progress=progress,
+                stop=stop,
             )
             for source in wanted
         ]
