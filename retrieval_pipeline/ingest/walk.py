@@ -115,7 +115,13 @@ class Tree:
         self._source, self._root, self._beside = source, os.fspath(root), beside
         self._exclude = compile_globs(source.exclude)
         self._wanted = readable_extensions(source)
-        self._entered = {_identity(self._root), _identity(os.fspath(skip)) if skip else None}
+        self._skip = os.fspath(skip) if skip else None
+        self._entered = {_identity(self._root), self._skipped}
+
+    @property
+    def _skipped(self) -> tuple[int, int] | None:
+        # The home may be made after this object.
+        return _identity(self._skip) if self._skip else None
 
     def check_root(self) -> None:
         """Raise SourceError if the source's own directory is missing or cannot be listed."""
@@ -126,13 +132,14 @@ class Tree:
 
     def enters(self, folder: str) -> bool:
         """Return whether a walk comes to a relative path, of a folder or of what was there."""
+        skipped = self._skipped
         for path in (folder.rstrip("/"), *folders_of(folder)) if folder else ():
             full = os.path.join(self._root, path)
             if (
                 _is_private(path.rpartition("/")[2])
                 or glob_matches(self._exclude, path)
                 or (not self._source.follow_symlinks and os.path.islink(full))
-                or _identity(full) in self._entered
+                or (skipped is not None and _identity(full) == skipped)
             ):
                 return False
         return True
