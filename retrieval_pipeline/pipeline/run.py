@@ -5,6 +5,7 @@ import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
@@ -27,7 +28,11 @@ from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.search.labelling import LabelsReport
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class IndexReport:
         build: The index that answers now.
         map: The map of that index; None before it is drawn.
         failures: Why the other sources could not be brought up to date, by their names.
+        labels: Which pictures have which of a person's words; None if nobody has asked for any.
     """
 
     manifests: tuple[ManifestReport, ...]
@@ -49,6 +55,7 @@ class IndexReport:
     build: BuildReport
     map: MapReport | None
     failures: Mapping[str, SourceError]
+    labels: "LabelsReport | None" = None
 
     @property
     def changed(self) -> bool:
@@ -131,13 +138,26 @@ def index_sources(
             stop=stop,
         )
         build = update_index(settings, tables.description.space, tables.load, progress=progress)
+        labels = update_labels(settings, progress=progress)
         report = IndexReport(
-            tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures
+            tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures, labels
         )
         if published is not None:
             published(report)
         drawn = update_map(settings, build.build, progress=progress, stop=stop)
     return replace(report, map=drawn)
+
+
+def update_labels(settings: Settings, *, progress: Progress | None = None) -> "LabelsReport | None":
+    """Label the current build, as `labelling.refresh_labels` does, if anybody has asked for words.
+
+    The caller holds the store's lock. Raises what that function raises.
+    """
+    if not settings.labels.words and not is_there(Store(settings.home).labels):
+        return None
+    from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search
+
+    return refresh_labels(settings, progress=progress)
 
 
 def index_aside(

@@ -13,7 +13,13 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError, SettingsError, Stopped
 from retrieval_pipeline.ingest.changes import Changes, Tell, follow
 from retrieval_pipeline.pipeline.publish import update_index, update_map
-from retrieval_pipeline.pipeline.run import Kept, SourcesReport, keeping, update_sources
+from retrieval_pipeline.pipeline.run import (
+    Kept,
+    SourcesReport,
+    keeping,
+    update_labels,
+    update_sources,
+)
 from retrieval_pipeline.progress import NotesOnly, Progress, Quiet
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.store import Store
@@ -23,7 +29,7 @@ TICK_SECONDS = 0.1
 # Everything is looked through so often, in seconds: the system may lose events, and of object
 # stores it knows none.
 CRAWL_SECONDS = 900.0
-# After so many seconds without a change the map is drawn: that takes seconds to minutes, in which
+# After so many seconds without a change, labels and map are brought up to date: that takes seconds to minutes, in which
 # other pictures would wait.
 CALM_SECONDS = 60.0
 # A batch that failed is tried again after so many seconds, then after twice as many, and so on.
@@ -250,17 +256,18 @@ class _Watcher:
         self._retry_after = min(2 * self._retry_after, LONGEST_RETRY_SECONDS)
 
     def _draw_map(self) -> None:
-        """Draw the map of the current build, until something changes."""
+        """Label the current build, and draw its map, until something changes."""
         self._has_map = True
         try:
             with self._store.locked():
                 build = self._store.current_build()
                 if build is not None:
+                    update_labels(self._settings)
                     update_map(self._settings, build, stop=_Interrupt(self._stop, self._changes))
         except Stopped:
             self._has_map = False
         except RetrievalError as error:
-            self._tell(f"the map was not drawn: {error}")
+            self._tell(f"labels and map were not brought up to date: {error}")
 
 
 class _Interrupt(threading.Event):

@@ -243,6 +243,27 @@ def test_all_that_has_changed_becomes_one_run(quiet: Watcher) -> None:
     assert (quiet.tick.run_requests or ())[0].run_key != request.run_key
 
 
+def test_what_others_tell_of_a_source_is_followed_without_listing_it(
+    config: Path, instance: dg.DagsterInstance
+) -> None:
+    config.write_text(config.read_text().replace("[[sources]]", "[[sources]]\nwatch = false"))
+    watcher = Watcher(config, instance)
+    assert watcher.look() == []
+    for source in ("b", "b", "left the settings"):
+        event = dg.AssetObservation("file_manifest", partition=source)
+        instance.report_runless_asset_event(event)
+    assert watcher.look() == [["b"]]
+    watcher.run(STARTED)
+    instance.report_runless_asset_event(dg.AssetObservation("file_manifest", partition="a"))
+    # Not forgotten while the run is on its way.
+    assert watcher.look() == []
+    (run,) = instance.get_runs()
+    instance.report_run_canceled(run)
+    assert watcher.look() == [["a"]]
+    watcher.run(SUCCESS)
+    assert watcher.look() == []
+
+
 def test_what_changes_during_a_run_waits_for_its_end(watcher: Watcher) -> None:
     assert watcher.look() == [["a", "b"]]
     watcher.run(STARTED)
