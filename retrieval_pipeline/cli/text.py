@@ -198,6 +198,9 @@ def index_report(report: IndexReport) -> list[str]:
         lines += [line, *_not_looked_at(manifest.not_looked_at)]
         if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
             lines.append(f"  {embedded.timings.hint}")
+    if report.labels is not None and report.labels.changed:
+        counts = report.labels.labels.counts
+        lines.append(f"labels: {_counts(*((count, word) for word, count in counts.items()))}")
     build = report.build
     what = "published" if build.published else "stays:" if build.kept else "is up to date:"
     lines.append(

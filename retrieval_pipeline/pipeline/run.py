@@ -27,6 +27,7 @@ from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.search.labelling import LabelsReport, refresh_labels
 from retrieval_pipeline.storage.store import Store
 
 
@@ -41,6 +42,7 @@ class IndexReport:
         build: The index that answers now.
         map: The map of that index.
         failures: Why the other sources could not be brought up to date, by their names.
+        labels: Which pictures have which of a person's words; None if nobody has asked for any.
     """
 
     manifests: tuple[ManifestReport, ...]
@@ -49,6 +51,7 @@ class IndexReport:
     build: BuildReport
     map: MapReport
     failures: Mapping[str, SourceError]
+    labels: LabelsReport | None = None
 
     @property
     def changed(self) -> bool:
@@ -130,8 +133,9 @@ def index_sources(
         )
         build = update_index(settings, tables.description.space, tables.load, progress=progress)
         drawn = update_map(settings, build.build, progress=progress)
+        labels = refresh_labels(settings, progress=progress)
     return IndexReport(
-        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures
+        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures, labels
     )
 
 
