@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -131,7 +132,7 @@ def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
             yield dg.AssetMaterialization(asset, partition=partition, tags=tags)
             with monkeypatch.context() as patch:
                 if meanwhile:  # The event comes when the evaluation has begun.
-                    patch.setattr(log, "get_maximum_record_id", lambda: last)
+                    patch.setattr(log, "get_maximum_record_id", partial(int, last))
                 requested.update(daemon.tick())
 
     requested: set[str] = set()
