@@ -29,8 +29,8 @@ TICK_SECONDS = 0.1
 # Everything is looked through so often, in seconds: the system may lose events, and of object
 # stores it knows none.
 CRAWL_SECONDS = 900.0
-# After so many seconds without a change, labels and map are brought up to date: that takes seconds to minutes, in which
-# other pictures would wait.
+# After so many seconds without a change, labels and map are brought up to date: that takes seconds
+# to minutes, in which other pictures would wait.
 CALM_SECONDS = 60.0
 # A batch that failed is tried again after so many seconds, then after twice as many, and so on.
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
