@@ -136,7 +136,7 @@ def make_sample_queries(
 
 
 def _like_pictures(
-    matrices: Sequence[Vectors], rng: np.random.Generator, among: Numbers | None
+    matrices: Sequence[Vectors], rng: "np.random.Generator", among: Numbers | None
 ) -> Vectors:
     """Return vectors that could be further pictures of the collection, and are not.
 

@@ -88,11 +88,12 @@ class Store:
         return self._parts(space, source, VIEWS_NAME)
 
     def _parts(self, space: VectorSpace, source: str | None, names: re.Pattern[str]) -> list[Path]:
-        directories = [
-            directory
-            for directory in self.embedding_directories()
-            if directory.parent.name == space.key and source in (None, directory.name)
-        ]
+        # One source is looked up without listing all: a run asks for each of them several times.
+        directories = (
+            listed(self.embeddings(space), SOURCE_NAME, directories=True)
+            if source is None
+            else [self.embeddings(space, source)]
+        )
         return [part for directory in directories for part in parts_in(directory, names)[0]]
 
     def next_part(self, space: VectorSpace, source: str) -> Path:
@@ -229,6 +230,11 @@ class Store:
     @property
     def _judgements(self) -> Path:
         return self.home / "judgements"
+
+    @property
+    def labels(self) -> Path:
+        """The table of the pictures' labels."""
+        return self.home / "labels" / "labels.parquet"
 
     def album(self, name: str) -> Path:
         """Return the path of the table of one album, of which people chose the name."""
@@ -438,7 +444,7 @@ class Store:
         # User data and thumbnails are written without this lock, maybe just now.
         names = (
             *("manifest", "sidecars", "facts", "embeddings"),
-            *("index", "map", "last-map", "saved", "mirror"),
+            *("index", "map", "labels", "last-map", "saved", "mirror"),
         )
         places = [
             self.home,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
     MOST,
     album_options,
@@ -176,6 +177,7 @@ def query(
     """
     directory, how = _destination(copy_to, link_to, hard=hard, dry_run=dry_run)
     settings = load_settings(config)
+    load_arrow_without_pandas()
     if directory is not None:
         from retrieval_pipeline.cli.hit_files import check_directory
 
