@@ -24,6 +24,7 @@ from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
 from retrieval_pipeline.storage.int8_check import read_int8_check
@@ -118,6 +119,8 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     yield from check_builds(store.all_builds())
     for directory in store.maps():
         yield _finding(directory, _check_map)
+    if is_there(store.labels):
+        yield _finding(store.labels, lambda path: _check_labels(store, path))
     for saved in store.saved_queries():
         yield _finding(saved, _check_saved_query)
     if is_there(store.current_file):
@@ -203,6 +206,21 @@ def _check_int8(path: Path) -> None:
 def _check_saved_search(path: Path) -> None:
     _check_title(path)
     read_saved_search(path)
+
+
+def _check_labels(store: Store, path: Path) -> None:
+    labels = read_labels(store)
+    assert labels is not None
+    table = labels.table
+    _check_content_ids(path, table["content_id"])
+    if len(table.group_by(["content_id", "word"]).aggregate([])) < len(table):
+        raise StoreError(f"{path}: a picture has a label more than once")
+    fine = pc.and_(pc.greater_equal(table["relevance"], 0), pc.less_equal(table["relevance"], 1))
+    if not pc.all(fine, min_count=0).as_py():
+        raise StoreError(f"{path}: a relevance is out of range")
+    words = pa.array(labels.info.asked.words, pa.string())
+    if not pc.all(pc.is_in(table["word"], value_set=words), min_count=0).as_py():
+        raise StoreError(f"{path}: holds a word that it was not made of")
 
 
 def _check_title(path: Path) -> None:

@@ -49,7 +49,7 @@ CONTENTS = {
 
 # What a repair sets aside, relative to `damaged`.
 SET_ASIDE = re.compile(
-    rf"((manifest|facts|sidecars)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
+    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
     rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}){_AGAIN}"
 )
 

@@ -241,6 +241,11 @@ class Store:
     def _judgements(self) -> Path:
         return self.home / "judgements"
 
+    @property
+    def labels(self) -> Path:
+        """The table of the pictures' labels."""
+        return self.home / "labels" / "labels.parquet"
+
     def album(self, name: str) -> Path:
         """Return the path of the table of one album, of which people chose the name."""
         return self._albums / f"{file_name_of(name)}.parquet"
@@ -449,7 +454,7 @@ class Store:
         # User data and thumbnails are written without this lock, maybe just now.
         names = (
             *("manifest", "sidecars", "facts", "embeddings"),
-            *("index", "map", "last-map", "saved", "mirror"),
+            *("index", "map", "labels", "last-map", "saved", "mirror"),
         )
         places = [
             self.home,
