@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.encoders import fused_vision
 from retrieval_pipeline.encoders import int8 as int8_products
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, ThreadPlan, is_int8
 from retrieval_pipeline.encoders.from_settings import describe_encoder, precision_line
@@ -146,6 +147,7 @@ def test_a_model_with_massive_activations_passes_and_fails_where_all_is_rounded(
     assert notes.lines[0].startswith(f"int8: on {PICTURES} pictures the mean cosine to ")
     assert not any(finding.problem for finding in verify(Store(settings.home)))
 
+    monkeypatch.setattr(fused_vision, "LEAST_INT8_COSINE", -1.0)
     monkeypatch.setattr(int8_products, "OUTLIER_SHARE", 1 << 20)
     monkeypatch.setattr(int8_products, "LEAST_OUTLIERS", 0)
     again = settings.model_copy(update={"home": tmp_path / "again"})
