@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # Cosine from which on two pictures may look the same (docs/benchmarks.md, "Near-duplicates").
-NEAR_DUPLICATE = 0.95
+NEAR_DUPLICATE = 0.9
 # Up to here all pairs are compared: at 768 dimensions that takes six seconds on one core.
 ALL_PAIRS = 20_000
 # Items whose cosines with all others are computed as one product.

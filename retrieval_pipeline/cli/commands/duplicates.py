@@ -13,7 +13,7 @@ from retrieval_pipeline.config.loading import load_settings
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Compare the looks of two pictures whose cosine is at least this. Default: 0.95.",
+    help="Compare the looks of two pictures whose cosine is at least this. Default: 0.9.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
