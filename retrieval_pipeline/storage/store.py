@@ -59,7 +59,7 @@ class Store:
 
     @property
     def lock_file(self) -> Path:
-        """File that the writing run locks, and into which it writes its process id."""
+        """File that the writing run locks; it holds its process id and how far it is."""
         return self.home / "lock"
 
     def manifest(self, source: str) -> Path:

@@ -25,6 +25,7 @@ from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.files import GoneError
+from retrieval_pipeline.web.news import events
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import (
@@ -205,6 +206,7 @@ def _chips(search: Search) -> list[Chip]:
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "since": "new pictures",
         "sort": "sorted: {}",
         "literal": "words as they are",
         "like": "like this picture",
@@ -229,7 +231,8 @@ def _chips(search: Search) -> list[Chip]:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("format", "min_relevance", "collapse", "region", "understood"),
+    *("format", "min_relevance", "collapse", "region", "since"),
+    "understood",
 }
 
 
@@ -595,6 +598,7 @@ ROUTES = [
     Route("/status", shown(status_page)),
     Route("/api", api_page),
     Route("/api/openapi.json", api_document),
+    Route("/events", shown(events)),
     Route("/static/{version}/style.css", style),
     Route("/static/{version}/plotly.js", plotly),
     Route("/static/{version}/latent_map.js", latent_map),
