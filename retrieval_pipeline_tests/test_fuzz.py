@@ -22,7 +22,8 @@ from retrieval_pipeline.errors import BuildError, RetrievalError, SettingsError,
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
-from retrieval_pipeline.index.build import Build, read_info
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements, read_votes_file
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema

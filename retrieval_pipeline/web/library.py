@@ -13,7 +13,7 @@ import numpy.typing as npt
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query

@@ -15,7 +15,8 @@ from retrieval_pipeline.index.autotune import (
     measure,
     with_safety_margin,
 )
-from retrieval_pipeline.index.build import Build, open_current, read_info
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join
 from retrieval_pipeline.index.knn import Plan

@@ -19,7 +19,8 @@ from retrieval_pipeline.index.autotune import (
     measure,
     remeasure,
 )
-from retrieval_pipeline.index.build import Build, Check, open_current
+from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.storage.store import Store

@@ -8,7 +8,8 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import builder, search_structures
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.build import open_current, read_info
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.pipeline import publish
