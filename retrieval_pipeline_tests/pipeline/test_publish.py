@@ -155,9 +155,10 @@ def test_a_build_that_is_not_there_or_damaged_cannot_be_used(settings: Settings)
     report = update(settings, BLUE)
     with pytest.raises(BuildError, match=report.build.name):
         use_build(settings, "20200101")
-    annoy = report.build / "vectors.annoy"
-    annoy.write_bytes(annoy.read_bytes()[:-1])
-    with pytest.raises(BuildError, match="not as build"):
+    (segment,) = Store(settings.home).all_segments()
+    vectors = segment / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    with pytest.raises(BuildError, match="not as it was written"):
         use_build(settings, report.build.name)
     assert not Store(settings.home).held_file.exists()
 
