@@ -94,6 +94,11 @@ class VectorIndex:
             return Plan(kind="projected", candidates=plan.candidates)
         return plan
 
+    def supports(self, plan: Plan) -> bool:
+        """Tell whether candidates can be proposed by a plan."""
+        structures = {"trees": self.trees, "projected": self.reduced, "codes": self.codes}
+        return structures.get(plan.kind) is not None
+
     def scan(self, vectors: Vectors) -> Vectors:
         """Return the exact scores of every row: (rows,) for (dim,), (rows, n) for (n, dim)."""
         found = [products(matrix, vectors) for matrix in self.matrices]

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex, largest, scores_of_rows, top
+from retrieval_pipeline.index.knn import Plan, VectorIndex, largest, scores_of_rows, top
 from retrieval_pipeline.index.matrices import products, rows_of
 from retrieval_pipeline.index.runs import RowMap
 from retrieval_pipeline.vectors import Numbers, Vectors
@@ -135,7 +135,7 @@ class SegmentedIndex:
         for number, part in enumerate(self.parts):
             rows, gone = self._map.rows_of_build[number], self._gone[number]
             usable = part.index.usable_plan(plan)
-            if (usable.kind == "trees" and part.index.trees is None) or usable == SCAN:
+            if not part.index.supports(usable):
                 scores = part.index.scan(vectors)
                 scores[gone] = -np.inf
                 count = min(plan.candidates or len(rows), len(rows) - len(gone))
