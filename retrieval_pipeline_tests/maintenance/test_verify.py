@@ -17,8 +17,14 @@ from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.sidecars import save_sidecar_rows
 from retrieval_pipeline.maintenance import repair as repair_module
+from retrieval_pipeline.maintenance import verify as verification
 from retrieval_pipeline.maintenance.repair import repair
-from retrieval_pipeline.maintenance.verify import Finding, check_builds, verify
+from retrieval_pipeline.maintenance.verify import (
+    Finding,
+    check_builds,
+    check_builds_here,
+    verify,
+)
 from retrieval_pipeline.pipeline.publish import update_map
 from retrieval_pipeline.storage.schemas import FACTS, MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
@@ -98,15 +104,23 @@ def space(settings: Settings) -> VectorSpace:
     return describe_encoder(settings).space
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `verify` read builds in this process: another takes seconds to start."""
+    monkeypatch.setattr(verification, "check_builds", check_builds_here)
+
+
 def problems(store: Store) -> dict[Path, str]:
     return {each.file: each.problem for each in verify(store) if each.problem}
 
 
 def items(store: Store) -> list[tuple[str, object, bytes]]:
-    columns = open_current(store).items
+    build = open_current(store)
     return [
-        (row["content_id"], row["locations"], np.float32(row["embedding"]).tobytes())
-        for row in columns.to_pylist()
+        (row["content_id"], row["locations"], vector.tobytes())
+        for row, vector in zip(
+            build.items.to_pylist(), build.vectors(np.arange(len(build))), strict=True
+        )
     ]
 
 
