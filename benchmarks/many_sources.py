@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from PIL import Image
 
 from retrieval_pipeline.config.loading import load_settings
@@ -42,6 +43,32 @@ def made(folder: Path, sources: int, files: int) -> Path:
     settings = folder / "retrieval.toml"
     settings.write_text(settings_text(pairs, model="offline", home="home"))
     return settings
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU seconds of a process and all below it, also of those that have ended."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        number = int(status.parent.name)
+        parents[number] = int(fields[1])
+        used[number] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+    def below(number: int) -> float:
+        return used.get(number, 0) + sum(below(each) for each in parents if parents[each] == number)
+
+    return below(process)
+
+
+def until_quiet(home: Path) -> None:
+    """Wait until no run of the Dagster of this home is on its way."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        while instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+            time.sleep(1)
 
 
 def measure_definitions(file: Path) -> None:
@@ -83,12 +110,14 @@ def measure_service(file: Path, images: int, port: int) -> None:
     store = Store(file.parent / "home")
 
     def until(count: int, what: str) -> None:
-        started = time.monotonic()
+        started, before = time.monotonic(), cpu_seconds(process.pid)
         while store.current_build() is None or len(open_current(store)) < count:
             if time.monotonic() - started > PATIENCE_SECONDS:
                 raise SystemExit(f"{what}: not within {PATIENCE_SECONDS} s")
             time.sleep(0.5)
-        print(f"{what}: {time.monotonic() - started:.0f} s", flush=True)
+        seconds, cpu = time.monotonic() - started, cpu_seconds(process.pid) - before
+        load = os.getloadavg()[0]
+        print(f"{what}: {seconds:.0f} s, {cpu:.0f} s of CPU (load {load:.0f})", flush=True)
 
     with (file.parent / "dev.log").open("w") as log:
         process = subprocess.Popen(
@@ -101,7 +130,7 @@ def measure_service(file: Path, images: int, port: int) -> None:
         )
     try:
         until(images, "from the start of `dagster dev` to an index of all")
-        time.sleep(60)  # The run ends, and the daemon comes to rest.
+        until_quiet(home)
         new = file.parent / "pictures" / "source0000" / "new.png"
         Image.new("RGB", (50, 50), (255, 255, 255)).save(new)
         until(images + 1, "from a new file to the index")
@@ -115,7 +144,12 @@ def measure_service(file: Path, images: int, port: int) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance:
-        jobs = sorted(run.job_name for run in instance.get_runs())
+        records = instance.get_run_records()
+        jobs = sorted(record.dagster_run.job_name for record in records)
+        for record in reversed(records):
+            run, asked = record.dagster_run, record.create_timestamp.timestamp()
+            start, end = record.start_time or asked, record.end_time or asked
+            print(f"{run.job_name}: queued for {start - asked:.0f} s, ran for {end - start:.0f} s")
     size = sum(each.stat().st_size for each in home.rglob("*.db"))
     print(f"{len(jobs)} runs ({', '.join(sorted(set(jobs)))}), {size / 1e6:.1f} MB of history")
 

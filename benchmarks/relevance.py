@@ -23,7 +23,8 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.pictures import pictures as decoded
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.pipeline.run import index_sources
-from retrieval_pipeline.search.look_alike import SAME, look_of
+from retrieval_pipeline.search.details import agree
+from retrieval_pipeline.search.look_alike import details_of, look_of
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
@@ -433,34 +434,33 @@ def print_copies(library, root):
     whole = decoded(map(Job, files), Fit(100_000), limits)
     pictures = [Image.fromarray(each.pixels) for each in whole]
     encode = library.searcher.encoder.encode_images
-    originals, looks = encode(pictures), looks_of(pictures, limits)
+    originals, looks = encode(pictures), [look(each, limits) for each in pictures]
     print(f"\n| cosine at least | {' | '.join(map(str, THRESHOLDS))} | looks the same | both |")
     print(f"|---|{'--:|' * (len(THRESHOLDS) + 2)}")
     for name, change in COPIES.items():
         copies = [change(each) for each in pictures]
         cosines = (originals * encode(copies)).sum(axis=1)
-        print_shares(name, cosines, (looks * looks_of(copies, limits)).sum(axis=1))
+        alike = [same(a, look(b, limits)) for a, b in zip(looks, copies, strict=True)]
+        shares = [np.mean(cosines >= least) for least in THRESHOLDS] + [np.mean(alike)]
+        shares.append(np.mean(np.array(alike) & (cosines >= NEAR_DUPLICATE)))
+        print(f"| {name} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     pairs = np.triu_indices(len(files), 1)
-    cosines, alike = (originals @ originals.T)[pairs], (looks @ looks.T)[pairs]
+    cosines = (originals @ originals.T)[pairs]
+    alike = np.array([same(looks[one], looks[other]) for one, other in zip(*pairs, strict=True)])
     counts = [int((cosines >= least).sum()) for least in THRESHOLDS]
-    counts += [int((alike >= SAME).sum())]
-    counts += [int(((alike >= SAME) & (cosines >= NEAR_DUPLICATE)).sum())]
+    counts += [int(alike.sum()), int((alike & (cosines >= NEAR_DUPLICATE)).sum())]
     print(f"| pairs of different files, of {len(cosines):,} | {' | '.join(map(str, counts))} |")
 
 
-def looks_of(pictures, limits):
-    looks = []
+def look(picture, limits):
+    """Return the grid and the details of a picture."""
     with tempfile.NamedTemporaryFile() as file:
-        for picture in pictures:
-            picture.save(file.name, "PNG", compress_level=1)
-            looks.append(look_of(Job(file.name), limits))
-    return np.array(looks)
+        picture.save(file.name, "PNG", compress_level=1)
+        return look_of(Job(file.name), limits), details_of(Job(file.name), limits)
 
 
-def print_shares(name, cosines, alike):
-    shares = [np.mean(cosines >= least) for least in THRESHOLDS] + [np.mean(alike >= SAME)]
-    shares += [np.mean((alike >= SAME) & (cosines >= NEAR_DUPLICATE))]
-    print(f"| {name} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+def same(one, other):
+    return one[0].like(other[0]) and agree(one[1], other[1])
 
 
 def main():

@@ -44,6 +44,10 @@ class RecommendError(RetrievalError):
     """A recommender does not exist, has too few votes, or a vote cannot be counted."""
 
 
+class AlbumError(RetrievalError):
+    """An album or a saved search does not exist, or a picture cannot be put into one."""
+
+
 class EvaluationError(RetrievalError):
     """Labelled queries cannot be read, or they name nothing that is indexed."""
 

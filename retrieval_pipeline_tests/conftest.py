@@ -1,20 +1,18 @@
 """What several test modules share: photos, an indexed library, how the processes share the work."""
 
-import hashlib
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from retrieval_pipeline.encoders.numpy_minilm import MiniLM
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline_tests.support import forked_commands
 from retrieval_pipeline_tests.support.library import SHARED_DATA
 from retrieval_pipeline_tests.support.processes import made_once, shared_directory
+from retrieval_pipeline_tests.support.sentences import remember_sentences
 from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ TESTS = Path(__file__).parent
 
 # Each takes a gigabyte, and there are not many groups of tests.
 MOST_PROCESSES = 4
-# Fewer texts than this are encoded whenever a test asks.
-MANY_TEXTS = 500
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,22 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def remembered_sentences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The names of the classes and the vocabulary are encoded once, not at every load of a model.
 
-    They are always the same, and to encode them takes longer than most tests.
+    Commands that are forked read them too.
     """
     directory = shared_directory(tmp_path_factory) / "sentences"
     directory.mkdir(exist_ok=True)
-    encode = MiniLM.encode
-
-    def remembering(self: MiniLM, texts: Sequence[str]) -> Vectors:
-        if len(texts) < MANY_TEXTS:
-            return encode(self, texts)
-        name = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        made = made_once(directory / f"{name}.npy", lambda file: np.save(file, encode(self, texts)))
-        vectors: Vectors = np.load(made)
-        return vectors
-
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(MiniLM, "encode", remembering)
+        remember_sentences(directory, patched)
+        patched.setattr(forked_commands, "sentences", directory)
         yield
 
 

@@ -1,77 +1,32 @@
 """Progress on stderr: bars if it is a terminal, plain lines otherwise."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from typing import Protocol
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
-from rich.text import Text
-
-from retrieval_pipeline.paths import printable
 from retrieval_pipeline.progress import LineProgress, Progress
 
 
+class ConsoleProgress(Progress, Protocol):
+    """Progress on the screen that results may be printed between."""
+
+    def pause(self) -> None:
+        """Leave on the screen what is drawn, and draw no more before the next stage begins."""
+
+
+class _Lines(LineProgress):
+    def pause(self) -> None:
+        """Do nothing: lines stay as they are."""
+
+
 @contextlib.contextmanager
-def console_progress() -> Iterator[Progress]:
+def console_progress() -> Iterator[ConsoleProgress]:
     """Show progress on stderr while the context lasts."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield LineProgress()
+    if not sys.stderr.isatty():
+        yield _Lines()
         return
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bars:
+    from retrieval_pipeline.cli.bars import BarProgress, bars_on_stderr
+
+    with bars_on_stderr() as bars:
         yield BarProgress(bars)
-
-
-class _Rate(ProgressColumn):
-    """The column that shows units per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
-
-
-class BarProgress:
-    """One bar for each stage; the bar of a finished stage stays on the screen."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        """Add a bar for the stage, unless it has nothing to do."""
-        self._task = None
-        if total != 0:
-            self._task = self._bars.add_task(stage, total=total, unit=unit)
-
-    def advance(self, count: int = 1) -> None:
-        """Move the bar of the current stage by `count` units."""
-        if self._task is not None:
-            self._bars.advance(self._task, count)
-
-    def finish(self) -> None:
-        """Stop the clock of the bar, and fill the bar of a stage whose length was unknown."""
-        if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            self._bars.update(self._task, total=task.completed)
-            self._bars.stop_task(self._task)
-
-    def note(self, line: str) -> None:
-        """Print a line above the bars."""
-        self._bars.console.print(Text(printable(line)), highlight=False)

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
+    from retrieval_pipeline.pipeline.publish import MapReport
     from retrieval_pipeline.pipeline.run import IndexReport
+    from retrieval_pipeline.pipeline.watch import BatchReport
+    from retrieval_pipeline.search.duplicate_plan import DuplicatePlan
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
-from retrieval_pipeline.maintenance.status import search_line
 
 # What people call the kinds of companions.
 KINDS = {
@@ -167,8 +169,23 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
     return lines
 
 
+def plan_text(plan: DuplicatePlan) -> list[str]:
+    """List what stays of each group, what can go, and what is left for a reason."""
+    lines = []
+    for group in plan.groups:
+        lines.append(f"{'keep':>10}  {to_text(str(group.keep.path))}")
+        for file in group.remove:
+            what = "same bytes" if file.content_id == group.keep.content_id else "looks same"
+            path = to_text(str(file.path))
+            lines.append(f"{plan.action:>10}  {path}  ({what}, {_size(file.size)})")
+        lines += [f"{'leave':>10}  {to_text(str(path))}  ({why})" for path, why in group.left]
+        lines.append("")
+    total = f"{_plural(plan.files, 'file')} can go, {_size(plan.bytes)}"
+    return [*lines, f"{total}; nothing was changed" if plan.files else "no file can go"]
+
+
 def index_report(report: IndexReport) -> list[str]:
-    """Return a few lines that say what a run of `retrieval index` did."""
+    """Return a few lines that say what a run of `retrieval index` did, but for the map."""
     lines = []
     embeddings = {each.source: each for each in report.embeddings}
     for manifest in report.manifests:
@@ -199,6 +216,9 @@ def index_report(report: IndexReport) -> list[str]:
         lines += [line, *_not_looked_at(manifest.not_looked_at)]
         if embedded and embedded.timings and embedded.seconds > WORTH_A_HINT:
             lines.append(f"  {embedded.timings.hint}")
+    if report.labels is not None and report.labels.changed:
+        counts = report.labels.labels.counts
+        lines.append(f"labels: {_counts(*((count, word) for word, count in counts.items()))}")
     build = report.build
     what = "published" if build.published else "stays:" if build.kept else "is up to date:"
     lines.append(
@@ -207,11 +227,36 @@ def index_report(report: IndexReport) -> list[str]:
     )
     if build.kept:
         lines.append(f"note: {build.kept}")
-    if report.map.info is None:
-        lines.append(f"no map: {report.map.problem}")
-    else:
-        lines.append(f"map {report.map.directory / 'map.html'}")
     return lines
+
+
+def batch_text(batch: BatchReport, *, watching: int | None) -> str:
+    """Return the line that says what a batch of `retrieval watch` did.
+
+    Args:
+        batch: What it did.
+        watching: Number of sources that are followed from now on; None after the first batch.
+    """
+    changes = _counts(
+        (batch.new, f"new picture{'' if batch.new == 1 else 's'}"),
+        (batch.changed, "changed"),
+        (batch.removed, "removed"),
+        (batch.failed, "could not be used"),
+    )
+    line = changes or "nothing new"
+    if batch.seconds is not None:
+        line += f", findable after {batch.seconds:.1f} s"
+    if watching is not None:
+        images = _plural(batch.items, "image")
+        line += f"; {images} in the index. Watching {_plural(watching, 'source')}"
+    return line
+
+
+def map_report(drawn: MapReport) -> str:
+    """Return the line that says where the map of an index is, or why there is none."""
+    if drawn.info is None:
+        return f"no map: {drawn.problem}"
+    return f"map {drawn.directory / 'map.html'}"
 
 
 def map_text(info: MapInfo) -> list[str]:
@@ -246,6 +291,8 @@ def builds_text(
 
 def status_text(status: LibraryStatus) -> list[str]:
     """Return the model, the index, and the state of each source."""
+    from retrieval_pipeline.maintenance.status import search_line
+
     model = status.model + (f" (languages: {status.languages})" if status.languages else "")
     lines = [f"home   {status.home}", f"model  {model}"]
     if status.index is not None and status.build is not None:

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -172,6 +173,9 @@ class SavedQuery(_Model):
         within: How near, such as "20 km".
         countries: Only pictures taken in these countries, by code or name; empty means all.
         keywords: Only pictures with one of these keywords; empty means any.
+        labels: Only pictures with one of these labels; empty means all.
+        albums: Only pictures of one of these albums; empty means all.
+        like_albums: Albums to find more pictures for; what is in them is no hit.
         min_rating: Only pictures with so many stars.
         sort: "relevance", "newest", "oldest" or "name".
         literal: True to read no words of `text` as facts.
@@ -200,6 +204,9 @@ class SavedQuery(_Model):
     within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
     countries: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    albums: tuple[str, ...] = ()
+    like_albums: tuple[str, ...] = ()
     min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
     sort: Literal["relevance", "newest", "oldest", "name"] = "relevance"
     literal: bool = False
@@ -209,8 +216,33 @@ class SavedQuery(_Model):
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "SavedQuery":
-        if not (self.text.strip() or self.images or self.plus):
-            raise ValueError("asks for nothing: give it `text`, `images` or `plus`")
+        if not (self.text.strip() or self.images or self.plus or self.like_albums):
+            raise ValueError("asks for nothing: give it `text`, `images`, `plus` or `like_albums`")
+        return self
+
+
+class LabelSettings(_Model):
+    """Words that every picture is labelled with, if they fit it.
+
+    Attributes:
+        words: What to label with: "invoice", or "a photo of a sunset".
+        compete: True to leave a picture only the word that fits it best.
+        min_relevance: From this relevance on, a picture has the label. From 0.5 on, more of those
+            that have it are right than wrong.
+    """
+
+    words: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
+    compete: bool = False
+    min_relevance: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _words_are_apart(self) -> "LabelSettings":
+        folded = [word.casefold() for word in self.words]
+        for word in self.words:
+            if not word.isprintable():
+                raise ValueError(f"{word!r} is no line of text")
+            if folded.count(word.casefold()) > 1:
+                raise ValueError(f'"{word}" is named twice')
         return self
 
 
@@ -311,6 +343,7 @@ class Settings(_Model):
         checks: Thresholds of Dagster's checks.
         alerts: Whom Dagster tells of what went wrong.
         evaluation: Labelled queries that tell how well an index answers; None for none.
+        labels: Words that pictures are labelled with.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -329,6 +362,7 @@ class Settings(_Model):
     checks: Checks = Checks()
     alerts: Alerts = Alerts()
     evaluation: EvaluationSettings | None = None
+    labels: LabelSettings = LabelSettings()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

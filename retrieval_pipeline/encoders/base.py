@@ -5,16 +5,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from retrieval_pipeline.encoders.hardware import is_device_failure, is_out_of_memory
 from retrieval_pipeline.errors import EncoderError, VectorError
 from retrieval_pipeline.images.transform import ImageTransform, Pixels, transform_image
 from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors, normalise
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Encoder(Protocol):
             None where the peak speed is unknown.
         """
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+    def encode_images(self, images: "Sequence[Image.Image]") -> Vectors:
         """Transform and encode upright RGB images; returns and raises as `encode_pixels` does."""
         return self.encode_pixels([transform_image(image, self.transform) for image in images])
 

@@ -28,8 +28,8 @@ from retrieval_pipeline.concurrency import Stage, available_cores
 from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.facts.model import PictureFacts, ReadFacts, from_json
-from retrieval_pipeline.images.decode_worker import HEADER
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
+from retrieval_pipeline.images.frames import HEADER
 from retrieval_pipeline.images.read import read_bytes, start_of_jpeg
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
 from retrieval_pipeline.processes import child_options, python_command

@@ -14,7 +14,6 @@ import os
 import pickle
 import resource
 import signal
-import struct
 import sys
 import time
 from contextlib import suppress
@@ -25,14 +24,12 @@ from typing import BinaryIO
 from retrieval_pipeline.facts.model import ReadFacts, to_json
 from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.frames import HEADER
 from retrieval_pipeline.images.header import read_facts
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline.views import View, Views
-
-# Lengths of the JSON object and of the pixels, bytes.
-HEADER = struct.Struct("<II")
 
 # A line of /proc/self/status, and flags of unshare(2).
 NO_CAPABILITIES = "CapEff:\t0000000000000000\n"

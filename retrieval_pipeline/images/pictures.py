@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Literal
 
-from PIL import Image
-
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome, default_workers
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform, Pixels
@@ -67,10 +65,12 @@ def _known(outcome: Outcome) -> Decoded | ImageError:
 
 def encoded(
     pixels: Pixels,
-    format: Literal["WEBP", "PNG"] = "WEBP",
+    format: Literal["WEBP", "PNG", "JPEG"] = "WEBP",
     quality: int = WEBP_QUALITY,
 ) -> bytes:
-    """Return an image file of RGB pixels, uint8 (height, width, 3); `quality` is for WEBP."""
+    """Return an image file of RGB pixels, uint8 (height, width, 3); `quality` is not for PNG."""
+    from PIL import Image
+
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format, quality=quality)
     return buffer.getvalue()

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.views import View
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
 DAMAGED = " (damaged)"
@@ -115,7 +118,7 @@ class UprightImage:
         facts: What its metadata hold; None if nobody asked for them.
     """
 
-    image: Image.Image
+    image: "Image.Image"
     box: Box
     width: int
     height: int
@@ -123,7 +126,7 @@ class UprightImage:
     facts: PictureFacts | None = None
 
 
-def transform_image(image: Image.Image, transform: ImageTransform) -> Pixels:
+def transform_image(image: "Image.Image", transform: ImageTransform) -> Pixels:
     """Apply `transform` to an upright RGB image without shrinking first: uint8 (height, width, 3).
 
     The pixels equal those of transformers' image processors with the Pillow backend (CLIP, SigLIP)
@@ -148,7 +151,7 @@ def transformed_view(picture: UprightImage, transform: ImageTransform, view: Vie
         left + min(view.x + view.width, 1.0) * (right - left),
         upper + min(view.y + view.height, 1.0) * (lower - upper),
     )
-    resample = Image.Resampling[transform.resample.upper()]
+    resample = _filter(transform)
     return np.array(picture.image.resize((width, height), resample, box))
 
 
@@ -189,8 +192,16 @@ def _resized(width: int, height: int, resize: int | Size) -> Size:
     return (resize, longer) if width <= height else (longer, resize)
 
 
-def fitted(picture: UprightImage, fit: Fit) -> Image.Image:
+def _filter(transform: ImageTransform) -> "Image.Resampling":
+    from PIL import Image  # the processes that only encode do without Pillow
+
+    return Image.Resampling[transform.resample.upper()]
+
+
+def fitted(picture: UprightImage, fit: Fit) -> "Image.Image":
     """Return the picture resized to what `fit` allows (bicubic)."""
+    from PIL import Image
+
     size = fit.of(picture.width, picture.height)
     return picture.image.resize(size, Image.Resampling.BICUBIC, box=picture.box)
 
@@ -200,7 +211,7 @@ def transformed(picture: UprightImage, transform: ImageTransform) -> Pixels:
 
     Sizes are computed from the picture in full size, even if `picture.image` was shrunk.
     """
-    resample = Image.Resampling[transform.resample.upper()]
+    resample = _filter(transform)
     width, height = _resized(picture.width, picture.height, transform.resize)
     box = picture.box
     if transform.crop is None:

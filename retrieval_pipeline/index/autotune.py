@@ -129,7 +129,7 @@ def make_sample_queries(
     return SampleQueries(vectors, len(images), least)
 
 
-def _like_pictures(matrices: Sequence[Matrix], rng: np.random.Generator) -> Vectors:
+def _like_pictures(matrices: Sequence[Matrix], rng: "np.random.Generator") -> Vectors:
     """Return vectors that could be further pictures of the collection, and are not.
 
     An item itself would be too easy a query: it leads each tree to its own leaf. So each query is

@@ -103,15 +103,15 @@ class EmbedOptions:
         retry_quarantined: True to try quarantined images again.
         backend: Decodes and encodes elsewhere, such as on a Ray cluster; None means in this
             process and its decode workers.
-        pool: Decode workers of a run over many sources, which would otherwise start new ones for
-            each; None starts them.
+        pool: Returns the decode workers of a run over many sources, which would otherwise start
+            new ones for each; None starts them. It is called only if there is something to embed.
     """
 
     limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     retry_quarantined: bool = False
     backend: Backend | None = None
-    pool: DecodePool | None = None
+    pool: Callable[[], DecodePool] | None = None
 
 
 def update_embeddings(
@@ -224,12 +224,14 @@ def _embed_here(
 ) -> Timings:
     """Decode in worker processes and encode on threads of this process; return the timings."""
     with contextlib.ExitStack() as stack:
-        pool = options.pool or stack.enter_context(
-            DecodePool(description.transform, options.limits, options.workers)
-        )
+        if options.pool is not None:
+            pool = options.pool()
+        else:
+            own = DecodePool(description.transform, options.limits, options.workers)
+            pool = stack.enter_context(own)
         outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
-        batches = threads.map(outcomes)
+        batches = threads.map(outcomes, len(results.todo))
         loaded, done_before = time.monotonic(), pool.work
         results.store(batches)
         return Timings(

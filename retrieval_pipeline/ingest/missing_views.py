@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Collection
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,9 +40,9 @@ class ViewTables:
 
     @functools.cached_property
     def _long_pictures(self) -> pa.Table:
-        edges = np.stack([self._pictures[name].to_numpy() for name in ("width", "height")])
-        is_long = edges.max(axis=0) >= LONG * edges.min(axis=0)
-        return self._pictures.filter(pa.array(is_long))
+        edges = self._pictures["width"], self._pictures["height"]
+        shorter = pc.multiply(pc.min_element_wise(*edges), LONG)
+        return self._pictures.filter(pc.greater_equal(pc.max_element_wise(*edges), shorter))
 
     def add(self, content: str, views: Collection[View]) -> None:
         """Note that these views of a content are stored by now."""

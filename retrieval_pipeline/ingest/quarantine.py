@@ -1,6 +1,7 @@
 """The table of images that could not be used, and the rule when they are tried again."""
 
 import contextlib
+import functools
 import importlib.metadata
 from datetime import UTC, datetime
 
@@ -29,7 +30,6 @@ class Quarantine:
 
     def __init__(self, store: Store, space: VectorSpace, source: str) -> None:
         self._store, self._space, self._source = store, space, source
-        self._software = software()
         self._stored: dict[str, dict[str, object]] = {}
         self._rows: dict[str, dict[str, object]] = {}
         self._unfinished: dict[str, dict[str, object]] = {}
@@ -61,7 +61,7 @@ class Quarantine:
         return {
             content
             for content, row in self._rows.items()
-            if row["tried_with"] == self._software and row["reason"] != Reason.UNREADABLE
+            if row["tried_with"] == software() and row["reason"] != Reason.UNREADABLE
         }
 
     def add(self, content: str, path: str, error: ImageError) -> None:
@@ -89,7 +89,7 @@ class Quarantine:
             "detail": printable(error.detail),
             "attempts": (former["attempts"] if former else 0) + 1,  # type: ignore[operator]
             "last_tried": datetime.now(UTC),
-            "tried_with": self._software,
+            "tried_with": software(),
         }
 
     def tried(self) -> set[str]:
@@ -115,6 +115,7 @@ class Quarantine:
             self._stored = current
 
 
+@functools.cache
 def software() -> str:
     """Return the versions of all packages that decide whether an image can be decoded."""
     found = []

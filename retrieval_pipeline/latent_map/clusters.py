@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.vectors import Vectors
@@ -59,6 +58,8 @@ class Clusters:
             words: At least as many as there are clusters, or the rest keeps its number.
             vectors: float32 (len(words), dim), the words in the space of the images.
         """
+        from scipy.optimize import linear_sum_assignment
+
         # Images and texts lie apart in such spaces, but all words by the same offset from one
         # centroid: their order is not touched, as in zero-shot classification.
         scores = self.centroids @ vectors.T

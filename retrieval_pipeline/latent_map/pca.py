@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import orthogonal_procrustes
 
 from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.vectors import Vectors, check_vectors
@@ -110,6 +109,8 @@ def alignment(explained: Matrix, now: Vectors, before: Vectors) -> Matrix:
     Returns:
         float64 (COMPONENTS, COMPONENTS), orthogonal; multiply coordinates by it from the right.
     """
+    from scipy.linalg import orthogonal_procrustes
+
     here = now.astype(np.float64) - now.mean(axis=0, dtype=np.float64)
     there = before.astype(np.float64) - before.mean(axis=0, dtype=np.float64)
     free, _ = orthogonal_procrustes(here, there)

@@ -72,7 +72,7 @@ def collect(
     That is: manifests, facts and quarantine tables of other sources; embeddings of images that
     none of the `sources` holds; builds that were replaced longer than `grace` ago, unless a process
     has them open, and their maps; and what killed runs and repairs left behind. Small parts are
-    merged. Votes are never touched.
+    merged. Votes, albums and saved searches are never touched.
 
     Args:
         store: Its lock is taken.

@@ -258,7 +258,7 @@ def _rows_of(path: Path, table: PartsTable) -> tuple[pa.Table, VectorSpace]:
 def _made_anew(store: Store) -> list[Path]:
     """Return the tables that the next `retrieval index` makes again, and the saved queries."""
     facts, sidecars = store.fact_tables()
-    return [*store.embedding_tables()[1], *facts, *sidecars, *store.saved_queries()]
+    return [*store.embedding_tables()[1], *facts, *sidecars, store.labels, *store.saved_queries()]
 
 
 def _set_aside(store: Store, files: Sequence[Path], bad: Sequence[Path]) -> Iterator[Repaired]:

@@ -33,11 +33,14 @@ from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
-from retrieval_pipeline.storage.names import BLOCKS, SEGMENTS
+from retrieval_pipeline.storage.names import BLOCKS, SEGMENTS, title_of
 from retrieval_pipeline.storage.reading import is_there, unreadable
+from retrieval_pipeline.storage.saved_searches import read_saved_search
 from retrieval_pipeline.storage.schemas import (
+    ALBUM,
     FACTS,
     MANIFEST,
     QUARANTINE,
@@ -95,6 +98,10 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     known = {*sources, *(path.name for path in store.embedding_directories())}
     for judgements in store.all_judgements():
         yield _finding(judgements, lambda path: _check_judgements(store, path))
+    for album in store.albums():
+        yield _finding(album, _check_album)
+    for search in store.saved_searches():
+        yield _finding(search, _check_saved_search)
     facts, sidecars = store.fact_tables()
     for path, check in chain(
         zip(store.manifests(), repeat(_check_manifest)),
@@ -120,6 +127,8 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
     yield from check_builds([*store.all_segments(), *store.all_blocks(), *store.all_builds()])
     for directory in store.maps():
         yield _finding(directory, _check_map)
+    if is_there(store.labels):
+        yield _finding(store.labels, lambda path: _check_labels(store, path))
     for saved in store.saved_queries():
         yield _finding(saved, _check_saved_query)
     if is_there(store.current_file):
@@ -190,6 +199,39 @@ def _check_saved_query(path: Path) -> None:
 def _check_judgements(store: Store, path: Path) -> None:
     judgements = read_judgements(store, path.stem)
     _check_content_ids(path, pa.array([vote.content_id for vote in judgements], pa.string()))
+
+
+def _check_album(path: Path) -> None:
+    _check_title(path)
+    _check_unique(path, ALBUM, "content_id")
+    _check_content_ids(path, read_table(path, ALBUM, ["content_id"])["content_id"])
+
+
+def _check_saved_search(path: Path) -> None:
+    _check_title(path)
+    read_saved_search(path)
+
+
+def _check_labels(store: Store, path: Path) -> None:
+    labels = read_labels(store)
+    assert labels is not None
+    table = labels.table
+    _check_content_ids(path, table["content_id"])
+    if len(table.group_by(["content_id", "word"]).aggregate([])) < len(table):
+        raise StoreError(f"{path}: a picture has a label more than once")
+    fine = pc.and_(pc.greater_equal(table["relevance"], 0), pc.less_equal(table["relevance"], 1))
+    if not pc.all(fine, min_count=0).as_py():
+        raise StoreError(f"{path}: a relevance is out of range")
+    words = pa.array(labels.info.asked.words, pa.string())
+    if not pc.all(pc.is_in(table["word"], value_set=words), min_count=0).as_py():
+        raise StoreError(f"{path}: holds a word that it was not made of")
+
+
+def _check_title(path: Path) -> None:
+    try:
+        title_of(path.stem)
+    except ValueError:
+        raise StoreError(f"{path}: its name stands for no title: move it away") from None
 
 
 def _check_content_ids(path: Path, ids: pa.Array | pa.ChunkedArray) -> None:

@@ -105,12 +105,41 @@ def partitions_made(
 ) -> Iterator[dg.AssetMaterialization]:
     """Yield an event for each partition; alone, they record what was done before a failure."""
     code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""
+    events = InputEvents(context.instance)
     for partition, each in made.items():
-        yield materialisation(context.instance, context.asset_key, each, code_version, partition)
+        yield materialisation(events, context.asset_key, each, code_version, partition)
+
+
+class InputEvents:
+    """The last event of each input: asked for once, also when hundreds of partitions need it.
+
+    Make a new one when inputs may have got events since.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._of_partitions: dict[dg.AssetKey, Mapping[str, int]] = {}
+
+    def latest(self, asset: dg.AssetKey, partition: str | None) -> int | None:
+        """Return the number of an input's last event: of that partition, if it has any."""
+        if partition is not None:
+            if asset not in self._of_partitions:
+                kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+                storage = self._instance.event_log_storage
+                events = storage.get_latest_storage_id_by_partition(asset, kind)
+                self._of_partitions[asset] = events
+            if event := self._of_partitions[asset].get(partition):
+                return event
+        for fetch in (self._instance.fetch_materializations, self._instance.fetch_observations):
+            for partitions in ([partition], None) if partition else (None,):
+                wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
+                if records := fetch(wanted, limit=1).records:
+                    return records[0].storage_id
+        return None
 
 
 def materialisation(
-    instance: dg.DagsterInstance,
+    events: InputEvents,
     asset: dg.AssetKey,
     made: Made,
     code_version: str,
@@ -128,21 +157,9 @@ def materialisation(
     for source, version in made.inputs.items():
         name = source.to_user_string()
         tags[f"dagster/input_data_version/{name}"] = version
-        event = _latest_event(instance, source, partition)
+        event = events.latest(source, partition)
         tags[f"dagster/input_event_pointer/{name}"] = str(event or "NULL")
     return dg.AssetMaterialization(asset, partition=partition, metadata=made.metadata, tags=tags)
-
-
-def _latest_event(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
-) -> int | None:
-    """Return the number of the last event of an input: of that partition, if it has any."""
-    for fetch in (instance.fetch_materializations, instance.fetch_observations):
-        for partitions in ([partition], None) if partition else (None,):
-            wanted = dg.AssetRecordsFilter(asset, asset_partitions=partitions)
-            if records := fetch(wanted, limit=1).records:
-                return records[0].storage_id
-    return None
 
 
 def recorded_versions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:

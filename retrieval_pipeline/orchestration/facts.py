@@ -18,6 +18,7 @@ from retrieval_pipeline.orchestration.checks import Rule
 from retrieval_pipeline.orchestration.columns import columns
 from retrieval_pipeline.orchestration.events import (
     Events,
+    InputEvents,
     Made,
     explained,
     materialisation,
@@ -117,13 +118,13 @@ def recorded_facts(
     """
     store, facts = Store(settings.home), flow.key("picture_facts")
     recorded = recorded_versions(context.instance, facts)
-    inputs = _Inputs(context.instance, flow)
+    inputs, events = _Inputs(context.instance, flow), InputEvents(context.instance)
     for report in tables.facts:
         source, table = report.source, read_facts(store, report.source)
         version = _version(table)
         if recorded.get(source) != version:
             made = Made(version, _metadata(store, report, table), inputs.of(source))
-            yield materialisation(context.instance, facts, made, CODE_VERSION, source)
+            yield materialisation(events, facts, made, CODE_VERSION, source)
         elif not named:
             continue
         yield from _checks(flow, settings, source, table)

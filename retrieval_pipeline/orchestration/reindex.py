@@ -18,6 +18,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import RetrievalError, SourceError, StoreError, VectorError
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.orchestration.assets import CrawlConfig, EmbedConfig
 from retrieval_pipeline.orchestration.checks import (
     VECTORS_ARE_UNIT,
@@ -29,6 +30,7 @@ from retrieval_pipeline.orchestration.checks import (
 )
 from retrieval_pipeline.orchestration.events import (
     Events,
+    InputEvents,
     Made,
     explained,
     is_transient,
@@ -37,6 +39,7 @@ from retrieval_pipeline.orchestration.events import (
 )
 from retrieval_pipeline.orchestration.facts import recorded_facts
 from retrieval_pipeline.orchestration.flow import BACKGROUND, WHOLE_FLOW, Flow
+from retrieval_pipeline.orchestration.history import open_history
 from retrieval_pipeline.orchestration.metadata import (
     build_metadata,
     embedding_metadata,
@@ -80,7 +83,8 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
         progress = LogProgress(context.log)
         # A source may have left the settings since the run was asked for.
         only = [name for name in config.sources if name in settings.source_names]
-        with explained(context), store.locked(wait=True):
+        history = open_history(context.instance, context.run.run_id)
+        with explained(context), history, store.locked(wait=True):
             space = describe_encoder(settings).space
             before = set(store.parts(space))
             tables = update_sources(
@@ -114,10 +118,11 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
                     flow.key(each): inputs for each in ("image_embeddings", "picture_facts")
                 }
                 made = Made(inputs, build_metadata(flow, build), tables_read)
-                yield materialisation(context.instance, index, made, "1")
+                yield materialisation(InputEvents(context.instance), index, made, "1")
                 yield from build_checks(flow, settings, build.info.checks)
                 made = Made(build.build.name, map_metadata(flow, drawn), {index: inputs})
-                yield materialisation(context.instance, flow.key("latent_map"), made, "1")
+                events = InputEvents(context.instance)
+                yield materialisation(events, flow.key("latent_map"), made, "1")
                 yield steady_map(flow, settings, drawn.info)
             context.instance.add_run_tags(
                 context.run.run_id, {MODEL_TAG: build.info.model, BUILD_TAG: build.build.name}
@@ -152,10 +157,11 @@ def _recorded_sources(
     of them may have failed before.
     """
     store, space, instance = Store(settings.home), tables.description.space, context.instance
-    embedded = embedded_ids(store, space)
+    embedded, views = embedded_ids(store, space), stored_views(store, space)
     for source, error in tables.failures.items():
         yield whole_source(flow, source, error)
 
+    events = InputEvents(instance)
     manifests = flow.key("file_manifest")
     recorded = recorded_versions(instance, manifests)
     versions = {each.source: manifest_version(store, each.source) for each in tables.manifests}
@@ -163,7 +169,7 @@ def _recorded_sources(
         source, version = crawled.source, versions[crawled.source]
         if recorded.get(source) != version:
             made = Made(version, manifest_metadata(store, crawled))
-            yield materialisation(instance, manifests, made, "1", source)
+            yield materialisation(events, manifests, made, "1", source)
         elif not named:
             continue
         yield whole_source(flow, source)
@@ -171,7 +177,7 @@ def _recorded_sources(
     embeddings = flow.key("image_embeddings")
     recorded = recorded_versions(instance, embeddings)
     vectors = {
-        each.source: embeddings_version(store, space, each.source, embedded)
+        each.source: embeddings_version(store, space, each.source, embedded, views)
         for each in tables.embeddings
     }
     changed = [name for name, version in vectors.items() if recorded.get(name) != version]
@@ -191,7 +197,7 @@ def _recorded_sources(
                 {manifests: versions[source]} if source in versions else {},
             )
             code = embeddings_code_version(settings)
-            yield materialisation(instance, embeddings, made, code, source)
+            yield materialisation(events, embeddings, made, code, source)
         elif not named:
             continue
         new = [part for part in store.parts(space, source) if part not in before]

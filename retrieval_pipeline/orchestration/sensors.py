@@ -6,7 +6,7 @@ failed is asked for again, after waits that grow.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -29,6 +29,8 @@ from retrieval_pipeline.storage.store import Store
 LAST_START_SECONDS, LISTING_SECONDS = 15.0, 40.0
 # After a run that failed: the wait before the next try, doubled each time, and the longest wait.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 60.0, 3600.0
+# Observations that one look reads; the rest waits for the next.
+MOST_TOLD = 10_000
 
 
 class Asked(BaseModel):
@@ -57,10 +59,12 @@ class Cursor(BaseModel):
         asked: The last run.
         votes: Data version of each recommender's table.
         last: The source that was looked at last.
+        told: Number of the last observation of manifests that was read.
     """
 
     listings: dict[str, str] = {}
     away: set[str] = set()
+    told: int = 0
     settings: str = ""
     asked: Asked = Asked()
     votes: dict[str, str] = {}
@@ -138,6 +142,33 @@ def new_votes(store: Store, names: Sequence[str], cursor: Cursor) -> dict[str, s
     return {name: each for name, each in versions.items() if cursor.votes.get(name) != each}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What others have told since the last look: a webhook, or a program that hears of changes.
+
+    They report an observation of the manifest of a source, as Dagster's web server takes it
+    (docs.dagster.io, "External assets REST API").
+
+    Attributes:
+        sources: Names of the sources, also of some that are not in the settings.
+        everything: True if an observation names no source.
+        last: Number of the last observation.
+    """
+
+    sources: Set[str]
+    everything: bool
+    last: int
+
+
+def what_was_told(instance: dg.DagsterInstance, manifests: dg.AssetKey, after: int) -> Told:
+    """Return what observations of these manifests tell that came after the one of that number."""
+    wanted = dg.AssetRecordsFilter(manifests, after_storage_id=after)
+    records = instance.fetch_observations(wanted, limit=MOST_TOLD, ascending=True).records
+    partitions = {each.partition_key for each in records}
+    last = records[-1].storage_id if records else after
+    return Told({name for name in partitions if name}, None in partitions, last)
+
+
 def last_run(instance: dg.DagsterInstance, key: str) -> dg.RunRecord | None:
     """Return the run that was asked for with a run key, or the last try to repeat it."""
     records = instance.get_run_records(dg.RunsFilter(tags={"dagster/run_key": key}), limit=1)
@@ -180,12 +211,14 @@ def build_watch_sensor(
             for name, listing in cursor.listings.items()
             if name in settings.source_names and name not in look.problems
         }
-        changed = [name for name, each in look.listings.items() if known.get(name) != each]
+        told = what_was_told(context.instance, flow.key("file_manifest"), cursor.told)
+        listed = {name for name, each in look.listings.items() if known.get(name) != each}
+        changed = sorted(listed | (told.sources & set(settings.source_names)))
         edited = cursor.settings not in ("", wanted(settings))
-        everything = edited and bool(settings.sources)
+        everything = (edited or told.everything) and bool(settings.sources)
         plan = _plan(context.instance, flow, cursor.asked, changed, everything=everything)
         if plan.requests:
-            known |= {name: look.listings[name] for name in changed}
+            known |= {name: look.listings[name] for name in listed}
         votes = new_votes(store, recommender_names(store), cursor)
         notes = [*map(str, look.problems.values())]
         notes += _unknown("source", settings.source_names, by_source)
@@ -200,6 +233,7 @@ def build_watch_sensor(
             asked=plan.asked,
             votes={**cursor.votes, **votes},
             last=look.last,
+            told=told.last if plan.requests or not changed else cursor.told,
         )
         quiet = "; ".join([*notes, *plan.notes]) or "nothing has changed"
         return dg.SensorResult(

@@ -7,8 +7,6 @@ from blake3 import blake3
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.items import table_digest
-from retrieval_pipeline.ingest.embed import embedded_ids
-from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_sidecars
 from retrieval_pipeline.vectors import VectorSpace
@@ -30,8 +28,8 @@ def embeddings_version(
     store: Store,
     space: VectorSpace,
     source: str,
-    embedded: AbstractSet[str] | None = None,
-    views: Mapping[str, AbstractSet[View]] | None = None,
+    embedded: AbstractSet[str],
+    views: Mapping[str, AbstractSet[View]],
 ) -> str:
     """Return the version of what an index takes from a source: which vectors, for which files.
 
@@ -39,20 +37,16 @@ def embeddings_version(
         store: Holds the tables.
         space: The vector space of the embeddings.
         source: Name of the source.
-        embedded: What `embedded_ids` returns; None reads it.
-        views: What `stored_views` returns; None reads it.
+        embedded: What `embedded_ids` returns.
+        views: What `stored_views` returns.
 
     Raises:
         StoreError: A table is damaged.
     """
-    if embedded is None:
-        embedded = embedded_ids(store, space)
     contents = set(read_manifest(store, source)["content_id"].to_pylist())
     digest = blake3(f"{space.key}\n{manifest_version(store, source)}\n".encode())
     for content in sorted(embedded & contents):
         digest.update(content.encode())
-    if views is None:
-        views = stored_views(store, space)
     for content in sorted(views.keys() & contents):
         digest.update(f"{content} {sorted(views[content])}".encode())
     return digest.hexdigest(length=16)

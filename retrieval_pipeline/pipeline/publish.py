@@ -1,6 +1,7 @@
 """Publication of an index and its map, and the return to an earlier build."""
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,8 @@ from retrieval_pipeline.latent_map.coordinates import (
     read_map_info,
     save_map,
 )
-from retrieval_pipeline.latent_map.drawing import drawing
-from retrieval_pipeline.latent_map.write import write_views
-from retrieval_pipeline.pipeline.comparison import check_answers
 from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
-from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -91,6 +89,8 @@ def update_index(
     accept_change = None
     labels = settings.evaluation
     if labels is not None and current is not None and current.parent.name != space.key:
+        from retrieval_pipeline.pipeline.comparison import check_answers
+
         accept_change = functools.partial(
             check_answers, settings, labels, current, load, progress=progress
         )
@@ -139,19 +139,30 @@ def use_build(settings: Settings, name: str) -> Build:
     return build
 
 
-def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:
+def update_map(
+    settings: Settings,
+    build: Path,
+    *,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> MapReport:
     """Draw the map of a build unless there is one; the caller holds the store's lock.
 
     Args:
         settings: Where the sources are, and the limits for their images.
         build: Directory of the build.
         progress: Told of the steps.
+        stop: Once it is set, drawing ends at its next step, and the next call begins anew.
 
     Raises:
         BuildError: The build is damaged.
         StoreError: The map cannot be written.
+        Stopped: `stop` was set.
     """
     progress = progress or Quiet()
+    if stop is not None:
+        what = "stopped while drawing the map; the index is published"
+        progress = Stoppable(progress, stop, what)
     store = Store(settings.home)
     directory = store.map(build.name)
     if directory.exists():
@@ -165,6 +176,9 @@ def update_map(settings: Settings, build: Path, *, progress: Progress | None = N
                 ) from None
             progress.note(f"drawing the map again: {error}")
             discard(directory)
+    from retrieval_pipeline.latent_map.drawing import drawing
+    from retrieval_pipeline.latent_map.write import write_views
+
     try:
         latent = make_map(
             Build.open(build),

@@ -170,13 +170,13 @@ class Recommender:
         number = self._numbers.get(judgement.content_id)
         return judgement, None if number is None else self._pictures(np.array([number]))[0]
 
-    def retract(self, content_id: str) -> None:
-        """Take back every vote on one picture, as if nobody had voted on it.
+    def retract(self, *content_ids: str) -> None:
+        """Take back every vote on these pictures, as if nobody had voted on them.
 
         Raises:
             StoreError: The votes cannot be taken back; nothing has changed.
         """
-        self._take(retract_judgements(self._store, self.name, content_id))
+        self._take(retract_judgements(self._store, self.name, content_ids))
 
     def refresh(self) -> None:
         """Read the votes anew: another program may have stored some.

@@ -4,7 +4,7 @@ A table is the log of the votes in their order. Of several votes on one image th
 taking it back restores the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +91,7 @@ def add_judgements(store: Store, name: str, votes: Sequence[tuple[str, bool]]) -
     now = datetime.now(UTC)
     added = [Judgement(content_id, liked, now) for content_id, liked in votes]
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name) + added
         _write(store, name, judgements)
     return judgements
@@ -105,7 +105,7 @@ def undo_judgement(store: Store, name: str) -> tuple[Judgement | None, list[Judg
         StoreError: The table is damaged or cannot be written; it is left as it is.
     """
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name)
         if not judgements:
             return None, []
@@ -113,17 +113,18 @@ def undo_judgement(store: Store, name: str) -> tuple[Judgement | None, list[Judg
     return judgements[-1], judgements[:-1]
 
 
-def retract_judgements(store: Store, name: str, content_id: str) -> list[Judgement]:
-    """Take back every vote on one picture; return the votes that remain.
+def retract_judgements(store: Store, name: str, content_ids: Collection[str]) -> list[Judgement]:
+    """Take back every vote on these pictures; return the votes that remain.
 
     Raises:
         RecommendError: The name is not allowed.
         StoreError: The table is damaged or cannot be written; it is left as it is.
     """
     check_name(name)
-    with store.voting():
+    with store.writing_user_data():
         judgements = read_judgements(store, name)
-        left = [judgement for judgement in judgements if judgement.content_id != content_id]
+        retracted = frozenset(content_ids)
+        left = [judgement for judgement in judgements if judgement.content_id not in retracted]
         if len(left) < len(judgements):
             _write(store, name, left)
     return left

@@ -4,11 +4,12 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from retrieval_pipeline.paths import printable, to_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def render(template: str, **values: Any) -> str:
@@ -33,8 +34,10 @@ def as_base64(data: bytes) -> str:
 
 
 @cache
-def environment(package: str) -> Environment:
+def environment(package: str) -> "Environment":
     """Return the templates of a package; they escape values, and a missing value is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader(package),
         autoescape=True,

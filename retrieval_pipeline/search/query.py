@@ -35,6 +35,9 @@ _OTHER_NAMES = {
     "keyword": "keywords",
     "within": "within_km",
     "rating": "min_rating",
+    "album": "albums",
+    "label": "labels",
+    "like_album": "like_albums",
 }
 # Fields that may be given as text of `facts.dates.parse_dates`, of which they take the beginning.
 _MOMENTS = ("after", "before", "file_after", "file_before")
@@ -110,6 +113,7 @@ class Query:
         text: Words.
         images: Pictures to find similar ones of.
         like: Content ids of indexed pictures to find similar ones of.
+        like_albums: Albums to find more pictures for; what is in them is no hit.
         crop: Only this part of the picture, of which there is one then, in `images` or `like`.
         plus: More words; "2*snow" weighs twice what `text` does.
         minus: Words whose pictures are not wanted; "2*snow" weighs twice here as well.
@@ -132,6 +136,8 @@ class Query:
         min_width: Only pictures at least so wide, in pixels.
         min_height: Only pictures at least so high, in pixels.
         formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
+        albums: Only pictures of one of these albums; empty means all.
+        labels: Only pictures with one of these labels, in any case; empty means all.
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
         sort: Order of the hits. All but "relevance" order only hits that are relevant enough:
@@ -148,6 +154,7 @@ class Query:
     text: str | None = None
     images: tuple[Path, ...] = ()
     like: tuple[str, ...] = ()
+    like_albums: tuple[str, ...] = ()
     crop: Crop | None = None
     plus: tuple[str, ...] = ()
     minus: tuple[str, ...] = ()
@@ -169,6 +176,8 @@ class Query:
     min_width: int = 0
     min_height: int = 0
     formats: tuple[str, ...] = ()
+    albums: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     min_relevance: float = 0.0
     collapse: bool = False
     sort: Sort = "relevance"
@@ -180,6 +189,7 @@ class Query:
         for text in (
             *(self.text or "", self.near or "", *self.plus, *self.minus, *self.like),
             *(*self.formats, *self.cameras, *self.lenses, *self.countries, *self.keywords),
+            *(*self.albums, *self.like_albums, *self.labels),
         ):
             try:
                 text.encode()
@@ -224,6 +234,7 @@ class Query:
         pictures = (to_text(str(path)) for path in self.images)
         like = "like" if self.crop is None else f"like {self.crop} of"
         parts += [f"{like} {picture}" for picture in (*pictures, *self.like)]
+        parts += [f'like the album "{name}"' for name in self.like_albums]
         parts += [f"+ {text}" for text in self.plus] + [f"- {text}" for text in self.minus]
         return " ".join(part for part in parts if part)
 
@@ -235,6 +246,7 @@ class Query:
             text=None,
             images=(),
             like=(),
+            like_albums=(),
             crop=None,
             plus=(),
             minus=(),
@@ -251,6 +263,7 @@ class Query:
             text=self.text,
             images=self.images,
             like=self.like,
+            like_albums=self.like_albums,
             crop=self.crop,
             plus=self.plus,
             minus=self.minus,
@@ -260,7 +273,9 @@ class Query:
     def asks(self) -> bool:
         """Whether there is anything to look for, or to avoid, and not only filters."""
         words = (self.text or "", *self.plus, *self.minus)
-        return any(word.strip() for word in words) or bool(self.images or self.like)
+        return any(word.strip() for word in words) or bool(
+            self.images or self.like or self.like_albums
+        )
 
     @property
     def wanted(self) -> list[tuple[float, str]]:

@@ -17,9 +17,11 @@ from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.score_statistics import PRIOR_SCORES, Spread
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.albums import album_parts
 from retrieval_pipeline.search.query import Crop, Query
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import EncodeTexts, Vectors, check_vectors, normalise
 from retrieval_pipeline.views import squared
 
@@ -139,6 +141,7 @@ class QueryEncoder:
         self._path_of = path_of
         self._device = settings.device
         self._limits = Limits.of(settings.images)
+        self._store = Store(settings.home)
         self._build = build
         self._encoder = encoder
         self._text_encoder: EncodeTexts | None = None
@@ -196,15 +199,16 @@ class QueryEncoder:
         background = self._build.info.background
         words = [vectors[text] for _, text in query.wanted]
         pictures = self._pictures(query)
+        pictures += [part for name in query.like_albums for part in self._album(name)]
         if not words and not pictures:
             raise QueryError('the query is empty: say what to look for, such as "a dog on grass"')
         unrelated = background.words or self._spread_of_words(words)
-        asked = np.array([*(weight for weight, _ in query.wanted), *[1.0] * len(pictures)])
+        asked = np.array([weight for weight, _ in (*query.wanted, *pictures)])
         # Pictures differ more in their cosines with a picture than in those with words: each part
         # is divided by its spread, to tell the pictures apart as much as its weight says.
         spreads = [unrelated] * len(words) + [background.pictures] * len(pictures)
         weights = asked / np.array([spread.deviation for spread in spreads])
-        parts = np.stack([*words, *pictures])
+        parts = np.stack([*words, *(vector for _, vector in pictures)])
         vocabulary = self._build.vocabulary
         typical = None if vocabulary is None else vocabulary.mean(axis=0)
         total = weights @ self._above_typical(parts, len(words), typical)
@@ -263,10 +267,10 @@ class QueryEncoder:
         deviation = 1.4826 * float(np.median(np.abs(scores - centre)))
         return Spread(mean=centre, deviation=max(deviation, 1e-6))
 
-    def _pictures(self, query: Query) -> list[Vectors]:
-        """Return the vectors of the query's pictures, from the build where it has them."""
+    def _pictures(self, query: Query) -> list[tuple[float, Vectors]]:
+        """Return weight and vector of the query's pictures, from the build where it has them."""
         if query.crop is not None:
-            return [self._part(query, query.crop)]
+            return [(1.0, self._part(query, query.crop))]
         numbers = [indexed_number(self._build, content) for content in query.like]
         indexed = [self._number_of_file(path) for path in query.images]
         others = [
@@ -277,7 +281,10 @@ class QueryEncoder:
         if others:
             encoded = self.encoder.encode_pixels(self._pixels(others))
             vectors += list(check_vectors(encoded, self._build.info.dim, "query"))
-        return vectors
+        return [(1.0, vector) for vector in vectors]
+
+    def _album(self, name: str) -> list[tuple[float, Vectors]]:
+        return album_parts(self._build, self._store, name)
 
     def _number_of_file(self, path: Path) -> int | None:
         """Return the item that has the bytes of a file; None if none has, or it cannot be read.

@@ -4,6 +4,7 @@ What has another name is not the store's, and is never moved or removed.
 """
 
 import re
+import unicodedata
 
 # Names of sources, recommenders and saved queries.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -21,6 +22,12 @@ VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
 TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
 SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
+# Names of albums and of searches that people save, as `file_name_of` writes them.
+ALBUM_NAME = re.compile(r"([A-Za-z0-9_-]|\+[0-9a-f]{2})+\.parquet")
+SEARCH_NAME = re.compile(r"([A-Za-z0-9_-]|\+[0-9a-f]{2})+\.json")
+# Bytes of a name in UTF-8: three times as many characters, and the rest of a temporary name, are
+# at most the 255 bytes that file systems hold.
+LONGEST_TITLE = 64
 # A thumbnail or an upload.
 PICTURE_NAME = re.compile(r"[0-9a-f]{32}\.webp")
 # Twelve random hex digits, and the name that the file or directory gets when it is complete.
@@ -47,8 +54,49 @@ CONTENTS = {
 
 # What a repair sets aside, relative to `damaged`.
 SET_ASIDE = re.compile(
-    rf"((manifest|facts|sidecars)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
+    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}"
+    rf"/{_IN_SOURCE}"
     rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}"
     rf"|index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}|index/{_SPACE}/{BLOCKS}/{BLOCK_NAME.pattern})"
     rf"{_AGAIN}"
 )
+
+
+def is_title(name: str) -> bool:
+    """Tell whether people may give an album or a search this name: any text of one line."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    fits = 0 < length <= LONGEST_TITLE and name == name.strip() and name.isprintable()
+    # Letters with marks are written in more than one way: one name must be one file.
+    return fits and unicodedata.is_normalized("NFC", name)
+
+
+def file_name_of(title: str) -> str:
+    """Return a name of letters, digits, "-", "_" and "+" that stands for a title.
+
+    All else is written as "+" and two hex digits for each of its bytes in UTF-8.
+    """
+    return "".join(
+        char
+        if char.isascii() and (char.isalnum() or char in "-_")
+        else "".join(f"+{byte:02x}" for byte in char.encode())
+        for char in title
+    )
+
+
+def title_of(file_name: str) -> str:
+    """Return the title that `file_name_of` wrote.
+
+    Raises:
+        ValueError: It did not write this.
+    """
+    title = re.sub(
+        r"(\+[0-9a-f]{2})+",
+        lambda match: bytes.fromhex(match[0].replace("+", "")).decode(),
+        file_name,
+    )
+    if file_name_of(title) != file_name:
+        raise ValueError(file_name)
+    return title

@@ -78,6 +78,24 @@ JUDGEMENTS = pa.schema(
         pa.field("judged_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+# The pictures of an album, in the order in which they were added.
+ALBUM = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        # Where it was when it was added: source, "/" and the path in it. It tells people which
+        # picture it was that has left the index.
+        pa.field("path", pa.string()),
+        pa.field("added_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+LABELS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("word", pa.string(), nullable=False),
+        # 0 to 1: how sure it is that the picture has to do with the word (search/relevance.py).
+        pa.field("relevance", pa.float32(), nullable=False),
+    ]
+)
 
 
 def embedding_schema(dim: int) -> pa.Schema:

@@ -16,6 +16,7 @@ from retrieval_pipeline.storage.atomic import explained, remove_all, replacing
 from retrieval_pipeline.storage.home import MARKER, check_home, mark_home
 from retrieval_pipeline.storage.locks import BusyError, exclusive
 from retrieval_pipeline.storage.names import (
+    ALBUM_NAME,
     BLOCK_NAME,
     BLOCKS,
     BUILD_NAME,
@@ -23,6 +24,7 @@ from retrieval_pipeline.storage.names import (
     PART_NAME,
     QUARANTINE_NAME,
     SAVED_NAME,
+    SEARCH_NAME,
     SEGMENT_NAME,
     SEGMENTS,
     SET_ASIDE,
@@ -31,11 +33,12 @@ from retrieval_pipeline.storage.names import (
     TABLE_NAME,
     TEMPORARY_NAME,
     VIEWS_NAME,
+    file_name_of,
 )
 from retrieval_pipeline.storage.parts import part_numbers, parts_in
 from retrieval_pipeline.storage.reading import is_there, listed, mapped, reading
 from retrieval_pipeline.storage.remote import Place, Remote
-from retrieval_pipeline.storage.sync import ANSWERS, TABLES, VOTES, Mirror, copy_of
+from retrieval_pipeline.storage.sync import ANSWERS, TABLES, USER_DATA, Mirror, copy_of
 from retrieval_pipeline.vectors import VectorSpace
 
 
@@ -99,11 +102,12 @@ class Store:
         return self._parts(space, source, VIEWS_NAME)
 
     def _parts(self, space: VectorSpace, source: str | None, names: re.Pattern[str]) -> list[Path]:
-        directories = [
-            directory
-            for directory in self.embedding_directories()
-            if directory.parent.name == space.key and source in (None, directory.name)
-        ]
+        # One source is looked up without listing all: a run asks for each of them several times.
+        directories = (
+            listed(self.embeddings(space), SOURCE_NAME, directories=True)
+            if source is None
+            else [self.embeddings(space, source)]
+        )
         return [part for directory in directories for part in parts_in(directory, names)[0]]
 
     def next_part(self, space: VectorSpace, source: str) -> Path:
@@ -209,7 +213,7 @@ class Store:
             UnreadableError: The pointer cannot be read.
         """
         if self._mirror is not None:
-            self._mirror.refresh({ANSWERS: self.lock_file, VOTES: self._judgements / "lock"})
+            self._mirror.refresh({ANSWERS: self.lock_file, USER_DATA: self._judgements / "lock"})
         check_home(self.home)
         try:
             with reading(self.current_file):
@@ -262,6 +266,35 @@ class Store:
     @property
     def _judgements(self) -> Path:
         return self.home / "judgements"
+
+    @property
+    def labels(self) -> Path:
+        """The table of the pictures' labels."""
+        return self.home / "labels" / "labels.parquet"
+
+    def album(self, name: str) -> Path:
+        """Return the path of the table of one album, of which people chose the name."""
+        return self._albums / f"{file_name_of(name)}.parquet"
+
+    def albums(self) -> list[Path]:
+        """Return the tables of all albums, sorted by file name."""
+        return listed(self._albums, ALBUM_NAME)
+
+    @property
+    def _albums(self) -> Path:
+        return self.home / "albums"
+
+    def saved_search(self, name: str) -> Path:
+        """Return the path of the JSON file of one search that somebody saved under this name."""
+        return self._searches / f"{file_name_of(name)}.json"
+
+    def saved_searches(self) -> list[Path]:
+        """Return the files of all searches that people saved, sorted by file name."""
+        return listed(self._searches, SEARCH_NAME)
+
+    @property
+    def _searches(self) -> Path:
+        return self.home / "searches"
 
     def saved_query(self, name: str) -> Path:
         """Return the path of the JSON file of what one saved query has found so far."""
@@ -389,7 +422,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool = False, sweep: bool = True) -> Iterator[None]:
-        """Hold the lock of all tables but the votes; readers need no lock.
+        """Hold the lock of all tables but the user data; readers need no lock.
 
         The kernel frees the lock of a process that dies.
 
@@ -444,10 +477,10 @@ class Store:
 
         Only the holder of the lock may ask: for others it could be what a run is writing.
         """
-        # Votes and thumbnails are written without this lock, maybe just now.
+        # User data and thumbnails are written without this lock, maybe just now.
         names = (
             *("manifest", "sidecars", "facts", "embeddings"),
-            *("index", "map", "last-map", "saved", "mirror"),
+            *("index", "map", "labels", "last-map", "saved", "mirror"),
         )
         places = [
             self.home,
@@ -484,8 +517,8 @@ class Store:
             remove_all(self.leftovers())
 
     @contextlib.contextmanager
-    def voting(self) -> Iterator[None]:
-        """Hold the lock of the votes, for as long as writing one takes.
+    def writing_user_data(self) -> Iterator[None]:
+        """Hold the lock of votes, albums and saved searches, for as long as writing one takes.
 
         It is another lock than `locked`, so that people can vote while an index is being built.
 
@@ -498,8 +531,9 @@ class Store:
             self._judgements.mkdir(parents=True, exist_ok=True)
         with (
             exclusive(self._judgements / "lock", wait=True),
-            self._shared(VOTES, wait=True),
+            self._shared(USER_DATA, wait=True),
         ):
-            with explained(self._judgements, "tidied"):
-                remove_all(self._temporaries(self._judgements))
+            for directory in (self._judgements, self._albums, self._searches):
+                with explained(directory, "tidied"):
+                    remove_all(self._temporaries(directory))
             yield

@@ -31,8 +31,9 @@ from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that the copy shares with the remote home; all others stay on their machine.
 TABLES = ("manifest", "embeddings", "facts", "sidecars")
-ANSWERS = ("index", "map")
-VOTES = ("judgements",)
+ANSWERS = ("index", "map", "labels")
+# What people decided, which exists nowhere else.
+USER_DATA = ("judgements", "albums", "searches")
 CURRENT = "index/CURRENT"
 # The marker of version 0.1.0.
 FORMER_MARKER = "retrieval-home"
@@ -170,7 +171,7 @@ class Mirror:
         record, here = self._read_record(folder), self._files(folder)
         # Object stores count times in whole seconds. Small files that can change twice in one
         # second are always fetched.
-        doubtful = there.keys() if folder in VOTES else {CURRENT}
+        doubtful = there.keys() if folder in USER_DATA else {CURRENT}
         missing = [
             path
             for path in there

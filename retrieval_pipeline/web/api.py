@@ -38,7 +38,10 @@ from retrieval_pipeline.web.api_models import (
     Failure,
     Failures,
     FailuresOf,
+    Ids,
+    IdsOf,
     MapData,
+    Month,
     OnePicture,
     Recommenders,
     Run,
@@ -87,8 +90,18 @@ async def search(request: Request, page: SearchPage) -> AnswerPage:
 
 async def shapes(request: Request, asked: ShapesOf) -> Shapes:
     """Tell the shapes of everything that a search finds, for a grid that makes room for it."""
-    found, more, likely = await library_of(request).shapes(asked, asked.offset)
-    return Shapes(shapes=_base64(found, "<u2"), more=more, likely=likely)
+    found = await library_of(request).layout(asked, asked.offset)
+    return Shapes(
+        shapes=_base64(found.shapes, "<u2"),
+        more=found.more,
+        likely=found.likely,
+        months=[Month(month=month, count=count) for month, count in found.months],
+    )
+
+
+async def ids(request: Request, asked: IdsOf) -> Ids:
+    """List the content ids of what a search finds."""
+    return Ids(content_ids=await library_of(request).ids(asked))
 
 
 async def current(request: Request, _: Nothing) -> Current:
@@ -154,7 +167,7 @@ async def image(request: Request, asked: OnePicture) -> Response:
         return await thumbnail(request, Thumbnail(content_id=asked.content_id, size="huge"))
     if _has(request, asked.content_id):
         return _not_modified(asked.content_id)
-    copy, _ = await library.run(_first_copy, snapshot, asked.content_id)
+    copy, _ = await library.run(first_copy, snapshot, asked.content_id)
     headers = {
         "etag": f'"{asked.content_id}"',
         "cache-control": IMMUTABLE,
@@ -166,7 +179,7 @@ async def image(request: Request, asked: OnePicture) -> Response:
 async def file(request: Request, asked: OnePicture) -> Response:
     """Download the file of a picture, as it is."""
     library = library_of(request)
-    copy, location = await library.run(_first_copy, library.snapshot, asked.content_id)
+    copy, location = await library.run(first_copy, library.snapshot, asked.content_id)
     name = Path(to_path(location.path)).name
     encoded = quote(name.encode("utf-8", "surrogateescape"))
     headers = {
@@ -203,7 +216,7 @@ def may_reveal(request: Request) -> bool:
     return local and access_of(request).token is None and reveal.opener() is not None
 
 
-def _first_copy(snapshot: Snapshot, content_id: str) -> tuple[IO[bytes], Location]:
+def first_copy(snapshot: Snapshot, content_id: str) -> tuple[IO[bytes], Location]:
     """Return the bytes of the first file that still holds a picture; raises GoneError."""
     return _first(
         snapshot, content_id, lambda place: verified_copy(snapshot.settings, place, content_id)

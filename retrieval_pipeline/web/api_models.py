@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from retrieval_pipeline.maintenance.status import LibraryStatus
-from retrieval_pipeline.web.parameters import ContentId, Page, Search
+from retrieval_pipeline.web.parameters import MOST_SELECTED, ContentId, Page, Search
 from retrieval_pipeline.web.pictures import FileLocation
 from retrieval_pipeline.web.thumbnails import Size
 
@@ -32,6 +32,26 @@ class ShapesOf(Search):
     offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
 
 
+class IdsOf(Search):
+    """A search, and which part of what it finds."""
+
+    k: int = Field(default=1_000, ge=1, le=MOST_SELECTED, description="How many.")
+    offset: int = Field(default=0, ge=0, le=100_000_000, description="Leave out the first.")
+
+
+class Ids(BaseModel):
+    """The content ids of what a search finds, in its order."""
+
+    content_ids: list[str]
+
+
+class Month(BaseModel):
+    """A month, such as "2019-08", empty for unknown dates, and how many pictures are of it."""
+
+    month: str
+    count: int
+
+
 class Shapes(BaseModel):
     """The shapes of what a search finds, in its order, so that a grid can make room for it.
 
@@ -39,11 +59,13 @@ class Shapes(BaseModel):
         shapes: Width over height of the cards in hundredths, base64 of little-endian uint16.
         more: Whether there may be further ones after these.
         likely: How many of these, the first ones, are likely; None where that does not apply.
+        months: When they were taken, if that is their order.
     """
 
     shapes: str
     more: bool
     likely: int | None
+    months: list[Month]
 
 
 class Current(BaseModel):

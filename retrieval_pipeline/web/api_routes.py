@@ -2,11 +2,12 @@
 
 from http import HTTPStatus
 
-from retrieval_pipeline.web import voting
+from retrieval_pipeline.web import albums, selection, voting
 from retrieval_pipeline.web.api import (
     current,
     duplicates,
     file,
+    ids,
     image,
     judge,
     judgements,
@@ -33,6 +34,8 @@ from retrieval_pipeline.web.api_models import (
     Duplicates,
     Failures,
     FailuresOf,
+    Ids,
+    IdsOf,
     MapData,
     OnePicture,
     Recommenders,
@@ -61,6 +64,7 @@ OPERATIONS = (
     Operation(
         "GET", "/api/shapes", shapes, ShapesOf, returns=Shapes, problems=(_UNKNOWN, _NO_INDEX)
     ),
+    Operation("GET", "/api/ids", ids, IdsOf, returns=Ids, problems=(_UNKNOWN, _NO_INDEX)),
     Operation("GET", "/api/current", current, returns=Current, problems=(_NO_INDEX,)),
     Operation(
         "GET",
@@ -155,6 +159,52 @@ OPERATIONS = (
         voting.Retraction,
         returns=voting.Undone,
         problems=(_NO_INDEX, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/judgements/several",
+        selection.judge_several,
+        body=selection.SelectedVotes,
+        largest_body=selection.SELECTION_BYTES,
+        returns=voting.Votes,
+        problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation("GET", "/api/albums", albums.albums, returns=albums.Albums),
+    Operation(
+        "POST",
+        "/api/albums/add",
+        albums.add,
+        body=albums.InAlbum,
+        largest_body=selection.SELECTION_BYTES,
+        returns=albums.Album,
+        problems=(_LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/albums/remove",
+        albums.remove,
+        body=albums.InAlbum,
+        largest_body=selection.SELECTION_BYTES,
+        returns=albums.Album,
+        problems=(_LARGE, _UNSUPPORTED, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/paths",
+        selection.paths,
+        body=selection.Selected,
+        largest_body=selection.SELECTION_BYTES,
+        returns=selection.Paths,
+        problems=(_LARGE, _UNSUPPORTED, _NO_INDEX),
+    ),
+    Operation(
+        "POST",
+        "/api/zip",
+        selection.archive,
+        body=selection.Selected,
+        largest_body=selection.SELECTION_BYTES,
+        media="application/zip",
+        problems=(_LARGE, _UNSUPPORTED, _NO_INDEX),
     ),
     Operation(
         "POST",

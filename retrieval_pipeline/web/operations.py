@@ -43,6 +43,7 @@ class Operation:
         body: A JSON body, which is handed to the handler in place of the parameters.
         returns: The JSON answer; None for other media.
         media: Media type of another answer.
+        largest_body: Bytes of that.
         takes: Media type of a body that the handler reads itself.
         problems: Statuses that the operation may answer with, besides those that all may.
     """
@@ -52,6 +53,7 @@ class Operation:
     handler: Handler
     parameters: type[BaseModel] = Nothing
     body: type[BaseModel] | None = None
+    largest_body: int = LARGEST_BODY
     returns: type[BaseModel] | None = None
     media: str | None = None
     takes: str | None = None
@@ -75,7 +77,9 @@ class Operation:
                 parameters = parse(
                     self.parameters, request.query_params.multi_items(), request.path_params
                 )
-                asked = parameters if self.body is None else await _read_body(request, self.body)
+                asked = parameters
+                if self.body is not None:
+                    asked = await _read_body(request, self.body, self.largest_body)
                 answer = await self.handler(request, asked)
             except (RequestError, RetrievalError, GoneError) as error:
                 return problem_response(as_request_error(error))
@@ -84,27 +88,27 @@ class Operation:
         return Route(self.path, endpoint, methods=[self.method], name=self.name)
 
 
-async def read_limited(request: Request) -> bytes:
-    """Return a body of at most LARGEST_BODY bytes.
+async def read_limited(request: Request, largest: int = LARGEST_BODY) -> bytes:
+    """Return a body of at most so many bytes.
 
     Raises:
         RequestError: It is too large; 413.
     """
-    data = b""
+    data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > LARGEST_BODY:
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{LARGEST_BODY} bytes at most")
-    return data
+        if len(data) > largest:
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{largest} bytes at most")
+    return bytes(data)
 
 
-async def _read_body(request: Request, model: type[BaseModel]) -> BaseModel:
+async def _read_body(request: Request, model: type[BaseModel], largest: int) -> BaseModel:
     """Read a JSON body.
 
     Raises:
         RequestError: It is too large, or not what is asked for.
     """
-    data = await read_limited(request)
+    data = await read_limited(request, largest)
     # A form of another site can send text, but not this without asking first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")

@@ -38,6 +38,7 @@ from retrieval_pipeline.web.parameters import (
 from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import MAP_POLICY
+from retrieval_pipeline.web.selection import SELECTION_BYTES, Selected, archive
 
 PACKAGE = "retrieval_pipeline.web"
 STATIC = files(PACKAGE) / "static"
@@ -83,6 +84,18 @@ class Ballot(BaseModel, extra="forbid", frozen=True):
     name: RecommenderName
     vote: Literal["y", "n", "u"]
     content_id: ContentId | None = None
+
+
+class Download(BaseModel, extra="forbid", frozen=True):
+    """What the page sends for a zip file of what is selected.
+
+    Attributes:
+        token: What only pages of this server can read.
+        content_ids: Of the pictures, with commas between them.
+    """
+
+    token: str = ""
+    content_ids: str
 
 
 class VoteAddress(BaseModel, extra="forbid", frozen=True):
@@ -161,6 +174,11 @@ def verdict(answer: AnswerPage) -> str:
     return answer.verdict[:1].upper() + answer.verdict[1:]
 
 
+def month_name(month: str) -> str:
+    """Return what a month is called: "August 2019" for "2019-08"."""
+    return f"{datetime.fromisoformat(f'{month}-01'):%B %Y}" if month else "Without a date"
+
+
 def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
     """Return the address of a search, without one of its parts or with more of them."""
     pairs = [*(pair for pair in search.pairs() if pair != drop), *more]
@@ -194,6 +212,8 @@ def _chips(search: Search) -> list[Chip]:
         "region": "a region of the map",
         "sort": "sorted: {}",
         "literal": "words as they are",
+        "album": "in the album {}",
+        "like_album": "like the album {}",
         "like": "like this picture",
         "upload": "like your picture",
         "crop": "the part {} of it",
@@ -216,7 +236,7 @@ def _chips(search: Search) -> list[Chip]:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("format", "min_relevance", "collapse", "region", "understood"),
+    *("album", "format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
@@ -350,6 +370,15 @@ async def take_ballot(request: Request) -> Response:
     return RedirectResponse(f"{root_of(request)}/vote?{urlencode(query)}", HTTPStatus.SEE_OTHER)
 
 
+async def download(request: Request) -> Response:
+    """Give the files of what is selected: the browser writes what it is sent straight to a file."""
+    sent = (await read_limited(request, SELECTION_BYTES)).decode("ascii", "replace")
+    form = parse(Download, parse_qsl(sent, max_num_fields=10), {})
+    access_of(request).check(form.token)
+    selected = parse(Selected, [("content_ids", each) for each in form.content_ids.split(",")], {})
+    return await archive(request, selected)
+
+
 async def vote_fragment(request: Request) -> Response:
     """Show the next picture to vote on."""
     return _fragment(request, "_vote", **await _vote(request))
@@ -452,6 +481,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "address": address,
         "verdict": verdict,
         "ago": _ago,
+        "month_name": month_name,
         "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,
@@ -566,6 +596,7 @@ ROUTES = [
     Route("/vote", shown(vote_page)),
     Route("/vote", shown(take_ballot), methods=["POST"]),
     Route("/fragments/vote", shown(vote_fragment)),
+    Route("/zip", shown(download), methods=["POST"]),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),
     Route("/quarantine", shown(quarantine_page)),

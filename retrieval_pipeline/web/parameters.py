@@ -27,6 +27,8 @@ LONGEST_TEXT = 1_000
 MOST_PARTS = 20
 # Pictures in one answer.
 MOST_PICTURES = 600
+# Pictures that one request may name.
+MOST_SELECTED = 10_000
 # Corners of a region of the map.
 MOST_CORNERS = 100
 
@@ -133,6 +135,7 @@ class Search(_Parameters):
     plus: Texts = Field(default=[], description='More words; "2*snow" counts twice.')
     minus: Texts = Field(default=[], description="Words whose pictures are not wanted.")
     like: ContentIds = Field(default=[], description="Find pictures like these indexed ones.")
+    like_album: Texts = Field(default=[], description="Find more pictures for these albums.")
     upload: ContentIds = Field(default=[], description="Find pictures like these uploaded ones.")
     crop: Annotated[
         Crop | None,
@@ -166,6 +169,8 @@ class Search(_Parameters):
     min_width: Pixels = Field(default=0, description="Only pictures at least so wide, in pixels.")
     min_height: Pixels = Field(default=0, description="Only pictures at least so high, in pixels.")
     format: Texts = Field(default=[], description="Only these formats, such as jpg or png.")
+    label: Texts = Field(default=[], description="Only pictures with one of these labels.")
+    album: Texts = Field(default=[], description="Only pictures of one of these albums.")
     min_relevance: Relevance = Field(default=0, description="Only hits so relevant.")
     collapse: bool = Field(default=False, description="Show pictures that look the same once.")
     sort: Sort = Field(
@@ -185,7 +190,9 @@ class Search(_Parameters):
     def asks(self) -> bool:
         """Whether there is anything to look for, and not only to filter by."""
         words = (self.text, *self.plus)
-        return any(word.strip() for word in words) or bool(self.like or self.upload)
+        return any(word.strip() for word in words) or bool(
+            self.like or self.like_album or self.upload
+        )
 
     def query(self) -> Query:
         """Return the query without its uploads, crop and region, which the server adds."""

@@ -1,5 +1,6 @@
 """Votes on pictures into a named recommender, what it shows next and what it recommends."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -147,6 +148,26 @@ def vote(snapshot: Snapshot, given: Vote) -> Votes:
         if picture is None:
             raise not_indexed(given.content_id)
         session.vote(picture, given.liked)
+        return _with_votes(snapshot, session)
+
+
+def vote_on_several(
+    snapshot: Snapshot, name: str, content_ids: Sequence[str], liked: bool | None
+) -> Votes:
+    """Store the same vote on several pictures, or take back the votes on them if `liked` is None.
+
+    Raises:
+        RequestError: One of them is not in the index; 404.
+        StoreError: The votes cannot be stored, and do not count.
+    """
+    for content_id in content_ids:
+        if snapshot.build.number_of(content_id) is None:
+            raise not_indexed(content_id)
+    with snapshot.voting(name) as session:
+        if liked is None:
+            session.retract(*content_ids)
+        else:
+            session.add([(content_id, liked) for content_id in content_ids])
         return _with_votes(snapshot, session)
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -108,8 +109,9 @@ def test_what_people_materialise_makes_the_flow_follow_step_by_step(daemon: Daem
     assert daemon.tick() == set()
 
 
+@pytest.mark.parametrize("meanwhile", [False, True])
 def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
-    daemon: Daemon, config: Path
+    daemon: Daemon, config: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     saved = '[[saved_queries]]\nname = "dogs"\ntext = "a dog"\n'
     config.write_text(f"{config.read_text()}{saved}")
@@ -126,10 +128,15 @@ def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
             ("retrieval_index", None),
         ):
             tags = {"dagster/data_version": "new"}
+            last = log.get_maximum_record_id()
             yield dg.AssetMaterialization(asset, partition=partition, tags=tags)
-            requested.update(daemon.tick())
+            with monkeypatch.context() as patch:
+                if meanwhile:  # The event comes when the evaluation has begun.
+                    patch.setattr(log, "get_maximum_record_id", partial(int, last))
+                requested.update(daemon.tick())
 
     requested: set[str] = set()
+    log = daemon.instance.event_log_storage
     job = dg.GraphDefinition(name="whole", node_defs=[all_of_it]).to_job()
     assert job.execute_in_process(instance=daemon.instance, tags=WHOLE_FLOW).success
     assert requested | daemon.tick() == {"saved_query/dogs"}
@@ -241,6 +248,27 @@ def test_all_that_has_changed_becomes_one_run(quiet: Watcher) -> None:
     assert quiet.look() == [["a", "b"]]
     # The directory is as it was at first, and yet this run is another one.
     assert (quiet.tick.run_requests or ())[0].run_key != request.run_key
+
+
+def test_what_others_tell_of_a_source_is_followed_without_listing_it(
+    config: Path, instance: dg.DagsterInstance
+) -> None:
+    config.write_text(config.read_text().replace("[[sources]]", "[[sources]]\nwatch = false"))
+    watcher = Watcher(config, instance)
+    assert watcher.look() == []
+    for source in ("b", "b", "left the settings"):
+        event = dg.AssetObservation("file_manifest", partition=source)
+        instance.report_runless_asset_event(event)
+    assert watcher.look() == [["b"]]
+    watcher.run(STARTED)
+    instance.report_runless_asset_event(dg.AssetObservation("file_manifest", partition="a"))
+    # Not forgotten while the run is on its way.
+    assert watcher.look() == []
+    (run,) = instance.get_runs()
+    instance.report_run_canceled(run)
+    assert watcher.look() == [["a"]]
+    watcher.run(SUCCESS)
+    assert watcher.look() == []
 
 
 def test_what_changes_during_a_run_waits_for_its_end(watcher: Watcher) -> None:

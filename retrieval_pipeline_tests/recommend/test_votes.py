@@ -112,7 +112,7 @@ def test_votes_of_several_voters_at_once_are_all_kept(store: Store) -> None:
 def test_voting_goes_on_while_an_index_is_built_and_its_start_takes_nothing_away(
     store: Store,
 ) -> None:
-    with store.voting():
+    with store.writing_user_data():
         half_written = store.judgements("pets").with_name(".tmp-0123456789ab-pets.parquet")
         half_written.touch()
         assert recommender_names(store) == []

@@ -76,7 +76,7 @@ def test_a_directory_with_files_of_others_is_refused_and_left_as_it_is(tmp_path:
     with pytest.raises(StoreError, match="not a home of this program and not empty"):
         store.locked().__enter__()
     with pytest.raises(StoreError, match="not a home of this program and not empty"):
-        store.voting().__enter__()
+        store.writing_user_data().__enter__()
     assert tree(tmp_path) == before
 
 

@@ -20,6 +20,7 @@ from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage import lease
 from retrieval_pipeline.storage import sync as mirror
+from retrieval_pipeline.storage.albums import add_to_album
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.home import MARKER
 from retrieval_pipeline.storage.remote import Remote
@@ -251,7 +252,7 @@ def test_only_keys_that_the_store_makes_are_fetched(
     second = machine("second")
     with second.locked():
         assert read_manifest(second, "here")["path"].to_pylist() == ["a.jpg"]
-    with second.voting():
+    with second.writing_user_data():
         pass
     assert second.current_build() is None
     held = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -327,12 +328,14 @@ with store.locked():
         assert len(embedded_ids(other, SPACE)) == 2
 
 
-def test_votes_of_several_machines_all_count(machine: Machine) -> None:
+def test_votes_and_albums_of_several_machines_all_count(machine: Machine) -> None:
     first, second = machine("first"), machine("second")
     add_judgements(first, "suns", [("a" * 32, True)])
     add_judgements(second, "suns", [("b" * 32, False)])
     add_judgements(first, "suns", [("c" * 32, True)])
     assert len(read_judgements(first, "suns")) == 3
+    add_to_album(first, "suns", {"a" * 32: None})
+    assert len(add_to_album(second, "suns", {"b" * 32: None})) == 2
 
 
 def test_a_bucket_that_was_emptied_empties_no_copy(home: Remote, machine: Machine) -> None:

@@ -14,10 +14,17 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-# Imported once. Threads do not survive a fork: none of these modules starts one when it is
-# imported.
+import pytest
+
+# Imported once. Threads do not survive a fork: those that these modules start, of BLAS, know that.
 PRELOADED = [
     "pytest",  # the main module of the tests, which `multiprocessing` imports
+    "jinja2",
+    "onnx",
+    "pandas",
+    "rich.progress",
+    "sklearn.cluster",
+    "tokenizers",
     "torch",
     "retrieval_pipeline.cli.main",
     "retrieval_pipeline.encoders.offline",
@@ -26,6 +33,9 @@ PRELOADED = [
     "retrieval_pipeline.pipeline.run",
     "retrieval_pipeline.search.searcher",
 ]
+
+# Where the vectors of sentences are that every model encodes; conftest.py sets it.
+sentences: Path | None = None
 
 
 @cache
@@ -60,7 +70,7 @@ def run_forked(
         for path in streams:
             path.write_bytes(input if path.name == "in" else b"")
         process = _context().Process(
-            target=_command, args=(directory, arguments, dict(environment), streams)
+            target=_command, args=(directory, arguments, dict(environment), streams, sentences)
         )
         process.start()
         process.join(timeout)
@@ -78,6 +88,7 @@ def _command(
     arguments: tuple[str | bytes, ...],
     environment: dict[str, str],
     streams: list[Path],
+    sentences: Path | None,
 ) -> None:
     for number, path in enumerate(streams):
         os.dup2(os.open(path, os.O_RDWR), number)
@@ -88,5 +99,8 @@ def _command(
     sys.argv = ["retrieval", *map(os.fsdecode, arguments)]
 
     from retrieval_pipeline.cli.main import main
+    from retrieval_pipeline_tests.support.sentences import remember_sentences
 
+    if sentences is not None:
+        remember_sentences(sentences, pytest.MonkeyPatch())
     main()

@@ -353,7 +353,7 @@ def each_point(
 
     def look() -> tuple[Any, ...]:
         check(home)
-        with Store(home).locked(), Store(home).voting():
+        with Store(home).locked(), Store(home).writing_user_data():
             assert not list(home.rglob(".tmp-*"))
         return remains(home)
 

@@ -2,97 +2,22 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
 
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary
+from retrieval_pipeline_tests.web.conftest import SHIFTS, Open
 from synthetic.tables import random_vectors, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = Path("/usr/bin/chromium")
-# Milliseconds: encoding on a busy machine takes its time.
-PATIENCE = 60_000
-
-Open = Callable[..., Page]
-
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            # Containers have no name spaces for a sandbox, and little shared memory.
-            args=["--no-sandbox", "--disable-dev-shm-usage"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def shared(
-    indexed_library: WebLibrary, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[WebLibrary, str]]:
-    """A library and the address of its server; tests may vote, each in a name of its own."""
-    library = indexed_library.copied(tmp_path_factory.mktemp("browser") / "library")
-    with server(library) as (_, address):
-        yield library, address
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Open pages; in the end no script may have failed and no policy been broken."""
-    contexts = []
-    complaints: list[str] = []
-    hosts: set[str] = set()
-
-    def opener(address: str, **options: object) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})  # type: ignore[arg-type]
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on(
-            "console",
-            lambda message: (
-                complaints.append(message.text)
-                if message.type == "error" and "Failed to load resource" not in message.text
-                else None
-            ),
-        )
-        page.on(
-            "request", lambda request: hosts.add(re.sub(r"^(\w+:)/*([^/:]*).*", r"\2", request.url))
-        )
-        page.goto(address)
-        return page
-
-    yield opener
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert hosts <= {"127.0.0.1", ""}
-
-
-@pytest.fixture
-def search(shared: tuple[WebLibrary, str], open_page: Open) -> Page:
-    """The search page, before anything was asked."""
-    page = open_page(shared[1])
-    page.wait_for_selector("[data-ready]")
-    return page
 
 
 def first(page: Page) -> str:
@@ -173,13 +98,6 @@ def test_each_search_that_was_looked_at_is_a_step_of_the_history(search: Page) -
     expect_first(search, "cat.png")
     search.go_back()
     expect(search.locator("h1")).to_contain_text("20 pictures")
-
-
-# What moved without anybody's doing, and by how much: https://web.dev/articles/cls.
-SHIFTS = """() => new Promise((resolve) => new PerformanceObserver((list) =>
-  resolve(list.getEntries().filter((shift) => !shift.hadRecentInput).map((shift) =>
-    [shift.value, shift.sources.map(({ node }) => node?.id || node?.className || "?")]))
-).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve([]), 500))"""
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -787,7 +705,7 @@ def test_everything_is_reached_by_keyboard_with_the_focus_in_sight(search: Page)
     search.keyboard.press("Escape")
     search.keyboard.press("Tab")
     label = search.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert label.startswith("More like")
+    assert label.startswith("Select ")
     assert search.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     search.keyboard.press("Shift+Tab")
     search.keyboard.press("Enter")

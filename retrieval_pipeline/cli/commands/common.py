@@ -74,6 +74,25 @@ def fact_options(command: Command) -> Command:
     return command
 
 
+def album_options(command: Command) -> Command:
+    """Give a command labels and albums to filter by; named as `Query.of` takes them."""
+    command = click.option(
+        "--like-album",
+        multiple=True,
+        metavar="NAME",
+        help="Find more pictures of the kind of this album. Can be repeated.",
+    )(command)
+    command = click.option(
+        "--album", multiple=True, metavar="NAME", help="Only pictures of it. Can be repeated."
+    )(command)
+    return click.option(
+        "--label",
+        multiple=True,
+        metavar="WORD",
+        help="Only pictures that `retrieval label` gave it to. Can be repeated.",
+    )(command)
+
+
 class StopRequest(threading.Event):
     """An event that a signal sets; it keeps the number of the signal."""
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
     MOST,
+    album_options,
     check_page,
     config_option,
     fact_options,
@@ -83,6 +85,7 @@ CUT = 0.1
 @source_option
 @path_option
 @fact_options
+@album_options
 @click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
 @click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
 @click.option(
@@ -174,6 +177,7 @@ def query(
     """
     directory, how = _destination(copy_to, link_to, hard=hard, dry_run=dry_run)
     settings = load_settings(config)
+    load_arrow_without_pandas()
     if directory is not None:
         from retrieval_pipeline.cli.hit_files import check_directory
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, echo_json
 from retrieval_pipeline.config.loading import load_settings
@@ -19,6 +20,7 @@ from retrieval_pipeline.paths import to_text
 def status(as_json: bool, failed: bool, config: Path | None) -> None:
     """Show what is indexed, by which model, how old that is, and what failed."""
     settings = load_settings(config)
+    load_arrow_without_pandas()
     from retrieval_pipeline.cli.text import failed_text, status_text
     from retrieval_pipeline.encoders.from_settings import describe_encoder
     from retrieval_pipeline.maintenance.failed_files import read_failed_files

@@ -142,13 +142,25 @@ export const within = (event, selector) =>
 export const opensElsewhere = (event) =>
   Boolean(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
 
+/**
+ * Copy a text that may still be on its way; the browser wants to hear of it at once after the click.
+ * @param {string | Promise<string>} text
+ */
+export async function copyText(text) {
+  if (!navigator.clipboard) {
+    throw new Error("Browsers let pages copy only over https, or on the machine that serves them.");
+  }
+  const blob = Promise.resolve(text).then((told) => new Blob([told], { type: "text/plain" }));
+  await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
+}
+
 // Buttons of the view of one picture.
 document.addEventListener("click", async (event) => {
   const copy = within(event, "[data-copy]");
   const reveal = within(event, "[data-reveal]");
   try {
     if (copy) {
-      await navigator.clipboard.writeText(copy.dataset.copy ?? "");
+      await copyText(copy.dataset.copy ?? "");
       toast("The path is copied.");
     } else if (reveal) {
       await change("POST", `/api/pictures/${idOf(reveal)}/show-in-folder`);

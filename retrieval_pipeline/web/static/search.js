@@ -3,6 +3,8 @@
 
 import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { gridOf } from "./results.js";
+import * as scrubber from "./scrubber.js";
+import * as selection from "./selection.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
 
@@ -132,8 +134,14 @@ function arrive() {
   const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
-  grid?.addEventListener("loaded", () => votes.mark(state));
+  scrubber.attach(grid);
+  grid?.addEventListener("loaded", () => {
+    votes.mark(state);
+    selection.mark(state);
+  });
   grid?.addEventListener("counted", judge);
+  selection.arrive(selecting.album());
+  selection.mark(state);
   votes.mark(state);
   return grid;
 }
@@ -191,6 +199,7 @@ document.getElementById("sort")?.addEventListener("change", apply);
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !filters.open || viewer.isOpen) return;
+  event.stopImmediatePropagation();
   filters.open = false;
   filters.querySelector("summary")?.focus();
 });
@@ -215,6 +224,21 @@ document.addEventListener("click", (event) => {
     show(/** @type {string} */ (picture.dataset.picture));
   }
 });
+
+// Several pictures
+
+/** @type {import("./selection.js").Around} */
+const selecting = {
+  grid: () => grid,
+  covered: () => document.querySelector("dialog[open]") !== null,
+  album: () => (here.getAll("album").length === 1 ? here.get("album") : null),
+  reload: () => go(here, { entry: "none", anchor: grid?.anchor() }),
+  find: (search) => {
+    fill(search);
+    goTo(search);
+  },
+  ids: async (first, end) => (grid ? grid.idsOf(first, end) : []),
+};
 
 // On a touch screen a button of each card shows what can be done with its picture.
 document.addEventListener("click", (event) => {
@@ -359,11 +383,11 @@ addEventListener("drop", (event) => {
 
 addEventListener("keydown", (event) => {
   const inField = within(event, "input, textarea, select, [contenteditable]");
-  if (event.key === "/" && !inField && !viewer.isOpen) {
+  if (event.key === "/" && !inField && !selecting.covered()) {
     event.preventDefault();
     words.select();
   }
-  if (inField || viewer.isOpen || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (inField || selecting.covered() || event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key === "?") {
     keys.showModal();
     return;
@@ -375,7 +399,12 @@ addEventListener("keydown", (event) => {
   const vote = { l: "true", d: "false" }[event.key];
   if (step) {
     event.preventDefault();
-    grid.reveal(grid.beside(index, step[0], step[1])).then((next) => next?.querySelector("a")?.focus({ preventScroll: true }));
+    const next = grid.beside(index, step[0], step[1]);
+    if (event.shiftKey) {
+      if (selection.isEmpty()) selection.toggle(card);
+      selection.extend(selecting, next);
+    }
+    grid.reveal(next).then((found) => found?.querySelector("a")?.focus({ preventScroll: true }));
   } else if (vote) {
     /** @type {HTMLElement | null} */ (card.querySelector(`[data-vote="${vote}"]`))?.click();
   }
@@ -393,6 +422,7 @@ async function offer() {
 select.addEventListener("change", () => votes.choose(select.value));
 
 votes.listen();
+selection.listen(selecting);
 offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);

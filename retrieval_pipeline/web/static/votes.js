@@ -64,6 +64,26 @@ async function set(name, id, liked) {
   mark();
 }
 
+/**
+ * Like or dislike several pictures; return what gives them back the votes that they had.
+ * @param {string[]} ids
+ * @param {boolean} liked
+ */
+export async function setSeveral(ids, liked) {
+  const name = recommender();
+  const former = Map.groupBy(ids, (id) => votes[id] ?? null);
+  const send = async (/** @type {string[]} */ content_ids, /** @type {boolean | null} */ vote) => {
+    const told = await change("POST", "/api/judgements/several", { name, content_ids, liked: vote });
+    if (name !== recommender()) return;
+    ({ votes } = told);
+    mark();
+  };
+  await send(ids, liked);
+  return async () => {
+    for (const [vote, voted] of former) await send(voted, vote);
+  };
+}
+
 export function listen() {
   document.addEventListener("click", async (event) => {
     const button = within(event, "[data-vote]");

@@ -1,0 +1,35 @@
+"""How the command line loads its libraries in the least time; the first module of ours to run."""
+
+import os
+import sys
+from importlib.abc import MetaPathFinder
+
+# pydantic asks every installed package whether it is a plugin of pydantic, which takes longer than
+# checking the settings. A plugin could only watch that.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+def load_arrow_without_pandas() -> None:
+    """Import pyarrow, and have it take pandas for missing, unless something has imported pandas.
+
+    pyarrow imports pandas, if it is installed, when it makes the first array from a list, only to
+    ask whether the list is a Series. That takes half a second, more than an unchanged
+    `retrieval index` takes in all. It asks once. `to_pandas` and `from_pandas` still import pandas;
+    what would be slow is handing a Series to `pyarrow.array`, which no command does.
+    """
+    if "pandas" in sys.modules:
+        return
+    import pyarrow as pa
+
+    hidden = _NoPandas()
+    sys.meta_path.insert(0, hidden)
+    try:
+        pa.array([True])
+    finally:
+        sys.meta_path.remove(hidden)
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is left out", name=fullname)

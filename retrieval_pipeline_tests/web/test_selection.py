@@ -1,0 +1,69 @@
+"""What is done with several pictures at once, through the whole application."""
+
+import io
+import zipfile
+
+import pytest
+
+from retrieval_pipeline.web import selection
+from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_zip_file_holds_the_right_bytes_and_tells_what_is_left_out(
+    library: WebLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cat, nasty, rocket = (library.content(name) for name in ("cat.png", NASTY, "rocket.jpg"))
+    bytes_of_cat = library.photo("cat.png").read_bytes()
+    # Of the cat there is a copy; the rocket's file holds other bytes by now.
+    library.photo("cat.png").write_bytes(b"other bytes")
+    library.photo("rocket.jpg").write_bytes(b"other bytes, too")
+    with client_of(library) as client:
+        answer = client.post("/api/zip", json={"content_ids": [cat, nasty, rocket, cat]})
+        assert answer.headers["content-type"] == "application/zip"
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            assert archive.namelist() == [
+                "photos/deep/cat again.png",
+                f"photos/{NASTY}",
+                selection.LEFT_OUT,
+            ]
+            assert archive.read("photos/deep/cat again.png") == bytes_of_cat
+            told = archive.read(selection.LEFT_OUT).decode()
+            assert told == "photos/rocket.jpg: the file holds another picture by now\n"
+        monkeypatch.setattr(selection, "LARGEST_ZIP", 1_000)
+        refused = client.post("/api/zip", json={"content_ids": [nasty]})
+        assert refused.status_code == 413
+        # The page sends a form, which needs the token, too.
+        form = {"content_ids": nasty}
+        assert client.post("/zip", data=form).status_code == 403
+        assert client.post("/api/zip", json={"content_ids": ["../etc"]}).status_code == 400
+
+
+def test_votes_on_several_pictures_are_all_or_none_and_are_taken_back(
+    library: WebLibrary,
+) -> None:
+    cat, rocket = library.content("cat.png"), library.content("rocket.jpg")
+    with client_of(library) as client:
+
+        def vote(liked: bool | None, *ids: str) -> dict[str, bool]:
+            body = {"name": "many", "content_ids": ids, "liked": liked}
+            answer = client.post("/api/judgements/several", json=body)
+            assert answer.status_code == (404 if "0" * 32 in ids else 200)
+            votes = client.get("/api/judgements", params={"name": "many"})
+            found: dict[str, bool] = votes.json()["votes"]
+            return found
+
+        assert vote(True, cat, "0" * 32) == {}
+        assert vote(True, cat, rocket) == {cat: True, rocket: True}
+        assert vote(False, rocket) == {cat: True, rocket: False}
+        assert vote(None, cat, rocket) == {}
+
+
+def test_ids_are_listed_in_the_order_of_the_search(library: WebLibrary) -> None:
+    with client_of(library) as client:
+        for search in ({"sort": "name"}, {"text": "a cat"}):
+            hits = client.get("/api/search", params={**search, "k": "7"}).json()["hits"]
+            ids = client.get("/api/ids", params={**search, "offset": "2", "k": "5"}).json()
+            assert ids["content_ids"] == [hit["content_id"] for hit in hits][2:]
