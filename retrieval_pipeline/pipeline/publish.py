@@ -101,6 +101,7 @@ def update_index(
         views={source.name: source.views for source in settings.sources},
         recall=settings.index.recall,
         codes=settings.index.codes,
+        precision=settings.index.vectors,
         encode_texts=lambda texts: load().encode_texts(texts),
         accept=lambda build: check_build(build, coverage, settings.index.recall),
         accept_change=accept_change,
