@@ -26,6 +26,7 @@ from retrieval_pipeline.cli.commands.serve import serve
 from retrieval_pipeline.cli.commands.status import status
 from retrieval_pipeline.cli.commands.use import use
 from retrieval_pipeline.cli.commands.verify import verify
+from retrieval_pipeline.cli.commands.watch import watch
 from retrieval_pipeline.cli.output import ReaderGoneError, guard_streams, tell
 from retrieval_pipeline.errors import RetrievalError
 
@@ -123,7 +124,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, models, index, query, evaluate, recommend, album, label, duplicates, latent_map,
-    saved, serve, status, use, verify, gc, completion,
+    demo, init, models, index, watch, query, evaluate, recommend, album, label, duplicates,
+    latent_map, saved, serve, status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

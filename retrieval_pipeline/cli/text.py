@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
+    from retrieval_pipeline.pipeline.publish import MapReport
     from retrieval_pipeline.pipeline.run import IndexReport
+    from retrieval_pipeline.pipeline.watch import BatchReport
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
@@ -167,7 +169,7 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
 
 
 def index_report(report: IndexReport) -> list[str]:
-    """Return a few lines that say what a run of `retrieval index` did."""
+    """Return a few lines that say what a run of `retrieval index` did, but for the map."""
     lines = []
     embeddings = {each.source: each for each in report.embeddings}
     for manifest in report.manifests:
@@ -209,11 +211,36 @@ def index_report(report: IndexReport) -> list[str]:
     )
     if build.kept:
         lines.append(f"note: {build.kept}")
-    if report.map.info is None:
-        lines.append(f"no map: {report.map.problem}")
-    else:
-        lines.append(f"map {report.map.directory / 'map.html'}")
     return lines
+
+
+def batch_text(batch: BatchReport, *, watching: int | None) -> str:
+    """Return the line that says what a batch of `retrieval watch` did.
+
+    Args:
+        batch: What it did.
+        watching: Number of sources that are followed from now on; None after the first batch.
+    """
+    changes = _counts(
+        (batch.new, f"new picture{'' if batch.new == 1 else 's'}"),
+        (batch.changed, "changed"),
+        (batch.removed, "removed"),
+        (batch.failed, "could not be used"),
+    )
+    line = changes or "nothing new"
+    if batch.seconds is not None:
+        line += f", findable after {batch.seconds:.1f} s"
+    if watching is not None:
+        images = _plural(batch.items, "image")
+        line += f"; {images} in the index. Watching {_plural(watching, 'source')}"
+    return line
+
+
+def map_report(drawn: MapReport) -> str:
+    """Return the line that says where the map of an index is, or why there is none."""
+    if drawn.info is None:
+        return f"no map: {drawn.problem}"
+    return f"map {drawn.directory / 'map.html'}"
 
 
 def map_text(info: MapInfo) -> list[str]:
