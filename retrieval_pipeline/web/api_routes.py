@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from retrieval_pipeline.web import selection, voting
+from retrieval_pipeline.web import albums, selection, voting
 from retrieval_pipeline.web.api import (
     current,
     duplicates,
@@ -168,6 +168,25 @@ OPERATIONS = (
         largest_body=selection.SELECTION_BYTES,
         returns=voting.Votes,
         problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation("GET", "/api/albums", albums.albums, returns=albums.Albums),
+    Operation(
+        "POST",
+        "/api/albums/add",
+        albums.add,
+        body=albums.InAlbum,
+        largest_body=selection.SELECTION_BYTES,
+        returns=albums.Album,
+        problems=(_LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/albums/remove",
+        albums.remove,
+        body=albums.InAlbum,
+        largest_body=selection.SELECTION_BYTES,
+        returns=albums.Album,
+        problems=(_LARGE, _UNSUPPORTED, _FULL),
     ),
     Operation(
         "POST",

@@ -174,6 +174,11 @@ def verdict(answer: AnswerPage) -> str:
     return answer.verdict[:1].upper() + answer.verdict[1:]
 
 
+def month_name(month: str) -> str:
+    """Return what a month is called: "August 2019" for "2019-08"."""
+    return f"{datetime.fromisoformat(f'{month}-01'):%B %Y}" if month else "Without a date"
+
+
 def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
     """Return the address of a search, without one of its parts or with more of them."""
     pairs = [*(pair for pair in search.pairs() if pair != drop), *more]
@@ -207,6 +212,8 @@ def _chips(search: Search) -> list[Chip]:
         "region": "a region of the map",
         "sort": "sorted: {}",
         "literal": "words as they are",
+        "album": "in the album {}",
+        "like_album": "like the album {}",
         "like": "like this picture",
         "upload": "like your picture",
         "crop": "the part {} of it",
@@ -229,7 +236,7 @@ def _chips(search: Search) -> list[Chip]:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("format", "min_relevance", "collapse", "region", "understood"),
+    *("album", "format", "min_relevance", "collapse", "region", "understood"),
 }
 
 
@@ -474,6 +481,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "address": address,
         "verdict": verdict,
         "ago": _ago,
+        "month_name": month_name,
         "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,

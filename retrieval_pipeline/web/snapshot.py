@@ -34,7 +34,7 @@ from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.results import Hit, rounded
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.search.sorting import in_order
+from retrieval_pipeline.search.sorting import in_order, months
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.api_models import IdsOf
@@ -90,6 +90,24 @@ class Coordinates:
     def names(self) -> tuple[ClusterInfo, ...]:
         """The clusters."""
         return self.info.clusters
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a grid must know of pictures to make room for them.
+
+    Attributes:
+        shapes: Width over height of the cards in hundredths, uint16 (n,).
+        more: Whether there may be further pictures.
+        likely: How many of these are likely, the first ones; None where that does not apply.
+        months: The months that they were taken in, in their order, and how many of each; empty if
+            the order is another.
+    """
+
+    shapes: npt.NDArray[np.uint16]
+    more: bool
+    likely: int | None
+    months: list[tuple[str, int]]
 
 
 class Snapshot:
@@ -218,32 +236,41 @@ class Snapshot:
             timings_ms=found.timings_ms,
             understood=[WordsRead.of(each) for each in understood],
             notes=[*found.notes],
+            by_date=self.is_by_date(query),
         )
 
-    def answer_shapes(
+    def answer_layout(
         self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
-    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
-        """Return the shapes of the next hits of a query, and whether there may be further ones.
-
-        Raises as `answer` does.
-
-        Returns:
-            Width over height in hundredths, uint16 (at most SHAPES,); whether there may be more;
-            how many of these are likely, None if they are not the first ones in this order.
-        """
+    ) -> Layout:
+        """Return what a grid makes room for of the next hits of a query; raises as `answer`."""
         among = self.within(search)
         found = self.searcher.answer(
             query, SHAPES, offset, query_vectors=query_vectors, among=among
         ).hits
-        told = shapes([hit.width for hit in found], [hit.height for hit in found])
-        likely = sum(hit.likely for hit in found) if query.sort == "relevance" else None
-        return told, len(found) == SHAPES, likely
+        numbers = [self.build.number_of(hit.content_id) for hit in found]
+        return Layout(
+            shapes=shapes([hit.width for hit in found], [hit.height for hit in found]),
+            more=len(found) == SHAPES,
+            likely=sum(hit.likely for hit in found) if query.sort == "relevance" else None,
+            months=self._months(np.array(numbers, np.int64), query),
+        )
 
-    def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
-        """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
+    def browse_layout(self, search: Search, offset: int, query: Query) -> Layout:
+        """Return what a grid makes room for of everything that `browse` lists from `offset` on."""
         order = self._listed(search, query)[offset:]
         items = self.build.items
-        return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+        told = shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+        return Layout(told, more=False, likely=None, months=self._months(order, query))
+
+    def _months(self, numbers: Numbers, query: Query) -> list[tuple[str, int]]:
+        return months(self.build, numbers) if self.is_by_date(query) else []
+
+    def is_by_date(self, query: Query) -> bool:
+        """Tell whether what a query finds is in the order of the dates taken."""
+        by_date = query.sort in ("newest", "oldest")
+        return self.build.facts is not None and (
+            by_date or (query.sort == "relevance" and not query.asks)
+        )
 
     def ids(self, asked: IdsOf, query: Query, query_vectors: QueryVectors | None) -> list[str]:
         """Return the content ids of a part of what a search finds; raises as `answer` does.
@@ -288,6 +315,7 @@ class Snapshot:
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
             understood=[WordsRead.of(each) for each in understood],
             notes=[*fact_notes(self.build, query)],
+            by_date=self.is_by_date(query),
         )
 
     def within(self, search: Search) -> Flags | None:

@@ -16,6 +16,12 @@ PATIENCE = 60_000
 
 Open = Callable[..., Page]
 
+# What moved without anybody's doing, and by how much: https://web.dev/articles/cls.
+SHIFTS = """() => new Promise((resolve) => new PerformanceObserver((list) =>
+  resolve(list.getEntries().filter((shift) => !shift.hadRecentInput).map((shift) =>
+    [shift.value, shift.sources.map(({ node }) => node?.id || node?.className || "?")]))
+).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve([]), 500))"""
+
 expect.set_options(timeout=PATIENCE)
 
 

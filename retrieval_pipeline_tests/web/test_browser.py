@@ -14,7 +14,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary
-from retrieval_pipeline_tests.web.conftest import Open
+from retrieval_pipeline_tests.web.conftest import SHIFTS, Open
 from synthetic.tables import random_vectors, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
@@ -98,13 +98,6 @@ def test_each_search_that_was_looked_at_is_a_step_of_the_history(search: Page) -
     expect_first(search, "cat.png")
     search.go_back()
     expect(search.locator("h1")).to_contain_text("20 pictures")
-
-
-# What moved without anybody's doing, and by how much: https://web.dev/articles/cls.
-SHIFTS = """() => new Promise((resolve) => new PerformanceObserver((list) =>
-  resolve(list.getEntries().filter((shift) => !shift.hadRecentInput).map((shift) =>
-    [shift.value, shift.sources.map(({ node }) => node?.id || node?.className || "?")]))
-).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve([]), 500))"""
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -712,7 +705,7 @@ def test_everything_is_reached_by_keyboard_with_the_focus_in_sight(search: Page)
     search.keyboard.press("Escape")
     search.keyboard.press("Tab")
     label = search.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert label.startswith("More like")
+    assert label.startswith("Select ")
     assert search.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     search.keyboard.press("Shift+Tab")
     search.keyboard.press("Enter")

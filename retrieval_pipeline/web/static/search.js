@@ -3,6 +3,7 @@
 
 import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { gridOf } from "./results.js";
+import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
@@ -133,12 +134,13 @@ function arrive() {
   const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
+  scrubber.attach(grid);
   grid?.addEventListener("loaded", () => {
     votes.mark(state);
     selection.mark(state);
   });
   grid?.addEventListener("counted", judge);
-  selection.forgetPlaces();
+  selection.arrive(selecting.album());
   selection.mark(state);
   votes.mark(state);
   return grid;
@@ -228,7 +230,9 @@ document.addEventListener("click", (event) => {
 /** @type {import("./selection.js").Around} */
 const selecting = {
   grid: () => grid,
-  covered: () => viewer.isOpen || keys.open,
+  covered: () => document.querySelector("dialog[open]") !== null,
+  album: () => (here.getAll("album").length === 1 ? here.get("album") : null),
+  reload: () => go(here, { entry: "none", anchor: grid?.anchor() }),
   find: (search) => {
     fill(search);
     goTo(search);
@@ -379,11 +383,11 @@ addEventListener("drop", (event) => {
 
 addEventListener("keydown", (event) => {
   const inField = within(event, "input, textarea, select, [contenteditable]");
-  if (event.key === "/" && !inField && !viewer.isOpen) {
+  if (event.key === "/" && !inField && !selecting.covered()) {
     event.preventDefault();
     words.select();
   }
-  if (inField || viewer.isOpen || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (inField || selecting.covered() || event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key === "?") {
     keys.showModal();
     return;
