@@ -134,7 +134,7 @@ def test_what_has_gone_is_not_found_and_makes_way_when_it_is_a_quarter(library: 
     assert segments_of(build) != segments_of(first)
     assert_finds_all(build, library)
     # One that comes back is as new as any other.
-    library.files["0100.jpg"] = name(100)
+    library.files["0050.jpg"] = name(50)
     build = library.index()
     assert rows_of_segments(build) == [(COUNT - 101, COUNT - 101), (1, 1)]
     assert_finds_all(build, library)
