@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.pipeline.publish import MapReport
     from retrieval_pipeline.pipeline.run import IndexReport
     from retrieval_pipeline.pipeline.watch import BatchReport
+    from retrieval_pipeline.search.duplicate_plan import DuplicatePlan
     from retrieval_pipeline.search.near_duplicates import DuplicateGroup
     from retrieval_pipeline.search.results import Answer, Hit
     from retrieval_pipeline.search.saved_queries import SavedAnswer
@@ -166,6 +167,21 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
         else "no picture is there twice"
     )
     return lines
+
+
+def plan_text(plan: DuplicatePlan) -> list[str]:
+    """List what stays of each group, what can go, and what is left for a reason."""
+    lines = []
+    for group in plan.groups:
+        lines.append(f"{'keep':>10}  {to_text(str(group.keep.path))}")
+        for file in group.remove:
+            what = "same bytes" if file.content_id == group.keep.content_id else "looks same"
+            path = to_text(str(file.path))
+            lines.append(f"{plan.action:>10}  {path}  ({what}, {_size(file.size)})")
+        lines += [f"{'leave':>10}  {to_text(str(path))}  ({why})" for path, why in group.left]
+        lines.append("")
+    total = f"{_plural(plan.files, 'file')} can go, {_size(plan.bytes)}"
+    return [*lines, f"{total}; nothing was changed" if plan.files else "no file can go"]
 
 
 def index_report(report: IndexReport) -> list[str]:
