@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from PIL import Image
 
 from retrieval_pipeline.config.loading import load_settings
@@ -61,6 +62,13 @@ def cpu_seconds(process: int) -> float:
         return used.get(number, 0) + sum(below(each) for each in parents if parents[each] == number)
 
     return below(process)
+
+
+def until_quiet(home: Path) -> None:
+    """Wait until no run of the Dagster of this home is on its way."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        while instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+            time.sleep(1)
 
 
 def measure_definitions(file: Path) -> None:
@@ -122,7 +130,7 @@ def measure_service(file: Path, images: int, port: int) -> None:
         )
     try:
         until(images, "from the start of `dagster dev` to an index of all")
-        time.sleep(60)  # The run ends, and the daemon comes to rest.
+        until_quiet(home)
         new = file.parent / "pictures" / "source0000" / "new.png"
         Image.new("RGB", (50, 50), (255, 255, 255)).save(new)
         until(images + 1, "from a new file to the index")

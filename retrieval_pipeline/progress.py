@@ -1,9 +1,12 @@
 """How long-running work reports its progress; the core itself never prints."""
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
+from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.paths import printable
 
 
@@ -37,6 +40,57 @@ class Quiet:
 
     def note(self, line: str) -> None:
         """Ignored."""
+
+
+class NotesOnly(Quiet):
+    """Passes on only the lines that people should read."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+
+    def note(self, line: str) -> None:
+        """Show the line."""
+        self._note(line)
+
+
+class Stoppable:
+    """Passes progress on, and ends the work at its next step once `stop` is set.
+
+    It is for work that keeps nothing when it ends early.
+    """
+
+    def __init__(self, progress: Progress, stop: threading.Event, what: str) -> None:
+        self._progress, self._stop, self._what = progress, stop, what
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        """Begin a stage.
+
+        Raises:
+            Stopped: `stop` was set.
+        """
+        self._check()
+        self._progress.start(stage, total, unit)
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more units.
+
+        Raises:
+            Stopped: `stop` was set.
+        """
+        self._check()
+        self._progress.advance(count)
+
+    def finish(self) -> None:
+        """End the current stage."""
+        self._progress.finish()
+
+    def note(self, line: str) -> None:
+        """Show a line."""
+        self._progress.note(line)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped(self._what)
 
 
 # Seconds between two lines of a log.

@@ -46,6 +46,7 @@ class BarProgress:
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """Add a bar for the stage, unless it has nothing to do."""
         self._task = None
+        self._bars.start()  # after a pause
         if total != 0:
             self._task = self._bars.add_task(stage, total=total, unit=unit)
 
@@ -60,6 +61,12 @@ class BarProgress:
             task = self._bars.tasks[self._bars.task_ids.index(self._task)]
             self._bars.update(self._task, total=task.completed)
             self._bars.stop_task(self._task)
+
+    def pause(self) -> None:
+        """Leave the bars as they are; the next stage begins a new block of them."""
+        self._bars.stop()
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
 
     def note(self, line: str) -> None:
         """Print a line above the bars."""

@@ -13,9 +13,11 @@ from retrieval_pipeline.cli.commands.completion import completion
 from retrieval_pipeline.cli.commands.demo import demo
 from retrieval_pipeline.cli.commands.duplicates import duplicates
 from retrieval_pipeline.cli.commands.evaluate import evaluate
+from retrieval_pipeline.cli.commands.export import export
 from retrieval_pipeline.cli.commands.gc import gc
 from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
+from retrieval_pipeline.cli.commands.label import label
 from retrieval_pipeline.cli.commands.map import latent_map
 from retrieval_pipeline.cli.commands.models import models
 from retrieval_pipeline.cli.commands.query import query
@@ -25,6 +27,7 @@ from retrieval_pipeline.cli.commands.serve import serve
 from retrieval_pipeline.cli.commands.status import status
 from retrieval_pipeline.cli.commands.use import use
 from retrieval_pipeline.cli.commands.verify import verify
+from retrieval_pipeline.cli.commands.watch import watch
 from retrieval_pipeline.cli.output import ReaderGoneError, guard_streams, tell
 from retrieval_pipeline.errors import RetrievalError
 
@@ -122,7 +125,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, models, index, query, evaluate, recommend, album, duplicates, latent_map, saved,
-    serve, status, use, verify, gc, completion,
+    demo, init, models, index, watch, query, evaluate, recommend, album, label, export, duplicates,
+    latent_map, saved, serve, status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

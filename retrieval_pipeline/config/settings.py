@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -116,10 +117,12 @@ class IndexSettings(_Model):
     Attributes:
         recall: Share of the true ten nearest images that a query must find.
         codes: True to write quantised vectors too, which faiss (the extra `codes`) searches faster.
+        vectors: What the index stores vectors as: float32 keeps full precision in twice the space.
     """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     codes: bool = False
+    vectors: Literal["float16", "float32"] = "float16"
 
 
 def _check_timezone(name: str) -> str:
@@ -172,6 +175,7 @@ class SavedQuery(_Model):
         within: How near, such as "20 km".
         countries: Only pictures taken in these countries, by code or name; empty means all.
         keywords: Only pictures with one of these keywords; empty means any.
+        labels: Only pictures with one of these labels; empty means all.
         albums: Only pictures of one of these albums; empty means all.
         like_albums: Albums to find more pictures for; what is in them is no hit.
         min_rating: Only pictures with so many stars.
@@ -202,6 +206,7 @@ class SavedQuery(_Model):
     within: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(km|m|mi|miles?)?$")] = "20 km"
     countries: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     albums: tuple[str, ...] = ()
     like_albums: tuple[str, ...] = ()
     min_rating: Annotated[int, Field(ge=-1, le=5)] | None = None
@@ -215,6 +220,31 @@ class SavedQuery(_Model):
     def _asks_for_something(self) -> "SavedQuery":
         if not (self.text.strip() or self.images or self.plus or self.like_albums):
             raise ValueError("asks for nothing: give it `text`, `images`, `plus` or `like_albums`")
+        return self
+
+
+class LabelSettings(_Model):
+    """Words that every picture is labelled with, if they fit it.
+
+    Attributes:
+        words: What to label with: "invoice", or "a photo of a sunset".
+        compete: True to leave a picture only the word that fits it best.
+        min_relevance: From this relevance on, a picture has the label. From 0.5 on, more of those
+            that have it are right than wrong.
+    """
+
+    words: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = ()
+    compete: bool = False
+    min_relevance: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _words_are_apart(self) -> "LabelSettings":
+        folded = [word.casefold() for word in self.words]
+        for word in self.words:
+            if not word.isprintable():
+                raise ValueError(f"{word!r} is no line of text")
+            if folded.count(word.casefold()) > 1:
+                raise ValueError(f'"{word}" is named twice')
         return self
 
 
@@ -315,6 +345,7 @@ class Settings(_Model):
         checks: Thresholds of Dagster's checks.
         alerts: Whom Dagster tells of what went wrong.
         evaluation: Labelled queries that tell how well an index answers; None for none.
+        labels: Words that pictures are labelled with.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -333,6 +364,7 @@ class Settings(_Model):
     checks: Checks = Checks()
     alerts: Alerts = Alerts()
     evaluation: EvaluationSettings | None = None
+    labels: LabelSettings = LabelSettings()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

@@ -66,6 +66,11 @@ device = "auto"
 #   metric = "nDCG@10"     or "recall@1", "recall@5", "recall@10", "MRR", "mAP"
 #   tolerance = 0.02       how much lower the metric of a new model may be
 
+# A table [labels] marks every picture that one of your words fits (docs/searching.md):
+#   words = ["invoice", "screenshot"]
+#   compete = false        true: a picture has only the word that fits it best
+#   min_relevance = 0.5
+
 # Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
 # [[saved_queries]].
 

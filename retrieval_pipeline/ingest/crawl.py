@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -22,9 +22,11 @@ from retrieval_pipeline.ingest.manifest import (
     time_note,
 )
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows, save_sidecar_rows
-from retrieval_pipeline.ingest.walk import Beside, counted_as, walk
+from retrieval_pipeline.ingest.walk import Beside, counted_as, folders_of, walk, walk_paths
+from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import explained
+from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.store import Store
 
 # Hashing a large disk takes hours: the manifest is saved so often, in seconds, so that a killed
@@ -46,7 +48,8 @@ class ManifestReport:
         unreadable: Files and folders that could not be read.
         too_large: Files that have more bytes than the limits allow.
         bytes_hashed: Bytes of the files that were hashed.
-        published: True if the manifest was written, False if nothing had changed.
+        published: True if the manifest or the table of sidecars was written, False if nothing had
+            changed.
         not_looked_at: Number of other files by extension, in lower case; "" for names without one.
     """
 
@@ -67,6 +70,7 @@ def update_manifest(
     store: Store,
     source: Source,
     *,
+    only: Collection[str] | None = None,
     max_shrink: float = 0.5,
     allow_shrink: bool = False,
     rehash: bool = False,
@@ -74,7 +78,7 @@ def update_manifest(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> ManifestReport:
-    """Bring the manifest of `source` up to date.
+    """Bring the manifest of `source` up to date, or only what it says of some paths.
 
     A file whose path, size and mtime are as before is not read again, unless `rehash` is True. A
     crawl that `stop` interrupts keeps the hashes that it has computed.
@@ -82,6 +86,9 @@ def update_manifest(
     Args:
         store: Holds the manifest.
         source: The source to crawl.
+        only: Files and folders that have changed, relative to the source, as a watcher of the file
+            system reports them; the rows of all others stay. A name of a folder stands for all that
+            is below it. None means everything, as does "", and anything for a remote source.
         max_shrink: Share of the files that may be gone without confirmation.
         allow_shrink: True to confirm that more of them are gone.
         rehash: True to read every file again.
@@ -102,17 +109,28 @@ def update_manifest(
     progress.start(f"looking through {source.name}", None, "files")
     seen: list[FileRow] = []
     beside = Beside()
-    for row in walk(source, store.home, beside):
+    partly = only is not None and "" not in only and not isinstance(source.path, Remote)
+    walked = walk_paths(source, only or (), store.home, beside) if partly else None
+    for row in walked or walk(source, store.home, beside):
         seen.append(row)
         progress.advance()
         if stop is not None and stop.is_set():
             raise Stopped(f"stopped while looking through {source.name}")
     progress.finish()
+    if partly:
+        scope = _Scope(only or ())
+        seen += [row for row in before.values() if row.path not in scope]
     # Of some unreadable entries it is not even known whether they are directories.
     unreadable = {row.path.rstrip("/") for row in seen if row.status is Status.UNREADABLE}
     _keep_what_cannot_be_seen(seen, before.values(), unreadable)
     sidecars = beside.companions
-    _keep_what_cannot_be_seen(sidecars, read_sidecar_rows(store, source.name), unreadable)
+    former = read_sidecar_rows(store, source.name)
+    if partly:
+        # All companions beside a path were listed.
+        sidecars += [
+            row for row in former if row.path not in scope and not scope.is_beside(row.path)
+        ]
+    _keep_what_cannot_be_seen(sidecars, former, unreadable)
     listed = {row.path for row in seen}
     removed = [path for path in before if path not in listed]
     most = len(before) if allow_shrink else max_shrink * len(before)
@@ -147,17 +165,19 @@ def update_manifest(
         raise _shrunk(source, lost, len(before))
 
     sidecars, others = _divided(sidecars, listed)
-    save_sidecar_rows(store, source.name, sidecars)
+    other_sidecars = save_sidecar_rows(store, source.name, sidecars)
     not_looked_at = beside.not_looked_at + others
-    metadata = manifest_metadata(not_looked_at, source.group)
+    metadata = None
+    if not partly:
+        metadata = manifest_metadata(not_looked_at, source.group)
     published = (
         rows != before
         or not store.manifest(source.name).exists()
-        or metadata != read_manifest_metadata(store, source.name)
+        or metadata not in (None, read_manifest_metadata(store, source.name))
     )
     if published:
         save_rows(store, source.name, rows, metadata)
-    else:
+    elif not partly:
         # The time of the manifest tells when the source was last crawled.
         with explained(store.manifest(source.name)):
             os.utime(store.manifest(source.name))
@@ -176,7 +196,7 @@ def update_manifest(
         unreadable=sum(row.status in (Status.UNREADABLE, Status.CHANGING) for row in rows.values()),
         too_large=len(large),
         bytes_hashed=sum(row.size for row in hashed if row.content_id is not None),
-        published=published,
+        published=published or other_sidecars,
         not_looked_at=not_looked_at,
     )
 
@@ -190,7 +210,7 @@ def _keep_what_cannot_be_seen(
         seen.extend(
             row
             for row in before
-            if row.path not in listed and not unreadable.isdisjoint(_folders(row.path))
+            if row.path not in listed and not unreadable.isdisjoint(folders_of(row.path))
         )
 
 
@@ -204,11 +224,26 @@ def _divided(
     return [row for row in candidates if row.path in belonging], Counter(map(counted_as, others))
 
 
-def _folders(path: str) -> Iterator[str]:
-    """Yield the folders that a path lies in."""
-    while "/" in (path := path.rstrip("/")):
-        path = path.rpartition("/")[0]
-        yield path
+class _Scope:
+    """Some files and folders of a source, and all that is below them; holds paths as text."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self._paths = {to_text(path) for path in paths}
+        self._folders = {path.rpartition("/")[0] for path in self._paths}
+        self._known: dict[str, bool] = {"": "" in self._paths}
+
+    def __contains__(self, path: str) -> bool:
+        path = path.rstrip("/")
+        return path in self._paths or self._holds(path.rpartition("/")[0])
+
+    def is_beside(self, path: str) -> bool:
+        """Return whether one of the paths lies in the same folder."""
+        return path.rpartition("/")[0] in self._folders
+
+    def _holds(self, folder: str) -> bool:
+        if folder not in self._known:
+            self._known[folder] = folder in self
+        return self._known[folder]
 
 
 def _lost(before: dict[str, FileRow], rows: dict[str, FileRow]) -> int:

@@ -231,7 +231,7 @@ def _embed_here(
             pool = stack.enter_context(own)
         outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
         threads = EncodeThreads(load())
-        batches = threads.map(outcomes)
+        batches = threads.map(outcomes, len(results.todo))
         loaded, done_before = time.monotonic(), pool.work
         results.store(batches)
         return Timings(

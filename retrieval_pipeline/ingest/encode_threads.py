@@ -68,21 +68,27 @@ class EncodeThreads:
         """Speed as a share of the fastest matrix product; None if it is not known."""
         return self._encoder.efficiency(self._images, self._computing)
 
-    def map(self, outcomes: Iterable[Outcome]) -> Iterator[list[Result]]:
+    def map(
+        self, outcomes: Iterable[Outcome], expected: int | None = None
+    ) -> Iterator[list[Result]]:
         """Prepare the threads at once; return an iterator of batches of results, in order.
 
         Args:
             outcomes: Decoded images and failures. At most `AHEAD` batches per thread are read
                 before their results are taken.
+            expected: How many there are, if that is known: few are shared out among the threads,
+                instead of filling the batch of one.
 
         Raises:
             EncoderError: The device failed.
         """
         remaining = iter(outcomes)
-        batches = iter(lambda: list(islice(remaining, self._encoder.batch)), [])
         stack = ExitStack()
         plan = stack.enter_context(self._encoder.encode_threads())
         self._width = plan.count
+        share = self._encoder.batch if expected is None else max(1, -(-expected // plan.count))
+        batch = min(share, self._encoder.batch)
+        batches = iter(lambda: list(islice(remaining, batch)), [])
 
         def results() -> Iterator[list[Result]]:
             with stack:

@@ -5,10 +5,11 @@ that were embedded before, from the headers alone. What belongs to a file (its n
 sidecars) is merged on top, and again whenever a sidecar changes.
 """
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,8 @@ from retrieval_pipeline.facts.table import FactsRow, from_table, to_table
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import Fit
-from retrieval_pipeline.index.items import one_chunk, table_digest
+from retrieval_pipeline.index.arrow import one_chunk
+from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.hashing import file_version
 from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows
@@ -80,6 +82,7 @@ def update_facts(
     limits: Limits | None = None,
     workers: int | None = None,
     *,
+    pool: Callable[[], DecodePool] | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> FactsReport:
@@ -90,6 +93,7 @@ def update_facts(
         source: The source whose pictures are looked at.
         limits: Bounds for reading one file; None means the defaults.
         workers: Number of processes that read headers and sidecars; None means one per core.
+        pool: Returns processes that the caller keeps, to use these instead.
         progress: Told of files.
         stop: Ends the run when it is set; what is finished is kept.
 
@@ -112,8 +116,13 @@ def update_facts(
     headers_read = 0
     progress.start(f"reading facts of {source.name}", len(todo), "files")
     saved = time.monotonic()
-    with DecodePool(Fit(1), limits or Limits(), workers) as pool:
-        reader = _Reader(source, pool, _known_contents(former, todo), sidecars)
+    with contextlib.ExitStack() as stack:
+        if pool is not None:
+            readers = pool()
+        else:
+            own = DecodePool(Fit(1), limits or Limits(), workers)
+            readers = stack.enter_context(own)
+        reader = _Reader(source, readers, _known_contents(former, todo), sidecars)
         for start in range(0, len(todo), BATCH_FILES):
             batch = [_File(**row) for row in todo.slice(start, BATCH_FILES).to_pylist()]
             rows += reader.rows(batch)

@@ -22,8 +22,11 @@ def read_sidecar_rows(store: Store, source: str) -> list[FileRow]:
     return [FileRow(*values) for values in zip(*columns, strict=True)]
 
 
-def save_sidecar_rows(store: Store, source: str, rows: Sequence[FileRow]) -> None:
+def save_sidecar_rows(store: Store, source: str, rows: Sequence[FileRow]) -> bool:
     """Write the table, unless it holds these rows already, or there are none and never were any.
+
+    Returns:
+        Whether it was written.
 
     Raises:
         StoreError: It cannot be written.
@@ -33,5 +36,7 @@ def save_sidecar_rows(store: Store, source: str, rows: Sequence[FileRow]) -> Non
     ]
     table = pa.table(columns, schema=SIDECARS)
     path = store.sidecars(source)
-    if read_sidecars(store, source) != table if is_there(path) else len(rows) > 0:
+    differs = read_sidecars(store, source) != table if is_there(path) else len(rows) > 0
+    if differs:
         write_table(path, table)
+    return differs

@@ -3,8 +3,8 @@
 import os
 import re
 import stat
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from retrieval_pipeline.errors import SourceError
 from retrieval_pipeline.images.extras import can_read_raw
 from retrieval_pipeline.images.signatures import SIGNATURE_BYTES, looks_like_a_picture
 from retrieval_pipeline.ingest.manifest import FileRow, Status, version_of, why, within_64_bits
-from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
+from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that operating systems and NAS devices keep for themselves: no pictures of the user's.
@@ -42,7 +42,7 @@ class Beside:
 
 
 def walk(
-    source: Source, skip: Path | None = None, beside: Beside | None = None
+    source: Source, skip: Path | None = None, beside: Beside | None = None, after: str = ""
 ) -> Iterator[FileRow]:
     """Yield the picture files of a source in a stable order, without reading them.
 
@@ -55,6 +55,8 @@ def walk(
         source: Where to look, and for what.
         skip: The home of the tables.
         beside: Is told of all files that are not yielded and not left out.
+        after: Path of a row, as it was yielded: begin after it, and list only the folders that come
+            after it and those that it lies in. Object stores are always listed from the start.
 
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
@@ -63,51 +65,177 @@ def walk(
     if isinstance(source.path, Remote):
         yield from _walk_remote(source, source.path, beside)
         return
-    root = os.fspath(source.path)
-    exclude = compile_globs(source.exclude)
-    wanted = readable_extensions(source)
-    entered = {_identity(root), _identity(os.fspath(skip)) if skip else None}
-    pending = [""]
-    while pending:
-        relative = pending.pop()
+    yield from Tree(source, source.path, skip, beside, after).below([""])
+
+
+def walk_paths(
+    source: Source, paths: Collection[str], skip: Path | None = None, beside: Beside | None = None
+) -> Iterator[FileRow]:
+    """Yield what `walk` would yield of some files, and of all files below some folders.
+
+    It lists the folders that these paths lie in, and nothing else. What is gone is not yielded.
+
+    Args:
+        source: A source on this machine.
+        paths: Files and folders, relative to the source.
+        skip: The home of the tables.
+        beside: Is told of all other files at or below the paths, and of all companions that lie in
+            the same folders as the paths.
+
+    Raises:
+        SourceError: The source's own directory is missing or cannot be listed.
+    """
+    assert not isinstance(source.path, Remote), "folders of object stores are prefixes of names"
+    tree = Tree(source, source.path, skip, beside if beside is not None else Beside())
+    tree.check_root()
+    names_in: defaultdict[str, set[str]] = defaultdict(set)
+    for path in outermost(paths):
+        folder, slash, name = path.rpartition("/")
+        names_in[folder + slash].add(name)
+    for folder, names in sorted(names_in.items()):
+        if tree.enters(folder):
+            yield from tree.some(folder, names)
+
+
+def outermost(paths: Collection[str]) -> set[str]:
+    """Return the paths that do not lie below another one of them."""
+    whole = set(paths)
+    return {path for path in whole if whole.isdisjoint(folders_of(path))}
+
+
+def folders_of(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the nearest first."""
+    while "/" in (path := path.rstrip("/")):
+        path = path.rpartition("/")[0]
+        yield path
+
+
+class Tree:
+    """The directory of a local source, seen by the rules of its settings."""
+
+    def __init__(
+        self, source: Source, root: Path, skip: Path | None, beside: Beside, after: str = ""
+    ) -> None:
+        self._source, self._root, self._beside = source, os.fspath(root), beside
+        self._exclude = compile_globs(source.exclude)
+        self._wanted = readable_extensions(source)
+        self._after = _order(to_path(after)) if after else []
+        self._skip = os.fspath(skip) if skip else None
+        self._entered = {_identity(self._root), self._skipped}
+
+    @property
+    def _skipped(self) -> tuple[int, int] | None:
+        # The home may be made after this object.
+        return _identity(self._skip) if self._skip else None
+
+    def check_root(self) -> None:
+        """Raise SourceError if the source's own directory is missing or cannot be listed."""
         try:
-            with os.scandir(os.path.join(root, relative)) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+            os.scandir(self._root).close()
         except OSError as error:
-            if not relative:
-                raise SourceError(_no_root(source, error)) from None
+            raise SourceError(_no_root(self._source, error)) from None
+
+    def enters(self, folder: str) -> bool:
+        """Return whether a walk comes to a relative path, of a folder or of what was there."""
+        skipped = self._skipped
+        for path in (folder.rstrip("/"), *folders_of(folder)) if folder else ():
+            full = os.path.join(self._root, path)
+            if (
+                _is_private(path.rpartition("/")[2])
+                or glob_matches(self._exclude, path)
+                or (not self._source.follow_symlinks and os.path.islink(full))
+                or (skipped is not None and _identity(full) == skipped)
+            ):
+                return False
+        return True
+
+    def below(self, folders: list[str]) -> Iterator[FileRow]:
+        """Yield the files of folders, and of all folders below them."""
+        pending = list(reversed(folders))
+        while pending:
+            relative = pending.pop()
+            try:
+                with os.scandir(os.path.join(self._root, relative)) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                if not relative:
+                    raise SourceError(_no_root(self._source, error)) from None
+                yield FileRow(to_text(relative), 0, 0, status=Status.UNREADABLE, error=why(error))
+                continue
+            found: list[str] = []
+            yield from self._files(relative, entries, found)
+            pending.extend(reversed(found))
+
+    def some(self, relative: str, names: Collection[str]) -> Iterator[FileRow]:
+        """Yield the files of a folder that have these names, and all files below such folders."""
+        try:
+            with os.scandir(os.path.join(self._root, relative)) as listing:
+                entries = sorted(
+                    (entry for entry in listing if entry.name in names or _is_companion(entry)),
+                    key=lambda entry: entry.name,
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
             yield FileRow(to_text(relative), 0, 0, status=Status.UNREADABLE, error=why(error))
-            continue
-        folders: list[str] = []
+            return
+        found: list[str] = []
+        yield from self._files(relative, entries, found)
+        yield from self.below(found)
+
+    def _files(
+        self, relative: str, entries: Sequence[os.DirEntry[str]], folders: list[str]
+    ) -> Iterator[FileRow]:
+        """Yield the picture files among the entries of a folder; add folders to enter."""
         for entry in entries:
             if _is_private(entry.name):
                 continue
             path = f"{relative}{entry.name}"
-            if glob_matches(exclude, path):
+            if glob_matches(self._exclude, path):
                 continue
             try:
-                if not source.follow_symlinks and entry.is_symlink():
+                if not self._source.follow_symlinks and entry.is_symlink():
                     continue
-                if entry.is_dir():
+                is_folder = entry.is_dir()
+                if self._after and self._is_done(f"{path}/" if is_folder else path):
+                    continue
+                if is_folder:
                     # The same directory can be reached twice through links; loops end here.
                     identity = _identity(entry.path)
                     # A directory without an identity cannot be listed either: that will say why.
-                    if identity is None or identity not in entered:
-                        entered.add(identity)
+                    if identity is None or identity not in self._entered:
+                        self._entered.add(identity)
                         folders.append(f"{path}/")
                     continue
                 extension = os.path.splitext(entry.name)[1].lower()
-                if extension not in wanted and not _is_sniffed(source, entry, extension):
+                if extension not in self._wanted and not _is_sniffed(
+                    self._source, entry, extension
+                ):
                     if entry.is_file():
-                        _note(beside, path, extension, entry)
+                        _note(self._beside, path, extension, entry)
                     continue
                 info = entry.stat()
             except OSError as error:
-                yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=why(error))
+                if not self._after or not self._is_done(path):
+                    yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=why(error))
                 continue
             if stat.S_ISREG(info.st_mode):
                 yield FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
-        pending.extend(reversed(folders))
+
+    def _is_done(self, path: str) -> bool:
+        """Return whether the walk begins after all rows of a path."""
+        mine = _order(path)
+        return mine == self._after or mine < self._after[: len(mine)]
+
+
+def _order(path: str) -> list[tuple[bool, str]]:
+    """Return what puts paths in the order of a walk: the files of a folder before its folders."""
+    *folders, name = path.split("/")
+    return [*((True, folder) for folder in folders), *([(False, name)] if name else [])]
+
+
+def _is_companion(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in COMPANIONS
 
 
 def _walk_remote(source: Source, root: Remote, beside: Beside) -> Iterator[FileRow]:

@@ -167,7 +167,6 @@ def make_map(
     numbers = np.arange(len(build)) if numbers is None else numbers
     if len(numbers) < SMALLEST_MAP:
         raise MapError(f"a map needs at least {SMALLEST_MAP} images; here are {len(numbers)}")
-    progress.start("mapping", 2 * len(numbers), "images")
 
     def batches() -> Iterator[Vectors]:
         for start in range(0, len(numbers), BATCH_ROWS):
@@ -175,11 +174,16 @@ def make_map(
             yield vectors
             progress.advance(len(vectors))
 
+    progress.start("finding the axes of the map", len(numbers), "images")
     basis = fit_basis(batches(), build.info.dim)
+    progress.finish()
+    progress.start("finding the clusters of the map", None, "")
     some = build.vectors(numbers[sample(len(numbers), KMEANS_SAMPLE)])
     found = find_clusters(some, clusters)
     if build.vocabulary is not None:
         found = found.named(words(), build.vocabulary)
+    progress.finish()
+    progress.start("placing images on the map", len(numbers), "images")
     coordinates = np.empty((len(numbers), COMPONENTS), np.float32)
     members = np.empty(len(numbers), np.int32)
     distances = np.empty(len(numbers), np.float32)

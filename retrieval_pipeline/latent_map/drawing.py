@@ -269,7 +269,7 @@ def thumbnails(
     """
     rows = drawing.latent.from_coarse_to_fine()[:THUMBNAILS].tolist()
     jobs = (Job(drawing.file(row), drawing.content_id(row)) for row in rows)
-    progress.start("drawing the map", len(rows), "thumbnails")
+    progress.start("drawing the map", len(rows), "images")
     made = {}
     with DecodePool(Fit(size), limits) as pool:
         for row, (_, outcome) in zip(rows, pool.map(jobs), strict=True):

@@ -7,10 +7,10 @@ from retrieval_pipeline.orchestration.flow import BACKGROUND, WHOLE_FLOW, Flow
 
 C = dg.AutomationCondition
 
-# A run over the whole flow makes all that follows itself.
-_DATA_OF_OTHER_RUNS = C.data_version_changed() & ~C.any_new_update_has_run_tags(
-    tag_values=WHOLE_FLOW
-)
+# A run over the whole flow makes all that follows itself. `any_new_update_has_run_tags` would not
+# tell: it leaves out events that come while the conditions are evaluated, which
+# `data_version_changed` sees.
+_DATA_OF_OTHER_RUNS = C.data_version_changed() & ~C.executed_with_tags(tag_values=WHOLE_FLOW)
 # `eager` would follow every materialisation, also one that found nothing new.
 _NEW_DATA = C.any_deps_match(C.data_version_changed() | C.will_be_requested()).with_label(
     "any_deps_have_new_data"

@@ -15,6 +15,7 @@ from retrieval_pipeline.orchestration.checks import build_is_fresh
 from retrieval_pipeline.orchestration.evaluation import build_evaluation_assets
 from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.jobs import build_gc_job, build_query_job, build_verify_job
+from retrieval_pipeline.orchestration.labels import build_label_assets
 from retrieval_pipeline.orchestration.lost_runs import build_lost_runs_sensor
 from retrieval_pipeline.orchestration.partitions import (
     partitions_by_recommender,
@@ -63,6 +64,7 @@ def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg
         *build_assets(flow, settings, by_source),
         build_saved_query_asset(flow, by_query),
         *build_evaluation_assets(flow, settings),
+        *build_label_assets(flow, settings),
         *build_recommender_assets(flow, by_recommender),
     ]
     is_fresh = build_is_fresh(flow)

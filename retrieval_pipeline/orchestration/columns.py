@@ -50,6 +50,8 @@ _DESCRIPTIONS = {
     "keywords": "Tags",
     "rating": "Stars, 0 to 5; -1 is rejected",
     "motion_photo": "Whether a video of the same moment is in the file",
+    "word": "A person's own",
+    "relevance": "0 to 1: how sure it is that the picture has to do with the word",
     "problems": "Why facts that are there were refused",
 }
 

@@ -1,6 +1,7 @@
 """Publication of an index and its map, and the return to an earlier build."""
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError, MapError, StoreError
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.index.build import Build, current_or_none, read_info
+from retrieval_pipeline.index.build import Build, current_or_none
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.latent_map.coordinates import (
     MapInfo,
@@ -20,7 +22,7 @@ from retrieval_pipeline.latent_map.coordinates import (
     save_map,
 )
 from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
-from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -99,6 +101,7 @@ def update_index(
         views={source.name: source.views for source in settings.sources},
         recall=settings.index.recall,
         codes=settings.index.codes,
+        precision=settings.index.vectors,
         encode_texts=lambda texts: load().encode_texts(texts),
         accept=lambda build: check_build(build, coverage, settings.index.recall),
         accept_change=accept_change,
@@ -137,19 +140,30 @@ def use_build(settings: Settings, name: str) -> Build:
     return build
 
 
-def update_map(settings: Settings, build: Path, *, progress: Progress | None = None) -> MapReport:
+def update_map(
+    settings: Settings,
+    build: Path,
+    *,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> MapReport:
     """Draw the map of a build unless there is one; the caller holds the store's lock.
 
     Args:
         settings: Where the sources are, and the limits for their images.
         build: Directory of the build.
         progress: Told of the steps.
+        stop: Once it is set, drawing ends at its next step, and the next call begins anew.
 
     Raises:
         BuildError: The build is damaged.
         StoreError: The map cannot be written.
+        Stopped: `stop` was set.
     """
     progress = progress or Quiet()
+    if stop is not None:
+        what = "stopped while drawing the map; the index is published"
+        progress = Stoppable(progress, stop, what)
     store = Store(settings.home)
     directory = store.map(build.name)
     if directory.exists():

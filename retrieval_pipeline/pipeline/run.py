@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.base import Description, Encoder
@@ -27,8 +28,12 @@ from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.search.labelling import LabelsReport
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,18 @@ class IndexReport:
         embeddings: A report for each of the same sources.
         facts: A report for each of the same sources.
         build: The index that answers now.
-        map: The map of that index.
+        map: The map of that index; None before it is drawn.
         failures: Why the other sources could not be brought up to date, by their names.
+        labels: Which pictures have which of a person's words; None if nobody has asked for any.
     """
 
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
     facts: tuple[FactsReport, ...]
     build: BuildReport
-    map: MapReport
+    map: MapReport | None
     failures: Mapping[str, SourceError]
+    labels: "LabelsReport | None" = None
 
     @property
     def changed(self) -> bool:
@@ -89,6 +96,7 @@ def index_sources(
     allow_shrink: bool = False,
     rehash: bool = False,
     retry_quarantined: bool = False,
+    published: Callable[[IndexReport], None] | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> IndexReport:
@@ -103,6 +111,7 @@ def index_sources(
         allow_shrink: Accept that more than `max_shrink` of a source's files are gone.
         rehash: Read every file again, even if its size and time are unchanged.
         retry_quarantined: Try again the images that could not be used.
+        published: Called when the index answers, before its map is drawn, with the report so far.
         progress: Told of the steps.
         stop: Once it is set, the run finishes the part in hand and raises Stopped.
 
@@ -131,10 +140,26 @@ def index_sources(
             stop=stop,
         )
         build = update_index(settings, tables.description.space, tables.load, progress=progress)
-        drawn = update_map(settings, build.build, progress=progress)
-    return IndexReport(
-        tables.manifests, tables.embeddings, tables.facts, build, drawn, tables.failures
-    )
+        labels = update_labels(settings, progress=progress)
+        report = IndexReport(
+            tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures, labels
+        )
+        if published is not None:
+            published(report)
+        drawn = update_map(settings, build.build, progress=progress, stop=stop)
+    return replace(report, map=drawn)
+
+
+def update_labels(settings: Settings, *, progress: Progress | None = None) -> "LabelsReport | None":
+    """Label the current build, as `labelling.refresh_labels` does, if anybody has asked for words.
+
+    The caller holds the store's lock. Raises what that function raises.
+    """
+    if not settings.labels.words and not is_there(Store(settings.home).labels):
+        return None
+    from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search
+
+    return refresh_labels(settings, progress=progress)
 
 
 def index_aside(
@@ -163,10 +188,43 @@ def index_aside(
         return update_index(settings, space, tables.load, publish=False, progress=progress)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a process that indexes again and again keeps in between.
+
+    Attributes:
+        load: Loads the encoder of the settings, once.
+        pool: Starts the decode workers, once.
+    """
+
+    load: Callable[[], Encoder]
+    pool: Callable[[], DecodePool]
+
+
+@contextlib.contextmanager
+def keeping(settings: Settings) -> Iterator[Kept]:
+    """Keep the encoder and the decode workers of the settings until the context ends.
+
+    Neither is loaded or started before it is needed; loading raises EncoderError.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start() -> DecodePool:
+            transform, limits = describe_encoder(settings).transform, Limits.of(settings.images)
+            return stack.enter_context(DecodePool(transform, limits, settings.workers))
+
+        def load() -> Encoder:
+            return load_settings_encoder(settings, describe_encoder(settings).space)
+
+        yield Kept(functools.cache(load), functools.cache(start))
+
+
 def update_sources(
     settings: Settings,
     *,
     only: Sequence[str] = (),
+    paths: Mapping[str, Collection[str]] | None = None,
+    kept: Kept | None = None,
     allow_shrink: bool = False,
     rehash: bool = False,
     retry_quarantined: bool = False,
@@ -175,13 +233,19 @@ def update_sources(
 ) -> SourcesReport:
     """Bring the tables of the sources up to date: all that `index_sources` does before the index.
 
-    The caller holds the store's lock. Arguments and errors are those of `index_sources`.
+    The caller holds the store's lock. Arguments and errors are those of `index_sources`; also:
+
+    Args:
+        paths: Name of a source -> what has changed there, as `crawl.update_manifest` takes it. Only
+            that is looked at; sources that are not named count as unchanged, and so do all if none
+            of their files has changed.
+        kept: The encoder and the decode workers of earlier runs; None loads and starts its own.
     """
     if not settings.sources:
         raise SettingsError("there are no sources in the settings: add a [[sources]] table")
     if settings.index.codes:
         require_codes()
-    wanted = [settings.source(name) for name in only] or list(settings.sources)
+    wanted = [settings.source(name) for name in paths or only] or list(settings.sources)
     store = Store(settings.home)
     manifests: list[ManifestReport] = []
     failures: dict[str, SourceError] = {}
@@ -190,6 +254,7 @@ def update_sources(
             report = update_manifest(
                 store,
                 source,
+                only=None if paths is None else paths[source.name],
                 max_shrink=settings.max_shrink,
                 allow_shrink=allow_shrink,
                 rehash=rehash,
@@ -219,17 +284,13 @@ def update_sources(
 
             # What is wrong with it is better told now than when all is embedded.
             read_labelled(settings.evaluation.file)
-    load = functools.cache(functools.partial(load_settings_encoder, settings, description.space))
+    if paths is not None and not any("" in each for each in paths.values()):
+        wanted = wanted if any(each.published for each in manifests) else []
     options = embed_options(settings, description, retry_quarantined=retry_quarantined)
     with contextlib.ExitStack() as stack:
-
-        @functools.cache
-        def pool() -> DecodePool:
-            # Decode workers are started once, not for each source, and only if they are needed.
-            own = DecodePool(description.transform, options.limits, options.workers)
-            return stack.enter_context(own)
-
-        options = replace(options, pool=pool)
+        # Decode workers are started once, not for each source.
+        kept = kept or stack.enter_context(keeping(settings))
+        load, options = kept.load, replace(options, pool=kept.pool)
         embedded, tables = embedded_ids(store, description.space), ViewTables(store, description)
         embeddings = [
             update_embeddings(
@@ -247,7 +308,13 @@ def update_sources(
         ]
         facts = [
             update_facts(
-                store, source, options.limits, options.workers, progress=progress, stop=stop
+                store,
+                source,
+                options.limits,
+                options.workers,
+                pool=kept.pool,
+                progress=progress,
+                stop=stop,
             )
             for source in wanted
         ]

@@ -31,7 +31,7 @@ FIRST_YEAR, LAST_YEAR = 1678, 2261
 def passing(build: Build, query: Query) -> Flags | None:
     """Return which items pass, bool (items,), or None if the query has no filters.
 
-    The albums of the query are the searcher's business: they change while a build is open.
+    Albums and labels are the searcher's business: they change while a build is open.
 
     An item passes if one of its files does: a copy elsewhere neither helps nor hurts it. Companions
     count as files: whoever looks for *.nef finds the JPEG that is shown for it.

@@ -36,6 +36,7 @@ _OTHER_NAMES = {
     "within": "within_km",
     "rating": "min_rating",
     "album": "albums",
+    "label": "labels",
     "like_album": "like_albums",
 }
 # Fields that may be given as text of `facts.dates.parse_dates`, of which they take the beginning.
@@ -136,6 +137,7 @@ class Query:
         min_height: Only pictures at least so high, in pixels.
         formats: Only files of these formats, such as "JPEG", "png" or "tif"; empty means all.
         albums: Only pictures of one of these albums; empty means all.
+        labels: Only pictures with one of these labels, in any case; empty means all.
         min_relevance: Hits below it are left out.
         collapse: Pictures that look the same as a better hit are counted there.
         sort: Order of the hits. All but "relevance" order only hits that are relevant enough:
@@ -175,6 +177,7 @@ class Query:
     min_height: int = 0
     formats: tuple[str, ...] = ()
     albums: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     min_relevance: float = 0.0
     collapse: bool = False
     sort: Sort = "relevance"
@@ -186,7 +189,7 @@ class Query:
         for text in (
             *(self.text or "", self.near or "", *self.plus, *self.minus, *self.like),
             *(*self.formats, *self.cameras, *self.lenses, *self.countries, *self.keywords),
-            *(*self.albums, *self.like_albums),
+            *(*self.albums, *self.like_albums, *self.labels),
         ):
             try:
                 text.encode()

@@ -20,6 +20,7 @@ from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.search.albums import album_flags
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, passing
+from retrieval_pipeline.search.labels import label_flags, label_notes
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query, Sort
@@ -31,7 +32,7 @@ from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.search.understanding import understand, vocabulary_of
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Values
+from retrieval_pipeline.vectors import Flags, Numbers, Values
 
 if TYPE_CHECKING:
     from retrieval_pipeline.encoders.base import Encoder
@@ -153,21 +154,54 @@ class Searcher:
     def allowed(self, query: Query) -> Flags | None:
         """Return which items pass the filters, bool (items,), or None without filters.
 
-        They are remembered: all pages of an answer have the same. Do not change them. Albums are
-        read each time, since people change them.
+        They are remembered: all pages of an answer have the same. Do not change them. Albums and
+        labels are read each time, since people change them.
 
         Raises:
-            QueryError: A filter names a source that is not in the index, or an album that there is
-                not.
-            StoreError: An album is damaged.
+            QueryError: A filter names a source that is not in the index, or an album or a label
+                that there is not.
+            StoreError: An album or the table of labels is damaged.
         """
-        flags = self._passing(replace(query.filters, albums=()))
+        flags = self._passing(replace(query.filters, albums=(), labels=()))
         store = Store(self.settings.home)
         if query.albums:
             flags = both(flags, album_flags(self.build, store, query.albums))
+        if query.labels:
+            flags = both(flags, label_flags(self.build, store, query.labels))
         if query.like_albums:
             flags = both(flags, ~album_flags(self.build, store, query.like_albums))
         return flags
+
+    @one_blas_thread()
+    def relevant_items(self, query: Query, most: int | None = None) -> tuple[Numbers, Values]:
+        """Return every item that is relevant enough, compared with all, and how relevant it is.
+
+        Args:
+            query: Its `min_relevance` says what is enough; what it collapses or sorts by is not
+                looked at.
+            most: Return no more than these, the best ones.
+
+        Returns:
+            Item numbers, best first, int64 (n,), and their relevance, float64 (n,). A list that
+            ends where hundreds of items in a row are irrelevant.
+
+        Raises:
+            QueryError: As `search` does.
+            EncoderError: The model cannot be had.
+        """
+        (query_vectors,) = self.query_vectors([query])
+        allowed = self.allowed(query)
+        # With a filter, though one that all pass, nothing is left to approximate plans.
+        every = np.ones(len(self.build), np.bool_) if allowed is None else allowed
+        count = ranks_to_judge(most or 0)
+        while True:
+            ranking = self._ranking(query, query_vectors, every, count)
+            relevance = self._judge.relevance(query_vectors, ranking, allowed)
+            ranks, more = relevant_ranks(relevance, query.min_relevance)
+            enough = most is not None and len(ranks) >= most
+            if enough or not (more and ranking.is_partial):
+                return ranking.numbers[ranks][:most], relevance[ranks][:most]
+            count *= 2
 
     def understand(self, query: Query) -> tuple[Query, tuple[Understood, ...]]:
         """Return a query whose words that mean facts are filters, and what was understood."""
@@ -253,11 +287,14 @@ class Searcher:
                 hints=_hints(build.info.model, asked[number]),
                 offset=offset,
                 understood=understood[number],
-                notes=fact_notes(build, asked[number]),
+                notes=(*fact_notes(build, asked[number]), *self._label_notes(asked[number])),
                 filtered_out=_none_passes(allowed[number]),
             )
             for number in range(len(queries))
         ]
+
+    def _label_notes(self, query: Query) -> tuple[str, ...]:
+        return label_notes(self.build, Store(self.settings.home)) if query.labels else ()
 
     def _page(
         self,

@@ -88,6 +88,14 @@ ALBUM = pa.schema(
         pa.field("added_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+LABELS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("word", pa.string(), nullable=False),
+        # 0 to 1: how sure it is that the picture has to do with the word (search/relevance.py).
+        pa.field("relevance", pa.float32(), nullable=False),
+    ]
+)
 
 
 def embedding_schema(dim: int) -> pa.Schema:

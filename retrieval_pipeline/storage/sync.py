@@ -31,7 +31,7 @@ from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that the copy shares with the remote home; all others stay on their machine.
 TABLES = ("manifest", "embeddings", "facts", "sidecars")
-ANSWERS = ("index", "map")
+ANSWERS = ("index", "map", "labels")
 # What people decided, which exists nowhere else.
 USER_DATA = ("judgements", "albums", "searches")
 CURRENT = "index/CURRENT"
@@ -52,7 +52,7 @@ LOCAL = ("lock", CHECKED)
 # What the store names its files and folders, at most so deep. Other keys are not of this program:
 # fetched, a key with ".." would be written outside the copy.
 NAME = re.compile(r"(?!\.*$)[A-Za-z0-9_@.+-]{1,255}")
-DEEPEST = 4
+DEEPEST = 5
 
 # The version of a file: size in bytes and time of change in ns.
 Stamp = tuple[int, int]

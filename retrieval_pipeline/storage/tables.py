@@ -21,7 +21,16 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
 # Columns whose values repeat.
-REPEATED = {"status", "reason", "format", "taken_from", "camera_make", "camera_model", "camera"}
+REPEATED = {
+    "status",
+    "reason",
+    "format",
+    "taken_from",
+    "camera_make",
+    "camera_model",
+    "camera",
+    "word",
+}
 
 REMEDY = "`retrieval verify --repair` rebuilds what can be rebuilt"
 

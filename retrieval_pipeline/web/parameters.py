@@ -170,6 +170,7 @@ class Search(_Parameters):
     min_width: Pixels = Field(default=0, description="Only pictures at least so wide, in pixels.")
     min_height: Pixels = Field(default=0, description="Only pictures at least so high, in pixels.")
     format: Texts = Field(default=[], description="Only these formats, such as jpg or png.")
+    label: Texts = Field(default=[], description="Only pictures with one of these labels.")
     album: Texts = Field(default=[], description="Only pictures of one of these albums.")
     min_relevance: Relevance = Field(default=0, description="Only hits so relevant.")
     collapse: bool = Field(default=False, description="Show pictures that look the same once.")

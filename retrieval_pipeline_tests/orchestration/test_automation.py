@@ -2,11 +2,14 @@
 
 import builtins
 import io
+import itertools
+import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +24,7 @@ from retrieval_pipeline.orchestration import sensors
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.flow import WHOLE_FLOW
 from retrieval_pipeline.orchestration.resources import LibraryResource
+from retrieval_pipeline.orchestration.sensors import Cursor
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +112,9 @@ def test_what_people_materialise_makes_the_flow_follow_step_by_step(daemon: Daem
     assert daemon.tick() == set()
 
 
+@pytest.mark.parametrize("meanwhile", [False, True])
 def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
-    daemon: Daemon, config: Path
+    daemon: Daemon, config: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     saved = '[[saved_queries]]\nname = "dogs"\ntext = "a dog"\n'
     config.write_text(f"{config.read_text()}{saved}")
@@ -126,10 +131,15 @@ def test_a_run_over_the_whole_flow_is_followed_by_what_uses_the_index_alone(
             ("retrieval_index", None),
         ):
             tags = {"dagster/data_version": "new"}
+            last = log.get_maximum_record_id()
             yield dg.AssetMaterialization(asset, partition=partition, tags=tags)
-            requested.update(daemon.tick())
+            with monkeypatch.context() as patch:
+                if meanwhile:  # The event comes when the evaluation has begun.
+                    patch.setattr(log, "get_maximum_record_id", partial(int, last))
+                requested.update(daemon.tick())
 
     requested: set[str] = set()
+    log = daemon.instance.event_log_storage
     job = dg.GraphDefinition(name="whole", node_defs=[all_of_it]).to_job()
     assert job.execute_in_process(instance=daemon.instance, tags=WHOLE_FLOW).success
     assert requested | daemon.tick() == {"saved_query/dogs"}
@@ -373,6 +383,32 @@ def test_what_there_was_no_time_for_is_looked_at_next(
     assert watcher.look() == [["a"]]
     watcher.run(SUCCESS)
     assert watcher.look() == [["b"]]
+
+
+def test_a_directory_that_takes_longer_than_a_look_is_listed_in_several(
+    quiet: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = quiet.config.parent / "a"
+    for name in ("sub/two.png", "sub/deeper/three.png", "sub/deeper/four.png", "sub.png"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(folder / "one.png", folder / name)
+    (folder / "one.xmp").write_text("beside")
+    at_once = quiet.cursor
+    assert quiet.look() == [["a"]]
+    found, quiet.cursor = quiet.cursor, at_once
+    ticks = itertools.count()
+    monkeypatch.setattr(sensors.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(sensors, "LAST_START_SECONDS", math.inf)
+    monkeypatch.setattr(sensors, "LISTING_SECONDS", 1.0)
+    looks = 0
+    while not (asked := quiet.look()):
+        looks += 1
+        assert 'source "a": listed as far as' in quiet.said
+    assert (asked, looks) == ([["a"]], 2)
+    # It looks the same as when it was listed at once.
+    assert found is not None and quiet.cursor is not None
+    listings = [Cursor.model_validate_json(each).listings for each in (found, quiet.cursor)]
+    assert listings[0] == listings[1]
 
 
 def test_a_directory_that_takes_too_long_is_told(

@@ -75,15 +75,21 @@ def fact_options(command: Command) -> Command:
 
 
 def album_options(command: Command) -> Command:
-    """Give a command albums to filter by and to look for; named as `Query.of` takes them."""
+    """Give a command labels and albums to filter by; named as `Query.of` takes them."""
     command = click.option(
         "--like-album",
         multiple=True,
         metavar="NAME",
         help="Find more pictures of the kind of this album. Can be repeated.",
     )(command)
-    return click.option(
+    command = click.option(
         "--album", multiple=True, metavar="NAME", help="Only pictures of it. Can be repeated."
+    )(command)
+    return click.option(
+        "--label",
+        multiple=True,
+        metavar="WORD",
+        help="Only pictures that `retrieval label` gave it to. Can be repeated.",
     )(command)
 
 

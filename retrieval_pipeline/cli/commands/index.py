@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from retrieval_pipeline.config.loading import (
     with_ray,
 )
 from retrieval_pipeline.errors import RetrievalError, Stopped
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.pipeline.run import IndexReport
 
 
 @click.command()
@@ -69,18 +73,31 @@ def index(
     settings = with_ray(settings, address) if address else settings
     if settings.ray is None:  # Ray hands data frames to pyarrow
         load_arrow_without_pandas()
-    from retrieval_pipeline.cli.progress import console_progress
+    from retrieval_pipeline.cli.progress import ConsoleProgress, console_progress
     from retrieval_pipeline.pipeline.run import index_sources
 
+    def say(done: "IndexReport") -> None:
+        if done.changed or not quiet:
+            from retrieval_pipeline.cli.text import index_report
+
+            if progress is not None:
+                progress.pause()
+            report(*index_report(done))
+
+    progress: ConsoleProgress | None = None
     with stoppable() as stop:
         try:
-            with contextlib.nullcontext() if quiet else console_progress() as progress:
+            with contextlib.ExitStack() as shown:
+                if not quiet:
+                    progress = shown.enter_context(console_progress())
                 done = index_sources(
                     settings,
                     only=only,
                     allow_shrink=allow_shrink,
                     rehash=rehash,
                     retry_quarantined=retry_quarantined,
+                    # The answer does not wait for the map.
+                    published=say,
                     progress=progress,
                     stop=stop,
                 )
@@ -89,10 +106,10 @@ def index(
             # As the shell reports a process that a signal ended.
             raise SystemExit(128 + stop.signal_number) from None
 
-    if done.changed or not quiet:
-        from retrieval_pipeline.cli.text import index_report
+    if done.map is not None and (done.changed or not quiet):
+        from retrieval_pipeline.cli.text import map_report
 
-        report(*index_report(done))
+        report(map_report(done.map))
     if settings.model != named.model:
         tell(
             f"The settings still name {named.model}, to which the next `retrieval index` goes "
