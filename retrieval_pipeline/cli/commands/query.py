@@ -275,6 +275,8 @@ def _converse(
     answers: list[Answer] = []
     failed = False
     for line in _lines(interactive):
+        # Another process may have indexed meanwhile.
+        searcher = searcher.latest()
         try:
             answer = searcher.answer(replace(base, text=line), k, offset)
         except QueryError as error:
