@@ -24,6 +24,7 @@ FLOORS = {
     "web": "pages and JSON API",
     "maintenance": "status, verify, repair, gc",
     "pipeline": "all steps in one call, publication",
+    "export": "tables and files for other tools",
     "evaluation": "labelled queries, metrics",
     "latent_map": "PCA, clusters, drawing",
     "recommend": "votes, SVM, active learning",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.config.settings import Settings, Source
     from retrieval_pipeline.encoders.load import load_encoder
     from retrieval_pipeline.errors import RetrievalError
+    from retrieval_pipeline.export.table import picture_table
     from retrieval_pipeline.orchestration.library import RetrievalLibrary
     from retrieval_pipeline.orchestration.resources import LibraryResource
     from retrieval_pipeline.pipeline.run import index_sources
@@ -38,6 +39,7 @@ __all__ = [
     "index_sources",
     "load_encoder",
     "load_settings",
+    "picture_table",
 ]
 
 _MODULES = {
@@ -55,6 +57,7 @@ _MODULES = {
     "index_sources": "pipeline.run",
     "load_encoder": "encoders.load",
     "load_settings": "config.loading",
+    "picture_table": "export.table",
 }
 
 

@@ -22,6 +22,7 @@ NAMES = [
     "index_sources",
     "load_encoder",
     "load_settings",
+    "picture_table",
 ]
 
 

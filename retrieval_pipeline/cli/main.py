@@ -13,6 +13,7 @@ from retrieval_pipeline.cli.commands.completion import completion
 from retrieval_pipeline.cli.commands.demo import demo
 from retrieval_pipeline.cli.commands.duplicates import duplicates
 from retrieval_pipeline.cli.commands.evaluate import evaluate
+from retrieval_pipeline.cli.commands.export import export
 from retrieval_pipeline.cli.commands.gc import gc
 from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
@@ -124,7 +125,7 @@ def cli() -> None:
 
 
 for command in (
-    demo, init, models, index, watch, query, evaluate, recommend, album, label, duplicates,
+    demo, init, models, index, watch, query, evaluate, recommend, album, label, export, duplicates,
     latent_map, saved, serve, status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

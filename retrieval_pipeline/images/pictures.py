@@ -65,10 +65,10 @@ def _known(outcome: Outcome) -> Decoded | ImageError:
 
 def encoded(
     pixels: Pixels,
-    format: Literal["WEBP", "PNG"] = "WEBP",
+    format: Literal["WEBP", "PNG", "JPEG"] = "WEBP",
     quality: int = WEBP_QUALITY,
 ) -> bytes:
-    """Return an image file of RGB pixels, uint8 (height, width, 3); `quality` is for WEBP."""
+    """Return an image file of RGB pixels, uint8 (height, width, 3); `quality` is not for PNG."""
     from PIL import Image
 
     buffer = BytesIO()

@@ -14,6 +14,7 @@ from retrieval_pipeline.errors import Stopped
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.index.records import CompanionFile, IndexedFile
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.storage.remote import Place
@@ -86,8 +87,8 @@ def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vecto
         else:
             # Items that look the same share leaves in most trees: few nodes find them.
             plan = Plan(kind="trees", candidates=100, search_k=2_000)
-            for number, vector in enumerate(block, start):
-                found = build.vector_index.candidates(vector, plan)
+            proposed = build.vector_index.candidates(block, plan)
+            for number, (vector, found) in enumerate(zip(block, proposed, strict=True), start):
                 found = found[found < len(build)]  # A part of a picture is no copy of it.
                 cosines = build.vectors(found) @ vector
                 close = cosines >= threshold
@@ -99,20 +100,31 @@ class DuplicatePicture:
     """One picture of a group of duplicates.
 
     Attributes:
+        number: Of the item in the build.
         content_id: Identity of its bytes.
         cosine: To the group's first picture.
         width: Pixels of the upright picture.
         height: Pixels of the upright picture.
-        places: Every file that holds it.
+        format: Of its files, such as JPEG.
+        files: Every file that holds it.
         paths: Their absolute paths.
+        companions: The other files of the photograph, and those about it.
     """
 
+    number: int
     content_id: str
     cosine: float
     width: int
     height: int
-    places: tuple[Location, ...]
+    format: str
+    files: tuple[IndexedFile, ...]
     paths: tuple[Place, ...]
+    companions: tuple[CompanionFile, ...] = ()
+
+    @property
+    def places(self) -> tuple[Location, ...]:
+        """Where each of its files is."""
+        return tuple(file.location for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -145,15 +157,19 @@ def duplicate_groups(
         numbers = [group.leader, *group.others.tolist()]
         pictures = []
         cosines = [1.0, *group.cosines.tolist()]
-        for item, cosine in zip(build.records(numbers), cosines, strict=True):
+        records = build.records(numbers)
+        for number, item, cosine in zip(numbers, records, cosines, strict=True):
             pictures.append(
                 DuplicatePicture(
+                    number=number,
                     content_id=item.content_id,
                     cosine=cosine,
                     width=item.width,
                     height=item.height,
-                    places=item.locations,
+                    format=item.format,
+                    files=item.files,
                     paths=tuple(map(path_of, item.locations)),
+                    companions=item.companions,
                 )
             )
         result.append(DuplicateGroup(tuple(pictures)))

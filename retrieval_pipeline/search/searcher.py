@@ -184,12 +184,13 @@ class Searcher:
         return flags
 
     @one_blas_thread()
-    def relevant_items(self, query: Query) -> tuple[Numbers, Values]:
+    def relevant_items(self, query: Query, most: int | None = None) -> tuple[Numbers, Values]:
         """Return every item that is relevant enough, compared with all, and how relevant it is.
 
         Args:
             query: Its `min_relevance` says what is enough; what it collapses or sorts by is not
                 looked at.
+            most: Return no more than these, the best ones.
 
         Returns:
             Item numbers, best first, int64 (n,), and their relevance, float64 (n,). A list that
@@ -203,13 +204,14 @@ class Searcher:
         allowed = self.allowed(query)
         # With a filter, though one that all pass, nothing is left to approximate plans.
         every = np.ones(len(self.build), np.bool_) if allowed is None else allowed
-        count = ranks_to_judge(0)
+        count = ranks_to_judge(most or 0)
         while True:
             ranking = self._ranking(query, query_vectors, every, count)
             relevance = self._judge.relevance(query_vectors, ranking, allowed)
             ranks, more = relevant_ranks(relevance, query.min_relevance)
-            if not (more and ranking.is_partial):
-                return ranking.numbers[ranks], relevance[ranks]
+            enough = most is not None and len(ranks) >= most
+            if enough or not (more and ranking.is_partial):
+                return ranking.numbers[ranks][:most], relevance[ranks][:most]
             count *= 2
 
     def understand(self, query: Query) -> tuple[Query, tuple[Understood, ...]]:

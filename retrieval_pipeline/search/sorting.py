@@ -35,6 +35,30 @@ def in_order(build: Build, numbers: Numbers, sort: Sort) -> Numbers:
     return np.lexsort((numbers, -times if sort == "newest" else times, unknown))
 
 
+def months(build: Build, numbers: Numbers) -> list[tuple[str, int]]:
+    """Return the months in which these items were taken, one after the other.
+
+    Args:
+        build: Whose items they are.
+        numbers: int64 (n,), of the items, in the order of the date taken.
+
+    Returns:
+        Each month as "2019-08", empty for unknown dates, and how many items in a row are of it.
+        Empty if the build does not know dates.
+    """
+    if build.facts is None or not len(numbers):
+        return []
+    taken = _times(build)[numbers]
+    month = taken.astype("datetime64[us]").astype("datetime64[M]")
+    month[taken == _UNKNOWN] = np.datetime64("NaT")
+    of_month = month.astype(np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(of_month)) + 1])
+    counts = np.diff([*starts, len(numbers)])
+    # NumPy writes an unknown date as NaT.
+    named = ["" if name == "NaT" else name for name in month[starts].astype(str).tolist()]
+    return list(zip(named, counts.tolist(), strict=True))
+
+
 def _times(build: Build) -> Numbers:
     """Return when each item was taken, int64 (items,) in microseconds; _UNKNOWN if unknown."""
     if build.facts is not None:

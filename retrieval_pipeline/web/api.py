@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo
+from retrieval_pipeline.index.build_info import BuildInfo
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.clusters import sample
@@ -41,6 +41,7 @@ from retrieval_pipeline.web.api_models import (
     Ids,
     IdsOf,
     MapData,
+    Month,
     OnePicture,
     Recommenders,
     Run,
@@ -89,8 +90,13 @@ async def search(request: Request, page: SearchPage) -> AnswerPage:
 
 async def shapes(request: Request, asked: ShapesOf) -> Shapes:
     """Tell the shapes of everything that a search finds, for a grid that makes room for it."""
-    found, more, likely = await library_of(request).shapes(asked, asked.offset)
-    return Shapes(shapes=_base64(found, "<u2"), more=more, likely=likely)
+    found = await library_of(request).layout(asked, asked.offset)
+    return Shapes(
+        shapes=_base64(found.shapes, "<u2"),
+        more=found.more,
+        likely=found.likely,
+        months=[Month(month=month, count=count) for month, count in found.months],
+    )
 
 
 async def ids(request: Request, asked: IdsOf) -> Ids:

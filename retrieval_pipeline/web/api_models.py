@@ -45,6 +45,13 @@ class Ids(BaseModel):
     content_ids: list[str]
 
 
+class Month(BaseModel):
+    """A month, such as "2019-08", empty for unknown dates, and how many pictures are of it."""
+
+    month: str
+    count: int
+
+
 class Shapes(BaseModel):
     """The shapes of what a search finds, in its order, so that a grid can make room for it.
 
@@ -52,11 +59,13 @@ class Shapes(BaseModel):
         shapes: Width over height of the cards in hundredths, base64 of little-endian uint16.
         more: Whether there may be further ones after these.
         likely: How many of these, the first ones, are likely; None where that does not apply.
+        months: When they were taken, if that is their order.
     """
 
     shapes: str
     more: bool
     likely: int | None
+    months: list[Month]
 
 
 class Current(BaseModel):

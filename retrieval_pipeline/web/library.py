@@ -7,13 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
@@ -25,7 +22,7 @@ from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.api_models import IdsOf
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage
-from retrieval_pipeline.web.snapshot import Snapshot, check_sources
+from retrieval_pipeline.web.snapshot import Layout, Snapshot, check_sources
 from retrieval_pipeline.web.thumbnails import Thumbnails
 from retrieval_pipeline.web.uploads import Uploads
 
@@ -183,41 +180,36 @@ class Library:
         """
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
-        query, understood = await self.run(snapshot.query, page)
-        if not query.asks:
-            return snapshot, await self.run(snapshot.browse, page, query, understood)
-        query_vectors, milliseconds = await self._encode(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
+        read = await self.run(snapshot.query, page)
+        if not read.query.asks:
+            return snapshot, await self.run(snapshot.browse, page, read)
+        query_vectors, milliseconds = await self._encode(snapshot, read.query)
+        answer = await self.run(snapshot.answer, page, read, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
-    async def shapes(
-        self, search: Search, offset: int
-    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
-        """Return the shapes of what a search finds, whether there are more, how many are likely.
-
-        Raises as `search` does.
-        """
+    async def layout(self, search: Search, offset: int) -> Layout:
+        """Return what a grid must know of what a search finds; raises as `search` does."""
         snapshot = self.snapshot
         check_sources(snapshot, search.source)
-        query, _ = await self.run(snapshot.query, search)
+        query = (await self.run(snapshot.query, search)).query
         if not query.asks:
-            return await self.run(snapshot.browse_shapes, search, offset, query), False, None
+            return await self.run(snapshot.browse_layout, search, offset, query)
         query_vectors, _ = await self._encode(snapshot, query)
-        return await self.run(snapshot.answer_shapes, search, offset, query, query_vectors)
+        return await self.run(snapshot.answer_layout, search, offset, query, query_vectors)
 
     async def ids(self, asked: IdsOf) -> list[str]:
         """Return the content ids of a part of what a search finds; raises as `search` does."""
         snapshot = self.snapshot
         check_sources(snapshot, asked.source)
-        query, _ = await self.run(snapshot.query, asked)
+        query = (await self.run(snapshot.query, asked)).query
         vectors = (await self._encode(snapshot, query))[0] if query.asks else None
         return await self.run(snapshot.ids, asked, query, vectors)
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
         """Return the vectors of all words of a search; raises as `search` does."""
         literal = search.model_copy(update={"literal": True})
-        query, _ = await self.run(snapshot.query, literal)
+        query = (await self.run(snapshot.query, literal)).query
         return (await self._encode(snapshot, query))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:

@@ -103,6 +103,11 @@ class Facts(_Told):
         return datetime.fromisoformat(self.taken_at)
 
     @property
+    def month(self) -> str:
+        """The month in which it was taken, as "2019-08"; empty if unknown."""
+        return (self.taken_at or "")[:7]
+
+    @property
     def short(self) -> str:
         """Day, place and camera on one line, as far as they are known."""
         day = self.moment and f"{self.moment:%-d %b %Y}"
@@ -289,6 +294,7 @@ class AnswerPage(_Told):
         timings_ms: Milliseconds of each step; "encode" is 0 for a query that was asked before.
         understood: Words that were read as facts, and not looked for; `literal` switches it off.
         notes: What should be known of the answer, such as which of several places was meant.
+        by_date: Whether the order is that of the dates taken.
     """
 
     query: str
@@ -302,3 +308,4 @@ class AnswerPage(_Told):
     timings_ms: dict[str, float]
     understood: list[WordsRead] = []
     notes: list[str] = []
+    by_date: bool = False

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.errors import (
+    AlbumError,
     BuildError,
     EncoderError,
     MapError,
@@ -104,7 +105,7 @@ def problem_of(error: RetrievalError) -> RequestError:
             return RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, text, title="The picture cannot be used"
             )
-        case QueryError() | RecommendError():
+        case QueryError() | RecommendError() | AlbumError():
             return RequestError(HTTPStatus.BAD_REQUEST, text, title="That cannot be answered")
         case MapError():
             return RequestError(HTTPStatus.NOT_FOUND, text, title="There is no map")

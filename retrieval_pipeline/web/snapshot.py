@@ -17,7 +17,6 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -28,13 +27,15 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.box import BoxRead, read_box
 from retrieval_pipeline.search.fact_filters import fact_notes
+from retrieval_pipeline.search.file_names import FileNames
 from retrieval_pipeline.search.filters import both, file_test
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.results import Hit, rounded
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.search.sorting import in_order
+from retrieval_pipeline.search.sorting import in_order, months
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.web.api_models import IdsOf
@@ -92,6 +93,24 @@ class Coordinates:
         return self.info.clusters
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a grid must know of pictures to make room for them.
+
+    Attributes:
+        shapes: Width over height of the cards in hundredths, uint16 (n,).
+        more: Whether there may be further pictures.
+        likely: How many of these are likely, the first ones; None where that does not apply.
+        months: The months that they were taken in, in their order, and how many of each; empty if
+            the order is another.
+    """
+
+    shapes: npt.NDArray[np.uint16]
+    more: bool
+    likely: int | None
+    months: list[tuple[str, int]]
+
+
 class Snapshot:
     """A searcher, and what is computed once from its build.
 
@@ -134,10 +153,11 @@ class Snapshot:
 
     # Queries
 
-    def query(self, search: Search) -> tuple[Query, tuple[Understood, ...]]:
+    def query(self, search: Search) -> BoxRead:
         """Return what a search asks, its uploads as the files that were kept of them.
 
-        Also which of its words were read as facts: in the query they are filters.
+        Also which of its words were read as signs, names or facts: in the query they are parts and
+        filters.
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
@@ -150,7 +170,20 @@ class Snapshot:
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         query = replace(search.query(), images=tuple(uploads), crop=search.crop)
-        return self.searcher.understand(query)
+        read = read_box(query, self.file_names)
+        query, facts = self.searcher.understand(read.query)
+        return replace(read, query=query, understood=(*read.understood, *facts))
+
+    @functools.cached_property
+    def file_names(self) -> FileNames:
+        """The names of files and folders."""
+        return FileNames(self.build)
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Words for what there is much of; empty without a map or a vocabulary."""
+        at = self.coordinates
+        return [each.name for each in at.names] if at and self.build.info.vocabulary else []
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -184,25 +217,19 @@ class Snapshot:
 
     # Answers
 
-    def answer(
-        self,
-        page: SearchPage,
-        query: Query,
-        understood: Sequence[Understood],
-        query_vectors: QueryVectors,
-    ) -> AnswerPage:
+    def answer(self, page: SearchPage, read: BoxRead, query_vectors: QueryVectors) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
         Args:
             page: What the client asked.
-            query: What `query` made of it.
-            understood: The words that `query` read as facts.
+            read: What `query` made of it.
             query_vectors: Of the query.
 
         Raises:
             QueryError: A filter names a source or place that is not there.
             MapError: A region is asked for, and there is no map.
         """
+        query = read.query
         found = self.searcher.answer(
             query, page.k, page.offset, query_vectors=query_vectors, among=self.within(page)
         )
@@ -216,34 +243,43 @@ class Snapshot:
             more=len(found.hits) == page.k,
             hints=list(found.hints),
             timings_ms=found.timings_ms,
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*found.notes],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *found.notes],
+            by_date=self.is_by_date(query),
         )
 
-    def answer_shapes(
+    def answer_layout(
         self, search: Search, offset: int, query: Query, query_vectors: QueryVectors
-    ) -> tuple[npt.NDArray[np.uint16], bool, int | None]:
-        """Return the shapes of the next hits of a query, and whether there may be further ones.
-
-        Raises as `answer` does.
-
-        Returns:
-            Width over height in hundredths, uint16 (at most SHAPES,); whether there may be more;
-            how many of these are likely, None if they are not the first ones in this order.
-        """
+    ) -> Layout:
+        """Return what a grid makes room for of the next hits of a query; raises as `answer`."""
         among = self.within(search)
         found = self.searcher.answer(
             query, SHAPES, offset, query_vectors=query_vectors, among=among
         ).hits
-        told = shapes([hit.width for hit in found], [hit.height for hit in found])
-        likely = sum(hit.likely for hit in found) if query.sort == "relevance" else None
-        return told, len(found) == SHAPES, likely
+        numbers = [self.build.number_of(hit.content_id) for hit in found]
+        return Layout(
+            shapes=shapes([hit.width for hit in found], [hit.height for hit in found]),
+            more=len(found) == SHAPES,
+            likely=sum(hit.likely for hit in found) if query.sort == "relevance" else None,
+            months=self._months(np.array(numbers, np.int64), query),
+        )
 
-    def browse_shapes(self, search: Search, offset: int, query: Query) -> npt.NDArray[np.uint16]:
-        """Return the shapes of everything that `browse` lists from `offset` on, uint16."""
+    def browse_layout(self, search: Search, offset: int, query: Query) -> Layout:
+        """Return what a grid makes room for of everything that `browse` lists from `offset` on."""
         order = self._listed(search, query)[offset:]
         items = self.build.items
-        return shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+        told = shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
+        return Layout(told, more=False, likely=None, months=self._months(order, query))
+
+    def _months(self, numbers: Numbers, query: Query) -> list[tuple[str, int]]:
+        return months(self.build, numbers) if self.is_by_date(query) else []
+
+    def is_by_date(self, query: Query) -> bool:
+        """Tell whether what a query finds is in the order of the dates taken."""
+        by_date = query.sort in ("newest", "oldest")
+        return self.build.facts is not None and (
+            by_date or (query.sort == "relevance" and not query.asks)
+        )
 
     def ids(self, asked: IdsOf, query: Query, query_vectors: QueryVectors | None) -> list[str]:
         """Return the content ids of a part of what a search finds; raises as `answer` does.
@@ -268,13 +304,12 @@ class Snapshot:
         order = self.in_order("newest" if query.sort == "relevance" else query.sort)
         return order if flags is None else order[flags[order]]
 
-    def browse(
-        self, page: SearchPage, query: Query, understood: Sequence[Understood]
-    ) -> AnswerPage:
+    def browse(self, page: SearchPage, read: BoxRead) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first or as the query sorts.
 
         Takes and raises what `answer` does.
         """
+        query = read.query
         started = time.perf_counter()
         order = self._listed(page, query)
         passes = file_test(self.build, query)
@@ -286,8 +321,9 @@ class Snapshot:
             hits=pictures,
             more=page.offset + page.k < len(order),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*fact_notes(self.build, query)],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *fact_notes(self.build, query)],
+            by_date=self.is_by_date(query),
         )
 
     def within(self, search: Search) -> Flags | None:

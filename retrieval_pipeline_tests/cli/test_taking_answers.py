@@ -114,3 +114,40 @@ def test_a_command_says_what_it_put_and_refuses_options_that_do_not_fit(
     done = retrieval(library, *LIST, "-n", "2", "--hard")
     assert done.returncode == 2
     assert "--link-to" in done.stderr
+
+
+def test_duplicates_are_planned_and_nothing_is_changed(library: Path, tmp_path: Path) -> None:
+    script = tmp_path / "plan.sh"
+    options = (
+        "--keep",
+        "path=copy*",
+        "--move-to",
+        str(tmp_path / "moved"),
+        "--script",
+        str(script),
+    )
+    done = retrieval(library, "duplicates", *options)
+    *_, kept, moved, empty, total = done.stdout.splitlines()
+    assert kept.split() == ["keep", str(library / "pictures" / "copy.jpg")]
+    assert moved.split()[0] == "move"
+    assert (empty, total[:13]) == ("", "1 file can go")
+    other = Path(moved.split()[1])
+    assert other.is_file()
+    assert script.read_text().count(str(other)) == 1
+    planned = json.loads(retrieval(library, "duplicates", "--json", *options[:4]).stdout)
+    assert [each["path"] for each in planned["groups"][0]["remove"]] == [str(other)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--keep", "best"), '"best" is no rule of what to keep'),
+        (("--reference", "nowhere"), 'there is no source "nowhere"'),
+        (("--move-to", "pictures/gone"), "pictures/gone lies in the source"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(
+    library: Path, options: tuple[str, ...], message: str
+) -> None:
+    done = retrieval(library, "duplicates", *options)
+    assert_one_line(done, message)

@@ -14,7 +14,16 @@ CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
 PATIENCE = 60_000
 
+# What the search box is called.
+BOX = "What do you want to see?"
+
 Open = Callable[..., Page]
+
+# What moved without anybody's doing, and by how much: https://web.dev/articles/cls.
+SHIFTS = """() => new Promise((resolve) => new PerformanceObserver((list) =>
+  resolve(list.getEntries().filter((shift) => !shift.hadRecentInput).map((shift) =>
+    [shift.value, shift.sources.map(({ node }) => node?.id || node?.className || "?")]))
+).observe({ type: "layout-shift", buffered: true }) || setTimeout(() => resolve([]), 500))"""
 
 expect.set_options(timeout=PATIENCE)
 

@@ -2,14 +2,54 @@
 
 import re
 import zipfile
+from collections.abc import Iterator
+from datetime import datetime
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from retrieval_pipeline.facts.model import Origin, PictureFacts
+from retrieval_pipeline.images.pictures import encoded
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import WebLibrary
-from retrieval_pipeline_tests.web.conftest import Open
+from retrieval_pipeline_tests.web.conftest import BOX, SHIFTS, Open
+from synthetic.tables import random_vectors, write_facts, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
+
+
+GREY = encoded(np.full((20, 30, 3), 90, np.uint8))
+# Pictures of each month of three years, and such without a date.
+MONTHS, EACH, UNDATED = 36, 10, 5
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of pictures without files, with dates, folders and cameras."""
+    library = WebLibrary(tmp_path_factory.mktemp("dated"))
+    library.photo("").mkdir()
+    library.settings_file.write_text(
+        'home = "home"\nmodel = "offline"\n[[sources]]\nname = "photos"\npath = "photos"\n'
+    )
+    names = [f"n{number:03d}" for number in range(MONTHS * EACH + UNDATED)]
+    facts = {}
+    for number, name in enumerate(names):
+        month = number // EACH
+        taken = datetime(2020 + month // 12, 1 + month % 12, 3) if month < MONTHS else None
+        facts[f"{2020 + month // 12}/{name}.jpg"] = PictureFacts(
+            taken_at=taken, taken_from=taken and Origin.EXIF, camera=f"Maker M{month % 3}"
+        )
+    store, space = Store(library.root / "home"), VectorSpace("offline", "r", 16, "p")
+    write_manifest(store, "photos", dict(zip(facts, names, strict=True)))
+    write_part(store, space, "photos", names, random_vectors(len(names), 16))
+    write_facts(store, "photos", facts)
+    build_index(store, space, ["photos"])
+    with server(library) as (_, address):
+        yield address
 
 
 def card(page: Page, place: int) -> str:
@@ -19,7 +59,11 @@ def card(page: Page, place: int) -> str:
 def test_pictures_are_selected_by_mouse_and_keys_and_taken_along(
     shared: tuple[WebLibrary, str], open_page: Open
 ) -> None:
-    page = open_page(f"{shared[1]}?sort=name", permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(
+        f"{shared[1]}?sort=name",
+        viewport={"width": 1280, "height": 1600},
+        permissions=["clipboard-read", "clipboard-write"],
+    )
     page.wait_for_selector("[data-ready]")
     bar = page.get_by_role("toolbar", name="What is selected")
     expect(bar).to_be_hidden()
@@ -49,9 +93,21 @@ def test_pictures_are_selected_by_mouse_and_keys_and_taken_along(
     expect(liked).to_have_count(3)
     page.get_by_role("button", name="Undo").click()
     expect(liked).to_have_count(0)
-    page.evaluate("document.activeElement.blur()")
+    bar.get_by_role("button", name="Add to album").click()
+    page.locator("#album input").fill("Gifts")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").last).to_contain_text("“Gifts” has 3")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".chip.album")).to_be_visible()
+    expect(page.locator(".card")).to_have_count(3)
     page.keyboard.press("Escape")
     expect(bar).to_be_hidden()
+    page.locator(card(page, 1)).get_by_role("button", name=re.compile("^Select ")).click()
+    bar.get_by_role("button", name="Take out").click()
+    expect(page.locator(".card")).to_have_count(2)
+    expect(bar).to_be_hidden()
+    page.get_by_role("link", name="Remove in the album Gifts").click()
+    expect(page.locator(card(page, 4))).to_be_visible()
     page.keyboard.press("Control+a")
     expect(bar.locator(".count")).to_have_text("20 selected")
     bar.get_by_role("button", name="More like these").click()
@@ -76,3 +132,74 @@ def test_a_finger_that_rests_on_a_picture_selects_it(
     page.locator(card(page, 2)).locator("a.picture").tap()
     expect(page.locator(".count")).to_have_text("2 selected")
     expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_months_have_headings_and_a_bar_leads_to_any_of_them(dated: str, open_page: Open) -> None:
+    page = open_page("about:blank")
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=GREY, content_type="image/webp"))
+    page.goto(dated)
+    page.wait_for_selector("[data-ready]")
+    shifts = page.evaluate(SHIFTS)
+    assert sum(value for value, _ in shifts) < 0.02, shifts
+    headings = page.locator(".month h2")
+    expect(headings.first).to_have_text("December 2022")
+    bar = page.get_by_role("slider", name="Month")
+    expect(bar).to_have_attribute("aria-valuetext", "December 2022")
+    expect(bar.locator(".years span")).to_have_text(["2022", "2021", "2020"])
+    bar.focus()
+    page.keyboard.press("PageDown")
+    expect(bar).to_have_attribute("aria-valuetext", "December 2021")
+    expect(page.locator(card(page, 12 * EACH + 1))).to_be_in_viewport()
+    page.keyboard.press("End")
+    expect(page.get_by_role("heading", name="Without a date")).to_be_in_viewport()
+    place = bar.bounding_box()
+    assert place is not None
+    page.mouse.click(place["x"] + 10, place["y"] + place["height"] / 2)
+    expect(bar).to_have_attribute("aria-valuetext", re.compile("2021"))
+    # By name there are no months.
+    page.get_by_label("Order").select_option("name")
+    expect(page).to_have_url(re.compile("sort=name"))
+    expect(headings).to_have_count(0)
+    expect(bar).to_be_hidden()
+
+
+def test_one_box_takes_words_away_names_files_and_suggests(
+    shared: tuple[WebLibrary, str], open_page: Open
+) -> None:
+    page = open_page(shared[1])
+    page.wait_for_selector("[data-ready]")
+    box = page.get_by_role("combobox", name=BOX)
+    chips = page.locator(".chip.understood")
+    box.fill("an animal -cat")
+    expect(chips).to_have_text("− cat")
+    expect(page.locator(".card .name").first).not_to_have_text("cat.png")
+    chips.click()
+    expect(page).to_have_url(re.compile(r"text=an\+animal$"))
+    expect(page.locator(".card .name").first).to_have_text("cat.png")
+    box.press("Enter")
+    # Suggestions: what was asked before, then files of that name.
+    box.fill("a")
+    options = page.get_by_role("listbox", name="Suggestions").get_by_role("option")
+    expect(options.first).to_have_text("an animalrecent")
+    box.fill("cat")
+    file = options.filter(has_text="cat.png")
+    expect(file).to_be_visible()
+    box.press("ArrowUp")
+    expect(box).to_have_attribute("aria-activedescendant", re.compile("suggestions-"))
+    box.press("Escape")
+    expect(options).to_have_count(0)
+    expect(box).to_have_value("cat")
+    box.press("Escape")
+    expect(box).to_have_value("cat")
+    box.press("ArrowDown")
+    file.click()
+    expect(box).to_have_value('"cat.png"')
+    expect(chips).to_have_text("named cat.png")
+    expect(page.locator(".card .name")).to_have_text(["cat.png"])
+    box.fill("dee")
+    expect(options.filter(has_text="folder")).to_have_text("deepfolder")
+    box.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    box.press("Enter")
+    expect(page.locator(".chip.path")).to_have_text("path deep/*")
+    expect(box).to_have_value("")

@@ -1,12 +1,19 @@
-"""`retrieval duplicates`: list the pictures that the collection holds more than once."""
+"""`retrieval duplicates`: list what the collection holds more than once, and plan what could go."""
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retrieval_pipeline.cli.commands.common import check_page, config_option, write_page
-from retrieval_pipeline.cli.output import echo, echo_json
+from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.errors import QueryError
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.config.settings import Settings
+    from retrieval_pipeline.search.duplicate_plan import Action
 
 
 @click.command()
@@ -19,18 +26,62 @@ from retrieval_pipeline.config.loading import load_settings
 @click.option(
     "--gallery", type=click.Path(path_type=Path), help="Write the groups as an HTML page."
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="RULES",
+    help="Plan which file of each group stays: largest, oldest, newest, format=png/jpeg, "
+    "source=A/B, path=GLOB; the first rule decides first. Can be repeated. Default of a plan: "
+    "largest,oldest.",
+)
+@click.option(
+    "--reference",
+    multiple=True,
+    metavar="SOURCE",
+    help="Never propose files of this source; others go before they do. Can be repeated.",
+)
+@click.option("--hardlink", is_flag=True, help="Plan hard links for files with the same bytes.")
+@click.option(
+    "--move-to", type=click.Path(path_type=Path), help="Plan to move files into this directory."
+)
+@click.option(
+    "--script",
+    type=click.Path(path_type=Path),
+    help="Write the plan as a shell script, to review and run: files go to the trash.",
+)
+@click.option("--plan", type=click.Path(path_type=Path), help="Write the plan as JSON.")
 @config_option
 def duplicates(
-    threshold: float | None, as_json: bool, gallery: Path | None, config: Path | None
+    threshold: float | None,
+    as_json: bool,
+    gallery: Path | None,
+    keep: tuple[str, ...],
+    reference: tuple[str, ...],
+    hardlink: bool,
+    move_to: Path | None,
+    script: Path | None,
+    plan: Path | None,
+    config: Path | None,
 ) -> None:
     """List files that are the same, or that look the same: resized, re-encoded, retouched.
 
-    The numbers are cosines with the first picture of the group. No file is ever deleted.
+    The numbers are cosines with the first picture of the group. No file is ever deleted: a plan
+    says what could go and how much that is, and a script does it where you run it, step by step,
+    after it has checked that the files have not changed.
+
+    \b
+    retrieval duplicates --keep largest
+    retrieval duplicates --keep source=Pictures,format=png/jpeg --script tidy.sh
+    retrieval duplicates --reference Archive --keep oldest --hardlink --script link.sh
     """
     settings = load_settings(config)
-    if gallery is not None:
-        check_page(gallery)
+    action = _action(hardlink=hardlink, move_to=move_to)
+    planning = bool(keep or reference or hardlink or move_to or script or plan)
+    for file in (gallery, script, plan):
+        if file is not None:
+            check_page(file)
     from retrieval_pipeline.cli.text import duplicates_text
+    from retrieval_pipeline.search.duplicate_plan import DEFAULT_RULES, parse_rules
     from retrieval_pipeline.search.near_duplicates import (
         NEAR_DUPLICATE,
         duplicate_groups,
@@ -38,11 +89,30 @@ def duplicates(
     )
     from retrieval_pipeline.search.searcher import Searcher
 
+    rules = parse_rules(keep) or DEFAULT_RULES
+    _check(settings, reference, move_to)
     searcher = Searcher.open(settings)
     groups = duplicate_groups(
         searcher.build, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
     )
-    if as_json:
+    if planning:
+        from retrieval_pipeline.cli.text import plan_text
+        from retrieval_pipeline.search.duplicate_plan import plan_duplicates, plan_json
+        from retrieval_pipeline.search.duplicate_script import duplicate_script
+
+        planned = plan_duplicates(
+            groups, searcher.looks.same, rules, references=reference, action=action
+        )
+        if as_json:
+            echo_json(plan_json(planned), indent=2)
+        else:
+            echo(*plan_text(planned))
+        if plan is not None:
+            _write(plan, f"{json.dumps(plan_json(planned), indent=2)}\n".encode())
+        if script is not None:
+            target = move_to.expanduser().absolute() if move_to is not None else None
+            _write(script, duplicate_script(planned, target))
+    elif as_json:
         echo_json(duplicates_json(groups), indent=2)
     else:
         echo(*duplicates_text(groups))
@@ -52,3 +122,45 @@ def duplicates(
 
         html = duplicates_html(groups, Limits.of(settings.images))
         write_page(html, gallery, open_page=False)
+
+
+def _action(*, hardlink: bool, move_to: Path | None) -> "Action":
+    """Return what is to be done with files that can go.
+
+    Raises:
+        UsageError: Two things at once.
+    """
+    if hardlink and move_to is not None:
+        raise click.UsageError("give --hardlink or --move-to, not both")
+    return "hardlink" if hardlink else "trash" if move_to is None else "move"
+
+
+def _check(settings: "Settings", references: tuple[str, ...], move_to: Path | None) -> None:
+    """Refuse what is no source, and a directory whose files would be indexed.
+
+    Raises:
+        QueryError: There is no such source.
+        RetrievalError: The directory lies in a source or in the home.
+    """
+    known = [source.name for source in settings.sources]
+    for name in references:
+        if name not in known:
+            raise QueryError(f'there is no source "{name}": the settings have {", ".join(known)}')
+    if move_to is not None:
+        from retrieval_pipeline.cli.hit_files import check_directory
+
+        check_directory(move_to, settings)
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write a plan, and say where it is.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    from retrieval_pipeline.storage.atomic import replacing
+
+    where = file.absolute()
+    with replacing(where) as temporary:
+        temporary.write_bytes(data)
+    tell(f"plan: {where}")

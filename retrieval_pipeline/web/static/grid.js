@@ -13,18 +13,38 @@ const QUICK = 80; // milliseconds that a place must stay in view before its card
 /**
  * Where the cards come from.
  * @typedef {object} Supply
- * @property {(offset: number) => Promise<{ shapes: number[], more: boolean, likely: number | null }>} shapes
- *   Width over height of the pictures from `offset` on, whether there are further ones, and how many of
- *   these are likely, the first ones; null where that does not apply.
+ * @property {(offset: number) => Promise<Layout>} shapes What is known of the pictures from `offset` on.
  * @property {(offset: number, count: number) => Promise<HTMLElement[]>} cards
  * @property {(offset: number, count: number) => Promise<string[]>} ids
  */
 
+/**
+ * What is known of pictures before they are.
+ * @typedef {object} Layout
+ * @property {number[]} shapes Width over height of each.
+ * @property {boolean} more Whether there are further ones.
+ * @property {number | null} likely How many are likely, the first ones; null where that does not apply.
+ * @property {{ month: string, count: number }[]} months When they were taken, if that is their order.
+ */
+
 /** @typedef {{ first: number, end: number, top: number, height: number }} Row */
+
+/**
+ * What begins at a picture, under a line of its own.
+ * @typedef {object} Section
+ * @property {number} first Place of the picture.
+ * @property {string} text
+ * @property {string} [month] Such as "2019-08"; empty for unknown dates.
+ * @property {number} top Pixels below the top of the list.
+ * @property {HTMLElement} [line]
+ */
+
+const THE_REST = "The rest are only the nearest";
 
 export class Grid extends EventTarget {
   /**
-   * Fires `loaded` when cards came, and `counted` when it is known how many there are.
+   * Fires `loaded` when cards came, `counted` when it is known how many there are, and `arranged` when
+   * they have other places.
    * @param {HTMLElement} list Holds the first cards.
    * @param {Supply} supply
    */
@@ -48,6 +68,7 @@ export class Grid extends EventTarget {
     this.more = true;
     this.closed = false;
     this.width = 0;
+    this.height = 0;
     this.gap = 0;
     this.scheduled = 0;
     this.hurry = false;
@@ -56,15 +77,16 @@ export class Grid extends EventTarget {
     this.soon = undefined;
     /** @type {Promise<void> | null} */
     this.counting = null;
-    // Where the likely pictures end, if that is known.
-    this.likely = 0;
+    this.likely = 0; // how many are likely, if that is known
     this.surely = 0; // how many are likely at least
-    /** @type {HTMLElement | null} Says so. */
-    this.divider = list.querySelector(".divider");
-    list.querySelector(".filler")?.remove();
+    /** @type {Section[]} In the order of their places. */
+    this.sections = [];
+    for (const filler of list.querySelectorAll(".filler")) filler.remove();
     for (const card of /** @type {HTMLCollectionOf<HTMLElement>} */ (list.children)) {
-      if (card === this.divider) {
-        this.likely = this.ratios.length;
+      if (card.classList.contains("divider")) {
+        const { month } = card.dataset;
+        if (month === undefined) this.likely = this.ratios.length;
+        this.sections.push({ first: this.ratios.length, text: card.textContent?.trim() ?? "", month, top: 0, line: card });
         continue;
       }
       this.cards.set(this.ratios.length, card);
@@ -103,12 +125,17 @@ export class Grid extends EventTarget {
   async count() {
     const offset = this.fromServer ? this.ratios.length : 0;
     try {
-      const { shapes, more, likely } = await this.supply.shapes(offset);
+      const { shapes, more, likely, months } = await this.supply.shapes(offset);
       if (this.closed) return;
-      if (likely && !this.likely && likely < shapes.length) this.likely = offset + likely;
-      else if (likely === shapes.length) this.surely = offset + likely;
+      if (likely && !this.likely && likely < shapes.length) {
+        this.likely = offset + likely;
+        this.sections.push({ first: this.likely, text: THE_REST, top: 0 });
+      } else if (likely === shapes.length) this.surely = offset + likely;
+      this.takeMonths(months, offset);
       // The first cards have their own shapes; those must stay where they are.
       for (let i = this.ratios.length - offset; i < shapes.length; i++) this.ratios.push(shapes[i]);
+      // Lines may have come between the first cards.
+      if (!this.fromServer) this.rows = [];
       this.fromServer = true;
       this.more = more;
       this.arrange();
@@ -132,51 +159,53 @@ export class Grid extends EventTarget {
     this.render();
   }
 
+  /**
+   * Take over which months the pictures from a place on are of.
+   * @param {{ month: string, count: number }[]} months
+   * @param {number} first
+   */
+  takeMonths(months, first) {
+    for (const { month, count } of months) {
+      const last = this.sections.at(-1);
+      if (last === undefined || (last.first < first && last.month !== month)) {
+        this.sections.push({ first, text: nameOf(month), month, top: 0 });
+      }
+      first += count;
+    }
+  }
+
   /** Fill rows from the first picture that has none; the last row is filled anew when more come. */
   arrange() {
     const style = getComputedStyle(this.list);
     const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const length = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * em;
     const [gap, least, most, caption, divider] = ["--gap", "--row", "--highest", "--caption", "--divider"].map(length);
-    const { ratios, width } = this;
-    // From the divider on, rows are made anew when it comes.
-    const broken = this.rows.findIndex((row) => row.first < this.likely && row.end > this.likely);
-    if (broken >= 0) this.rows.length = broken;
-    else this.rows.pop();
+    const { ratios, width, sections } = this;
+    this.rows.pop();
     const last = this.rows.at(-1);
     let [first, top] = last ? [last.end, last.top + last.height + caption] : [0, 0];
+    let next = sections.findIndex((section) => section.first >= first);
     while (first < ratios.length) {
-      const stop = first < this.likely ? this.likely : ratios.length;
-      if (first === this.likely && first) {
-        this.divide(top);
+      if (sections[next]?.first === first) {
+        sections[next++].top = top;
         top += divider;
       }
+      const stop = sections[next]?.first ?? ratios.length;
       let [end, sum] = [first, 0];
       while (end < stop && (end === first || (sum + ratios[end]) * least + (end - first) * gap <= width)) {
         sum += ratios[end++];
       }
       const space = width - (end - first - 1) * gap;
       const free = space - sum * least;
-      // The last row, and that above the divider, is filled up by nothing.
+      // The last row, and that above a line, is filled up by nothing.
       const height = end === stop && free > gap ? least : Math.min(space / sum, most);
       this.rows.push({ first, end, top, height });
       [first, top] = [end, top + height + caption];
     }
     this.gap = gap;
+    this.height = top;
     this.list.style.height = `${top}px`;
-  }
-
-  /**
-   * Put the line that says where the likely pictures end.
-   * @param {number} top
-   */
-  divide(top) {
-    if (!this.divider) {
-      this.divider = document.createElement("li");
-      this.divider.className = "divider";
-      this.divider.textContent = "The rest are only the nearest";
-    }
-    this.divider.style.top = `${top}px`;
+    this.dispatchEvent(new Event("arranged"));
   }
 
   /**
@@ -333,6 +362,8 @@ export class Grid extends EventTarget {
         this.waiting.delete(index);
       }
     }
+    const shown = this.sections.filter((section) => section.first >= first && section.first < end);
+    for (const section of this.sections) if (!shown.includes(section)) section.line?.remove();
     // One stop of the tabulator key for the whole grid: arrows lead on from there.
     const reached = this.current >= first && this.current < end ? this.current : first;
     /** @type {Set<number>} */
@@ -354,17 +385,9 @@ export class Grid extends EventTarget {
           this.waiting.set(index, card);
         }
         place(card, left, row.top, width, row.height);
-        if (index === this.likely && this.divider) {
-          /** @type {Element | null} */
-          const after = former ? former.nextElementSibling : this.list.firstElementChild;
-          if (after !== this.divider) this.list.insertBefore(this.divider, after);
-          former = this.divider;
-        }
+        if (shown[0]?.first === index) former = this.follow(former, lineOf(/** @type {Section} */ (shown.shift())));
         // In the order of the pictures, which is that of the tabulator key.
-        /** @type {Element | null} */
-        const next = former ? former.nextElementSibling : this.list.firstElementChild;
-        if (next !== card) this.list.insertBefore(card, next);
-        former = card;
+        former = this.follow(former, card);
         left += width + this.gap;
       }
     }
@@ -372,6 +395,17 @@ export class Grid extends EventTarget {
     if (missing.size) this.soon = setTimeout(() => missing.forEach((offset) => this.fetch(offset)), this.hurry ? 0 : QUICK);
     this.hurry = false;
     if (this.more && stop > this.list.offsetHeight) this.counting ??= this.count();
+  }
+
+  /**
+   * Let an element follow another one in the list, or be its first.
+   * @param {Element | null} former
+   * @param {HTMLElement} element
+   */
+  follow(former, element) {
+    const next = former ? former.nextElementSibling : this.list.firstElementChild;
+    if (next !== element) this.list.insertBefore(element, next);
+    return element;
   }
 
   /**
@@ -416,6 +450,29 @@ function rove(card, reached) {
     if (reached) part.removeAttribute("tabindex");
     else part.tabIndex = -1;
   }
+}
+
+/**
+ * Say a month as people do.
+ * @param {string} month
+ */
+const nameOf = (month) =>
+  month ? new Date(`${month}-01T00:00`).toLocaleDateString("en", { month: "long", year: "numeric" }) : "Without a date";
+
+/**
+ * Give the line of a section, in its place.
+ * @param {Section} section
+ */
+function lineOf(section) {
+  if (!section.line) {
+    section.line = document.createElement("li");
+    section.line.className = section.month === undefined ? "divider" : "divider month";
+    const text = document.createElement(section.month === undefined ? "span" : "h2");
+    text.textContent = section.text;
+    section.line.append(text);
+  }
+  section.line.style.top = `${section.top}px`;
+  return section.line;
 }
 
 function placeholder() {

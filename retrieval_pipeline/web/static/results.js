@@ -25,8 +25,8 @@ export function gridOf(list, search) {
   };
   return new Grid(list, {
     async shapes(offset) {
-      const { shapes, more, likely } = await (await ask(`/api/shapes?${further(offset, undefined)}`)).json();
-      return { shapes: Array.from(new Uint16Array(bytes(shapes)), (shape) => shape / 100), more, likely };
+      const told = await (await ask(`/api/shapes?${further(offset, undefined)}`)).json();
+      return { ...told, shapes: Array.from(new Uint16Array(bytes(told.shapes)), (shape) => shape / 100) };
     },
     async ids(offset, count) {
       return (await (await ask(`/api/ids?${further(offset, count)}`)).json()).content_ids;

@@ -3,7 +3,9 @@
 
 import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { gridOf } from "./results.js";
+import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
+import * as suggest from "./suggest.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
 
@@ -133,12 +135,13 @@ function arrive() {
   const map = /** @type {HTMLAnchorElement | null} */ (document.querySelector('nav a[data-to="map"]'));
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
+  scrubber.attach(grid);
   grid?.addEventListener("loaded", () => {
     votes.mark(state);
     selection.mark(state);
   });
   grid?.addEventListener("counted", judge);
-  selection.forgetPlaces();
+  selection.arrive(selecting.album());
   selection.mark(state);
   votes.mark(state);
   return grid;
@@ -175,7 +178,10 @@ words.addEventListener("input", () => {
     goTo(asked(), typing ? "replace" : "push");
     typing = true;
     // What was looked at for a while is a search that one may want to come back to.
-    settling = setTimeout(() => (typing = false), LOOKED_AT);
+    settling = setTimeout(() => {
+      typing = false;
+      suggest.remember(words.value);
+    }, LOOKED_AT);
   }, PAUSE);
 });
 for (const field of [words, refine]) field.addEventListener("blur", () => (typing = false));
@@ -183,6 +189,7 @@ for (const field of [words, refine]) field.addEventListener("blur", () => (typin
 /** Take over what the form says. */
 function apply() {
   const search = asked();
+  suggest.remember(words.value);
   for (const field of fields()) if (field.name === "refine" || ADDED.has(field.name)) field.value = "";
   goTo(search, typing ? "replace" : "push");
   typing = false;
@@ -193,6 +200,17 @@ form.addEventListener("submit", (event) => {
 });
 filters.addEventListener("change", apply);
 document.getElementById("sort")?.addEventListener("change", apply);
+
+suggest.attach(words, /** @type {HTMLElement} */ (document.getElementById("suggestions")), (chosen) => {
+  words.value = chosen.text;
+  const search = asked();
+  const { parameter, value } = chosen;
+  if (parameter && value && ADDED.has(parameter)) search.append(parameter, value);
+  else if (parameter && value) search.set(parameter, value);
+  else suggest.remember(chosen.text);
+  fill(search);
+  goTo(search);
+});
 
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
@@ -228,7 +246,9 @@ document.addEventListener("click", (event) => {
 /** @type {import("./selection.js").Around} */
 const selecting = {
   grid: () => grid,
-  covered: () => viewer.isOpen || keys.open,
+  covered: () => document.querySelector("dialog[open]") !== null,
+  album: () => (here.getAll("album").length === 1 ? here.get("album") : null),
+  reload: () => go(here, { entry: "none", anchor: grid?.anchor() }),
   find: (search) => {
     fill(search);
     goTo(search);
@@ -379,11 +399,11 @@ addEventListener("drop", (event) => {
 
 addEventListener("keydown", (event) => {
   const inField = within(event, "input, textarea, select, [contenteditable]");
-  if (event.key === "/" && !inField && !viewer.isOpen) {
+  if (event.key === "/" && !inField && !selecting.covered()) {
     event.preventDefault();
     words.select();
   }
-  if (inField || viewer.isOpen || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (inField || selecting.covered() || event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key === "?") {
     keys.showModal();
     return;

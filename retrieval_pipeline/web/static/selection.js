@@ -15,6 +15,8 @@ const MOVED = 10; // CSS pixels after which a finger scrolls, and does not press
  * @property {() => import("./grid.js").Grid | null} grid
  * @property {() => boolean} covered Whether something lies above the grid.
  * @property {(search: URLSearchParams) => void} find Is given a search by what is selected.
+ * @property {() => string | null} album The one album whose pictures are shown.
+ * @property {() => void} reload Shows the pictures anew.
  * @property {(first: number, end: number) => Promise<string[]>} ids The content ids from one place of
  *   the grid to before another.
  */
@@ -29,9 +31,13 @@ let anchor = null;
 export const isEmpty = () => !selected.size;
 export const ids = () => [...selected];
 
-/** Another search has other places. */
-export function forgetPlaces() {
+/**
+ * Another search has other places, and is of an album or not.
+ * @param {string | null} album
+ */
+export function arrive(album) {
   anchor = null;
+  /** @type {HTMLElement} */ (bar.querySelector('[data-all="takeOut"]')).hidden = !album;
 }
 
 export function clear() {
@@ -157,6 +163,44 @@ async function copyPaths() {
   toast(paths.length === 1 ? "The path is copied." : `${paths.length.toLocaleString("en")} paths are copied.`);
 }
 
+const dialog = /** @type {HTMLDialogElement} */ (document.getElementById("album"));
+
+/**
+ * Ask for the name of an album, and put everything that is selected into it.
+ * @param {Around} around
+ */
+async function addToAlbum(around) {
+  const { names } = await (await ask("/api/albums")).json();
+  dialog.querySelector("datalist")?.replaceChildren(...names.map((/** @type {string} */ name) => new Option(name, name)));
+  const field = /** @type {HTMLInputElement} */ (dialog.querySelector("input"));
+  field.value ||= names.length === 1 ? names[0] : "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  field.select();
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  const name = field.value.trim();
+  if (!dialog.returnValue || !name) return;
+  const chosen = ids();
+  const album = await change("POST", "/api/albums/add", { name, content_ids: chosen });
+  const text = `${chosen.length.toLocaleString("en")} added: “${name}” has ${album.pictures.toLocaleString("en")}.`;
+  toast(text, "Show", () => around.find(new URLSearchParams({ album: name })));
+}
+
+/**
+ * Take everything that is selected out of the album that is shown.
+ * @param {Around} around
+ */
+async function takeOut(around) {
+  const chosen = ids();
+  const album = around.album();
+  await change("POST", "/api/albums/remove", { name: album, content_ids: chosen });
+  clear();
+  around.reload();
+  toast(`${chosen.length.toLocaleString("en")} taken out of “${album}”.`, "Undo", () =>
+    change("POST", "/api/albums/add", { name: album, content_ids: chosen }).then(around.reload, (error) => toast(explain(error))),
+  );
+}
+
 /** @param {Around} around */
 export function listen(around) {
   /** @type {Record<string, () => void | Promise<void>>} */
@@ -166,6 +210,8 @@ export function listen(around) {
     dislike: () => vote(false),
     zip: download,
     copy: copyPaths,
+    album: () => addToAlbum(around),
+    takeOut: () => takeOut(around),
     similar() {
       if (selected.size > MOST_LIKE) toast(`A search is like ${MOST_LIKE} pictures at most: select fewer.`);
       else around.find(new URLSearchParams(ids().map((id) => ["like", id])));
