@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.facts.query_words import Understood
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -28,7 +28,9 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.box import BoxRead, read_box
 from retrieval_pipeline.search.fact_filters import fact_notes
+from retrieval_pipeline.search.file_names import FileNames
 from retrieval_pipeline.search.filters import both, file_test
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
@@ -64,6 +66,8 @@ MEDIA_TYPES = {
 }
 # Hits of a search whose shapes are told at once: some 200 rows of a grid.
 SHAPES = 1_200
+# Former builds whose differences to this one are remembered: a megabyte each for a million items.
+COMPARED = 8
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -127,6 +131,7 @@ class Snapshot:
         self._query_vectors: LRUCache[Query, QueryVectors] = LRUCache(REMEMBERED_QUERIES)
         self._votings: LRUCache[str, Voting] = LRUCache(SESSIONS)
         self._lock = threading.Lock()
+        self._newcomers = functools.lru_cache(COMPARED)(self._compare)
         self._no_encoder: tuple[float, EncoderError] | None = None
 
     @property
@@ -152,10 +157,11 @@ class Snapshot:
 
     # Queries
 
-    def query(self, search: Search) -> tuple[Query, tuple[Understood, ...]]:
+    def query(self, search: Search) -> BoxRead:
         """Return what a search asks, its uploads as the files that were kept of them.
 
-        Also which of its words were read as facts: in the query they are filters.
+        Also which of its words were read as signs, names or facts: in the query they are parts and
+        filters.
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
@@ -168,7 +174,20 @@ class Snapshot:
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         query = replace(search.query(), images=tuple(uploads), crop=search.crop)
-        return self.searcher.understand(query)
+        read = read_box(query, self.file_names)
+        query, facts = self.searcher.understand(read.query)
+        return replace(read, query=query, understood=(*read.understood, *facts))
+
+    @functools.cached_property
+    def file_names(self) -> FileNames:
+        """The names of files and folders."""
+        return FileNames(self.build)
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Words for what there is much of; empty without a map or a vocabulary."""
+        at = self.coordinates
+        return [each.name for each in at.names] if at and self.build.info.vocabulary else []
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -202,25 +221,19 @@ class Snapshot:
 
     # Answers
 
-    def answer(
-        self,
-        page: SearchPage,
-        query: Query,
-        understood: Sequence[Understood],
-        query_vectors: QueryVectors,
-    ) -> AnswerPage:
+    def answer(self, page: SearchPage, read: BoxRead, query_vectors: QueryVectors) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
         Args:
             page: What the client asked.
-            query: What `query` made of it.
-            understood: The words that `query` read as facts.
+            read: What `query` made of it.
             query_vectors: Of the query.
 
         Raises:
             QueryError: A filter names a source or place that is not there.
             MapError: A region is asked for, and there is no map.
         """
+        query = read.query
         found = self.searcher.answer(
             query, page.k, page.offset, query_vectors=query_vectors, among=self.within(page)
         )
@@ -234,8 +247,8 @@ class Snapshot:
             more=len(found.hits) == page.k,
             hints=list(found.hints),
             timings_ms=found.timings_ms,
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*found.notes],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *found.notes],
             by_date=self.is_by_date(query),
         )
 
@@ -295,13 +308,12 @@ class Snapshot:
         order = self.in_order("newest" if query.sort == "relevance" else query.sort)
         return order if flags is None else order[flags[order]]
 
-    def browse(
-        self, page: SearchPage, query: Query, understood: Sequence[Understood]
-    ) -> AnswerPage:
+    def browse(self, page: SearchPage, read: BoxRead) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first or as the query sorts.
 
         Takes and raises what `answer` does.
         """
+        query = read.query
         started = time.perf_counter()
         order = self._listed(page, query)
         passes = file_test(self.build, query)
@@ -313,21 +325,46 @@ class Snapshot:
             hits=pictures,
             more=page.offset + page.k < len(order),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*fact_notes(self.build, query)],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *fact_notes(self.build, query)],
             by_date=self.is_by_date(query),
         )
 
     def within(self, search: Search) -> Flags | None:
-        """Return which items lie in the region of a search, bool (items,); None without one.
+        """Return which items pass the filters that only pages have, bool (items,); None for all.
 
         Raises:
-            MapError: There is no map.
+            MapError: A region is asked for, and there is no map.
+            RequestError: The index is gone that new pictures are asked since; 404.
         """
-        if search.region is None:
-            return None
-        at = self.mapped()
-        return search.region.contains(at.x, at.y)
+        flags = None
+        if search.region is not None:
+            at = self.mapped()
+            flags = search.region.contains(at.x, at.y)
+        return both(flags, self.newcomers(search.since))
+
+    def newcomers(self, since: str | None) -> Flags | None:
+        """Return which items another build had not, bool (items,); None if none is named.
+
+        They are remembered. Do not change them.
+
+        Args:
+            since: The name of the other build.
+
+        Raises:
+            BuildError: The other build is damaged.
+            RequestError: It is gone; 404.
+        """
+        return None if since is None else self._newcomers(since)
+
+    def _compare(self, since: str) -> Flags:
+        path = next((path for path in self.store.all_builds() if path.name == since), None)
+        if path is None:
+            detail = f"the index {since} is not kept any more: look without it"
+            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+        known = Build.open(path).items["content_id"]
+        flags: Flags = np.asarray(pc.is_in(self.build.items["content_id"], known))
+        return ~flags
 
     def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""

@@ -1,10 +1,12 @@
 // The search page: answers while people type, an address that holds everything, a grid of everything
 // that was found, pictures to search by, and one picture large.
 
-import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
+import { ask, change, explain, fragment, opensElsewhere, root, toast, within } from "./common.js";
+import { onIndex, seen } from "./news.js";
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
+import * as suggest from "./suggest.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
 
@@ -177,7 +179,10 @@ words.addEventListener("input", () => {
     goTo(asked(), typing ? "replace" : "push");
     typing = true;
     // What was looked at for a while is a search that one may want to come back to.
-    settling = setTimeout(() => (typing = false), LOOKED_AT);
+    settling = setTimeout(() => {
+      typing = false;
+      suggest.remember(words.value);
+    }, LOOKED_AT);
   }, PAUSE);
 });
 for (const field of [words, refine]) field.addEventListener("blur", () => (typing = false));
@@ -185,6 +190,7 @@ for (const field of [words, refine]) field.addEventListener("blur", () => (typin
 /** Take over what the form says. */
 function apply() {
   const search = asked();
+  suggest.remember(words.value);
   for (const field of fields()) if (field.name === "refine" || ADDED.has(field.name)) field.value = "";
   goTo(search, typing ? "replace" : "push");
   typing = false;
@@ -195,6 +201,17 @@ form.addEventListener("submit", (event) => {
 });
 filters.addEventListener("change", apply);
 document.getElementById("sort")?.addEventListener("change", apply);
+
+suggest.attach(words, /** @type {HTMLElement} */ (document.getElementById("suggestions")), (chosen) => {
+  words.value = chosen.text;
+  const search = asked();
+  const { parameter, value } = chosen;
+  if (parameter && value && ADDED.has(parameter)) search.append(parameter, value);
+  else if (parameter && value) search.set(parameter, value);
+  else suggest.remember(chosen.text);
+  fill(search);
+  goTo(search);
+});
 
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
@@ -427,10 +444,20 @@ offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);
 if (main.dataset.view) viewer.show(main.dataset.view);
-follow(document.getElementById("results")?.dataset.build ?? "", (build, images) => {
-  const shown = document.getElementById("results")?.dataset.build;
-  if (shown === build) return;
-  const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
-  toast(text, "Show", () => go(here, { entry: "none", anchor: grid?.anchor() }));
+onIndex(({ build, images, new: fresh, since }) => {
+  if (document.getElementById("results")?.dataset.build === build) return;
+  if (fresh) {
+    const text = `${fresh.toLocaleString("en")} new ${fresh === 1 ? "picture" : "pictures"}.`;
+    toast(text, "Show", () => {
+      seen();
+      goTo(new URLSearchParams({ since }));
+    });
+  } else {
+    const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
+    toast(text, "Show", () => {
+      seen();
+      go(here, { entry: "none", anchor: grid?.anchor() });
+    });
+  }
 });
 document.documentElement.dataset.ready = "yes";
