@@ -181,7 +181,7 @@ def build_image_embeddings(
         checks: list[dg.AssetCheckEvaluation] = []
         with explained(context), store.locked(wait=True):
             sources = [settings.source(name) for name in context.partition_keys]
-            check_int8(settings, sources, progress=LogProgress(context.log))
+            check_int8(settings, sources, progress=run_progress(store, context.log))
             description = describe_encoder(settings)
             space = description.space
             load = functools.cache(
