@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from retrieval_pipeline.index.build import BuildInfo
+    from retrieval_pipeline.index.build_info import BuildInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
     from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed

@@ -27,8 +27,9 @@ from retrieval_pipeline.ingest.embed import (
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
-from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.reading import is_there
+from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def index_sources(
         Stopped: `stop` was set.
     """
     store = Store(settings.home)
+    progress = SharedProgress(store, progress or Quiet())
     with store.locked():
         tables = update_sources(
             settings,
@@ -176,7 +178,9 @@ def index_aside(
     """
     # Nothing takes over, so that nothing has to answer as well as the current index.
     settings = settings.model_copy(update={"evaluation": None})
-    with Store(settings.home).locked():
+    store = Store(settings.home)
+    progress = SharedProgress(store, progress or Quiet())
+    with store.locked():
         tables = update_sources(settings, progress=progress, stop=stop)
         if tables.failures:
             raise _joined(tables.failures.values())

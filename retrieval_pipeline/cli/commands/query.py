@@ -317,6 +317,8 @@ def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) 
         if here.keys() - given.keys():
             raise click.UsageError("where answers go is said on the command line, not here")
         merged = {**given, **here}
+        nonlocal searcher
+        searcher = searcher.latest()  # another process may have indexed meanwhile
         return _answer(searcher, _query_of(merged), merged, form)
 
     return converse(answer)
@@ -333,6 +335,7 @@ def _answer_lines(
     for line in map(str.strip, sys.stdin):
         if line.lower() in ("exit", "quit"):
             break
+        searcher = searcher.latest()
         try:
             answers.append(_answer(searcher, replace(base, text=line), asked, form, heading=True))
         except QueryError as error:
