@@ -51,7 +51,7 @@ _TAKEN_WITH = re.compile(
     re.IGNORECASE,
 )
 
-Field = Literal["on", "cameras", "near", "countries"]
+Field = Literal["on", "cameras", "near", "countries", "plus", "minus", "paths"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from retrieval_pipeline.errors import SourceError
 from retrieval_pipeline.images.extras import can_read_raw
 from retrieval_pipeline.images.signatures import SIGNATURE_BYTES, looks_like_a_picture
 from retrieval_pipeline.ingest.manifest import FileRow, Status, version_of, why, within_64_bits
-from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
+from retrieval_pipeline.paths import compile_globs, glob_matches, to_path, to_text
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that operating systems and NAS devices keep for themselves: no pictures of the user's.
@@ -42,7 +42,7 @@ class Beside:
 
 
 def walk(
-    source: Source, skip: Path | None = None, beside: Beside | None = None
+    source: Source, skip: Path | None = None, beside: Beside | None = None, after: str = ""
 ) -> Iterator[FileRow]:
     """Yield the picture files of a source in a stable order, without reading them.
 
@@ -55,6 +55,8 @@ def walk(
         source: Where to look, and for what.
         skip: The home of the tables.
         beside: Is told of all files that are not yielded and not left out.
+        after: Path of a row, as it was yielded: begin after it, and list only the folders that come
+            after it and those that it lies in. Object stores are always listed from the start.
 
     Raises:
         SourceError: The source's own directory is missing or cannot be listed.
@@ -63,7 +65,7 @@ def walk(
     if isinstance(source.path, Remote):
         yield from _walk_remote(source, source.path, beside)
         return
-    yield from Tree(source, source.path, skip, beside).below([""])
+    yield from Tree(source, source.path, skip, beside, after).below([""])
 
 
 def walk_paths(
@@ -111,10 +113,13 @@ def folders_of(path: str) -> Iterator[str]:
 class Tree:
     """The directory of a local source, seen by the rules of its settings."""
 
-    def __init__(self, source: Source, root: Path, skip: Path | None, beside: Beside) -> None:
+    def __init__(
+        self, source: Source, root: Path, skip: Path | None, beside: Beside, after: str = ""
+    ) -> None:
         self._source, self._root, self._beside = source, os.fspath(root), beside
         self._exclude = compile_globs(source.exclude)
         self._wanted = readable_extensions(source)
+        self._after = _order(to_path(after)) if after else []
         self._skip = os.fspath(skip) if skip else None
         self._entered = {_identity(self._root), self._skipped}
 
@@ -191,7 +196,10 @@ class Tree:
             try:
                 if not self._source.follow_symlinks and entry.is_symlink():
                     continue
-                if entry.is_dir():
+                is_folder = entry.is_dir()
+                if self._after and self._is_done(f"{path}/" if is_folder else path):
+                    continue
+                if is_folder:
                     # The same directory can be reached twice through links; loops end here.
                     identity = _identity(entry.path)
                     # A directory without an identity cannot be listed either: that will say why.
@@ -208,10 +216,22 @@ class Tree:
                     continue
                 info = entry.stat()
             except OSError as error:
-                yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=why(error))
+                if not self._after or not self._is_done(path):
+                    yield FileRow(to_text(path), 0, 0, status=Status.UNREADABLE, error=why(error))
                 continue
             if stat.S_ISREG(info.st_mode):
                 yield FileRow(to_text(path), info.st_size, within_64_bits(info.st_mtime_ns))
+
+    def _is_done(self, path: str) -> bool:
+        """Return whether the walk begins after all rows of a path."""
+        mine = _order(path)
+        return mine == self._after or mine < self._after[: len(mine)]
+
+
+def _order(path: str) -> list[tuple[bool, str]]:
+    """Return what puts paths in the order of a walk: the files of a folder before its folders."""
+    *folders, name = path.split("/")
+    return [*((True, folder) for folder in folders), *([(False, name)] if name else [])]
 
 
 def _is_companion(entry: os.DirEntry[str]) -> bool:

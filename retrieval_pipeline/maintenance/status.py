@@ -18,8 +18,8 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo, map_items, read_info
-from retrieval_pipeline.index.facts_table import FACTS_FILE
+from retrieval_pipeline.index.build import facts_of
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
@@ -151,8 +151,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     else:
         try:
             info = read_info(build)
-            if FACTS_FILE in info.files:
-                towns, countries = _places(map_items(build / FACTS_FILE))
+            if (known := facts_of(build, info)) is not None:
+                towns, countries = _places(known)
         except BuildError as error:
             problem = str(error)
         else:
@@ -177,7 +177,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _places(facts: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
-    """Return how many rows of facts.arrow are at the most frequent towns, and countries."""
+    """Return how many rows of a table of facts are at the most frequent towns, and countries."""
     town, country = (facts[name].cast(pa.string()) for name in ("place", "country"))
     return (
         most_frequent(pc.binary_join_element_wise(town, country, ", ")),

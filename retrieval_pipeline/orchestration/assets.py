@@ -16,7 +16,7 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.builder import RefusedBuildError
-from retrieval_pipeline.index.items import items_schema
+from retrieval_pipeline.index.items import ITEM_COLUMNS
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import embedded_ids, update_embeddings
 from retrieval_pipeline.ingest.missing_views import ViewTables
@@ -235,7 +235,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         deps=[flow.key("image_embeddings"), flow.key("picture_facts")],
         kinds={"arrow"},
         code_version="1",
-        metadata=columns(items_schema(ANY_DIMENSION)),
+        metadata=columns(ITEM_COLUMNS),
         check_specs=[rule.spec(flow) for rule in rules],
         automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),

@@ -17,6 +17,7 @@ from retrieval_pipeline.orchestration.columns import (
 )
 from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.previews import (
+    failed_table,
     map_preview,
     quarantine_table,
     source_sheet,
@@ -30,6 +31,13 @@ from retrieval_pipeline.vectors import VectorSpace
 def manifest_metadata(store: Store, report: ManifestReport) -> dict[str, Any]:
     """Tell what a crawl found."""
     metadata = {
+        "summary": f"{report.files:,} pictures: "
+        + _counts(
+            new=report.new,
+            changed=report.changed,
+            removed=report.removed,
+            unreadable=report.unreadable + report.too_large,
+        ),
         "dagster/partition_row_count": report.files,
         "new": report.new,
         "changed": report.changed,
@@ -67,8 +75,12 @@ def embedding_metadata(
         report: What a run did.
         pictures: False leaves out the contact sheet, for a run over many sources.
     """
+    rows = report.known + report.embedded
     metadata = {
-        "dagster/partition_row_count": report.known + report.embedded,
+        "summary": f"{rows:,} pictures can be found: "
+        + _counts(new=report.embedded, failed=report.quarantined)
+        + (f", {report.images_per_second:.1f} images a second" if report.embedded else ""),
+        "dagster/partition_row_count": rows,
         **lineage(flow, EMBEDDING_ORIGINS),
         "embedded": report.embedded,
         "views_embedded": report.views,
@@ -85,7 +97,14 @@ def embedding_metadata(
         metadata["pictures"] = source_sheet(store, settings, report.source)
     if report.quarantined:
         metadata["quarantine"] = quarantine_table(store, space, report.source)
+        metadata["failed_pictures"] = failed_table(store, space, report.source)
     return metadata
+
+
+def _counts(**counts: int) -> str:
+    """Say the counts that are not 0, such as "3 new, 1 removed"."""
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return told or "nothing new"
 
 
 def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
@@ -104,6 +123,9 @@ def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
     """Tell what the current build is, and why it stayed the current one if it did."""
     info = report.info
     metadata = {
+        "summary": f"{info.items:,} pictures in {info.locations:,} files, recall "
+        f"{info.recall_at_10:.3f}, of {info.created_at:%Y-%m-%d %H:%M} UTC"
+        + ("" if report.published else ": as before"),
         "dagster/row_count": info.items,
         **lineage(flow, ITEM_ORIGINS),
         "files": info.locations,
@@ -114,7 +136,7 @@ def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
         "recall_at_10": info.recall_at_10,
         "plan": str(info.calibration.plan),
         "build_seconds": info.build_seconds,
-        "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
+        "megabytes": round(info.bytes / 1e6, 1),
         "directory": dg.MetadataValue.path(str(report.build)),
         "files_by_source": dg.MetadataValue.json(info.sources),
     }
@@ -127,8 +149,10 @@ def map_metadata(flow: Flow, report: MapReport) -> dict[str, Any]:
     """Tell what a map shows, with its picture, or why there is none."""
     info = report.info
     if info is None:
-        return {"no_map": report.problem}
+        return {"summary": "no map", "no_map": report.problem}
+    moved = "" if info.drift is None else f", moved by {info.drift:.1%} of its size"
     return {
+        "summary": f"{info.items:,} pictures in {len(info.clusters)} clusters{moved}",
         "dagster/row_count": info.items,
         **lineage(flow, MAP_ORIGINS),
         "build": info.build,

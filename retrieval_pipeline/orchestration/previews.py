@@ -57,6 +57,15 @@ QUARANTINE_COLUMNS = dg.TableSchema(
         dg.TableColumn("detail"),
     ]
 )
+FAILED_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("path"),
+        dg.TableColumn("reason"),
+        dg.TableColumn("detail"),
+        dg.TableColumn("attempts", "int"),
+        dg.TableColumn("last_tried"),
+    ]
+)
 # Pixels and count of the thumbnails in a table of hits: together below 100 KB.
 HIT_PIXELS = 128
 HIT_PICTURES = 16
@@ -106,6 +115,26 @@ def quarantine_table(store: Store, space: VectorSpace, source: str) -> dg.TableM
             for reason, count in counts.most_common()
         ],
         QUARANTINE_COLUMNS,
+    )
+
+
+def failed_table(store: Store, space: VectorSpace, source: str) -> dg.TableMetadataValue:
+    """Return the images of a source that cannot be used, those that were tried last first."""
+    rows = read_quarantine(store, space, source).sort_by([("last_tried", "descending")])
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "path": printable(row["path"]),
+                    "reason": row["reason"].replace("_", " "),
+                    "detail": printable(row["detail"])[:DETAIL],
+                    "attempts": row["attempts"],
+                    "last_tried": f"{row['last_tried']:%Y-%m-%d %H:%M} UTC",
+                }
+            )
+            for row in rows.slice(0, TABLE_ROWS).to_pylist()
+        ],
+        FAILED_COLUMNS,
     )
 
 

@@ -6,9 +6,8 @@ failed is asked for again, after waits that grow.
 
 import json
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import chain
 
 import dagster as dg
 from blake3 import blake3
@@ -16,12 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import RetrievalError, SourceError
+from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.walk import Beside, walk
 from retrieval_pipeline.orchestration.checks import whole_source
 from retrieval_pipeline.orchestration.flow import BACKGROUND, Flow
 from retrieval_pipeline.orchestration.reindex import REFUSED_TAG, request
+from retrieval_pipeline.paths import printable
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.storage.content_id import content_id_of_file
+from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.store import Store
 
 # Dagster gives a sensor 60 seconds: no listing begins after the first, nor takes longer than the
@@ -49,6 +51,19 @@ class Asked(BaseModel):
     open: bool = False
 
 
+class Listing(BaseModel):
+    """A directory that is being listed, or was; a long one goes on in the next look.
+
+    Attributes:
+        digest: Of the paths, sizes and times of its pictures and sidecars so far, in hexadecimal.
+            It does not depend on where the looks ended.
+        after: Path of the last picture that was listed, at which the next look goes on.
+    """
+
+    digest: str = ""
+    after: str = ""
+
+
 class Cursor(BaseModel):
     """What the sensor remembers between two looks.
 
@@ -58,11 +73,13 @@ class Cursor(BaseModel):
         settings: What the settings asked of an index: sources, model and the like.
         asked: The last run.
         votes: Data version of each recommender's table.
+        begun: Listings that take several looks.
         last: The source that was looked at last.
         told: Number of the last observation of manifests that was read.
     """
 
     listings: dict[str, str] = {}
+    begun: dict[str, Listing] = {}
     away: set[str] = set()
     told: int = 0
     settings: str = ""
@@ -71,23 +88,39 @@ class Cursor(BaseModel):
     last: str = ""
 
 
-def listing_hash(source: Source, store: Store) -> str:
-    """Hash the paths, sizes and times of a source's pictures and sidecars; no file is opened.
+def listed(source: Source, store: Store, begun: Listing) -> tuple[Listing, bool]:
+    """List a source's pictures and sidecars from where the last look ended; open no file.
+
+    Returns:
+        What is listed now, and whether that is all.
 
     Raises:
-        SourceError: The directory cannot be listed, or takes too long.
+        SourceError: The directory cannot be listed, or a part of it that cannot be divided takes
+            too long.
     """
     started = time.monotonic()
-    digest = blake3()
-    beside = Beside()
-    for row in chain(walk(source, store.home, beside), beside.companions):
-        digest.update(f"{row.path}\0{row.size}\0{row.mtime_ns}\0{row.status}\n".encode())
+    digest, beside = bytes.fromhex(begun.digest), Beside()
+
+    def add(rows: Iterable[FileRow]) -> None:
+        nonlocal digest
+        for row in rows:
+            told = f"{row.path}\0{row.size}\0{row.mtime_ns}\0{row.status}\n".encode()
+            digest = blake3(digest + told).digest(length=16)
+
+    first = ""
+    for row in walk(source, store.home, beside, begun.after):
+        add([*beside.companions, row])
+        beside.companions.clear()
         if time.monotonic() - started > LISTING_SECONDS:
-            raise SourceError(
-                f'source "{source.name}": listing {source.path} takes longer than '
-                f"{LISTING_SECONDS:.0f} s: set `watch = false` for it; the schedule indexes it"
-            )
-    return digest.hexdigest(length=16)
+            if isinstance(source.path, Remote) or not first:
+                raise SourceError(
+                    f'source "{source.name}": listing {source.path} takes longer than '
+                    f"{LISTING_SECONDS:.0f} s: set `watch = false` for it; the schedule indexes it"
+                )
+            return Listing(digest=digest.hex(), after=row.path), False
+        first = first or row.path
+    add(beside.companions)
+    return Listing(digest=digest.hex()), True
 
 
 @dataclass
@@ -96,32 +129,42 @@ class Look:
 
     Attributes:
         listings: What each directory that could be listed looks like, by the source's name.
+        begun: Those that will be listed further in the next looks.
         problems: One line for each that could not be, by the source's name.
         last: The source that was looked at last.
     """
 
     listings: dict[str, str] = field(default_factory=dict)
+    begun: dict[str, Listing] = field(default_factory=dict)
     problems: dict[str, SourceError] = field(default_factory=dict)
     last: str = ""
 
 
-def look_at_sources(sources: Sequence[Source], store: Store, last: str) -> Look:
+def look_at_sources(
+    sources: Sequence[Source], store: Store, last: str, begun: Mapping[str, Listing]
+) -> Look:
     """List the directories of these sources, beginning after the one that was the last before.
 
-    When the time is up, the rest waits for the next look, which begins there.
+    When the time is up, the rest waits for the next look, which begins there. `begun` are the
+    listings that former looks did not end.
     """
     started = time.monotonic()
     names = [source.name for source in sources]
     start = names.index(last) + 1 if last in names else 0
-    look = Look(last=last)
+    look = Look(begun={name: each for name, each in begun.items() if name in names}, last=last)
     for source in [*sources[start:], *sources[:start]]:
         if time.monotonic() - started > LAST_START_SECONDS:
             break
         look.last = source.name
         try:
-            look.listings[source.name] = listing_hash(source, store)
+            listing, is_all = listed(source, store, look.begun.pop(source.name, Listing()))
         except SourceError as error:
             look.problems[source.name] = error
+            continue
+        if is_all:
+            look.listings[source.name] = listing.digest
+        else:
+            look.begun[source.name] = listing
     return look
 
 
@@ -203,7 +246,7 @@ def build_watch_sensor(
         store = Store(settings.home)
         cursor = _read_cursor(context.cursor)
         look = look_at_sources(
-            [each for each in settings.sources if each.watch], store, cursor.last
+            [each for each in settings.sources if each.watch], store, cursor.last, cursor.begun
         )
         # A directory that was away is looked at when it is back, whatever was remembered of it.
         known = {
@@ -221,6 +264,10 @@ def build_watch_sensor(
             known |= {name: look.listings[name] for name in listed}
         votes = new_votes(store, recommender_names(store), cursor)
         notes = [*map(str, look.problems.values())]
+        notes += [
+            f'source "{name}": listed as far as {printable(each.after)}'
+            for name, each in look.begun.items()
+        ]
         notes += _unknown("source", settings.source_names, by_source)
         notes += _unknown("saved query", [each.name for each in settings.saved_queries], by_query)
         notes += _unknown("recommender", recommender_names(store), by_recommender)
@@ -232,6 +279,7 @@ def build_watch_sensor(
             settings=wanted(settings) if plan.requests or not cursor.settings else cursor.settings,
             asked=plan.asked,
             votes={**cursor.votes, **votes},
+            begun=look.begun,
             last=look.last,
             told=told.last if plan.requests or not changed else cursor.told,
         )

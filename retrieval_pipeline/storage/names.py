@@ -12,6 +12,11 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SPACE_KEY = re.compile(r"[A-Za-z0-9_.-]+@[0-9a-f]{8}")
 # The time of a build in UTC, the start of its inputs' hash, and a number if the name was taken.
 BUILD_NAME = re.compile(r"\d{8}T\d{6}(\.\d{6})?Z-[0-9a-f]{8}(-\d+)?")
+# Directories beside the builds of a vector space: of segments, each named by a hash, and of blocks
+# and other files that builds share.
+SEGMENTS, BLOCKS = "segments", "blocks"
+SEGMENT_NAME = re.compile(r"[0-9a-f]{32}")
+BLOCK_NAME = re.compile(r"[0-9a-f]{32}\.(arrow|npy)")
 PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
@@ -41,13 +46,19 @@ CONTENTS = {
     re.compile(rf"embeddings/{_SPACE}"): re.compile(rf"{_SOURCE}(/{_IN_SOURCE})?"),
     re.compile(rf"embeddings/{_SPACE}/{_SOURCE}"): re.compile(_IN_SOURCE),
     re.compile(rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}"): re.compile(_IN_BUILD),
+    re.compile(rf"(damaged/)?index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}{_AGAIN}"): (
+        re.compile(_IN_BUILD)
+    ),
     re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
 }
 
 # What a repair sets aside, relative to `damaged`.
 SET_ASIDE = re.compile(
-    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
-    rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}){_AGAIN}"
+    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}"
+    rf"/{_IN_SOURCE}"
+    rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}"
+    rf"|index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}|index/{_SPACE}/{BLOCKS}/{BLOCK_NAME.pattern})"
+    rf"{_AGAIN}"
 )
 
 

@@ -17,12 +17,16 @@ from retrieval_pipeline.storage.home import MARKER, check_home, mark_home
 from retrieval_pipeline.storage.locks import BusyError, exclusive
 from retrieval_pipeline.storage.names import (
     ALBUM_NAME,
+    BLOCK_NAME,
+    BLOCKS,
     BUILD_NAME,
     CONTENTS,
     PART_NAME,
     QUARANTINE_NAME,
     SAVED_NAME,
     SEARCH_NAME,
+    SEGMENT_NAME,
+    SEGMENTS,
     SET_ASIDE,
     SOURCE_NAME,
     SPACE_KEY,
@@ -36,6 +40,16 @@ from retrieval_pipeline.storage.reading import is_there, listed, mapped, reading
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.sync import ANSWERS, TABLES, USER_DATA, Mirror, copy_of
 from retrieval_pipeline.vectors import VectorSpace
+
+
+def segments_beside(build: Path) -> Path:
+    """Return the directory of the segments that the builds beside a build have in common."""
+    return build.parent / SEGMENTS
+
+
+def blocks_beside(build: Path) -> Path:
+    """Return the directory of the blocks that the builds beside a build have in common."""
+    return build.parent / BLOCKS
 
 
 @dataclass(frozen=True)
@@ -153,6 +167,28 @@ class Store:
     def builds(self, space: VectorSpace) -> list[Path]:
         """Return the builds of one vector space, oldest first."""
         return [build for build in self.all_builds() if build.parent.name == space.key]
+
+    def segments(self, space: VectorSpace) -> Path:
+        """Return the directory of the segments of one vector space."""
+        return self.home / "index" / space.key / SEGMENTS
+
+    def blocks(self, space: VectorSpace) -> Path:
+        """Return the directory of the blocks of one vector space."""
+        return self.home / "index" / space.key / BLOCKS
+
+    def all_segments(self) -> list[Path]:
+        """Return every segment of every vector space."""
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [
+            path
+            for space in spaces
+            for path in listed(space / SEGMENTS, SEGMENT_NAME, directories=True)
+        ]
+
+    def all_blocks(self) -> list[Path]:
+        """Return every file beside the blocks of every vector space."""
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [path for space in spaces for path in listed(space / BLOCKS, BLOCK_NAME)]
 
     def new_build(self, space: VectorSpace, name: str) -> Path:
         """Return the path of a build to write: `name`, with a number after it if it is taken."""
@@ -451,10 +487,15 @@ class Store:
             *(self.home / name for name in names),
             *self.embedding_spaces(),
             *self.embedding_directories(),
-            *listed(self.home / "index", SPACE_KEY, directories=True),
+            *self._index_directories(),
             *self.all_builds(),
+            *self.all_segments(),
         ]
         return sorted(path for place in places for path in self._temporaries(place))
+
+    def _index_directories(self) -> list[Path]:
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [path for space in spaces for path in (space, space / SEGMENTS, space / BLOCKS)]
 
     def _temporaries(self, directory: Path) -> list[Path]:
         """Return the temporary files and directories of the store in one directory of home."""

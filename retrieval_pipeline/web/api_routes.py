@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from retrieval_pipeline.web import albums, selection, voting
+from retrieval_pipeline.web import albums, selection, suggestions, voting
 from retrieval_pipeline.web.api import (
     current,
     duplicates,
@@ -65,6 +65,14 @@ OPERATIONS = (
         "GET", "/api/shapes", shapes, ShapesOf, returns=Shapes, problems=(_UNKNOWN, _NO_INDEX)
     ),
     Operation("GET", "/api/ids", ids, IdsOf, returns=Ids, problems=(_UNKNOWN, _NO_INDEX)),
+    Operation(
+        "GET",
+        "/api/suggestions",
+        suggestions.suggestions,
+        suggestions.Typed,
+        returns=suggestions.Suggestions,
+        problems=(_NO_INDEX,),
+    ),
     Operation("GET", "/api/current", current, returns=Current, problems=(_NO_INDEX,)),
     Operation(
         "GET",

@@ -10,7 +10,7 @@ from typing import ParamSpec, Self, TypeVar
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
@@ -180,11 +180,11 @@ class Library:
         """
         snapshot = self.snapshot
         check_sources(snapshot, page.source)
-        query, understood = await self.run(snapshot.query, page)
-        if not query.asks:
-            return snapshot, await self.run(snapshot.browse, page, query, understood)
-        query_vectors, milliseconds = await self._encode(snapshot, query)
-        answer = await self.run(snapshot.answer, page, query, understood, query_vectors)
+        read = await self.run(snapshot.query, page)
+        if not read.query.asks:
+            return snapshot, await self.run(snapshot.browse, page, read)
+        query_vectors, milliseconds = await self._encode(snapshot, read.query)
+        answer = await self.run(snapshot.answer, page, read, query_vectors)
         timings = answer.timings_ms | {"encode": milliseconds}
         return snapshot, answer.model_copy(update={"timings_ms": timings})
 
@@ -192,7 +192,7 @@ class Library:
         """Return what a grid must know of what a search finds; raises as `search` does."""
         snapshot = self.snapshot
         check_sources(snapshot, search.source)
-        query, _ = await self.run(snapshot.query, search)
+        query = (await self.run(snapshot.query, search)).query
         if not query.asks:
             return await self.run(snapshot.browse_layout, search, offset, query)
         query_vectors, _ = await self._encode(snapshot, query)
@@ -202,14 +202,14 @@ class Library:
         """Return the content ids of a part of what a search finds; raises as `search` does."""
         snapshot = self.snapshot
         check_sources(snapshot, asked.source)
-        query, _ = await self.run(snapshot.query, asked)
+        query = (await self.run(snapshot.query, asked)).query
         vectors = (await self._encode(snapshot, query))[0] if query.asks else None
         return await self.run(snapshot.ids, asked, query, vectors)
 
     async def query_vectors(self, snapshot: Snapshot, search: Search) -> QueryVectors:
         """Return the vectors of all words of a search; raises as `search` does."""
         literal = search.model_copy(update={"literal": True})
-        query, _ = await self.run(snapshot.query, literal)
+        query = (await self.run(snapshot.query, literal)).query
         return (await self._encode(snapshot, query))[0]
 
     async def _encode(self, snapshot: Snapshot, query: Query) -> tuple[QueryVectors, float]:

@@ -35,7 +35,7 @@ from retrieval_pipeline.web.parameters import (
     SearchPage,
     parse,
 )
-from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage
+from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage, WordsRead
 from retrieval_pipeline.web.problems import RequestError
 from retrieval_pipeline.web.security import MAP_POLICY
 from retrieval_pipeline.web.selection import SELECTION_BYTES, Selected, archive
@@ -232,6 +232,19 @@ def _chips(search: Search) -> list[Chip]:
     ]
 
 
+def _understood(search: Search, read: WordsRead) -> Chip:
+    """Return the chip of words that were not looked for as they are.
+
+    Taking it away means to look for words that were read as a fact, and not to look for others.
+    """
+    if read.field in ("plus", "minus", "paths"):
+        text = " ".join(search.text.replace(read.words, " ", 1).split())
+        without = address(search.model_copy(update={"text": text}))
+    else:
+        without = address(search, ("literal", "true"))
+    return Chip(read.meaning, "understood", read.words, without)
+
+
 # Those that do not say what to look for.
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
@@ -250,20 +263,14 @@ async def _results(request: Request, page: SearchPage) -> Results:
         problem = as_request_error(error)
     chips = _chips(page)
     if answer is not None:
-        # Taking one away means that the words are to be taken as they are.
-        chips += [
-            Chip(each.meaning, "understood", each.words, address(page, ("literal", "true")))
-            for each in answer.understood
-        ]
-    at = snapshot.coordinates
-    names = [cluster.name for cluster in at.names] if at and snapshot.build.info.vocabulary else []
+        chips += [_understood(page, each) for each in answer.understood]
     return Results(
         search=page,
         answer=answer,
         problem=problem,
         chips=chips,
         filters=sum(chip.kind in _FILTERS for chip in chips),
-        suggestions=names[:SUGGESTIONS],
+        suggestions=snapshot.cluster_names[:SUGGESTIONS],
         count=len(snapshot.build),
         sources=list(snapshot.build.info.sources),
         without_cut=address(page.model_copy(update={"min_relevance": 0})),

@@ -17,7 +17,6 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -28,7 +27,9 @@ from retrieval_pipeline.latent_map.coordinates import (
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.box import BoxRead, read_box
 from retrieval_pipeline.search.fact_filters import fact_notes
+from retrieval_pipeline.search.file_names import FileNames
 from retrieval_pipeline.search.filters import both, file_test
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
@@ -152,10 +153,11 @@ class Snapshot:
 
     # Queries
 
-    def query(self, search: Search) -> tuple[Query, tuple[Understood, ...]]:
+    def query(self, search: Search) -> BoxRead:
         """Return what a search asks, its uploads as the files that were kept of them.
 
-        Also which of its words were read as facts: in the query they are filters.
+        Also which of its words were read as signs, names or facts: in the query they are parts and
+        filters.
 
         Raises:
             RequestError: An upload is not there any more, or a picture is not in the index; 404.
@@ -168,7 +170,20 @@ class Snapshot:
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         query = replace(search.query(), images=tuple(uploads), crop=search.crop)
-        return self.searcher.understand(query)
+        read = read_box(query, self.file_names)
+        query, facts = self.searcher.understand(read.query)
+        return replace(read, query=query, understood=(*read.understood, *facts))
+
+    @functools.cached_property
+    def file_names(self) -> FileNames:
+        """The names of files and folders."""
+        return FileNames(self.build)
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Words for what there is much of; empty without a map or a vocabulary."""
+        at = self.coordinates
+        return [each.name for each in at.names] if at and self.build.info.vocabulary else []
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -202,25 +217,19 @@ class Snapshot:
 
     # Answers
 
-    def answer(
-        self,
-        page: SearchPage,
-        query: Query,
-        understood: Sequence[Understood],
-        query_vectors: QueryVectors,
-    ) -> AnswerPage:
+    def answer(self, page: SearchPage, read: BoxRead, query_vectors: QueryVectors) -> AnswerPage:
         """Return the hits of a query whose vectors are known.
 
         Args:
             page: What the client asked.
-            query: What `query` made of it.
-            understood: The words that `query` read as facts.
+            read: What `query` made of it.
             query_vectors: Of the query.
 
         Raises:
             QueryError: A filter names a source or place that is not there.
             MapError: A region is asked for, and there is no map.
         """
+        query = read.query
         found = self.searcher.answer(
             query, page.k, page.offset, query_vectors=query_vectors, among=self.within(page)
         )
@@ -234,8 +243,8 @@ class Snapshot:
             more=len(found.hits) == page.k,
             hints=list(found.hints),
             timings_ms=found.timings_ms,
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*found.notes],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *found.notes],
             by_date=self.is_by_date(query),
         )
 
@@ -295,13 +304,12 @@ class Snapshot:
         order = self.in_order("newest" if query.sort == "relevance" else query.sort)
         return order if flags is None else order[flags[order]]
 
-    def browse(
-        self, page: SearchPage, query: Query, understood: Sequence[Understood]
-    ) -> AnswerPage:
+    def browse(self, page: SearchPage, read: BoxRead) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first or as the query sorts.
 
         Takes and raises what `answer` does.
         """
+        query = read.query
         started = time.perf_counter()
         order = self._listed(page, query)
         passes = file_test(self.build, query)
@@ -313,8 +321,8 @@ class Snapshot:
             hits=pictures,
             more=page.offset + page.k < len(order),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
-            understood=[WordsRead.of(each) for each in understood],
-            notes=[*fact_notes(self.build, query)],
+            understood=[WordsRead.of(each) for each in read.understood],
+            notes=[*read.notes, *fact_notes(self.build, query)],
             by_date=self.is_by_date(query),
         )
 

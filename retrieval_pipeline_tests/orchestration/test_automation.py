@@ -2,6 +2,8 @@
 
 import builtins
 import io
+import itertools
+import math
 import os
 import shutil
 import time
@@ -22,6 +24,7 @@ from retrieval_pipeline.orchestration import sensors
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.flow import WHOLE_FLOW
 from retrieval_pipeline.orchestration.resources import LibraryResource
+from retrieval_pipeline.orchestration.sensors import Cursor
 
 pytestmark = pytest.mark.slow
 
@@ -380,6 +383,32 @@ def test_what_there_was_no_time_for_is_looked_at_next(
     assert watcher.look() == [["a"]]
     watcher.run(SUCCESS)
     assert watcher.look() == [["b"]]
+
+
+def test_a_directory_that_takes_longer_than_a_look_is_listed_in_several(
+    quiet: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = quiet.config.parent / "a"
+    for name in ("sub/two.png", "sub/deeper/three.png", "sub/deeper/four.png", "sub.png"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(folder / "one.png", folder / name)
+    (folder / "one.xmp").write_text("beside")
+    at_once = quiet.cursor
+    assert quiet.look() == [["a"]]
+    found, quiet.cursor = quiet.cursor, at_once
+    ticks = itertools.count()
+    monkeypatch.setattr(sensors.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(sensors, "LAST_START_SECONDS", math.inf)
+    monkeypatch.setattr(sensors, "LISTING_SECONDS", 1.0)
+    looks = 0
+    while not (asked := quiet.look()):
+        looks += 1
+        assert 'source "a": listed as far as' in quiet.said
+    assert (asked, looks) == ([["a"]], 2)
+    # It looks the same as when it was listed at once.
+    assert found is not None and quiet.cursor is not None
+    listings = [Cursor.model_validate_json(each).listings for each in (found, quiet.cursor)]
+    assert listings[0] == listings[1]
 
 
 def test_a_directory_that_takes_too_long_is_told(

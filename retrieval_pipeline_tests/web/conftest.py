@@ -14,6 +14,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 # Milliseconds: encoding on a busy machine takes its time.
 PATIENCE = 60_000
 
+# What the search box is called.
+BOX = "What do you want to see?"
+
 Open = Callable[..., Page]
 
 # What moved without anybody's doing, and by how much: https://web.dev/articles/cls.

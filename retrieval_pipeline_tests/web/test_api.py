@@ -598,7 +598,7 @@ def test_the_openapi_document_names_every_operation_of_the_api(client: TestClien
     operations = [
         operation for methods in document["paths"].values() for operation in methods.values()
     ]
-    assert len(operations) == 30
+    assert len(operations) == 31
     assert all(operation["summary"].endswith(".") for operation in operations)
     assert document["paths"]["/api/search"]["get"]["parameters"][0]["name"]
 

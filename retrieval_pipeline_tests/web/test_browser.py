@@ -14,7 +14,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary
-from retrieval_pipeline_tests.web.conftest import SHIFTS, Open
+from retrieval_pipeline_tests.web.conftest import BOX, SHIFTS, Open
 from synthetic.tables import random_vectors, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def expect_first(page: Page, name: str) -> None:
 
 
 def test_answers_come_while_typing_and_the_address_holds_them(search: Page) -> None:
-    search.get_by_role("searchbox").press_sequentially("a photo of a cat", delay=20)
+    search.get_by_role("combobox", name=BOX).press_sequentially("a photo of a cat", delay=20)
     expect_first(search, "cat.png")
     expect(search).to_have_url(re.compile(r"\?text=a\+photo\+of\+a\+cat$"))
     expect(search).to_have_title(re.compile("^a photo of a cat"))
@@ -42,7 +42,7 @@ def test_answers_come_while_typing_and_the_address_holds_them(search: Page) -> N
     expect(search.locator(".card .share").first).to_have_text(re.compile(r"relevance \d+%"))
     search.reload()
     expect_first(search, "cat.png")
-    expect(search.get_by_role("searchbox")).to_have_value("a photo of a cat")
+    expect(search.get_by_role("combobox", name=BOX)).to_have_value("a photo of a cat")
 
 
 def test_a_late_answer_to_an_old_question_is_dropped(search: Page) -> None:
@@ -55,7 +55,7 @@ def test_a_late_answer_to_an_old_question_is_dropped(search: Page) -> None:
             route.continue_()
 
     search.route("**/fragments/search?*", hold)
-    box = search.get_by_role("searchbox")
+    box = search.get_by_role("combobox", name=BOX)
     box.fill("a rocket")
     search.wait_for_timeout(500)
     box.fill("a photo of a cat")
@@ -67,7 +67,7 @@ def test_a_late_answer_to_an_old_question_is_dropped(search: Page) -> None:
 
 
 def test_back_forward_and_reload_lead_to_what_was_there(search: Page) -> None:
-    box = search.get_by_role("searchbox")
+    box = search.get_by_role("combobox", name=BOX)
     for text, name in (("a photo of a cat", "cat.png"), ("a rocket", "rocket.jpg")):
         box.fill(text)
         box.press("Enter")
@@ -86,7 +86,7 @@ def test_back_forward_and_reload_lead_to_what_was_there(search: Page) -> None:
 
 def test_each_search_that_was_looked_at_is_a_step_of_the_history(search: Page) -> None:
     search.clock.install()
-    box = search.get_by_role("searchbox")
+    box = search.get_by_role("combobox", name=BOX)
     for text, name in (("a photo of a cat", "cat.png"), ("a rocket", "rocket.jpg")):
         # While it is typed it is one search.
         for end in (3, len(text)):
@@ -122,7 +122,7 @@ def test_nothing_moves_while_a_page_loads(
 def test_the_likely_ones_are_told_from_the_nearest_and_nonsense_is_said_to_be_missing(
     search: Page,
 ) -> None:
-    search.get_by_role("searchbox").fill("a photo of a cat")
+    search.get_by_role("combobox", name=BOX).fill("a photo of a cat")
     expect(search.locator(".verdict")).to_have_text(re.compile(r"^\d+ likely; the rest"))
     likely = int(search.locator(".verdict").inner_text().split()[0])
     assert 1 <= likely < 5
@@ -134,19 +134,19 @@ def test_the_likely_ones_are_told_from_the_nearest_and_nonsense_is_said_to_be_mi
         assert box is not None
         assert (box["y"] < divider["y"]) == above
         expect(card.locator(".share")).to_have_text(re.compile(r"relevance \d+%"))
-    search.get_by_role("searchbox").fill("quarterly tax return")
+    search.get_by_role("combobox", name=BOX).fill("quarterly tax return")
     expect(search.locator(".verdict")).to_contain_text("Nothing here looks like that")
     expect(search.get_by_text("Try other words")).to_be_visible()
 
 
 def test_words_read_as_facts_are_chips_and_the_order_is_chosen(search: Page) -> None:
-    search.get_by_role("searchbox").fill("a cat in august 2019")
+    search.get_by_role("combobox", name=BOX).fill("a cat in august 2019")
     chip = search.locator(".chip.understood")
     expect(chip).to_contain_text("taken in august 2019")
     chip.click()
     expect(search).to_have_url(re.compile("literal=true"))
     expect_first(search, "cat.png")
-    search.get_by_role("searchbox").fill("")
+    search.get_by_role("combobox", name=BOX).fill("")
     search.get_by_label("Order").select_option("name")
     expect(search).to_have_url(re.compile("sort=name"))
     expect_first(search, NASTY)
@@ -203,7 +203,7 @@ def test_a_path_is_asked_for_once_and_the_filters_close_by_themselves(
 
 
 def test_words_are_added_and_taken_away_as_chips(search: Page) -> None:
-    search.get_by_role("searchbox").fill("an animal")
+    search.get_by_role("combobox", name=BOX).fill("an animal")
     more = search.get_by_label("Add to the search")
     for typed in ("+ 2*a cat", "- 3*people"):
         more.fill(typed)
@@ -238,7 +238,7 @@ def test_a_pasted_a_dropped_and_a_chosen_picture_are_searched_by(
     search.evaluate(PASTE, [data, "image/png"])
     expect_first(search, "cat.png")
     expect(search.locator(".chip.upload img")).to_be_visible()
-    search.get_by_role("searchbox").fill("a rocket")
+    search.get_by_role("combobox", name=BOX).fill("a rocket")
     expect(search).to_have_url(re.compile("text=a.rocket.*upload=|upload=.*text=a.rocket"))
     search.goto(shared[1])
     search.wait_for_selector("[data-ready]")
@@ -254,7 +254,7 @@ def test_a_pasted_a_dropped_and_a_chosen_picture_are_searched_by(
 
 
 def test_more_like_this_finds_the_twin(search: Page) -> None:
-    search.get_by_role("searchbox").fill("a flower")
+    search.get_by_role("combobox", name=BOX).fill("a flower")
     search.locator(".card", has_text="flower.jpg").hover()
     search.get_by_role("link", name="More like flower.jpg").click()
     expect_first(search, NASTY)
@@ -262,7 +262,7 @@ def test_more_like_this_finds_the_twin(search: Page) -> None:
 
 
 def test_one_picture_is_shown_large_with_arrows_escape_and_an_address(search: Page) -> None:
-    search.get_by_role("searchbox").fill("a photo of a cat")
+    search.get_by_role("combobox", name=BOX).fill("a photo of a cat")
     expect_first(search, "cat.png")
     second = search.locator(".card .name").nth(1).inner_text()
     search.locator(".card a.picture").first.click()
@@ -495,7 +495,7 @@ def test_the_map_is_coloured_by_the_nearness_to_a_query(
 
 
 def test_a_name_that_looks_like_a_script_is_text(search: Page) -> None:
-    search.get_by_role("searchbox").fill("<img src=x onerror=alert(2)>")
+    search.get_by_role("combobox", name=BOX).fill("<img src=x onerror=alert(2)>")
     expect(search.locator("h1")).to_have_text("<img src=x onerror=alert(2)>")
     search.goto(f"{search.url.partition('?')[0]}?path=*onerror*")
     expect(search.locator(".card .name")).to_have_text(NASTY)
@@ -535,7 +535,7 @@ def test_a_page_that_is_open_goes_on_through_a_new_index_and_a_killed_server(
     with server(library) as (process, address):
         page = open_page(address)
         page.wait_for_selector("[data-ready]")
-        box = page.get_by_role("searchbox")
+        box = page.get_by_role("combobox", name=BOX)
         Image.new("RGB", (500, 300), "orange").save(library.photo("orange.png"))
         library.index()
         expect(page.get_by_role("status")).to_contain_text("new index of 21 pictures")
@@ -686,7 +686,7 @@ def test_everything_is_reached_by_keyboard_with_the_focus_in_sight(search: Page)
     # In the box, which has the focus at first, a slash is a slash.
     search.evaluate("document.activeElement.blur()")
     search.keyboard.press("/")
-    expect(search.get_by_role("searchbox")).to_be_focused()
+    expect(search.get_by_role("combobox", name=BOX)).to_be_focused()
     search.evaluate("document.querySelector('.card a').focus()")
     search.keyboard.press("ArrowRight")
     focused = "document.activeElement.closest('.card').ariaPosInSet"

@@ -16,7 +16,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import WebLibrary
-from retrieval_pipeline_tests.web.conftest import SHIFTS, Open
+from retrieval_pipeline_tests.web.conftest import BOX, SHIFTS, Open
 from synthetic.tables import random_vectors, write_facts, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
@@ -161,3 +161,45 @@ def test_months_have_headings_and_a_bar_leads_to_any_of_them(dated: str, open_pa
     expect(page).to_have_url(re.compile("sort=name"))
     expect(headings).to_have_count(0)
     expect(bar).to_be_hidden()
+
+
+def test_one_box_takes_words_away_names_files_and_suggests(
+    shared: tuple[WebLibrary, str], open_page: Open
+) -> None:
+    page = open_page(shared[1])
+    page.wait_for_selector("[data-ready]")
+    box = page.get_by_role("combobox", name=BOX)
+    chips = page.locator(".chip.understood")
+    box.fill("an animal -cat")
+    expect(chips).to_have_text("− cat")
+    expect(page.locator(".card .name").first).not_to_have_text("cat.png")
+    chips.click()
+    expect(page).to_have_url(re.compile(r"text=an\+animal$"))
+    expect(page.locator(".card .name").first).to_have_text("cat.png")
+    box.press("Enter")
+    # Suggestions: what was asked before, then files of that name.
+    box.fill("a")
+    options = page.get_by_role("listbox", name="Suggestions").get_by_role("option")
+    expect(options.first).to_have_text("an animalrecent")
+    box.fill("cat")
+    file = options.filter(has_text="cat.png")
+    expect(file).to_be_visible()
+    box.press("ArrowUp")
+    expect(box).to_have_attribute("aria-activedescendant", re.compile("suggestions-"))
+    box.press("Escape")
+    expect(options).to_have_count(0)
+    expect(box).to_have_value("cat")
+    box.press("Escape")
+    expect(box).to_have_value("cat")
+    box.press("ArrowDown")
+    file.click()
+    expect(box).to_have_value('"cat.png"')
+    expect(chips).to_have_text("named cat.png")
+    expect(page.locator(".card .name")).to_have_text(["cat.png"])
+    box.fill("dee")
+    expect(options.filter(has_text="folder")).to_have_text("deepfolder")
+    box.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    box.press("Enter")
+    expect(page.locator(".chip.path")).to_have_text("path deep/*")
+    expect(box).to_have_value("")

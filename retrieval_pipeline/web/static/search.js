@@ -5,6 +5,7 @@ import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, wi
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
+import * as suggest from "./suggest.js";
 import { Viewer } from "./viewer.js";
 import * as votes from "./votes.js";
 
@@ -177,7 +178,10 @@ words.addEventListener("input", () => {
     goTo(asked(), typing ? "replace" : "push");
     typing = true;
     // What was looked at for a while is a search that one may want to come back to.
-    settling = setTimeout(() => (typing = false), LOOKED_AT);
+    settling = setTimeout(() => {
+      typing = false;
+      suggest.remember(words.value);
+    }, LOOKED_AT);
   }, PAUSE);
 });
 for (const field of [words, refine]) field.addEventListener("blur", () => (typing = false));
@@ -185,6 +189,7 @@ for (const field of [words, refine]) field.addEventListener("blur", () => (typin
 /** Take over what the form says. */
 function apply() {
   const search = asked();
+  suggest.remember(words.value);
   for (const field of fields()) if (field.name === "refine" || ADDED.has(field.name)) field.value = "";
   goTo(search, typing ? "replace" : "push");
   typing = false;
@@ -195,6 +200,17 @@ form.addEventListener("submit", (event) => {
 });
 filters.addEventListener("change", apply);
 document.getElementById("sort")?.addEventListener("change", apply);
+
+suggest.attach(words, /** @type {HTMLElement} */ (document.getElementById("suggestions")), (chosen) => {
+  words.value = chosen.text;
+  const search = asked();
+  const { parameter, value } = chosen;
+  if (parameter && value && ADDED.has(parameter)) search.append(parameter, value);
+  else if (parameter && value) search.set(parameter, value);
+  else suggest.remember(chosen.text);
+  fill(search);
+  goTo(search);
+});
 
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
