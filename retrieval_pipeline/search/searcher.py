@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.errors import BuildError, QueryError, StoreError
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
@@ -76,6 +76,17 @@ class Searcher:
         if searcher.build.info.space == self.build.info.space:
             searcher._query_encoder.use_models_of(self._query_encoder)
         return searcher
+
+    def latest(self) -> "Searcher":
+        """Return this searcher, or one of the build that has taken over since it was opened.
+
+        If that one cannot be opened now, this one goes on answering.
+        """
+        try:
+            current = Store(self.settings.home).current_build()
+            return self if current in (None, self.build.path) else self.reopened(self.settings)
+        except (BuildError, StoreError):
+            return self
 
     @property
     def encoder(self) -> "Encoder":
