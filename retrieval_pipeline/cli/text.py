@@ -295,7 +295,7 @@ def status_text(status: LibraryStatus) -> list[str]:
     from retrieval_pipeline.maintenance.status import search_line
 
     model = status.model + (f" (languages: {status.languages})" if status.languages else "")
-    lines = [f"home   {status.home}", f"model  {model}"]
+    lines = [f"home   {status.home}", f"model  {model}", f"format {status.precision}"]
     if status.index is not None and status.build is not None:
         lines.append(
             f"index  {status.build.name}: {plural(status.index.items, 'image')}, "

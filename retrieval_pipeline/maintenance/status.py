@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
+from retrieval_pipeline.encoders.from_settings import precision_line
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
@@ -102,6 +103,7 @@ class LibraryStatus(_Model):
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.
+        precision: In which number format pictures are encoded, and why.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
         facts: When and with what the pictures of these sources were taken.
@@ -112,6 +114,7 @@ class LibraryStatus(_Model):
     home: AnyPlace
     model: str
     languages: str | None
+    precision: str
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
         BuildInfo | None,
@@ -165,6 +168,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         home=settings.home,
         model=space.model,
         languages=languages_of(space.model),
+        precision=precision_line(settings),
         build=build,
         index=info,
         recall_at_10=info.recall_at_10 if info else None,

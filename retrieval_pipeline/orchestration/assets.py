@@ -19,6 +19,7 @@ from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.items import ITEM_COLUMNS
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import embedded_ids, update_embeddings
+from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA_IN_THE_FLOW
@@ -179,6 +180,8 @@ def build_image_embeddings(
         made: dict[str, Made] = {}
         checks: list[dg.AssetCheckEvaluation] = []
         with explained(context), store.locked(wait=True):
+            sources = [settings.source(name) for name in context.partition_keys]
+            check_int8(settings, sources, progress=run_progress(store, context.log))
             description = describe_encoder(settings)
             space = description.space
             load = functools.cache(

@@ -25,6 +25,7 @@ from retrieval_pipeline.ingest.embed import (
     update_embeddings,
 )
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
@@ -269,6 +270,7 @@ def update_sources(
             manifests.append(report)
     if failures and not store.manifests():
         raise _joined(failures.values())
+    check_int8(settings, wanted, progress=progress, stop=stop)
     description = describe_encoder(settings)
     current = current_or_none(store)
     if current is not None and current.parent.name != description.space.key:
