@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from retrieval_pipeline.web import albums, news, selection, suggestions, voting
+from retrieval_pipeline.web import albums, news, searches, selection, suggestions, voting
 from retrieval_pipeline.web.api import (
     current,
     duplicates,
@@ -196,6 +196,31 @@ OPERATIONS = (
         largest_body=selection.SELECTION_BYTES,
         returns=albums.Album,
         problems=(_LARGE, _UNSUPPORTED, _FULL),
+    ),
+    Operation("GET", "/api/searches", searches.searches, returns=searches.Searches),
+    Operation(
+        "POST",
+        "/api/searches",
+        searches.save,
+        body=searches.SearchToSave,
+        returns=searches.Searches,
+        problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "POST",
+        "/api/searches/seen",
+        searches.see,
+        body=searches.NamedSearch,
+        returns=searches.Searches,
+        problems=(_UNKNOWN, _LARGE, _UNSUPPORTED, _NO_INDEX, _FULL),
+    ),
+    Operation(
+        "DELETE",
+        "/api/searches",
+        searches.forget,
+        searches.NamedSearch,
+        returns=searches.Searches,
+        problems=(_NO_INDEX, _FULL),
     ),
     Operation(
         "POST",

@@ -5,6 +5,7 @@ import { ask, change, explain, fragment, opensElsewhere, root, toast, within } f
 import { onIndex, seen } from "./news.js";
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
+import * as saved from "./saved.js";
 import * as selection from "./selection.js";
 import * as suggest from "./suggest.js";
 import { Viewer } from "./viewer.js";
@@ -440,6 +441,7 @@ select.addEventListener("change", () => votes.choose(select.value));
 
 votes.listen();
 selection.listen(selecting);
+saved.listen({ search: () => here, go: selecting.find });
 offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);
@@ -450,7 +452,7 @@ onIndex(({ build, images, new: fresh, since }) => {
     const text = `${fresh.toLocaleString("en")} new ${fresh === 1 ? "picture" : "pictures"}.`;
     toast(text, "Show", () => {
       seen();
-      goTo(new URLSearchParams({ since }));
+      selecting.find(new URLSearchParams({ since }));
     });
   } else {
     const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
