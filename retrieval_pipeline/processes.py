@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
 from retrieval_pipeline.errors import CommandError
 
@@ -58,6 +58,30 @@ def child_options() -> Surroundings:
         places = env["PYTHONPATH"].split(os.pathsep)
         env["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, places))
     return {"cwd": os.sep, "env": env}
+
+
+def start_command(command: Sequence[str], messages: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a command that goes on beside this process, and reads nothing.
+
+    Args:
+        command: The command, with the variables of this process.
+        messages: A file that takes what the command writes to stderr; its output is dropped.
+
+    Raises:
+        CommandError: It cannot be run.
+    """
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=os.sep,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            # Ctrl-C must reach the parent only, which ends the command in order.
+            process_group=0,
+        )
+    except OSError as error:
+        raise CommandError(f"`{command[0]}` did not run: {error}") from None
 
 
 def tell_command(command: Sequence[str], text: str, seconds: float) -> None:

@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
+from retrieval_pipeline.encoders.from_settings import precision_line
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
@@ -24,6 +25,8 @@ from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.labels import read_labels
+from retrieval_pipeline.storage.albums import album_names, read_album
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
@@ -102,16 +105,20 @@ class LibraryStatus(_Model):
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.
+        precision: In which number format pictures are encoded, and why.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
         facts: When and with what the pictures of these sources were taken.
         towns: Pictures of the index at its most frequent towns, such as "Lisbon, PT".
         countries: Pictures of the index in its most frequent countries (ISO 3166-1 alpha-2).
+        albums: Pictures of each album, those that left the index included.
+        labels: Pictures that each word of `retrieval label` marks.
     """
 
     home: AnyPlace
     model: str
     languages: str | None
+    precision: str
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
         BuildInfo | None,
@@ -124,6 +131,8 @@ class LibraryStatus(_Model):
     facts: FactsSummary
     towns: Mapping[str, int]
     countries: Mapping[str, int]
+    albums: Mapping[str, int]
+    labels: Mapping[str, int]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -165,6 +174,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         home=settings.home,
         model=space.model,
         languages=languages_of(space.model),
+        precision=precision_line(settings),
         build=build,
         index=info,
         recall_at_10=info.recall_at_10 if info else None,
@@ -173,6 +183,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         facts=summary_of(pa.concat_tables(tables)),
         towns=towns,
         countries=countries,
+        albums={name: len(read_album(store, name)) for name in album_names(store)},
+        labels={} if (labels := read_labels(store)) is None else labels.counts,
     )
 
 

@@ -36,6 +36,7 @@ from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
+from retrieval_pipeline.storage.int8_check import read_int8_check
 from retrieval_pipeline.storage.names import BLOCKS, SEGMENTS, title_of
 from retrieval_pipeline.storage.reading import is_there, unreadable
 from retrieval_pipeline.storage.saved_searches import read_saved_search
@@ -119,6 +120,8 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
         yield _finding(
             part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
         )
+    for int8_check in store.int8_checks():
+        yield _finding(int8_check, _check_int8)
     for part in store.all_view_parts():
         yield _finding(part, _check_view_part)
     for quarantine in quarantines:
@@ -205,6 +208,10 @@ def _check_album(path: Path) -> None:
     _check_title(path)
     _check_unique(path, ALBUM, "content_id")
     _check_content_ids(path, read_table(path, ALBUM, ["content_id"])["content_id"])
+
+
+def _check_int8(path: Path) -> None:
+    read_int8_check(path)
 
 
 def _check_saved_search(path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.errors import BuildError, QueryError, StoreError
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
@@ -20,14 +20,14 @@ from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.search.albums import album_flags
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, passing
-from retrieval_pipeline.search.labels import label_flags, label_notes
+from retrieval_pipeline.search.labels import label_flags, label_notes, labels_version
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryEncoder, QueryVectors
 from retrieval_pipeline.search.ranking import Ranking, rank_items
 from retrieval_pipeline.search.relevance import LIKELY, RankingJudge, ranks_to_judge, relevant_ranks
-from retrieval_pipeline.search.results import Answer, FoundItem, Hit, read_hits
+from retrieval_pipeline.search.results import Answer, FoundItem, Hits, read_hits
 from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.search.understanding import understand, vocabulary_of
 from retrieval_pipeline.storage.remote import Place
@@ -55,6 +55,10 @@ class Searcher:
         self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
         self._judge = RankingJudge(build)
         self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
+        # A table of labels is remembered until it changes: a million pictures take a second.
+        self._labelled = functools.lru_cache(FILTERS)(
+            lambda words, version: label_flags(build, Store(settings.home), words)
+        )
 
     @classmethod
     def open(cls, settings: Settings) -> "Searcher":
@@ -76,6 +80,17 @@ class Searcher:
         if searcher.build.info.space == self.build.info.space:
             searcher._query_encoder.use_models_of(self._query_encoder)
         return searcher
+
+    def latest(self) -> "Searcher":
+        """Return this searcher, or one of the build that has taken over since it was opened.
+
+        If that one cannot be opened now, this one goes on answering.
+        """
+        try:
+            current = Store(self.settings.home).current_build()
+            return self if current in (None, self.build.path) else self.reopened(self.settings)
+        except (BuildError, StoreError):
+            return self
 
     @property
     def encoder(self) -> "Encoder":
@@ -106,18 +121,18 @@ class Searcher:
         self.build.load_codes()
         self._query_encoder.encode_texts(["a photo"])
 
-    def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:
+    def search(self, query: Query, k: int = 8, offset: int = 0) -> Hits:
         """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
 
         Raises:
             QueryError: The query is empty, names something that does not exist, or its image
                 cannot be used.
         """
-        return list(self.answer(query, k, offset).hits)
+        return Hits(self.answer(query, k, offset).hits)
 
-    def search_many(self, queries: Sequence[Query], k: int = 8) -> list[list[Hit]]:
+    def search_many(self, queries: Sequence[Query], k: int = 8) -> list[Hits]:
         """Return the hits of each query; texts are encoded together; raises as `search` does."""
-        return [list(answer.hits) for answer in self.answer_many(queries, k)]
+        return [Hits(answer.hits) for answer in self.answer_many(queries, k)]
 
     def answer(
         self,
@@ -167,7 +182,7 @@ class Searcher:
         if query.albums:
             flags = both(flags, album_flags(self.build, store, query.albums))
         if query.labels:
-            flags = both(flags, label_flags(self.build, store, query.labels))
+            flags = both(flags, self._labelled(query.labels, labels_version(store)))
         if query.like_albums:
             flags = both(flags, ~album_flags(self.build, store, query.like_albums))
         return flags

@@ -20,6 +20,7 @@ BLOCK_NAME = re.compile(r"[0-9a-f]{32}\.(arrow|npy)")
 PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
+INT8_CHECK = "int8.json"
 TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
 SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
 # Names of albums and of searches that people save, as `file_name_of` writes them.
@@ -43,7 +44,9 @@ _IN_SOURCE = rf"({PART_NAME.pattern}|{VIEWS_NAME.pattern}|{QUARANTINE_NAME.patte
 _IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
 _IN_MAP = r"(map\.(json|html|png)|basis\.npz|coordinates\.parquet)"
 CONTENTS = {
-    re.compile(rf"embeddings/{_SPACE}"): re.compile(rf"{_SOURCE}(/{_IN_SOURCE})?"),
+    re.compile(rf"embeddings/{_SPACE}"): re.compile(
+        rf"{_SOURCE}(/{_IN_SOURCE})?|{re.escape(INT8_CHECK)}"
+    ),
     re.compile(rf"embeddings/{_SPACE}/{_SOURCE}"): re.compile(_IN_SOURCE),
     re.compile(rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}"): re.compile(_IN_BUILD),
     re.compile(rf"(damaged/)?index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}{_AGAIN}"): (

@@ -21,6 +21,7 @@ from retrieval_pipeline.storage.names import (
     BLOCKS,
     BUILD_NAME,
     CONTENTS,
+    INT8_CHECK,
     PART_NAME,
     QUARANTINE_NAME,
     SAVED_NAME,
@@ -73,7 +74,7 @@ class Store:
 
     @property
     def lock_file(self) -> Path:
-        """File that the writing run locks, and into which it writes its process id."""
+        """File that the writing run locks; it holds its process id and how far it is."""
         return self.home / "lock"
 
     def manifest(self, source: str) -> Path:
@@ -125,6 +126,15 @@ class Store:
     def quarantine(self, space: VectorSpace, source: str) -> Path:
         """Return the path of the table of one source's images that could not be embedded."""
         return self.embeddings(space, source) / "quarantine.parquet"
+
+    def int8_check(self, space: VectorSpace) -> Path:
+        """Return the path of what the check of a vector space of eight bits found."""
+        return self.embeddings(space) / INT8_CHECK
+
+    def int8_checks(self) -> list[Path]:
+        """Return the files of all checks of eight bits."""
+        found = (space / INT8_CHECK for space in self.embedding_spaces())
+        return [path for path in found if is_there(path)]
 
     def manifests(self) -> list[Path]:
         """Return every manifest, also those of sources that left the settings."""

@@ -24,12 +24,13 @@ from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
+from retrieval_pipeline.web.duplicates import PlanAddress, planned, script_of
 from retrieval_pipeline.web.files import GoneError
+from retrieval_pipeline.web.news import events
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import (
     ContentId,
-    Page,
     RecommenderName,
     Search,
     SearchPage,
@@ -210,6 +211,7 @@ def _chips(search: Search) -> list[Chip]:
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "since": "new pictures",
         "sort": "sorted: {}",
         "literal": "words as they are",
         "album": "in the album {}",
@@ -249,7 +251,7 @@ def _understood(search: Search, read: WordsRead) -> Chip:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("album", "format", "min_relevance", "collapse", "region", "understood"),
+    *("album", "format", "min_relevance", "collapse", "region", "since", "understood"),
 }
 
 
@@ -415,11 +417,26 @@ async def map_page(request: Request) -> Response:
 
 
 async def duplicates_page(request: Request) -> Response:
-    """Show what is there more than once."""
-    asked = _parsed(request, Page)
+    """Show what is there more than once, what of it stays, and what could go."""
+    asked = _parsed(request, PlanAddress)
     asked = asked.model_copy(update={"k": min(asked.k, ON_A_PAGE)})
-    found = await api.duplicates(request, asked)
-    return _page(request, "duplicates", found=found, page=asked)
+    library = library_of(request)
+    future = library.duplicates()
+    found = None
+    if future.done():
+        found = await library.run(planned, library.snapshot, future.result(), asked)
+    sources = library.settings.source_names
+    return _page(request, "duplicates", found=found, asked=asked, page=asked, sources=sources)
+
+
+async def duplicates_script(request: Request) -> Response:
+    """Give the script that does with duplicates what their page proposes."""
+    asked = _parsed(request, PlanAddress)
+    library = library_of(request)
+    groups = await library.duplicates()
+    script = await library.run(script_of, library.snapshot, groups, asked)
+    headers = {"content-disposition": 'attachment; filename="duplicates.sh"'}
+    return Response(script, media_type="application/x-sh", headers=headers)
 
 
 async def quarantine_page(request: Request) -> Response:
@@ -606,10 +623,12 @@ ROUTES = [
     Route("/zip", shown(download), methods=["POST"]),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),
+    Route("/duplicates/script", shown(duplicates_script)),
     Route("/quarantine", shown(quarantine_page)),
     Route("/status", shown(status_page)),
     Route("/api", api_page),
     Route("/api/openapi.json", api_document),
+    Route("/events", shown(events)),
     Route("/static/{version}/style.css", style),
     Route("/static/{version}/plotly.js", plotly),
     Route("/static/{version}/latent_map.js", latent_map),

@@ -485,3 +485,14 @@ def test_asking_for_no_hits_is_an_error(searcher: Searcher, k: int) -> None:
 def test_before_the_first_index_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="retrieval index"):
         Searcher.open(Settings(home=tmp_path))
+
+
+def test_a_searcher_goes_over_to_a_new_index_and_keeps_its_model(searcher: Searcher) -> None:
+    assert searcher.latest() is searcher
+    store = Store(searcher.settings.home)
+    build_index(store, SPACE, ["a"])
+    later = searcher.latest()
+    assert (later.build.path, len(later.build)) == (store.current_build(), 20)
+    assert later.encoder is searcher.encoder
+    store.current_file.write_text("damaged")
+    assert later.latest() is later

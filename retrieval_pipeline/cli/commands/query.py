@@ -1,5 +1,7 @@
 """`retrieval query`: answer one query, a prompt, or each line of piped input."""
 
+import functools
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +22,7 @@ from retrieval_pipeline.cli.commands.common import (
     source_option,
     write_page,
 )
-from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, tell
+from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, plural, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 CUT = 0.1
 
 # Options that are no fields of the query.
-ABOUT_THE_ANSWER = {"words", "k", "offset", "explain"}
+ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
 
 
 @click.command()
@@ -131,6 +133,12 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain"}
 )
 @click.option(
     "-0", "form", flag_value="null", help="The same with a NUL after each, for: xargs -0."
+)
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=None,
+    help="Pictures beside the hits, on a terminal that shows some. Default: on kitty, Ghostty, "
+    "iTerm2, WezTerm and foot; with the option, other terminals are asked whether they know sixel.",
 )
 @click.option("--copy-to", type=click.Path(path_type=Path), help="Copy the files there, by rank.")
 @click.option("--link-to", type=click.Path(path_type=Path), help="Put symbolic links there.")
@@ -279,14 +287,18 @@ def _answer(
         QueryError: As `Searcher.answer` raises it.
     """
     answer = searcher.answer(query, asked["k"], asked["offset"])
-    _print_answer(answer, form=form, explain=asked["explain"], pretty=pretty, heading=heading)
+    protocol = _protocol(asked["thumbnails"]) if form is None else None
+    _print_answer(answer, form, searcher, protocol, pretty=pretty, heading=heading)
+    if asked["explain"]:
+        from retrieval_pipeline.cli.text import answer_explanation
+
+        tell(answer_explanation(answer))
     return answer
 
 
 def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) -> "list[Answer]":
     """Answer the lines of a prompt; a line may have options, which replace those of the command."""
     from retrieval_pipeline.cli.prompt import converse
-    from retrieval_pipeline.cli.text import plural
 
     tell(f'{plural(len(searcher.build), "image")}. ":help" helps, "exit" or Ctrl-D leaves.')
     searcher.warm_up()
@@ -304,6 +316,8 @@ def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) 
         if here.keys() - given.keys():
             raise click.UsageError("where answers go is said on the command line, not here")
         merged = {**given, **here}
+        nonlocal searcher
+        searcher = searcher.latest()  # another process may have indexed meanwhile
         return _answer(searcher, _query_of(merged), merged, form)
 
     return converse(answer)
@@ -320,6 +334,7 @@ def _answer_lines(
     for line in map(str.strip, sys.stdin):
         if line.lower() in ("exit", "quit"):
             break
+        searcher = searcher.latest()
         try:
             answers.append(_answer(searcher, replace(base, text=line), asked, form, heading=True))
         except QueryError as error:
@@ -338,10 +353,31 @@ def _escaped(line: str) -> str:
     return line.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+@functools.cache
+def _protocol(wanted: bool | None) -> str | None:
+    """Return how this terminal shows pictures; None if it does not, or nobody wants them."""
+    if wanted is False or not sys.stdout.isatty():
+        return None
+    from retrieval_pipeline.rendering.terminal_image import protocol_of, terminal_protocol
+
+    if wanted is None:
+        return protocol_of(os.environ)
+    protocol = terminal_protocol()
+    if protocol is None:
+        tell("note: this terminal shows no pictures")
+    return protocol
+
+
 def _print_answer(
-    answer: "Answer", *, form: str | None, explain: bool, pretty: bool, heading: bool
+    answer: "Answer",
+    form: str | None,
+    searcher: "Searcher",
+    protocol: str | None,
+    *,
+    pretty: bool,
+    heading: bool,
 ) -> None:
-    from retrieval_pipeline.cli.text import answer_explanation, answer_text, understood_text
+    from retrieval_pipeline.cli.text import answer_text, understood_text
     from retrieval_pipeline.search.results import answer_json
 
     if form == "json":
@@ -351,7 +387,13 @@ def _print_answer(
 
         echo_rows(answer, form)
     else:
-        if sys.stdout.isatty():
+        if protocol is not None and answer.hits:
+            from retrieval_pipeline.cli.thumbnails import echo_with_thumbnails
+            from retrieval_pipeline.images.errors import Limits
+
+            limits = Limits.of(searcher.settings.images)
+            echo_with_thumbnails(answer, protocol, limits, heading=heading)
+        elif sys.stdout.isatty():
             from retrieval_pipeline.cli.styled import styled_answer
 
             echo_styled(*styled_answer(answer, heading=heading))
@@ -362,5 +404,3 @@ def _print_answer(
         for hint in answer.hints:
             tell(f"hint: {hint}")
     tell(*understood_text(answer))
-    if explain:
-        tell(answer_explanation(answer))
