@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -121,12 +122,11 @@ class Build:
 
     def number_of(self, content_id: str) -> int | None:
         """Return the number of the item with this content id; None if there is none."""
-        try:
-            key = int(content_id[:16], 16)
-        except ValueError:
+        if not re.fullmatch("[0-9a-f]{32}", content_id):
             return None
         keys, order = self._sorted_keys
-        first, last = np.searchsorted(keys, np.array([key, key + 1], np.uint64))
+        key = np.uint64(int(content_id[:16], 16))
+        first, last = (int(np.searchsorted(keys, key, side)) for side in ("left", "right"))
         for number in order[first:last].tolist():
             if self.items["content_id"][number].as_py() == content_id:
                 return int(number)
