@@ -24,6 +24,14 @@ from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
+from retrieval_pipeline.web.browse import (
+    FacetLinks,
+    address,
+    breadcrumbs,
+    facet_links,
+    folder_of,
+    present_folder,
+)
 from retrieval_pipeline.web.files import GoneError
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
@@ -143,6 +151,7 @@ class Results:
         count: Pictures in the index.
         sources: Names of the sources in the index.
         without_cut: Address of the search without its least relevance.
+        facets: What to choose from.
     """
 
     search: SearchPage
@@ -154,6 +163,7 @@ class Results:
     count: int
     sources: Sequence[str]
     without_cut: str
+    facets: Sequence[FacetLinks]
 
     @property
     def by_relevance(self) -> bool:
@@ -177,12 +187,6 @@ def verdict(answer: AnswerPage) -> str:
 def month_name(month: str) -> str:
     """Return what a month is called: "August 2019" for "2019-08"."""
     return f"{datetime.fromisoformat(f'{month}-01'):%B %Y}" if month else "Without a date"
-
-
-def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
-    """Return the address of a search, without one of its parts or with more of them."""
-    pairs = [*(pair for pair in search.pairs() if pair != drop), *more]
-    return f"/?{urlencode(pairs)}" if pairs else "/"
 
 
 def _chips(search: Search) -> list[Chip]:
@@ -221,7 +225,7 @@ def _chips(search: Search) -> list[Chip]:
     pictures = {"like": "/api/pictures/{}/thumbnail", "upload": "/api/uploads/{}"}
     return [
         Chip(
-            text=kinds[name].format(value),
+            text=_in_folder(value) if name == "path" else kinds[name].format(value),
             kind=name,
             value=value,
             without=address(search, drop=(name, value)),
@@ -230,6 +234,12 @@ def _chips(search: Search) -> list[Chip]:
         for name, value in search.pairs()
         if name in kinds
     ]
+
+
+def _in_folder(pattern: str) -> str:
+    """Say which paths pass a glob."""
+    folder = folder_of(pattern)
+    return f"path {pattern}" if folder is None else f"in {folder.replace('/', ' › ')}"
 
 
 def _understood(search: Search, read: WordsRead) -> Chip:
@@ -257,8 +267,11 @@ async def _results(request: Request, page: SearchPage) -> Results:
     library = library_of(request)
     snapshot = library.snapshot
     answer, problem = None, None
+    facets: list[FacetLinks] = []
     try:
         snapshot, answer = await library.search(page)
+        counted = await library.run(snapshot.facets, page, present_folder(page))
+        facets = facet_links(page, counted)
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
@@ -274,6 +287,7 @@ async def _results(request: Request, page: SearchPage) -> Results:
         count=len(snapshot.build),
         sources=list(snapshot.build.info.sources),
         without_cut=address(page.model_copy(update={"min_relevance": 0})),
+        facets=facets,
     )
 
 
@@ -489,6 +503,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "verdict": verdict,
         "ago": _ago,
         "month_name": month_name,
+        "breadcrumbs": breadcrumbs,
         "csrf_token": "" if bare else access_of(request).csrf_token,
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,

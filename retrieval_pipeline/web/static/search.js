@@ -35,6 +35,7 @@ let asking = null;
 let timer = undefined;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let settling = undefined;
+let browsing = false; // whether the facets are open
 let typing = false; // the newest entry of the history is being typed
 let here = parameters(location.href); // what is shown, without `view`
 
@@ -136,6 +137,8 @@ function arrive() {
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
   scrubber.attach(grid);
+  const facets = /** @type {HTMLDetailsElement | null} */ (state.querySelector(".facets"));
+  if (facets) facets.open = browsing;
   grid?.addEventListener("loaded", () => {
     votes.mark(state);
     selection.mark(state);
@@ -211,6 +214,15 @@ suggest.attach(words, /** @type {HTMLElement} */ (document.getElementById("sugge
   fill(search);
   goTo(search);
 });
+
+// The event does not bubble.
+state.addEventListener(
+  "toggle",
+  (event) => {
+    if (within(event, ".facets")) browsing = /** @type {HTMLDetailsElement} */ (event.target).open;
+  },
+  true,
+);
 
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
