@@ -244,9 +244,7 @@ class Soak:
             },
             "images": {
                 (row["content_id"], tuple(np.round(vector[:8], 2)), str(row["locations"]))
-                for row, vector in zip(
-                    build.items.drop(["embedding"]).to_pylist(), vectors, strict=True
-                )
+                for row, vector in zip(build.items.to_pylist(), vectors, strict=True)
             },
             "quarantine": {
                 (row["content_id"], row["reason"])

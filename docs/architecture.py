@@ -22,6 +22,7 @@ FLOORS = {
     "definitions": "the Dagster entry",
     "orchestration": "assets, checks, jobs, sensors",
     "web": "pages and JSON API",
+    "assistants": "Model Context Protocol",
     "maintenance": "status, verify, repair, gc",
     "pipeline": "all steps in one call, publication",
     "export": "tables and files for other tools",

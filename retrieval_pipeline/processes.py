@@ -1,11 +1,12 @@
 """Processes of our own for risky work: they run our code alone, and know no more than they need."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
 from retrieval_pipeline.errors import CommandError
 
@@ -17,6 +18,9 @@ INHERITED_VARIABLES = {
     *("PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE"),
 }
 INHERITED_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "COVERAGE_")
+
+# Seconds after which a program that opens a file, and is still there, has opened it.
+OPENS_SECONDS = 1.0
 
 # Imports this package from where the parent has it, then calls a function of it.
 START = (
@@ -56,6 +60,30 @@ def child_options() -> Surroundings:
     return {"cwd": os.sep, "env": env}
 
 
+def start_command(command: Sequence[str], messages: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a command that goes on beside this process, and reads nothing.
+
+    Args:
+        command: The command, with the variables of this process.
+        messages: A file that takes what the command writes to stderr; its output is dropped.
+
+    Raises:
+        CommandError: It cannot be run.
+    """
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=os.sep,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            # Ctrl-C must reach the parent only, which ends the command in order.
+            process_group=0,
+        )
+    except OSError as error:
+        raise CommandError(f"`{command[0]}` did not run: {error}") from None
+
+
 def tell_command(command: Sequence[str], text: str, seconds: float) -> None:
     """Run a command that the settings name, as they name it, with text on its standard input.
 
@@ -78,3 +106,28 @@ def tell_command(command: Sequence[str], text: str, seconds: float) -> None:
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise CommandError(f"`{command[0]}` failed: {why[0]}")
+
+
+def open_file(path: Path) -> None:
+    """Open a file in the program that the desktop has for it, and go on.
+
+    Raises:
+        CommandError: There is no desktop, or it has no such program.
+    """
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    if shutil.which(opener) is None:
+        raise CommandError(f"no program here opens pictures: `{opener}` is missing")
+    # Of the desktop, so it gets all variables, and it outlives this process.
+    process = subprocess.Popen(
+        [opener, str(path.absolute())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        code = process.wait(OPENS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+    if code:
+        raise CommandError(f"`{opener}` failed with exit code {code}: is there a desktop?")

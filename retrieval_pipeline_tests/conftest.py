@@ -3,6 +3,7 @@
 import os
 import signal
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,18 +37,21 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A process for each core if all tests run; none beside this one for a few files."""
+    """A process for each core and one more if all tests run; none beside this one for a few files.
+
+    One more, since tests wait: for browsers, servers and Dagster's daemon.
+    """
     everything = {*map(str, config.getini("testpaths")), str(config.rootpath), str(TESTS)}
     if not {arg.rstrip("/") for arg in config.args} <= everything:
         return 0
-    return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the processes begin with the files that have slow tests, so that they end together."""
+    """Begin with the files that have most slow tests, so that the processes end together."""
     if hasattr(config, "workerinput"):
-        slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,7 @@ TOWER = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+MASSIVE_TOWER = {**TOWER, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4}
 SMALL_PICTURES = {"image_size": 32, "patch_size": 8}
 
 
@@ -56,6 +57,44 @@ def make_clip(
     edge = vision["image_size"]
     processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size=edge)
     return _save(directory, seed, transformers.CLIPModel, config, tokenizer, processor)
+
+
+def make_massive_clip(directory: Path, *, seed: int = 0, times: float = 300.0) -> Path:
+    """Save a CLIP in whose image tower some channels are hundreds of times as large as the median.
+
+    As in "Massive Activations" (arXiv:2402.17762), the first layer writes them into the residual
+    stream, the same for every picture, and they stay there to the last. The norms of the layers
+    after it scale the other channels up again, and their weights take little of the large ones.
+
+    Args:
+        directory: Where to.
+        seed: Of the random weights.
+        times: How large these channels are, where the others are about 1.
+    """
+    make_clip(directory, seed=seed, tower=MASSIVE_TOWER, dim=64)
+    file = directory / "model.safetensors"
+    weights, channels = load_file(file), [5, 40]
+    prefix = "vision_model.encoder.layers"
+    weights[f"{prefix}.0.mlp.fc2.bias"][channels] = torch.tensor([times, -times])
+    # The standard deviation of a token whose other channels are small against these.
+    deviation = times * (len(channels) / MASSIVE_TOWER["hidden_size"]) ** 0.5
+    others = torch.ones(MASSIVE_TOWER["hidden_size"], dtype=torch.bool)
+    others[channels] = False
+    for layer in range(1, MASSIVE_TOWER["num_hidden_layers"]):
+        for norm, readers in (
+            ("layer_norm1", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            ("layer_norm2", ("mlp.fc1",)),
+        ):
+            gains = weights[f"{prefix}.{layer}.{norm}.weight"]
+            gains[others] *= deviation
+            gains[channels] *= 3 * deviation
+            for reader in readers:
+                weights[f"{prefix}.{layer}.{reader}.weight"][:, channels] /= 3 * times
+    gains = weights["vision_model.post_layernorm.weight"]
+    gains[others] *= deviation
+    gains[channels] = 0.01
+    save_file(weights, file, metadata={"format": "pt"})
+    return directory
 
 
 def make_clip_tokenizer(limit: int) -> Any:

@@ -19,6 +19,7 @@ from retrieval_pipeline.cli.commands.index import index
 from retrieval_pipeline.cli.commands.init import init
 from retrieval_pipeline.cli.commands.label import label
 from retrieval_pipeline.cli.commands.map import latent_map
+from retrieval_pipeline.cli.commands.mcp import mcp
 from retrieval_pipeline.cli.commands.models import models
 from retrieval_pipeline.cli.commands.query import query
 from retrieval_pipeline.cli.commands.recommend import recommend
@@ -126,6 +127,6 @@ def cli() -> None:
 
 for command in (
     demo, init, models, index, watch, query, evaluate, recommend, album, label, export, duplicates,
-    latent_map, saved, serve, status, use, verify, gc, completion,
+    latent_map, saved, serve, mcp, status, use, verify, gc, completion,
 ):  # fmt: skip
     cli.add_command(command)

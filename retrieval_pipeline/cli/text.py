@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from retrieval_pipeline.index.build import BuildInfo
+    from retrieval_pipeline.index.build_info import BuildInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
     from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
@@ -95,7 +95,7 @@ def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[Answe
         about = hit.facts.about
         after = f"  [{about}]" if about else ""
         after += f"  (its part {hit.region})" if hit.region else ""
-        after += f"  (and {_plural(hit.alike, 'picture')} like it)" if hit.alike else ""
+        after += f"  (and {plural(hit.alike, 'picture')} like it)" if hit.alike else ""
         link = None if isinstance(hit.path, Remote) else hit.path
         path = _shown(str(hit.path), terminal)
         lines.append(AnswerLine(f"{before}  ", path, after, hit, link))
@@ -145,7 +145,7 @@ def answer_explanation(answer: Answer) -> str:
 def saved_text(found: SavedAnswer, *, only_new: bool) -> list[str]:
     """Name a saved query, count its hits and the new ones, and list the new hits or all of them."""
     answer = found.new if only_new else found.answer
-    hits = _plural(len(found.answer.hits), "hit")
+    hits = plural(len(found.answer.hits), "hit")
     heading = f"{found.name}: {hits}, {len(found.new.hits):,} new"
     return [heading, *answer_text(answer, heading=False)]
 
@@ -162,7 +162,7 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
         lines.append("")
     files = sum(len(picture.paths) for group in groups for picture in group.pictures)
     lines.append(
-        f"{_plural(len(groups), 'group')}, {_plural(files - len(groups), 'file')} more than needed"
+        f"{plural(len(groups), 'group')}, {plural(files - len(groups), 'file')} more than needed"
         if groups
         else "no picture is there twice"
     )
@@ -180,7 +180,7 @@ def plan_text(plan: DuplicatePlan) -> list[str]:
             lines.append(f"{plan.action:>10}  {path}  ({what}, {_size(file.size)})")
         lines += [f"{'leave':>10}  {to_text(str(path))}  ({why})" for path, why in group.left]
         lines.append("")
-    total = f"{_plural(plan.files, 'file')} can go, {_size(plan.bytes)}"
+    total = f"{plural(plan.files, 'file')} can go, {_size(plan.bytes)}"
     return [*lines, f"{total}; nothing was changed" if plan.files else "no file can go"]
 
 
@@ -195,7 +195,7 @@ def index_report(report: IndexReport) -> list[str]:
             (manifest.removed, "removed"),
             (manifest.unreadable, "unreadable"),
         )
-        files = _plural(manifest.files, "image file")
+        files = plural(manifest.files, "image file")
         line = f"{manifest.source}: {files} ({changes or 'nothing new'})"
         if embedded := embeddings.get(manifest.source):
             done = _counts(
@@ -208,7 +208,7 @@ def index_report(report: IndexReport) -> list[str]:
             if embedded.embedded:
                 line += f" at {embedded.images_per_second:.1f} images/s"
             if embedded.views:
-                line += f"; {_plural(embedded.views, 'part')} of pictures embedded"
+                line += f"; {plural(embedded.views, 'part')} of pictures embedded"
             if embedded.companions:
                 line += f"; {embedded.companions:,} shown with another file"
         if not manifest.files:
@@ -222,8 +222,8 @@ def index_report(report: IndexReport) -> list[str]:
     build = report.build
     what = "published" if build.published else "stays:" if build.kept else "is up to date:"
     lines.append(
-        f"index {build.build.name} {what} {_plural(build.info.items, 'image')} "
-        f"({_plural(build.info.locations, 'file')}), model {build.info.model}"
+        f"index {build.build.name} {what} {plural(build.info.items, 'image')} "
+        f"({plural(build.info.locations, 'file')}), model {build.info.model}"
     )
     if build.kept:
         lines.append(f"note: {build.kept}")
@@ -247,8 +247,8 @@ def batch_text(batch: BatchReport, *, watching: int | None) -> str:
     if batch.seconds is not None:
         line += f", findable after {batch.seconds:.1f} s"
     if watching is not None:
-        images = _plural(batch.items, "image")
-        line += f"; {images} in the index. Watching {_plural(watching, 'source')}"
+        images = plural(batch.items, "image")
+        line += f"; {images} in the index. Watching {plural(watching, 'source')}"
     return line
 
 
@@ -263,7 +263,7 @@ def map_text(info: MapInfo) -> list[str]:
     """Return the facts about a map: its images, the variance on each axis, and its clusters."""
     shares = ", ".join(f"{share:.1%}" for share in info.explained)
     lines = [
-        f"{_plural(info.items, 'image')}, model {info.model}",
+        f"{plural(info.items, 'image')}, model {info.model}",
         f"variance explained by x, y, z: {shares}",
     ]
     if info.drift:
@@ -282,7 +282,7 @@ def builds_text(
         if isinstance(info, str):
             about = f"cannot be used: {info}"
         else:
-            images = _plural(info.items, "image")
+            images = plural(info.items, "image")
             about = f"{images}, model {info.model}, {_ago(info.created_at)}"
         mark = "*" if build == current else " "
         lines.append(f"{mark} {build.name}  {about}{', held' if held and build == current else ''}")
@@ -294,11 +294,11 @@ def status_text(status: LibraryStatus) -> list[str]:
     from retrieval_pipeline.maintenance.status import search_line
 
     model = status.model + (f" (languages: {status.languages})" if status.languages else "")
-    lines = [f"home   {status.home}", f"model  {model}"]
+    lines = [f"home   {status.home}", f"model  {model}", f"format {status.precision}"]
     if status.index is not None and status.build is not None:
         lines.append(
-            f"index  {status.build.name}: {_plural(status.index.items, 'image')}, "
-            f"{_plural(status.index.locations, 'file')}, {_ago(status.index.created_at)}, "
+            f"index  {status.build.name}: {plural(status.index.items, 'image')}, "
+            f"{plural(status.index.locations, 'file')}, {_ago(status.index.created_at)}, "
             f"model {status.index.model}"
         )
         lines.append(f"search {search_line(status.index)}")
@@ -343,15 +343,15 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         return [where, f"  {missing}"]
     lines = [
         where,
-        f"  {_plural(source.files, 'file')}, {_plural(source.images, 'image')}, "
+        f"  {plural(source.files, 'file')}, {plural(source.images, 'image')}, "
         f"{source.bytes / 1e6:,.1f} MB; looked at {_ago(source.crawled_at)}",
         f"  {source.embedded:,} embedded, {max(source.pending, 0):,} to do",
     ]
     if source.companions:
-        kinds = (_plural(count, KINDS[kind]) for kind, count in source.companions.items())
+        kinds = (plural(count, KINDS[kind]) for kind, count in source.companions.items())
         lines.append(f"  shown with another file: {', '.join(kinds)}")
     if source.views:
-        parts = _plural(source.views, "vector")
+        parts = plural(source.views, "vector")
         lines.append(f"  {parts} of parts of pictures")
     if source.damaged:
         lines.append(f"  {source.damaged:,} of them damaged: the end of the picture is missing")
@@ -361,7 +361,7 @@ def _source_lines(source: SourceStatus, remote: bool) -> list[str]:
         )
         lines.append(f"  in quarantine: {reasons}")
     if source.unreadable:
-        lines.append(f"  {_plural(source.unreadable, 'path')} could not be read")
+        lines.append(f"  {plural(source.unreadable, 'path')} could not be read")
     return [*lines, *_not_looked_at(source.not_looked_at)]
 
 
@@ -375,9 +375,9 @@ def _facts_lines(facts: FactsSummary) -> list[str]:
         (facts.undated, "without"),
     )
     lines = [
-        f"facts  {_plural(facts.files, 'file')}: {span}{_plural(facts.cameras, 'camera')}, "
+        f"facts  {plural(facts.files, 'file')}: {span}{plural(facts.cameras, 'camera')}, "
         f"{facts.positions:,} with a position"
-        + (f", {_plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
+        + (f", {plural(facts.motion_photos, 'motion photo')}" if facts.motion_photos else ""),
         f"  dates from: {origins}",
     ]
     if facts.problems:
@@ -408,10 +408,11 @@ def _not_looked_at(counts: Mapping[str, int]) -> list[str]:
     parts = _counts(
         *((count, what) for what, count in named), (others, "others"), (bare, "without extension")
     )
-    return [f"  {_plural(sum(counts.values()), 'file')} not looked at: {parts}"]
+    return [f"  {plural(sum(counts.values()), 'file')} not looked at: {parts}"]
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -427,5 +428,5 @@ def _ago(moment: datetime) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
     for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            return f"{_plural(int(seconds // size), noun)} ago"
+            return f"{plural(int(seconds // size), noun)} ago"
     return "just now"

@@ -117,10 +117,12 @@ class IndexSettings(_Model):
     Attributes:
         recall: Share of the true ten nearest images that a query must find.
         codes: True to write quantised vectors too, which faiss (the extra `codes`) searches faster.
+        vectors: What the index stores vectors as: float32 keeps full precision in twice the space.
     """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     codes: bool = False
+    vectors: Literal["float16", "float32"] = "float16"
 
 
 def _check_timezone(name: str) -> str:
@@ -332,7 +334,8 @@ class Settings(_Model):
         revision: Branch, tag or commit of a hub model; None means its main branch. Of "offline":
             "lite2" or "lite0"; None means what the home was embedded with, else "lite2".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" or "reference" (float32, every pixel decoded).
+        precision: "auto", "reference" (float32, every pixel decoded) or "int8" (eight bits, if
+            these pass a check on the first pictures).
         workers: Number of processes that decode images; None means one per core.
         max_shrink: Share of a source's files that may vanish between two runs without
             `--allow-shrink`.
@@ -352,7 +355,7 @@ class Settings(_Model):
     model: Annotated[str, Field(min_length=1)] = DEFAULT_MODEL
     revision: str | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    precision: Literal["auto", "reference"] = "auto"
+    precision: Literal["auto", "reference", "int8"] = "auto"
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
     images: ImageLimits = ImageLimits()

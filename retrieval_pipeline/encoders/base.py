@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -27,6 +27,21 @@ class Description:
 
     space: VectorSpace
     transform: ImageTransform
+
+
+# At the end of the fingerprint of a space whose images are encoded in eight bits.
+_INT8 = ", int8"
+
+
+def int8_description(description: Description) -> Description:
+    """Return the description of the same encoder, encoding images in eight bits."""
+    space = description.space
+    return replace(description, space=replace(space, preprocessing=f"{space.preprocessing}{_INT8}"))
+
+
+def is_int8(space: VectorSpace) -> bool:
+    """Tell whether the images of a vector space are encoded in eight bits."""
+    return space.preprocessing.endswith(_INT8)
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,11 @@ class Encoder(Protocol):
     def dim(self) -> int:
         """Number of components of a vector."""
         return self.space.dim
+
+    @property
+    def number_format(self) -> str:
+        """In which images are encoded: "float32", "bfloat16", "float16" or "int8"."""
+        return "float32"
 
     @property
     def preprocessing(self) -> str:

@@ -17,6 +17,7 @@ from retrieval_pipeline.encoders.base import (
     Description,
     Encoder,
     ThreadPlan,
+    int8_description,
     warn_of_cut_texts,
 )
 from retrieval_pipeline.encoders.checkpoint import CONFIG, Checkpoint, find_checkpoint
@@ -30,6 +31,7 @@ from retrieval_pipeline.encoders.hardware import (
     pick_dtype,
     to_tensor,
 )
+from retrieval_pipeline.encoders.int8 import weight_levels
 from retrieval_pipeline.encoders.loading import transformers_loading
 from retrieval_pipeline.encoders.preprocessing import Preprocessing, read_preprocessing
 from retrieval_pipeline.errors import EncoderError
@@ -79,7 +81,10 @@ def describe(model: str, revision: str | None, precision: Precision) -> Descript
 
 def load(model: str, revision: str | None, device: str, precision: Precision) -> Encoder:
     """See `encoders.load.load_encoder`."""
+    import torch
+
     devices = pick_devices(device)
+    int8 = precision == "int8" and devices[0].type == "cpu" and weight_levels() is not None
     checkpoint = find_checkpoint(model, revision, weights=True)
     description, preprocessing = _read(checkpoint, precision)
     with transformers_loading(checkpoint):
@@ -87,7 +92,7 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
 
         network, report = AutoModel.from_pretrained(
             checkpoint.directory,
-            dtype=pick_dtype(devices[0], precision),
+            dtype=torch.float32 if int8 else pick_dtype(devices[0], precision),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -103,7 +108,8 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
         [network.to(devices[0]), *networks],
         tokenizer,
         preprocessing.processor,
-        fuse=precision == "auto" and devices[0].type == "cpu",
+        fuse=precision != "reference" and devices[0].type == "cpu",
+        int8=int8,
     )
 
 
@@ -177,7 +183,10 @@ def _read(checkpoint: Checkpoint, precision: Precision) -> tuple[Description, Pr
         raise EncoderError(f'model "{checkpoint.name}" has no tokenizer, such as tokenizer.json')
     preprocessing = read_preprocessing(checkpoint, precision)
     space = VectorSpace(checkpoint.name, checkpoint.revision, dim, preprocessing.fingerprint)
-    return Description(space, preprocessing.transform), preprocessing
+    description = Description(space, preprocessing.transform)
+    if precision == "int8":
+        description = int8_description(description)
+    return description, preprocessing
 
 
 def _read_dim(checkpoint: Checkpoint) -> int:
@@ -214,6 +223,7 @@ class ClipEncoder(BaseEncoder):
         processor: Any = None,
         *,
         fuse: bool = False,
+        int8: bool = False,
     ) -> None:
         """Wrap a model.
 
@@ -224,9 +234,10 @@ class ClipEncoder(BaseEncoder):
             processor: transformers' image processor, if the transform alone does not make the
                 input; else None.
             fuse: Rearrange the image towers for processors (see `fused_vision`), if possible.
+            int8: Let rearranged towers compute in eight bits (see `int8`), if possible.
         """
         network = networks[0]
-        towers = [_Tower(each, description.transform, processor, fuse) for each in networks]
+        towers = [_Tower(each, description.transform, processor, fuse, int8) for each in networks]
         tokens = BATCH_TOKENS.get(network.device.type, BATCH_TOKENS["cpu"])
         batch = max(tokens // _tokens_per_image(network.config.vision_config), 1)
         super().__init__(description, batch=batch)
@@ -244,6 +255,13 @@ class ClipEncoder(BaseEncoder):
         # A fast tokenizer must not get new settings while another thread uses it.
         self._tokenizer_lock = threading.Lock()
 
+    @property
+    def number_format(self) -> str:
+        """See `Encoder.number_format`."""
+        if self._fused is not None and self._fused.int8:
+            return "int8"
+        return str(self._network.dtype).removeprefix("torch.")
+
     @contextmanager
     def encode_threads(self) -> Iterator[ThreadPlan]:
         """See `Encoder.encode_threads`."""
@@ -254,8 +272,10 @@ class ClipEncoder(BaseEncoder):
         """See `Encoder.efficiency`."""
         if self._fused is None or seconds < WORTH_MEASURING:
             return None
+        import torch
+
         speed: float = self._fused.operations * images / seconds
-        return speed / measured_peak(self._network.dtype)
+        return speed / measured_peak(torch.int8 if self._fused.int8 else self._network.dtype)
 
     def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         tower = self._towers.get()
@@ -300,9 +320,14 @@ class _Tower:
         fused: The faster arrangement of the tower; None if there is none for this model.
     """
 
-    def __init__(self, network: Any, transform: ImageTransform, processor: Any, fuse: bool) -> None:
+    def __init__(
+        self, network: Any, transform: ImageTransform, processor: Any, fuse: bool, int8: bool
+    ) -> None:
         self._network, self._transform, self._processor = network, transform, processor
-        self.fused = fused_tower(network) if fuse and processor is None else None
+        fuse = fuse and processor is None
+        self.fused = fused_tower(network, int8=True) if fuse and int8 else None
+        if self.fused is None and fuse:
+            self.fused = fused_tower(network)
         if self.fused is not None:
             network.vision_model = None  # the fused tower has its own copy of the weights
 

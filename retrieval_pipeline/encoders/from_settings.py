@@ -3,9 +3,11 @@
 from contextlib import suppress
 
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.encoders.base import Description, Encoder
+from retrieval_pipeline.encoders.base import Description, Encoder, int8_description, is_int8
+from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.encoders.load import OFFLINE, describe, load_encoder
 from retrieval_pipeline.errors import EncoderError, StoreError
+from retrieval_pipeline.storage.int8_check import read_int8_check
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -15,9 +17,56 @@ def describe_encoder(settings: Settings) -> Description:
 
     Raises:
         EncoderError: The model cannot be had.
+        StoreError: The file of a check of eight bits is damaged.
     """
+    plain = faithful_description(settings)
+    eight = int8_description(plain)
+    return eight if _uses_int8(settings, plain.space, eight.space) else plain
+
+
+def faithful_description(settings: Settings) -> Description:
+    """Return what `describe_encoder` does for a home that does not use eight bits."""
     revision = settings.revision or _former_revision(settings)
-    return describe(settings.model, revision=revision, precision=settings.precision)
+    return describe(settings.model, revision=revision, precision=_faithful(settings))
+
+
+def precision_line(settings: Settings) -> str:
+    """Say in one line in which number format the pictures of a home are encoded, and why.
+
+    Raises:
+        EncoderError: The model cannot be had.
+        StoreError: The file of a check of eight bits is damaged.
+    """
+    if settings.precision == "reference":
+        return "float32, every pixel decoded (reference)"
+    if settings.model == OFFLINE:
+        return "float32"
+    plain = faithful_description(settings)
+    eight = int8_description(plain).space
+    check = read_int8_check(Store(settings.home).int8_check(eight))
+    uses_int8 = _uses_int8(settings, plain.space, eight)
+    if check is not None and check.is_used == uses_int8:
+        return check.line
+    if uses_int8:
+        return "int8"
+    return "the fastest of float32, bfloat16 and float16 here; int8 is not used"
+
+
+def _faithful(settings: Settings) -> Precision:
+    return "reference" if settings.precision == "reference" else "auto"
+
+
+def _uses_int8(settings: Settings, plain: VectorSpace, eight: VectorSpace) -> bool:
+    """Tell whether a home has chosen vectors of eight bits (see `ingest.int8_check`)."""
+    if settings.precision == "reference" or settings.model == OFFLINE:
+        return False
+    store = Store(settings.home)
+    check = read_int8_check(store.int8_check(eight))
+    # Who only reads a remote home has its builds, but not the tables.
+    if not (store.builds(eight) if check is None else check.is_used):
+        return False
+    # What was asked for once need not be kept, if the faithful vectors are there as well.
+    return settings.precision == "int8" or not store.parts(plain)
 
 
 def _former_revision(settings: Settings) -> str | None:
@@ -38,7 +87,7 @@ def _former_revision(settings: Settings) -> str | None:
 
     def has(revision: str) -> bool:
         try:
-            described = describe(OFFLINE, revision=revision, precision=settings.precision)
+            described = describe(OFFLINE, revision=revision, precision=_faithful(settings))
         except EncoderError:  # its package is not installed here
             return False
         return described.space.key in known
@@ -61,5 +110,5 @@ def load_settings_encoder(settings: Settings, space: VectorSpace) -> Encoder:
         settings.model,
         revision=space.revision,
         device=settings.device,
-        precision=settings.precision,
+        precision="int8" if is_int8(space) else _faithful(settings),
     )

@@ -9,6 +9,8 @@ that its scores fit into the cache; of the last layer only the tokens that are r
 import platform
 from typing import TYPE_CHECKING, Any
 
+from retrieval_pipeline.encoders.int8 import Int8Linear
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -28,10 +30,14 @@ ACTIVATIONS = {
 # Least cosine between the vectors of the two arrangements. Rounding leaves it above this value, an
 # error in the arrangement does not.
 LEAST_COSINE = 0.999
+# The same in eight bits. How faithful these are is judged on pictures (`ingest.precision_check`).
+LEAST_INT8_COSINE = 0.9
 
 
-def fused_tower(network: Any) -> "FusedTower | None":
+def fused_tower(network: Any, *, int8: bool = False) -> "FusedTower | None":
     """Rearrange the image tower of a transformers model; None where that is not possible.
+
+    With `int8`, the linear layers of its blocks compute in eight bits.
 
     The attributes read here are not a public interface of torch and transformers, so the result is
     compared with the model itself on an image of noise, and dropped if they disagree.
@@ -46,14 +52,14 @@ def fused_tower(network: Any) -> "FusedTower | None":
     noise = noise.to(network.dtype)
     with torch.inference_mode():
         try:
-            tower = FusedTower(network)
+            tower = FusedTower(network, Int8Linear if int8 else Linear)
             found = tower(noise)
         except (AttributeError, RuntimeError):
             return None
         expected = network.get_image_features(pixel_values=noise).pooler_output
         cosine = torch.cosine_similarity(found.float(), expected.float()).item()
     # A cosine that is NaN passes: weights that are not finite are reported with the first vectors.
-    return None if cosine < LEAST_COSINE else tower
+    return None if cosine < (LEAST_INT8_COSINE if int8 else LEAST_COSINE) else tower
 
 
 class FusedTower:
@@ -62,9 +68,11 @@ class FusedTower:
     Attributes:
         tokens: Number of tokens of one image.
         operations: Additions and multiplications in the matrix products for one image.
+        int8: Whether it computes in eight bits.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, linear: "type[Linear] | type[Int8Linear]") -> None:
+        self.int8 = linear is Int8Linear
         vision, config = network.vision_model, network.config.vision_config
         embeddings = vision.embeddings
         self._edge: int = config.patch_size
@@ -74,7 +82,7 @@ class FusedTower:
         self._class = getattr(embeddings, "class_embedding", None)
         self._first_norm = getattr(vision, "pre_layrnorm", None)
         self._layers = [
-            _Layer(layer, config.num_attention_heads, config.hidden_act)
+            _Layer(layer, config.num_attention_heads, config.hidden_act, linear)
             for layer in vision.encoder.layers
         ]
         self._last_norm = vision.post_layernorm
@@ -114,7 +122,13 @@ class FusedTower:
 
 
 class _Layer:
-    def __init__(self, layer: Any, heads: int, activation: str) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        heads: int,
+        activation: str,
+        linear: "type[Linear] | type[Int8Linear]",
+    ) -> None:
         import torch
 
         attention, mlp = layer.self_attn, layer.mlp
@@ -122,12 +136,12 @@ class _Layer:
         operation, algorithm, factor = ACTIVATIONS[activation]
         self._heads = heads
         self._norm1, self._norm2 = layer.layer_norm1, layer.layer_norm2
-        self._qkv = Linear(
+        self._qkv = linear(
             torch.cat([role.weight for role in roles]), torch.cat([role.bias for role in roles])
         )
-        self._out = Linear(attention.out_proj.weight, attention.out_proj.bias)
-        self._widen = Linear(mlp.fc1.weight * factor, mlp.fc1.bias * factor, operation, algorithm)
-        self._narrow = Linear(mlp.fc2.weight / factor, mlp.fc2.bias)
+        self._out = linear(attention.out_proj.weight, attention.out_proj.bias)
+        self._widen = linear(mlp.fc1.weight * factor, mlp.fc1.bias * factor, operation, algorithm)
+        self._narrow = linear(mlp.fc2.weight / factor, mlp.fc2.bias)
         self.weights = 4 * attention.q_proj.weight.numel() + 2 * mlp.fc1.weight.numel()
 
     def __call__(self, states: "Tensor", reads: int | None = None) -> "Tensor":

@@ -35,7 +35,8 @@ def describe(
         model: "offline", a hub id or the directory of a checkpoint.
         revision: Branch, tag or commit of a hub model. For a model that lies on this machine, the
             revision that it must still have.
-        precision: "auto" for speed, "reference" for float32 and every pixel decoded.
+        precision: "auto" for speed, "reference" for float32 and every pixel decoded, "int8" for
+            pictures encoded in eight bits where the processor can.
 
     Raises:
         EncoderError: The model cannot be had, or is not one that encodes images and texts.
@@ -102,5 +103,7 @@ def load_text_encoder_of(space: VectorSpace) -> EncodeTexts | None:
 
 def _module(model: str, precision: Precision) -> ModuleType:
     if precision not in get_args(Precision):
-        raise EncoderError(f'precision "{precision}" does not exist: use "auto" or "reference"')
+        raise EncoderError(
+            f'precision "{precision}" does not exist: use "auto", "reference" or "int8"'
+        )
     return importlib.import_module(f"{__package__}.{_MODULES.get(model, 'clip')}")

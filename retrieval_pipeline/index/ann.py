@@ -10,11 +10,12 @@ from annoy import AnnoyIndex
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.index.matrices import Matrix, in_float32
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.vectors import Numbers, Vectors
 
-# A new build reuses trees that earlier builds grew with these three values: whoever changes one
-# also raises build.BUILD_FORMAT.
+# A segment keeps the trees that were grown with these three values: whoever changes one also raises
+# segment.SEGMENT_FORMAT.
 METRIC: Final = "dot"  # On unit vectors the dot product is the cosine.
 TREE_COUNT = 64
 TREE_SEED = 20  # Any fixed number: the same vectors give the same file.
@@ -33,19 +34,12 @@ class TreeFacts(BaseModel):
 
 @dataclass(frozen=True)
 class Trees:
-    """Annoy's trees over the vectors of some of the items.
-
-    Attributes:
-        annoy: The open trees.
-        item_numbers: The item that each vector in the trees belongs to, int (vectors,); -1 if that
-            item is no longer in the build.
-    """
+    """Annoy's trees over the rows of some vectors."""
 
     annoy: AnnoyIndex
-    item_numbers: Numbers
 
     @classmethod
-    def open(cls, file: Path, dim: int, item_numbers: Numbers) -> "Trees":
+    def open(cls, file: Path, dim: int) -> "Trees":
         """Map an Annoy file over vectors of `dim` components into memory.
 
         The caller knows that the file is whole: with a damaged one Annoy may crash the process.
@@ -55,7 +49,7 @@ class Trees:
         """
         annoy = AnnoyIndex(dim, METRIC)
         annoy.load(str(file))
-        return cls(annoy, item_numbers)
+        return cls(annoy)
 
     @property
     def facts(self) -> TreeFacts:
@@ -63,20 +57,19 @@ class Trees:
         return TreeFacts(trees=self.annoy.get_n_trees(), vectors=self.annoy.get_n_items())
 
     def nearest(self, vector: Vectors, count: int, search_k: int) -> Numbers:
-        """Return the numbers of the items nearest to `vector`, int (at most `count`,).
+        """Return the rows nearest to `vector`, int (at most `count`,).
 
         Args:
             vector: The query, float32 (dim,), of as many components as the vectors in the trees.
-            count: How many items to return.
+            count: How many rows to return.
             search_k: How many of the trees' nodes to look at.
         """
         found = self.annoy.get_nns_by_vector(vector.tolist(), count, search_k)
-        numbers = self.item_numbers[found]
-        return numbers[numbers >= 0]
+        return np.array(found, np.int64)
 
 
-def write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) -> TreeFacts:
-    """Grow trees over the rows of `matrices`, float32 (n, dim) each, and save them.
+def write_trees(file: Path, matrices: Sequence[Matrix], progress: Progress) -> TreeFacts:
+    """Grow trees over the rows of `matrices`, float16 or float32 (n, dim) each, and save them.
 
     They grow in memory, not with Annoy's on_disk_build: that writes through a memory map, where a
     full disk kills the process.
@@ -91,17 +84,16 @@ def write_trees(file: Path, matrices: Sequence[Vectors], progress: Progress) -> 
     annoy.set_seed(TREE_SEED)
     progress.start("growing the trees", None, "")
     number = 0
-    for matrix in matrices:
-        for start in range(0, len(matrix), LIST_ROWS):
-            for vector in matrix[start : start + LIST_ROWS].tolist():
-                annoy.add_item(number, vector)
-                number += 1
+    for rows in in_float32(matrices, LIST_ROWS):
+        for vector in rows.tolist():
+            annoy.add_item(number, vector)
+            number += 1
     annoy.build(TREE_COUNT, n_jobs=1)
     if not annoy.save(str(file)):
         raise StoreError(f"{file}: Annoy could not write its file")
     # Over a handful of vectors, a file that is loaded afresh tells another number of trees than
     # were grown: what it tells is what later loads must find.
     annoy.unload()
-    trees = Trees.open(file, matrices[0].shape[1], np.arange(number))
+    trees = Trees.open(file, matrices[0].shape[1])
     progress.finish()
     return trees.facts

@@ -1,7 +1,7 @@
 """Reading the NumPy arrays of a build, whose files may not hold what their names say."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,9 +25,28 @@ def load_array(
         BuildError: The file holds something else.
         UnreadableError: The file cannot be read.
     """
+    return _checked(file, dtype, shape, None)
+
+
+def map_array(
+    file: Path, dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> npt.NDArray[Any]:
+    """Map the array of an .npy file into memory, to be read only; otherwise as `load_array`."""
+    array = np.asarray(_checked(file, dtype, shape, "r"))
+    if not array.flags.c_contiguous:
+        raise _other(file)
+    return array
+
+
+def _checked(
+    file: Path,
+    dtype: type[np.generic],
+    shape: tuple[int | None, ...],
+    mode: Literal["r"] | None,
+) -> npt.NDArray[Any]:
     try:
         with reading(file):
-            array = np.load(file)
+            array = np.load(file, mmap_mode=mode)
     except (ValueError, EOFError, BadZipFile):
         # Pickled objects, other bytes, or nothing at all.
         array = None
@@ -39,5 +58,9 @@ def load_array(
             length not in (None, found) for length, found in zip(shape, array.shape, strict=True)
         )
     ):
-        raise BuildError(f"{file}: not the array that belongs there: run `retrieval index`")
+        raise _other(file)
     return array
+
+
+def _other(file: Path) -> BuildError:
+    return BuildError(f"{file}: not the array that belongs there: run `retrieval index`")

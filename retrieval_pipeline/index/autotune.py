@@ -1,4 +1,4 @@
-"""Autotune: choose a build's plan by measuring how much each plan finds, and how fast.
+"""Autotune: choose a segment's plan by measuring how much each plan finds, and how fast.
 
 Two kinds of queries are tried, since trees that are good at one can be bad at the other: pictures
 lie among the items, texts lie apart from all of them (the modality gap; Liang et al., 2022,
@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.concurrency import one_blas_thread
-from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex, largest, rows_of
-from retrieval_pipeline.vectors import Numbers, Vectors, normalise
+from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex, largest
+from retrieval_pipeline.index.matrices import Matrix, in_float32, rows_of
+from retrieval_pipeline.vectors import Vectors, normalise
 
 # Up to this many items only an exact scan is considered: it takes some tenths of a millisecond.
 SCAN_ONLY_ITEMS = 2_000
@@ -32,13 +33,12 @@ SCAN_QUERIES = 10
 CANDIDATE_COUNTS = (1_000, 3_000, 10_000)
 # The search_k of the trees that is tried first.
 FIRST_SEARCH_K = 1_000
-# More trees than any build has.
+# More trees than there ever are.
 MAX_TREES = 100
 # Safety margin: trees and codes may use only half of the permitted recall loss. A plan that just
 # reached the target with some queries would fall below it with others, and with more items.
 SAFETY_MARGIN = 0.5
-# How many times faster than a scan trees or codes must be. A scan misses less, and it depends less
-# on earlier builds.
+# How many times faster than a scan trees or codes must be. A scan misses less.
 MIN_SPEEDUP = 1.3
 QUERY_SEED = 4
 # Rows that are multiplied at a time: the scores of a whole matrix would take 100 MB.
@@ -71,19 +71,17 @@ class Measurement(BaseModel):
 
 
 class Calibration(BaseModel):
-    """The plan that a build is searched by, and the measurements that it was chosen from.
+    """The plan that a segment is searched by, and the measurements that it was chosen from.
 
     Attributes:
         target: The recall at 10 that was asked for.
-        plan: The fastest plan that reached the target, in this build or in the earlier one whose
-            structures it reuses.
+        plan: The fastest plan that reached the target.
         recall_at_10: What the plan finds of the true ten nearest items, for the kind of query that
             fares worse.
         image_queries: How many queries like pictures were tried; 0 if nothing was measured because
-            the build is small.
+            the segment is small.
         text_queries: How many texts were tried.
-        measured: All measurements. If the structures are reused, only that of the plan was made
-            with this build; the others are those of the earlier build.
+        measured: All measurements.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,21 +110,17 @@ class SampleQueries:
 
 
 def make_sample_queries(
-    matrices: Sequence[Vectors],
-    texts: Vectors | None,
-    seed: int = QUERY_SEED,
-    among: Numbers | None = None,
+    matrices: Sequence[Matrix], texts: Vectors | None, seed: int = QUERY_SEED
 ) -> SampleQueries:
     """Make queries, and find the scores of their true nearest items by an exact scan.
 
     Args:
-        matrices: The vectors of all items, float32 (n, dim) each.
+        matrices: The vectors, float16 or float32 (n, dim) each.
         texts: Vectors of texts, float32 (n, dim), some of which become queries; None for no texts.
         seed: Of the random choice; another seed gives other queries.
-        among: Numbers of the items that the queries like pictures resemble; None for all.
     """
     rng = np.random.default_rng(seed)
-    images = _like_pictures(matrices, rng, among)
+    images = _like_pictures(matrices, rng)
     vectors = images
     if texts is not None:
         chosen = rng.choice(len(texts), min(QUERIES_PER_KIND, len(texts)), replace=False)
@@ -135,9 +129,7 @@ def make_sample_queries(
     return SampleQueries(vectors, len(images), least)
 
 
-def _like_pictures(
-    matrices: Sequence[Vectors], rng: "np.random.Generator", among: Numbers | None
-) -> Vectors:
+def _like_pictures(matrices: Sequence[Matrix], rng: "np.random.Generator") -> Vectors:
     """Return vectors that could be further pictures of the collection, and are not.
 
     An item itself would be too easy a query: it leads each tree to its own leaf. So each query is
@@ -145,13 +137,9 @@ def _like_pictures(
     items differ.
     """
     count = sum(map(len, matrices))
-    models = np.arange(count) if among is None else among
     start, one, other = (
-        rows_of(
-            matrices,
-            rng.choice(numbers, QUERIES_PER_KIND, replace=len(numbers) < QUERIES_PER_KIND),
-        )
-        for numbers in (models, np.arange(count), np.arange(count))
+        rows_of(matrices, rng.choice(count, QUERIES_PER_KIND, replace=count < QUERIES_PER_KIND))
+        for _ in range(3)
     )
     cosine = np.clip(_best_scores(matrices, start)[:, 1:2], 0, 1)
     direction = one - other
@@ -161,17 +149,16 @@ def _like_pictures(
     return normalise(cosine * start + np.sqrt(1 - cosine**2) * direction)
 
 
-def _best_scores(matrices: Sequence[Vectors], vectors: Vectors) -> Vectors:
+def _best_scores(matrices: Sequence[Matrix], vectors: Vectors) -> Vectors:
     """Return the scores of each vector's TRUE_NEIGHBOURS + 1 nearest items, best first."""
     wanted = TRUE_NEIGHBOURS + 1
     best = np.full((len(vectors), wanted), -np.inf, np.float32)
-    for matrix in matrices:
-        for part in np.array_split(matrix, -(-len(matrix) // PRODUCT_ROWS)):
-            scores = vectors @ part.T
-            # Most queries find nothing better in the later parts.
-            better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))
-            both = np.concatenate([best[better], scores[better]], axis=1)
-            best[better] = np.partition(both, both.shape[1] - wanted, axis=1)[:, -wanted:]
+    for rows in in_float32(matrices, PRODUCT_ROWS):
+        scores = vectors @ rows.T
+        # Most queries find nothing better in the later parts.
+        better = np.flatnonzero(scores.max(axis=1) > best.min(axis=1))
+        both = np.concatenate([best[better], scores[better]], axis=1)
+        best[better] = np.partition(both, both.shape[1] - wanted, axis=1)[:, -wanted:]
     return -np.sort(-best, axis=1)
 
 
@@ -249,7 +236,7 @@ def tune_search_k(
     Returns:
         All measurements, in the order in which they were made.
     """
-    everything = MAX_TREES * sum(map(len, index.matrices))
+    everything = MAX_TREES * len(index)
     measured = [measure(index, queries, plan)]
     while (
         measured[-1].recall < least_recall
@@ -278,7 +265,7 @@ def choose_plan(
     times as fast as the fastest scan. An exact scan always qualifies.
 
     Args:
-        index: With trees, and with codes if the build has them: they are loaded here.
+        index: With trees, and with codes if it has any: they are loaded here.
         queries: What to measure with.
         target: The recall at 10 that was asked for.
         reduced_scans: What `measure_reduced_scans` returned; empty without reduced vectors.
@@ -312,40 +299,6 @@ def choose_plan(
         text_queries=len(queries.vectors) - queries.images,
         measured=(exact_scan, *reduced_scans, *approximate),
     )
-
-
-def remeasure(
-    index: VectorIndex, texts: Vectors | None, previous: Calibration, new_items: Numbers
-) -> Calibration | None:
-    """Measure the plan of an earlier build with this build, which reuses its structures.
-
-    Args:
-        index: The vectors and structures of this build.
-        texts: Vectors of the vocabulary, float32 (n, dim), or None.
-        previous: The calibration of the earlier build.
-        new_items: Numbers of the items that the trees of the earlier build did not index.
-
-    Returns:
-        The calibration with the plan's present recall. None if that is below the target, or if
-        queries like the new items find clearly less: these may be of a kind that neither the trees
-        nor the reduced vectors of the earlier build suit.
-
-    Raises:
-        BuildError: The codes cannot be read.
-    """
-    if previous.plan.kind == "scan":
-        return previous
-    index.load_codes_for(previous.plan)
-    queries = make_sample_queries(index.matrices, texts)
-    now = measure(index, queries, previous.plan)
-    if now.recall < previous.target:
-        return None
-    if len(new_items):
-        queries = make_sample_queries(index.matrices, None, among=new_items)
-        if measure(index, queries, previous.plan).recall < previous.target - RECALL_TOLERANCE:
-            return None
-    measured = tuple(now if each.plan == now.plan else each for each in previous.measured)
-    return previous.model_copy(update={"recall_at_10": now.recall, "measured": measured})
 
 
 def _rounded(value: np.floating) -> float:

@@ -1,300 +1,60 @@
-"""One build of the index: its build.json, checking its files, opening it, searching it."""
+"""One build of the index: opening it, and asking it."""
 
 import contextlib
 import fcntl
 import functools
-import json
+import re
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
-from retrieval_pipeline.index.ann import METRIC, TreeFacts
 from retrieval_pipeline.index.arrays import load_array
-from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.companions import (
-    COMPANION_COLUMNS,
-    COMPANIONS_FILE,
-    check_companions,
+from retrieval_pipeline.index.blocks import FACTS, ItemTables, map_table, open_blocks
+from retrieval_pipeline.index.build_info import (
+    BUILD_FORMAT,
+    INFO_FILE,
+    RUNS_FILE,
+    BuildInfo,
+    read_info,
 )
-from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
+from retrieval_pipeline.index.former_build import FACTS_FILE, VOCABULARY_FILE, open_former
+from retrieval_pipeline.index.hashed_files import FileFacts, check_files, remember_hashed
 from retrieval_pipeline.index.item_facts import ItemFacts, read_item_facts
-from retrieval_pipeline.index.items import as_matrix, check_items, items_schema
-from retrieval_pipeline.index.knn import Plan, VectorIndex, evenly_spaced
+from retrieval_pipeline.index.knn import Plan, evenly_spaced
 from retrieval_pipeline.index.records import ItemRecord, read_records
-from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, Background
-from retrieval_pipeline.index.search_structures import (
-    ITEM_NUMBERS_FILE,
-    TREES_FILE,
-    PreviousBuild,
-    SearchStructures,
-    build_json_mismatch,
-    open_vector_index,
-)
-from retrieval_pipeline.index.views import (
-    check_views,
-    row_ids,
-    rows_of_views,
-    view_rows_schema,
-)
-from retrieval_pipeline.index.vocabulary import words
-from retrieval_pipeline.storage.atomic import replacing
-from retrieval_pipeline.storage.content_id import content_id_of_file
-from retrieval_pipeline.storage.reading import mapped, reading
+from retrieval_pipeline.index.row_keys import keys_of
+from retrieval_pipeline.index.runs import RowMap, are_sound
+from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES
+from retrieval_pipeline.index.segment import Segment, open_segment
+from retrieval_pipeline.index.segmented_index import Part, SegmentedIndex
+from retrieval_pipeline.index.views import rows_of_views
+from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
-from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.sync import CHECKED
-from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
+from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
+from retrieval_pipeline.vectors import Numbers, Vectors
 from retrieval_pipeline.views import View
-
-# Raised when files of a build change their meaning: builds of another format are not opened.
-BUILD_FORMAT = 4
-
-# Names of the files in a build's directory; `search_structures` names the others.
-ITEMS_FILE = "items.arrow"
-VIEWS_FILE = "views.arrow"
-VOCABULARY_FILE = "vocabulary.npy"
-INFO_FILE = "build.json"
-
-
-class FileFacts(BaseModel):
-    """What a file of a build must be: its size in bytes and its BLAKE3, as a content id."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int
-    blake3: str
-
-
-class Check(BaseModel):
-    """A check that a build went through before it was published.
-
-    Attributes:
-        name: Of the check, in snake_case.
-        passed: Whether the build may be published as far as this check goes.
-        found: What was found, as part of a sentence.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    passed: bool
-    found: str
-
-
-class BuildInfo(BaseModel):
-    """The contents of build.json.
-
-    Attributes:
-        format: BUILD_FORMAT of the program that wrote it.
-        created_at: When the build was begun, in UTC.
-        inputs: Hash of the items and of every setting that the build was made with.
-        model: With `revision`, `dim` and `preprocessing`, the vector space (see VectorSpace).
-        metric: Annoy's name of the similarity.
-        trees: What each Annoy file holds, by file name.
-        tree_components: Number of components of the vectors in the trees.
-        items: How many images there are, copies counted once.
-        locations: How many files hold them.
-        sources: How many of these files each source has.
-        calibration: How the build is searched, and what that finds.
-        background: How unrelated texts and pictures score.
-        vocabulary: Hash of the words whose vectors the build has; None if it has none.
-        build_seconds: How long writing it took, without the checks.
-        files: What each other file of the build must be, by file name.
-        checks: The checks that it passed before it was published.
-        views: How many further views of the images there are.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int
-    created_at: datetime
-    inputs: str
-    model: str
-    revision: str
-    dim: int
-    preprocessing: str
-    metric: str
-    trees: dict[str, TreeFacts]
-    tree_components: int
-    items: int
-    locations: int
-    sources: dict[str, int]
-    calibration: Calibration
-    background: Background
-    vocabulary: str | None
-    build_seconds: float
-    files: dict[str, FileFacts]
-    checks: tuple[Check, ...] = ()
-    views: int = 0
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space of the build; queries must be encoded in the same one."""
-        return VectorSpace(self.model, self.revision, self.dim, self.preprocessing)
-
-    @property
-    def recall_at_10(self) -> float:
-        """Share of a query's true ten nearest items that are found, measured at the build."""
-        return self.calibration.recall_at_10
-
-
-class OtherVersionError(BuildError):
-    """A build was written by another version of this program; its files may be sound."""
-
-
-def vocabulary_digest() -> str:
-    """Return the hash of the present vocabulary, to compare with that of a build."""
-    return blake3("\n".join(words()).encode()).hexdigest(length=16)
-
-
-def write_info(directory: Path, info: BuildInfo) -> None:
-    """Write build.json into the directory of a build that is not yet published."""
-    (directory / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
-
-
-def read_info(build: Path) -> BuildInfo:
-    """Read the build.json of a build's directory.
-
-    Raises:
-        BuildError: The file is missing or damaged.
-        OtherVersionError: Another version of this program wrote it.
-    """
-    try:
-        with reading(build / INFO_FILE):
-            data = (build / INFO_FILE).read_bytes()
-    except OSError as error:
-        raise BuildError(f"{build}: {error.strerror}: run `retrieval index`") from None
-    try:
-        found = from_json(data)
-        if (found.get("format"), found.get("metric")) != (BUILD_FORMAT, METRIC):
-            raise OtherVersionError(f"{build}: made by another version: run `retrieval index`")
-        return BuildInfo.model_validate(found)
-    except (ValueError, AttributeError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
-        raise BuildError(f"{build / INFO_FILE}: damaged ({what}): run `retrieval index`") from None
-
-
-def check_files(build: Path, info: BuildInfo, *, rehash: bool = False) -> bool:
-    """Compare the size and hash of every file with build.json.
-
-    A file that was hashed earlier, and is still the same by size, modification time and inode, is
-    not hashed again unless `rehash`.
-
-    Returns:
-        Whether all files were hashed earlier; `remember_hashed` notes that for the next time.
-
-    Raises:
-        BuildError: A file is missing, or is not what build.json says.
-    """
-    known = {} if rehash else _read_hashed(build)
-    needed = {ITEMS_FILE, TREES_FILE, ITEM_NUMBERS_FILE, *info.trees}
-    if missing := needed.union([VIEWS_FILE] if info.views else []) - set(info.files):
-        raise BuildError(
-            f"{build / INFO_FILE}: does not name {min(missing)}: run `retrieval index`"
-        )
-    for name, facts in info.files.items():
-        file = build / name
-        try:
-            with reading(file):
-                whole = file.stat().st_size == facts.size and (
-                    known.get(name) == _identity(file, facts)
-                    or content_id_of_file(file) == facts.blake3
-                )
-        except OSError as error:
-            raise BuildError(f"{file}: {error.strerror}: run `retrieval index`") from None
-        if not whole:
-            raise BuildError(
-                f"{file}: not as build.json says, so not loaded: run `retrieval index`"
-            )
-    return known == _identities(build, info)
-
-
-def remember_hashed(build: Path, info: BuildInfo) -> None:
-    """Note that the build's files, as they are now, have the hashes of `info`.
-
-    Raises:
-        StoreError: The file system refused.
-    """
-    with replacing(build / CHECKED) as temporary:
-        temporary.write_text(json.dumps(_identities(build, info)), encoding="utf-8")
-
-
-def _identities(build: Path, info: BuildInfo) -> dict[str, list[int | str]]:
-    return {name: _identity(build / name, facts) for name, facts in info.files.items()}
-
-
-def _identity(file: Path, facts: FileFacts) -> list[int | str]:
-    """Return a file's hash with what shows that the file is still the one that was hashed."""
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, facts.blake3]
-
-
-def _read_hashed(build: Path) -> dict[str, object]:
-    """Return what `remember_hashed` noted, by file name; {} if that is missing or damaged."""
-    try:
-        hashed = from_json((build / CHECKED).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return hashed if isinstance(hashed, dict) else {}
-
-
-def map_items(file: Path) -> pa.Table:
-    """Map an Arrow file of a build into memory; the caller compares its columns.
-
-    Raises:
-        BuildError: The file is missing or is no Arrow file.
-    """
-    try:
-        with reading(file):
-            return pa.ipc.open_file(pa.py_buffer(mapped(file))).read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BuildError(f"{file}: {error}: run `retrieval index`") from None
-
-
-def _map_views(build: Path, info: BuildInfo) -> pa.Table:
-    """Map views.arrow into memory; an empty table if the build has no views.
-
-    Raises:
-        BuildError: The file is missing, or it is not as build.json says.
-    """
-    schema = view_rows_schema(info.dim)
-    views = map_items(build / VIEWS_FILE) if info.views else _no_rows(schema)
-    if views.schema != schema or len(views) != info.views:
-        raise build_json_mismatch(build / VIEWS_FILE)
-    return views
-
-
-def _no_rows(schema: pa.Schema) -> pa.Table:
-    # `empty_table` would import pandas if it is installed, and that takes longer than all the rest.
-    return pa.Table.from_batches([], schema)
-
-
-def item_matrices(items: pa.Table, dim: int) -> list[Vectors]:
-    """View the embeddings as float32 matrices (n, dim), one for each record batch of a table."""
-    return [as_matrix(chunk, dim) for chunk in items.column("embedding").chunks if len(chunk)]
 
 
 class Build:
     """An open build: its files are mapped into memory, and nobody changes or removes them.
 
-    Items are numbered from 0, in the order of items.arrow. Each has a vector of its own, and may
-    have others of further views: `rows` tells which rows of vectors are whose.
+    Items are numbered from 0, in the order of the source and path of their first file. Each has a
+    vector of its own, and may have others of further views: `rows` tells which rows of vectors are
+    whose.
 
     Attributes:
+        path: Its directory.
+        info: The contents of its build.json.
+        items: What is told of each item, with the columns of `items.ITEM_COLUMNS`.
+        vector_index: The vectors of all rows.
         rows: Which item each row of vectors belongs to.
         views: Of which view each row after those of the items is the vector, with the columns of
-            `views.view_rows_schema`.
-        facts: The facts of the items, a row for each, with the columns of
-            `facts_table.FACTS_COLUMNS`; None if the build was made before facts were read.
+            `views.VIEW_ROW_COLUMNS`.
         companions: The files that belong to items without being such, with the columns of
             `companions.COMPANION_COLUMNS`.
     """
@@ -303,27 +63,24 @@ class Build:
         self,
         path: Path,
         info: BuildInfo,
-        items: pa.Table,
-        vector_index: VectorIndex,
+        tables: ItemTables,
+        vector_index: SegmentedIndex,
         lock: IO[bytes],
-        views: pa.Table,
-        facts: pa.Table | None = None,
-        companions: pa.Table | None = None,
     ) -> None:
         self.path = path
         self.info = info
-        self.items = items
+        self.items = tables.items
         self.vector_index = vector_index
-        self.views = views
-        self.rows = rows_of_views(len(items), views)
-        self.facts = facts
-        self.companions = _no_rows(COMPANION_COLUMNS) if companions is None else companions
+        self.views = tables.views
+        self.rows = rows_of_views(len(tables.items), tables.views)
+        self.companions = tables.companions
+        self._facts = tables.facts
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 
     @classmethod
     def open(cls, path: Path, *, rehash: bool = False) -> "Build":
-        """Check every file of the build against build.json, then map the files into memory.
+        """Check every file of the build against its description, then map the files into memory.
 
         Files that were hashed earlier, and not touched since, are not hashed again unless `rehash`,
         so that a build of gigabytes opens in milliseconds.
@@ -334,79 +91,53 @@ class Build:
         """
         lock = _lock_shared(path)
         info = read_info(path)
-        hashed_earlier = check_files(path, info, rehash=rehash)
-        items = map_items(path / ITEMS_FILE)
-        if items.schema != items_schema(info.dim) or len(items) != info.items:
-            raise build_json_mismatch(path / ITEMS_FILE)
-        views = _map_views(path, info)
-        facts = map_items(path / FACTS_FILE) if FACTS_FILE in info.files else None
-        if facts is not None and (facts.schema != FACTS_COLUMNS or len(facts) != info.items):
-            raise build_json_mismatch(path / FACTS_FILE)
-        companions = map_items(path / COMPANIONS_FILE) if COMPANIONS_FILE in info.files else None
-        if companions is not None and companions.schema != COMPANION_COLUMNS:
-            raise build_json_mismatch(path / COMPANIONS_FILE)
-        if not hashed_earlier:
-            check_items(items, path / ITEMS_FILE)
-            check_views(views, len(items), path / VIEWS_FILE)
-            if facts is not None:
-                check_facts(facts, path / FACTS_FILE)
-            if companions is not None:
-                check_companions(companions, info.items, path / COMPANIONS_FILE)
-            # On a read-only disk every reader has to hash again.
-            with contextlib.suppress(StoreError):
-                remember_hashed(path, info)
-        matrices = item_matrices(items, info.dim) + item_matrices(views, info.dim)
-        try:
-            with reading(path):
-                index = open_vector_index(
-                    path, matrices, info.trees, info.tree_components, info.files
-                )
-        except OSError as error:
-            raise BuildError(f"{path}: {error}: run `retrieval index`") from None
-        return cls(path, info, items, index, lock, views, facts, companions)
+        open_it = _open if info.format == BUILD_FORMAT else open_former
+        return cls(path, info, *open_it(path, info, rehash=rehash), lock)
 
     def __len__(self) -> int:
         """Return the number of items."""
         return self.info.items
 
+    @functools.cached_property
+    def facts(self) -> pa.Table | None:
+        """The facts of the items, a row for each, with the columns of `facts_table.FACTS_COLUMNS`.
+
+        None if the build was made before facts were read.
+        """
+        # Blocks have dictionaries of their own; comparing their numbers needs common ones.
+        return None if self._facts is None else self._facts.unify_dictionaries()
+
     @property
     def plan(self) -> Plan:
-        """The plan that searches follow; without loaded codes, a scan instead of codes."""
-        return self.vector_index.usable_plan(self.info.calibration.plan)
+        """The plan of the largest segment; without loaded codes, a scan instead of codes."""
+        return max(self.vector_index.parts, key=lambda part: len(part.index)).usable_plan
 
     def load_codes(self) -> None:
-        """Read the codes if the build's plan uses them; this pays off for many queries only.
+        """Read the codes if plans use them; this pays off for many queries only.
 
         Raises:
             BuildError: The codes cannot be read.
         """
-        self.vector_index.load_codes_for(self.info.calibration.plan)
-
-    @property
-    def as_previous(self) -> PreviousBuild:
-        """What the next build may reuse of this one."""
-        return PreviousBuild(
-            directory=self.path,
-            hashes={name: facts.blake3 for name, facts in self.info.files.items()},
-            row_ids=row_ids(self.items["content_id"], self.views),
-            structures=SearchStructures(
-                self.info.trees, self.info.tree_components, self.info.calibration
-            ),
-        )
+        self.vector_index.load_codes()
 
     def number_of(self, content_id: str) -> int | None:
         """Return the number of the item with this content id; None if there is none."""
-        ids, order = self._sorted_ids
-        position = int(np.searchsorted(ids, np.bytes_(content_id.encode(errors="replace"))))
-        found = position < len(ids) and ids[position] == content_id.encode(errors="replace")
-        return int(order[position]) if found else None
+        if not re.fullmatch("[0-9a-f]{32}", content_id):
+            return None
+        keys, order = self._sorted_keys
+        key = np.uint64(int(content_id[:16], 16))
+        first, last = (int(np.searchsorted(keys, key, side)) for side in ("left", "right"))
+        for number in order[first:last].tolist():
+            if self.items["content_id"][number].as_py() == content_id:
+                return int(number)
+        return None
 
     @functools.cached_property
-    def _sorted_ids(self) -> tuple[npt.NDArray[np.bytes_], Numbers]:
-        """The content ids, sorted, and the item number of each: 40 MB for a million items."""
-        ids = np.array(self.items["content_id"].to_pylist(), np.bytes_)
-        order = np.argsort(ids)
-        return ids[order], order
+    def _sorted_keys(self) -> tuple[npt.NDArray[np.uint64], Numbers]:
+        """The first 8 bytes of the content ids, sorted, and the item number of each."""
+        keys = np.ascontiguousarray(keys_of(self.items["content_id"])[:, :8]).view(">u8")[:, 0]
+        order = np.argsort(keys)
+        return keys[order].astype(np.uint64), order
 
     def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
         """Return what is told of these items, in this order."""
@@ -454,9 +185,9 @@ class Build:
     @functools.cached_property
     def vocabulary(self) -> Vectors | None:
         """The vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
-        if VOCABULARY_FILE not in self.info.files:
+        if (found := vocabulary_file(self.path, self.info)) is None:
             return None
-        return load_array(self.path / VOCABULARY_FILE, np.float32, (None, self.info.dim))
+        return load_array(found, np.float32, (None, self.info.dim))
 
     def scan(self, vectors: Vectors) -> Vectors:
         """Return the exact score of every item's own vector.
@@ -466,13 +197,13 @@ class Build:
         return self.vector_index.scan(vectors)[: len(self)]
 
     def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
-        """Return the `count` best items for `vector` (dim,) and their scores, by the build's plan.
+        """Return the `count` best items for `vector` (dim,) and their scores, by the build's plans.
 
         An item's score is that of its best row. Of equal scores the smaller row comes first.
         """
         wanted = count
         while True:
-            rows, scores = self.vector_index.best(vector, wanted, self.plan)
+            rows, scores = self.vector_index.best(vector, wanted)
             if not self.info.views:
                 return rows, scores
             numbers = self.rows.items_of(rows)
@@ -481,6 +212,64 @@ class Build:
                 return numbers[first[:count]], scores[first[:count]]
             # Several rows of one item were found: look further down.
             wanted *= 2
+
+
+def _open(
+    path: Path, info: BuildInfo, *, rehash: bool = False
+) -> tuple[ItemTables, SegmentedIndex]:
+    if RUNS_FILE not in info.files:
+        raise BuildError(f"{path / INFO_FILE}: does not name {RUNS_FILE}: run `retrieval index`")
+    if check_files(path, info.files, rehash=rehash):
+        _remember(path, info.files)
+    blocks, shared = blocks_beside(path), info.shared_files
+    hashed = check_files(blocks, shared, rehash=rehash)
+    tables = open_blocks(blocks, info.blocks, hashed)
+    if hashed:
+        _remember(blocks, {name: shared[name] for name in hashed})
+    if (len(tables.items), len(tables.views)) != (info.items, info.views):
+        raise BuildError(f"{path / INFO_FILE}: does not fit its blocks: run `retrieval index`")
+    segments = [_open_entry(path, info, number, rehash) for number in range(len(info.segments))]
+    runs = load_array(path / RUNS_FILE, np.int32, (None, 4))
+    rows, sizes = info.items + info.views, tuple(map(len, segments))
+    if not are_sound(runs, sizes, rows):
+        raise BuildError(f"{path / RUNS_FILE}: does not fit its segments: run `retrieval index`")
+    parts = [Part(each.vector_index, each.info.calibration.plan) for each in segments]
+    return tables, SegmentedIndex(parts, RowMap(runs, sizes, rows))
+
+
+def _open_entry(path: Path, info: BuildInfo, number: int, rehash: bool) -> Segment:
+    entry = info.segments[number]
+    segment = open_segment(segments_beside(path) / entry.name, info.space.key, rehash=rehash)
+    if (len(segment), segment.info.dim) != (entry.rows, info.dim):
+        raise BuildError(f"{segment.path}: not as {INFO_FILE} says: run `retrieval index`")
+    return segment
+
+
+def _remember(directory: Path, files: dict[str, FileFacts]) -> None:
+    # On a read-only disk every reader has to hash again.
+    with contextlib.suppress(StoreError):
+        remember_hashed(directory, files)
+
+
+def facts_of(path: Path, info: BuildInfo) -> pa.Table | None:
+    """Return the facts of the items of a build, whose files are not checked; None if it has none.
+
+    Raises:
+        BuildError: A file is missing or damaged.
+    """
+    if FACTS_FILE in info.files:
+        return map_table(path / FACTS_FILE)
+    names = [block.tables[FACTS].name for block in info.blocks if FACTS in block.tables]
+    return (
+        pa.concat_tables(map_table(blocks_beside(path) / name) for name in names) if names else None
+    )
+
+
+def vocabulary_file(path: Path, info: BuildInfo) -> Path | None:
+    """Return the file with the vectors of the vocabulary; None if a build has none."""
+    if info.vocabulary_vectors is not None:
+        return blocks_beside(path) / info.vocabulary_vectors.name
+    return path / VOCABULARY_FILE if VOCABULARY_FILE in info.files else None
 
 
 def _lock_shared(build: Path) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""companions.arrow: the files that belong to the items of a build without being items.
+"""Companions: the files that belong to the items of a build without being items.
 
 Such as the RAW file of a JPEG, the original of an edited copy, the video of a Live Photo.
 """
@@ -13,9 +13,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import GroupedFiles
 from retrieval_pipeline.facts.groups import Kind
-from retrieval_pipeline.index.items import one_chunk
-
-COMPANIONS_FILE = "companions.arrow"
+from retrieval_pipeline.index.arrow import one_chunk
 
 # Sorted by item; within an item by kind, source and path. Size and time of a video are 0: nobody
 # asked the file system.
@@ -32,7 +30,7 @@ COMPANION_COLUMNS = pa.schema(
 
 
 def companions_of_items(items: pa.Table, grouped: Mapping[str, GroupedFiles]) -> pa.Table:
-    """Return the columns of companions.arrow.
+    """Return the columns of COMPANION_COLUMNS.
 
     Args:
         items: The items, with the column locations.
@@ -65,12 +63,6 @@ def companions_of_items(items: pa.Table, grouped: Mapping[str, GroupedFiles]) ->
         tables.append(table.filter(pc.is_valid(table["item"])).cast(COMPANION_COLUMNS))
     keys = [(name, "ascending") for name in ("item", "kind", "source", "path")]
     return pa.concat_tables(tables).sort_by(keys).combine_chunks()
-
-
-def write_companions(companions: pa.Table, file: Path) -> None:
-    """Write companions.arrow."""
-    with pa.ipc.new_file(str(file), COMPANION_COLUMNS) as writer:
-        writer.write_table(companions)
 
 
 def check_companions(companions: pa.Table, items: int, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""facts.arrow: the facts of each item of a build, as columns that queries map into memory."""
+"""The facts of each item of a build, as columns that queries map into memory."""
 
 from pathlib import Path
 
@@ -10,18 +10,16 @@ import pyarrow.compute as pc
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.places import gazetteer_version, name_places
-from retrieval_pipeline.index.items import one_chunk
+from retrieval_pipeline.index.arrow import one_chunk
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_facts
 
-FACTS_FILE = "facts.arrow"
-
 # Each different text is stored once, and a number for each item.
 _REPEATED = pa.dictionary(pa.int32(), pa.string())
 
-# The columns of facts.arrow, whose rows are the items in their order.
+# The columns of a table of facts, whose rows are the items in their order.
 FACTS_COLUMNS = pa.schema(
     [
         # Microseconds from 1970-01-01 00:00 to what the clock on the wall said, no time zone.
@@ -56,7 +54,7 @@ def has_facts(store: Store, items: pa.Table) -> bool:
 
 
 def facts_of_items(store: Store, items: pa.Table) -> pa.Table:
-    """Return the columns of facts.arrow for items with the columns content_id and locations.
+    """Return the columns of FACTS_COLUMNS for items with the columns content_id and locations.
 
     Of an item with several files, the facts of that one count whose date has the strongest origin;
     of several such files, of the first one. All is null for an item whose facts were not read yet.
@@ -97,10 +95,10 @@ def facts_of_items(store: Store, items: pa.Table) -> pa.Table:
 
 
 def with_places(facts: pa.Table) -> pa.Table:
-    """Return columns of facts.arrow with the places of their coordinates, if they can be named.
+    """Return columns of FACTS_COLUMNS with the places of their coordinates, if they can be named.
 
-    They are filled in late: naming reads a list of all towns, for which it is enough that the hash
-    of a build's inputs tells which list (`places_version`).
+    They are filled in late: naming reads a list of all towns, and what is unchanged is not named
+    again (`places_version` tells whether it is).
     """
     if places_version(facts) is None:
         return facts
@@ -143,10 +141,13 @@ def _strongest(
     return chosen
 
 
-def write_facts(facts: pa.Table, file: Path) -> None:
-    """Write facts.arrow as one record batch, so that each dictionary is stored once."""
-    with pa.ipc.new_file(str(file), FACTS_COLUMNS) as writer:
-        writer.write_table(facts, max_chunksize=max(len(facts), 1))
+def encoded_alone(facts: pa.Table) -> pa.Table:
+    """Return some rows with dictionaries of their own values only, in the order of these."""
+    for number, field in enumerate(FACTS_COLUMNS):
+        if field.type == _REPEATED:
+            values = one_chunk(facts[field.name]).dictionary_decode()
+            facts = facts.set_column(number, field, values.dictionary_encode())
+    return facts
 
 
 def check_facts(facts: pa.Table, file: Path) -> None:

@@ -4,7 +4,7 @@ Tables stay in Arrow and vectors stay on disk, so that a million items need litt
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from blake3 import blake3
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import GroupedFiles, read_grouped_files
+from retrieval_pipeline.index.arrow import as_matrix, one_chunk
+from retrieval_pipeline.index.matrices import Matrix
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
-from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.vectors import Numbers, VectorSpace, check_vectors
 
-# Items in one Arrow record batch of items.arrow: 200 MB at 768 dimensions. Each batch is scanned as
-# one matrix product.
+# Items that are hashed at a time.
 BATCH_ROWS = 65_536
 
 LOCATION = pa.struct(
@@ -35,18 +36,16 @@ LOCATION = pa.struct(
 )
 
 
-def items_schema(dim: int) -> pa.Schema:
-    """Return the columns of items.arrow, whose rows are the items in their order."""
-    return pa.schema(
-        [
-            pa.field("content_id", pa.string(), nullable=False),
-            pa.field("locations", pa.list_(LOCATION), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-        ]
-    )
+# What is told of each item, in their order.
+ITEM_COLUMNS = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("locations", pa.list_(LOCATION), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,6 @@ class JoinedItems(JoinedRows):
     """
 
     grouped: Mapping[str, GroupedFiles]
-
-    def digest(self, *constants: object) -> str:
-        """Return a hash of the table and of `constants`, which must be values that JSON knows.
-
-        It leaves out the vectors: a content id and a vector space determine a vector.
-        """
-        return table_digest(self.table, *constants)
 
 
 def table_digest(table: pa.Table, *constants: object) -> str:
@@ -196,66 +188,40 @@ def _locations(files_of: Mapping[str, pa.Table]) -> pa.Table:
     return pa.table({"content_id": encoded.dictionary, "locations": lists})
 
 
-def write_rows(
-    joined: JoinedRows, schema: pa.Schema, parts_schema: pa.Schema, file: Path, scratch: Path
-) -> Iterator[int]:
-    """Write rows with their vectors to `file`, an Arrow file, in batches of BATCH_ROWS.
+def read_vectors(
+    joined: JoinedRows, schema: pa.Schema, rows: Numbers, into: Matrix, at: Numbers
+) -> None:
+    """Read the vectors of some rows.
 
-    The parts are Parquet files, which have no random access, and hold the vectors in the order in
-    which they were embedded. Together they may exceed the memory. So the vectors are first copied
-    to `scratch`, a raw file that can be mapped into memory, and from there put into the order of
-    the rows. It is removed at the end.
+    The parts are Parquet files, which have no random access: each that holds one of the rows is
+    read once.
 
     Args:
-        joined: The rows.
-        schema: The columns to write: those of the rows, and the embedding.
-        parts_schema: The columns of the Parquet files.
-        file: What to write.
-        scratch: A path on the same disk where nothing is yet.
-
-    Yields:
-        The number of rows of each batch once it is written.
+        joined: All rows.
+        schema: The columns of the parts.
+        rows: Which rows, in any order.
+        into: Where to put their vectors, float16 or float32 (m, dim).
+        at: For each of the rows the row of `into`.
 
     Raises:
         StoreError: A part is damaged.
         VectorError: A stored vector is not of unit length.
     """
-    dim = schema.field("embedding").type.list_size
-    order = np.argsort(joined.rows)
-    _copy_vectors(joined, parts_schema, dim, joined.rows[order], scratch)
-    # The row of each item's vector in the scratch file.
-    scratch_row = np.empty_like(order)
-    scratch_row[order] = np.arange(len(order))
-    vectors = np.memmap(scratch, np.float32, "r", shape=(len(joined), dim))
-    with pa.ipc.new_file(str(file), schema) as writer:
-        for start in range(0, len(joined), BATCH_ROWS):
-            batch = vectors[scratch_row[start : start + BATCH_ROWS]]
-            embedding = pa.FixedSizeListArray.from_arrays(pa.array(batch.reshape(-1)), dim)
-            rows = joined.table.slice(start, len(batch)).combine_chunks()
-            writer.write_table(rows.append_column("embedding", embedding).cast(schema))
-            yield len(batch)
-    del vectors
-    scratch.unlink()
-
-
-def _copy_vectors(
-    joined: JoinedRows, schema: pa.Schema, dim: int, rows: npt.NDArray[np.int64], file: Path
-) -> None:
-    """Write the vectors of these rows of all parts, which must ascend, to `file` as raw float32."""
+    dim = into.shape[1]
+    order = np.argsort(joined.rows[rows], kind="stable")
+    stored_rows = joined.rows[rows][order]
     start = 0
-    # Written, not mapped into memory: on a full disk, writing to a map would kill the process.
-    with file.open("wb") as handle:
-        for part, count in joined.parts:
-            first, last = np.searchsorted(rows, [start, start + count])
-            if first < last:
-                stored = as_matrix(read_table(part, schema, ["embedding"])["embedding"], dim)
-                wanted = stored[rows[first:last] - start]
-                handle.write(check_vectors(wanted, dim, f"{part}: vector").tobytes())
-            start += count
+    for part, count in joined.parts:
+        first, last = np.searchsorted(stored_rows, [start, start + count])
+        if first < last:
+            stored = as_matrix(read_table(part, schema, ["embedding"])["embedding"], dim)
+            wanted = stored[stored_rows[first:last] - start]
+            into[at[order[first:last]]] = check_vectors(wanted, dim, f"{part}: vector")
+        start += count
 
 
 def check_items(items: pa.Table, file: Path) -> None:
-    """Check the values of an items table, whose columns are those of `items_schema`.
+    """Check the values of a table whose columns are those of ITEM_COLUMNS.
 
     Its bytes may be those that were written, and yet not make sense: whoever can write a build can
     write its hashes.
@@ -279,18 +245,3 @@ def check_items(items: pa.Table, file: Path) -> None:
             pc.min(column).as_py() < 1 for column in least
         ):
             raise BuildError(f"{file}: an item has an impossible value: run `retrieval index`")
-
-
-def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, copied only if it has several chunks."""
-    combined = column.combine_chunks()
-    return combined if isinstance(combined, pa.Array) else combined.chunk(0)
-
-
-def as_matrix(column: pa.Array | pa.ChunkedArray, dim: int) -> Vectors:
-    """View a column of fixed-size lists as float32 (n, dim); several chunks are copied together."""
-    array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
-    flat = array.flatten()
-    # `to_numpy` would import pandas if it is installed, and that takes longer than all the rest.
-    values = np.frombuffer(flat.buffers()[1], np.float32, len(flat), flat.offset * 4)
-    return values.reshape(-1, dim)

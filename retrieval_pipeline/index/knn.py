@@ -4,24 +4,24 @@ A plan names the way. All but the exact scan propose candidates from something s
 vectors (reduced vectors, codes or trees), and the full vectors put them into exact order.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.ann import Trees
+from retrieval_pipeline.index.matrices import Matrix, placed, products, products_of_rows
 from retrieval_pipeline.index.quantization import Codes, read_codes
 from retrieval_pipeline.index.reduction import ReducedVectors
 from retrieval_pipeline.vectors import Numbers, Vectors
 
 # To guess which of many scores are among the largest, one of so many is looked at.
 SAMPLE_STEP = 16
-# Rows are gathered so many bytes at a time: from 128 KiB on, the allocator takes fresh pages from
-# the system, and those cost more than the copy.
-GATHERED_BYTES = 96 * 1024
 
 
 class Plan(BaseModel):
@@ -58,26 +58,26 @@ SCAN = Plan(kind="scan")
 
 @dataclass
 class VectorIndex:
-    """The vectors of a collection and the structures that speed up the search in them.
-
-    "Items" are here the rows of `matrices`, numbered from 0: `rows.Rows` tells which items of a
-    build they belong to.
+    """Vectors and the structures that speed up the search in them, such as those of a segment.
 
     Attributes:
-        matrices: The full vectors, float32 (n, dim) each.
+        matrices: The full vectors, float16 or float32 (n, dim), with rows numbered from 0.
         reduced: The reduced vectors; None if the full ones are few or short.
-        trees: Each over some of the items, together over all; empty while they are not grown yet.
+        trees: Over all vectors; None if there are none.
         trees_are_reduced: True if the trees index reduced vectors, False if full ones.
-        codes_file: Codes of the reduced vectors; None if the build has none.
+        codes_file: Codes of the reduced vectors; None if there are none.
         codes: What `codes_file` holds; None until `load_codes_for` has read it.
     """
 
-    matrices: Sequence[Vectors]
+    matrices: Sequence[Matrix]
     reduced: ReducedVectors | None = None
-    trees: Sequence[Trees] = ()
+    trees: Trees | None = None
     trees_are_reduced: bool = False
     codes_file: Path | None = None
     codes: Codes | None = field(default=None, init=False)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.matrices))
 
     def load_codes_for(self, plan: Plan) -> None:
         """Read the codes if the plan needs them, there are any and faiss is installed.
@@ -94,98 +94,88 @@ class VectorIndex:
             return Plan(kind="projected", candidates=plan.candidates)
         return plan
 
-    def vectors(self, numbers: Numbers) -> Vectors:
-        """Return the full vectors of these items, float32 (len(numbers), dim)."""
-        return rows_of(self.matrices, numbers)
+    def supports(self, plan: Plan) -> bool:
+        """Tell whether candidates can be proposed by a plan."""
+        structures = {"trees": self.trees, "projected": self.reduced, "codes": self.codes}
+        return structures.get(plan.kind) is not None
 
     def scan(self, vectors: Vectors) -> Vectors:
-        """Return the exact scores of every item: (items,) for (dim,), (items, n) for (n, dim)."""
-        return np.concatenate([matrix @ vectors.T for matrix in self.matrices])
+        """Return the exact scores of every row: (rows,) for (dim,), (rows, n) for (n, dim)."""
+        found = [products(matrix, vectors) for matrix in self.matrices]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def scores_of(self, vectors: Vectors, numbers: Numbers) -> Vectors:
-        """Return the exact scores of these items: (n,) for (dim,), (n, m) for (m, dim)."""
-        # Gathering a large share of the rows would take longer than the product with all of them.
-        if 4 * len(numbers) >= sum(map(len, self.matrices)):
-            return self.scan(vectors)[numbers]
-        scores = np.empty((len(numbers), *vectors.shape[:-1]), np.float32)
-        matrix, row = _places(self.matrices, numbers)
-        step = max(GATHERED_BYTES // (4 * vectors.shape[-1]), 1)
-        for number in np.unique(matrix):
-            here = np.flatnonzero(matrix == number)
-            for start in range(0, len(here), step):
-                some = here[start : start + step]
-                scores[some] = self.matrices[number][row[some]] @ vectors.T
-        return scores
+    def scores_of(self, vectors: Vectors, rows: Numbers) -> Vectors:
+        """Return the exact scores of these rows: (n,) for (dim,), (n, m) for (m, dim)."""
+        return scores_of_rows(self.matrices, vectors, rows)
 
-    def best(self, vector: Vectors, count: int, plan: Plan) -> tuple[Numbers, Vectors]:
-        """Return the `count` best items for `vector` (dim,) and their scores, best first.
+    def candidates(self, vector: Vectors, plan: Plan, gone: Numbers | None = None) -> Numbers:
+        """Return the rows that `plan` proposes for `vector` (dim,), ascending.
 
-        Of equal scores the item with the smaller number comes first. All candidates of the plan, in
-        exact order, come before all other items, so that a smaller `count` gives the first part of
-        what a larger one gives.
-
-        Raises:
-            ValueError: The plan needs a structure that this index lacks or has not loaded.
-        """
-        if plan.kind == "scan":
-            return top(self.scan(vector), count)
-        candidates = self.candidates(vector, plan)
-        order, scores = top(self.scores_of(vector, candidates), count)
-        numbers = candidates[order]
-        if count > len(numbers):
-            rest = self.scan(vector)
-            rest[candidates] = -np.inf
-            others, more = top(rest, min(count, len(rest)) - len(numbers))
-            numbers, scores = np.concatenate([numbers, others]), np.concatenate([scores, more])
-        return numbers, scores
-
-    def candidates(self, vector: Vectors, plan: Plan) -> Numbers:
-        """Return the numbers of the items that `plan` proposes for `vector` (dim,), ascending.
+        Args:
+            vector: The query.
+            plan: How to look. As many rows as it says are proposed, if there are as many.
+            gone: Rows that are not proposed, ascending; None for none.
 
         Raises:
             ValueError: The plan is a scan, or it needs a structure that this index lacks or has not
                 loaded.
         """
-        if plan.kind == "trees" and not self.trees_are_reduced:
-            return self._ask_trees(vector, plan)
-        if self.reduced is None:
-            raise ValueError(f"a build without a projection cannot be searched by {plan}")
-        short = self.reduced.reduce(vector)
-        if plan.kind == "trees":
-            return self._ask_trees(short, plan)
+        gone = np.empty(0, np.int64) if gone is None else gone
+        if plan.kind == "projected":
+            scores = self._reduced(plan).vectors @ self._reduced(plan).reduce(vector)
+            scores[gone] = -np.inf
+            count = min(plan.candidates, len(scores) - len(gone))
+            return np.sort(largest(scores, count))
+        if not len(gone):
+            return self._propose(vector, plan)
+        wanted = min(plan.candidates, len(self) - len(gone))
+        # In proportion at first: mostly as many are gone among the nearest as among all.
+        factor = len(self) / max(len(self) - len(gone), 1)
+        while True:
+            asked = Plan(
+                kind=plan.kind,
+                candidates=min(math.ceil(plan.candidates * factor), len(self)),
+                search_k=math.ceil(plan.search_k * factor),
+            )
+            found = self._propose(vector, asked)
+            found = found[~np.isin(found, gone, assume_unique=True)]
+            if len(found) >= wanted or asked.candidates == len(self):
+                return found
+            factor *= 2
+
+    def _propose(self, vector: Vectors, plan: Plan) -> Numbers:
         if plan.kind == "codes":
             if self.codes is None:
                 raise ValueError("the codes are not loaded")
+            short = self._reduced(plan).reduce(vector)
             return np.sort(self.codes.nearest(short, plan.candidates, plan.search_k))
-        return np.sort(largest(self.reduced.vectors @ short, plan.candidates))
+        if plan.kind == "scan" or self.trees is None:
+            raise ValueError(f"there is nothing to search by: {plan}")
+        asked = self._reduced(plan).reduce(vector) if self.trees_are_reduced else vector
+        return np.sort(self.trees.nearest(asked, plan.candidates, plan.search_k))
 
-    def _ask_trees(self, vector: Vectors, plan: Plan) -> Numbers:
-        if not self.trees:
-            raise ValueError("the trees are not there yet")
-        found = [trees.nearest(vector, plan.candidates, plan.search_k) for trees in self.trees]
-        return np.sort(np.concatenate(found))
+    def _reduced(self, plan: Plan) -> ReducedVectors:
+        if self.reduced is None:
+            raise ValueError(f"vectors without a projection cannot be searched by {plan}")
+        return self.reduced
 
 
-def rows_of(matrices: Sequence[Vectors], numbers: Numbers) -> Vectors:
-    """Return these rows of all matrices, float32 (len(numbers), dim).
+def scores_of_rows(matrices: Sequence[Matrix], vectors: Vectors, rows: Numbers) -> Vectors:
+    """Return the exact scores of some rows of all matrices: (n,) for (dim,), (n, m) for (m, dim).
 
     Args:
-        matrices: float32 (n, dim) each.
-        numbers: In any order.
+        matrices: float16 or float32 (n, dim) each; their rows are numbered one after the other.
+        vectors: float32 (dim,) or (m, dim).
+        rows: In any order.
     """
-    result = np.empty((len(numbers), matrices[0].shape[1]), np.float32)
-    matrix, row = _places(matrices, numbers)
-    for number in np.unique(matrix):
-        here = matrix == number
-        result[here] = matrices[number][row[here]]
-    return result
-
-
-def _places(matrices: Sequence[Vectors], numbers: Numbers) -> tuple[Numbers, Numbers]:
-    """Return for each row of all matrices which matrix it lies in, and where."""
-    starts = np.cumsum([0, *map(len, matrices)])
-    matrix = np.searchsorted(starts, numbers, side="right") - 1
-    return matrix, numbers - starts[matrix]
+    scores = np.empty((len(rows), *vectors.shape[:-1]), np.float32)
+    for number, here, within in placed(matrices, rows):
+        # Gathering a large share of the rows would take longer than the product with all of them.
+        if 4 * len(within) >= len(matrices[number]):
+            scores[here] = products(matrices[number], vectors)[within]
+        else:
+            scores[here] = products_of_rows(matrices[number], within, vectors)
+    return scores
 
 
 def evenly_spaced(items: int, count: int) -> Numbers:
@@ -193,16 +183,22 @@ def evenly_spaced(items: int, count: int) -> Numbers:
     return np.linspace(0, items - 1, min(items, count)).astype(np.int64)
 
 
-def top(scores: Vectors, count: int) -> tuple[Numbers, Vectors]:
-    """Return the positions of the `count` largest scores, and these scores, best first."""
-    numbers = largest(scores, count)
+def top(
+    scores: Vectors, count: int, rank: npt.NDArray[np.integer] | None = None
+) -> tuple[Numbers, Vectors]:
+    """Return the positions of the `count` largest scores, and these scores, best first.
+
+    Of equal scores that of the smaller `rank`, int (n,), comes first; by default the first.
+    """
+    numbers = largest(scores, count, rank)
     return numbers, scores[numbers]
 
 
-def largest(scores: Vectors, count: int) -> Numbers:
-    """Return the positions of the `count` largest scores (n,), best first; of equal ones the first.
+def largest(scores: Vectors, count: int, rank: npt.NDArray[np.integer] | None = None) -> Numbers:
+    """Return the positions of the `count` largest scores (n,), best first.
 
-    The result is that of a stable sort in descending order.
+    The result is that of a stable sort in descending order; of equal scores that of the smaller
+    `rank`, int (n,), comes first, by default the first.
     """
     count = min(count, len(scores))
     if count == 0:
@@ -211,14 +207,15 @@ def largest(scores: Vectors, count: int) -> Numbers:
     # A sample of the scores suggests a lower bound. Selecting among the scores above it is a tenth
     # of the work of selecting among all.
     sample = scores[::SAMPLE_STEP]
-    rank = 2 * count // SAMPLE_STEP + 10
-    if rank < len(sample) // 4:
-        bound = np.partition(sample, len(sample) - rank)[len(sample) - rank]
+    place = 2 * count // SAMPLE_STEP + 10
+    if place < len(sample) // 4:
+        bound = np.partition(sample, len(sample) - place)[len(sample) - place]
         above = np.flatnonzero(scores >= bound)
         if len(above) >= count:
             found = above
     candidates = scores[found]
     least = np.partition(candidates, len(found) - count)[len(found) - count]
     found = found[candidates >= least]
-    best: Numbers = found[np.lexsort((found, -scores[found]))[:count]]
+    order = np.lexsort((found if rank is None else rank[found], -scores[found]))
+    best: Numbers = found[order[:count]]
     return best

@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.arrays import load_array
+from retrieval_pipeline.index.matrices import Matrix, in_float32
 from retrieval_pipeline.vectors import Vectors
 
 # At a million items, a scan of so many components reads a sixth of what 768 dimensions take, and
@@ -19,6 +20,8 @@ from retrieval_pipeline.vectors import Vectors
 REDUCED_DIMENSIONS = 128
 # How many vectors the basis is computed from: its directions settle well below this number.
 BASIS_ROWS = 100_000
+# Rows that are converted and multiplied at a time.
+BATCH_ROWS = 8_192
 
 
 @dataclass(frozen=True)
@@ -48,27 +51,27 @@ class ReducedVectors:
         return reduced
 
 
-def principal_components(matrices: Sequence[Vectors], count: int) -> Vectors:
+def principal_components(matrices: Sequence[Matrix], count: int) -> Vectors:
     """Return the directions that hold most of the vectors' length, float32 (dim, count).
 
     They are the eigenvectors of the second moment, not of the covariance: the search needs inner
     products to be kept, not differences (Eckart and Young, 1936, doi:10.1007/BF02288367).
 
     Args:
-        matrices: The vectors of all items, float32 (n, dim) each.
+        matrices: The vectors, float16 or float32 (n, dim) each.
         count: How many directions to return, at most dim.
     """
     step = -(-sum(map(len, matrices)) // BASIS_ROWS)
     dim = matrices[0].shape[1]
     moment = np.zeros((dim, dim))
     for matrix in matrices:
-        rows = matrix[::step]
-        moment += rows.T @ rows
+        for rows in in_float32([matrix[::step]], BATCH_ROWS):
+            moment += rows.T @ rows
     directions = np.linalg.eigh(moment)[1]
     return np.ascontiguousarray(directions[:, : -count - 1 : -1], np.float32)
 
 
-def write_reduced(basis_file: Path, file: Path, matrices: Sequence[Vectors]) -> ReducedVectors:
+def write_reduced(basis_file: Path, file: Path, matrices: Sequence[Matrix]) -> ReducedVectors:
     """Write the reduced vectors of `matrices` to `file`, and open them.
 
     Component after component, not item after item: a scan in this order takes two thirds of the
@@ -77,17 +80,17 @@ def write_reduced(basis_file: Path, file: Path, matrices: Sequence[Vectors]) -> 
     Args:
         basis_file: The basis, saved by `numpy.save`.
         file: What to write: raw float32 (reduced dimensions, items).
-        matrices: The vectors of all items, float32 (n, dim) each.
+        matrices: The vectors, float16 or float32 (n, dim) each.
     """
     basis = load_array(basis_file, np.float32, (None, None))
     reduced = np.empty((basis.shape[1], sum(map(len, matrices))), np.float32)
     start = 0
-    for matrix in matrices:
-        short = matrix @ basis
+    for rows in in_float32(matrices, BATCH_ROWS):
+        short = rows @ basis
         # A vector at right angles to all components stays zero.
         short /= np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-6)
-        reduced[:, start : start + len(matrix)] = short.T
-        start += len(matrix)
+        reduced[:, start : start + len(rows)] = short.T
+        start += len(rows)
     with file.open("wb") as handle:
         for component in reduced:
             handle.write(component.tobytes())

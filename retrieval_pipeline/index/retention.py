@@ -2,13 +2,14 @@
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from retrieval_pipeline.index.build import INFO_FILE
+from retrieval_pipeline.errors import BuildError, UnreadableError
+from retrieval_pipeline.index.build_info import INFO_FILE, read_info
 from retrieval_pipeline.storage.atomic import discard
-from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
 
 # How long a replaced build stays at least: a process that has read its name can still open it.
 GRACE = timedelta(hours=1)
@@ -17,10 +18,39 @@ GRACE = timedelta(hours=1)
 def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
     """Remove the old builds (see `old_builds`) that no process has open, and return their paths.
 
+    What no build needs after that goes with them (see `orphans`).
+
     Raises:
         StoreError: CURRENT is damaged, or a build cannot be removed.
     """
-    return [build for build in old_builds(store, grace) if remove_build(build)]
+    removed = [build for build in old_builds(store, grace) if remove_build(build)]
+    for path in orphans(store, store.all_builds()):
+        discard(path)
+    return removed
+
+
+def orphans(store: Store, builds: Sequence[Path]) -> list[Path]:
+    """Return the segments and blocks that none of `builds` needs.
+
+    Killed runs leave them, and builds that were removed. Only the holder of the lock may ask: a run
+    writes segments before the build that needs them. There are none in a vector space with a build
+    whose list cannot be read, for nobody knows what that one needs.
+    """
+    needed: set[Path] = set()
+    unknown: set[Path] = set()
+    for build in builds:
+        try:
+            info = read_info(build)
+        except (BuildError, UnreadableError):
+            unknown.add(build.parent)
+            continue
+        needed.update(segments_beside(build) / segment.name for segment in info.segments)
+        needed.update(blocks_beside(build) / name for name in info.shared_files)
+    return [
+        path
+        for path in (*store.all_segments(), *store.all_blocks())
+        if path not in needed and path.parents[1] not in unknown and store.is_removable(path)
+    ]
 
 
 def old_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:

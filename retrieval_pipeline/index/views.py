@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index.items import JoinedItems, JoinedRows, one_chunk
+from retrieval_pipeline.index.arrow import no_rows, one_chunk
+from retrieval_pipeline.index.items import JoinedItems, JoinedRows
 from retrieval_pipeline.index.rows import Rows
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS, views_schema
 from retrieval_pipeline.storage.store import Store
@@ -21,20 +22,18 @@ from retrieval_pipeline.views import KINDS, View, Views, further_views
 EDGE_TOLERANCE = 1e-9
 
 
-def view_rows_schema(dim: int) -> pa.Schema:
-    """Return the columns of views.arrow: the rows after those of the items, in their order."""
-    return pa.schema(
-        [
-            pa.field("item", pa.int32(), nullable=False),
-            *(pa.field(name, pa.float64(), nullable=False) for name in VIEW_COLUMNS),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
-        ]
-    )
+# Of which view each row of vectors after those of the items is, in their order.
+VIEW_ROW_COLUMNS = pa.schema(
+    [
+        pa.field("item", pa.int32(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in VIEW_COLUMNS),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class JoinedViews(JoinedRows):
-    """The further views of the items: `table` has the columns of views.arrow but the vectors."""
+    """The further views of the items: `table` has the columns of VIEW_ROW_COLUMNS."""
 
 
 def join_views(
@@ -56,6 +55,8 @@ def join_views(
     schema = views_schema(space.dim)
     columns = ["content_id", *VIEW_COLUMNS]
     paths = store.view_parts(space)
+    if not paths:
+        return JoinedViews(no_rows(VIEW_ROW_COLUMNS), np.empty(0, np.int64), [])
     tables = [read_table(path, schema, columns) for path in paths]
     stored = pa.concat_tables(
         [pa.schema([schema.field(name) for name in columns]).empty_table(), *tables]
@@ -81,7 +82,7 @@ def join_views(
                 for name in VIEW_COLUMNS
             ),
         ],
-        names=["item", *VIEW_COLUMNS],
+        schema=VIEW_ROW_COLUMNS,
     )
     return JoinedViews(
         table,
@@ -105,21 +106,6 @@ def _wanted(
     return wanted
 
 
-def row_ids(content_ids: pa.ChunkedArray | pa.Array, views: pa.Table) -> pa.Array:
-    """Return what identifies each row of vectors, whatever build it is in.
-
-    Args:
-        content_ids: Of the items.
-        views: The columns item and VIEW_COLUMNS of the rows after those of the items.
-    """
-    own = one_chunk(content_ids) if isinstance(content_ids, pa.ChunkedArray) else content_ids
-    if not len(views):
-        return own
-    edges = [one_chunk(views[name]).cast(pa.string()) for name in VIEW_COLUMNS]
-    owners = own.take(one_chunk(views["item"]))
-    return pa.concat_arrays([own, pc.binary_join_element_wise(owners, *edges, " ")])
-
-
 def rows_of_views(items: int, views: pa.Table) -> Rows:
     """Return which item each row belongs to."""
     if not len(views):
@@ -136,11 +122,11 @@ def are_views(x: Values, y: Values, width: Values, height: Values) -> Flags:
 
 
 def check_views(views: pa.Table, items: int, file: Path) -> None:
-    """Check the values of views.arrow, whose columns are those of `view_rows_schema`.
+    """Check the values of a table whose columns are those of VIEW_ROW_COLUMNS.
 
     Args:
         views: The table, mapped into memory.
-        items: How many items the build has.
+        items: How many items there are.
         file: Where the table is, for the error.
 
     Raises:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from retrieval_pipeline.config.extensions import SIDECARS, VIDEOS
 from retrieval_pipeline.config.settings import Source
-from retrieval_pipeline.ingest.manifest import why
 from retrieval_pipeline.ingest.walk import Beside, Tree, readable_extensions
 from retrieval_pipeline.storage.remote import Remote
 
@@ -24,6 +23,8 @@ from retrieval_pipeline.storage.remote import Remote
 SETTLE_SECONDS = 0.8
 # Seconds between two looks at the directory of a source: is it still the same one, or back again?
 LOOK_SECONDS = 2.0
+# Before another attempt where a folder has vanished at the wrong moment.
+PAUSE_SECONDS = 0.2
 # Events that come within so many ms are handed over together.
 TOGETHER_MS = 400
 
@@ -136,7 +137,7 @@ def follow(
         poll_seconds: Look at all files every so many seconds, instead of asking the system.
     """
     assert not isinstance(source.path, Remote)
-    is_away = False
+    is_away = tolerant = False
     while not stop.is_set():
         if _identity(source.path) is None:
             if not is_away:
@@ -152,17 +153,24 @@ def follow(
             tell(f'source "{source.name}": {source.path} is back')
         is_away = False
         try:
-            _report(source, source.path, home, changes, stop, ready, poll_seconds)
+            _report(source, source.path, home, changes, stop, ready, poll_seconds, tolerant)
         except FileNotFoundError:
-            continue
-        except OSError as error:
+            stop.wait(PAUSE_SECONDS)
+        except PermissionError:
+            # A folder in it is closed. Other errors would be passed over with it.
+            tolerant = True
+        except (OSError, RuntimeError) as error:  # the latter is what watchfiles' own error is
             if poll_seconds is not None:
-                raise
+                # What is wrong with the directory is told by those who look through it.
+                stop.wait(LOOK_SECONDS)
+                continue
             poll_seconds = POLL_SECONDS
+            reason = str(error).partition(" about ")[0].rstrip(".")
             tell(
-                f'source "{source.name}": the system does not report changes ({why(error)}): '
-                f"looking every {poll_seconds:g} s instead. On Linux, "
-                "`sysctl fs.inotify.max_user_watches=1000000` permits more folders"
+                f'source "{source.name}": the system does not report changes ({reason}): looking '
+                f"every {poll_seconds:g} s instead. On Linux, the settings "
+                "fs.inotify.max_user_watches (one a folder) and max_user_instances of `sysctl` "
+                "permit more"
             )
 
 
@@ -174,12 +182,15 @@ def _report(
     stop: threading.Event,
     ready: threading.Event,
     poll_seconds: float | None,
+    tolerant: bool,
 ) -> None:
     """Report changes until `stop` is set, or the directory is another one.
 
     Raises:
         FileNotFoundError: The directory is not there.
+        PermissionError: A folder in it may not be listed, and `tolerant` is false.
         OSError: The system cannot watch it.
+        RuntimeError: The same.
     """
     import watchfiles
 
@@ -198,7 +209,7 @@ def _report(
         raise_interrupt=False,
         force_polling=poll_seconds is not None,
         poll_delay_ms=int((poll_seconds or POLL_SECONDS) * 1000),
-        ignore_permission_denied=True,
+        ignore_permission_denied=tolerant,
     ):
         if is_new:
             changes.add(source.name, "")

@@ -160,7 +160,7 @@ def update_embeddings(
     space = description.space
     large = read_manifest(store, source.name)["status"].to_pylist().count(Status.TOO_LARGE)
     grouped = read_grouped_files(store, space, source.name)
-    paths = _first_paths(grouped.files)
+    paths = first_paths(grouped.files)
     if embedded is None:
         embedded = embedded_ids(store, space)
     known = embedded & paths.keys()
@@ -369,7 +369,7 @@ def damaged_ids(store: Store, space: VectorSpace) -> set[str]:
     }
 
 
-def _first_paths(manifest: pa.Table) -> dict[str, str]:
+def first_paths(manifest: pa.Table) -> dict[str, str]:
     """Return content id -> the first path that holds it, in the order of the manifest."""
     paths: dict[str, str] = {}
     columns = (manifest[name].to_pylist() for name in ("content_id", "path"))

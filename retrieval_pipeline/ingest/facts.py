@@ -27,7 +27,8 @@ from retrieval_pipeline.facts.table import FactsRow, from_table, to_table
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.transform import Fit
-from retrieval_pipeline.index.items import one_chunk, table_digest
+from retrieval_pipeline.index.arrow import one_chunk
+from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.ingest.hashing import file_version
 from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.sidecars import read_sidecar_rows

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval_pipeline.errors import MapError
+from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -69,10 +70,13 @@ class Clusters:
         return replace(self, names=tuple(names))
 
 
-def find_clusters(vectors: Vectors, count: int | None = None) -> Clusters:
+def find_clusters(
+    vectors: Vectors, count: int | None = None, progress: Progress | None = None
+) -> Clusters:
     """Find clusters among unit vectors (n, dim), n <= KMEANS_SAMPLE; they are numbered.
 
-    Without a `count` the one of CHOICES with the highest silhouette (Rousseeuw 1987) is taken.
+    Without a `count` the one of CHOICES with the highest silhouette (Rousseeuw 1987) is taken;
+    `progress` is called after each, so that it can end the search.
 
     Raises:
         MapError: `count` is larger than the number of vectors.
@@ -82,7 +86,7 @@ def find_clusters(vectors: Vectors, count: int | None = None) -> Clusters:
             f"{count} clusters were asked for, but the map shows only {len(vectors)} images: "
             f"ask for at most {len(vectors)}"
         )
-    fitted = _kmeans(vectors, count or _best_count(vectors))
+    fitted = _kmeans(vectors, count or _best_count(vectors, progress or Quiet()))
     sizes = np.bincount(fitted.labels_, minlength=fitted.n_clusters)
     order = [number for number in np.argsort(-sizes, kind="stable") if sizes[number]]
     return Clusters(
@@ -98,12 +102,13 @@ def sample(items: int, count: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(SEED).choice(items, count, replace=False))
 
 
-def _best_count(vectors: Vectors) -> int:
+def _best_count(vectors: Vectors, progress: Progress) -> int:
     from sklearn.metrics import silhouette_score
 
     some = vectors[sample(len(vectors), SILHOUETTE_SAMPLE)]
     best, best_score = 1, -1.0
     for count in CHOICES:
+        progress.advance(0)
         if count * MEMBERS > len(some):
             break
         labels = _kmeans(some, count).labels_

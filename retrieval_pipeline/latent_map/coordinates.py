@@ -179,7 +179,7 @@ def make_map(
     progress.finish()
     progress.start("finding the clusters of the map", None, "")
     some = build.vectors(numbers[sample(len(numbers), KMEANS_SAMPLE)])
-    found = find_clusters(some, clusters)
+    found = find_clusters(some, clusters, progress)
     if build.vocabulary is not None:
         found = found.named(words(), build.vocabulary)
     progress.finish()

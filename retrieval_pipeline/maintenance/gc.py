@@ -16,7 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import StoreError
-from retrieval_pipeline.index.retention import GRACE, is_open, old_builds, remove_build
+from retrieval_pipeline.index.retention import (
+    GRACE,
+    is_open,
+    old_builds,
+    orphans,
+    remove_build,
+)
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
 from retrieval_pipeline.storage.atomic import discard, explained
 from retrieval_pipeline.storage.home import is_our_table
@@ -249,6 +255,8 @@ def _builds_and_maps(
         if not is_open(build) if dry_run else remove_build(build):
             gone.add(build)
             yield freed
+    for path in orphans(store, [build for build in store.all_builds() if build not in gone]):
+        yield _remove(path, "no index needs it", dry_run)
     for directory in orphaned_maps(store, set(store.all_builds()) - gone):
         yield _remove(directory, "the map of a build that is gone", dry_run)
 

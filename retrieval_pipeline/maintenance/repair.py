@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
+from retrieval_pipeline.index.arrow import as_matrix
 from retrieval_pipeline.index.build import Build, current_or_none
-from retrieval_pipeline.index.items import as_matrix
 from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.maintenance.verify import verify
@@ -79,6 +79,7 @@ def repair(settings: Settings, *, progress: Progress | None = None) -> list[Repa
             *_repair_parts(store.embedding_tables()[0], PICTURES, store, bad, sound),
             *_repair_parts(store.all_view_parts(), VIEWS, store, bad, sound),
             *_set_aside(store, _made_anew(store), bad),
+            *_set_aside(store, [*store.all_segments(), *store.all_blocks()], bad),
             *_set_builds_aside(store, bad, sound),
         ]
         for directory in store.maps():
@@ -242,10 +243,15 @@ def _rows_of(path: Path, table: PartsTable) -> tuple[pa.Table, VectorSpace]:
     """Return the items of a build or their views as rows of a table, and their vector space."""
     build = Build.open(path)
     schema = table.schema(build.info.dim)
-    rows = build.items
+    items = len(build)
+    rows, numbers = build.items, np.arange(items)
     if table is VIEWS:
         owners = rows["content_id"].take(build.views["item"])
         rows = build.views.append_column("content_id", owners)
+        numbers = items + np.arange(len(rows))
+    vectors = build.vectors(numbers).reshape(-1)
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors), build.info.dim)
+    rows = rows.append_column("embedding", embedding)
     return rows.select(schema.names).cast(schema), build.info.space
 
 

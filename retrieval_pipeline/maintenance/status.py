@@ -14,12 +14,13 @@ from pydantic_core import core_schema
 
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
+from retrieval_pipeline.encoders.from_settings import precision_line
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo, map_items, read_info
-from retrieval_pipeline.index.facts_table import FACTS_FILE
+from retrieval_pipeline.index.build import facts_of
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
@@ -102,6 +103,7 @@ class LibraryStatus(_Model):
         build: Directory of the current build; its name in JSON.
         index: The facts about the current build.
         recall_at_10: Share of the true ten nearest items that a query finds.
+        precision: In which number format pictures are encoded, and why.
         problem: Why the build cannot be used, or does not fit the settings.
         sources: Of the settings.
         facts: When and with what the pictures of these sources were taken.
@@ -112,6 +114,7 @@ class LibraryStatus(_Model):
     home: AnyPlace
     model: str
     languages: str | None
+    precision: str
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
         BuildInfo | None,
@@ -151,8 +154,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     else:
         try:
             info = read_info(build)
-            if FACTS_FILE in info.files:
-                towns, countries = _places(map_items(build / FACTS_FILE))
+            if (known := facts_of(build, info)) is not None:
+                towns, countries = _places(known)
         except BuildError as error:
             problem = str(error)
         else:
@@ -165,6 +168,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         home=settings.home,
         model=space.model,
         languages=languages_of(space.model),
+        precision=precision_line(settings),
         build=build,
         index=info,
         recall_at_10=info.recall_at_10 if info else None,
@@ -177,7 +181,7 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
 
 
 def _places(facts: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
-    """Return how many rows of facts.arrow are at the most frequent towns, and countries."""
+    """Return how many rows of a table of facts are at the most frequent towns, and countries."""
     town, country = (facts[name].cast(pa.string()) for name in ("place", "country"))
     return (
         most_frequent(pc.binary_join_element_wise(town, country, ", ")),

@@ -1,24 +1,33 @@
 """Verification: every stored file is read in full and checked against its contract."""
 
+import contextlib
+import functools
 import json
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, repeat
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, RetrievalError, StoreError, UnreadableError
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import Build, OtherVersionError, read_info
-from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.index.arrays import load_array
+from retrieval_pipeline.index.arrow import as_matrix
+from retrieval_pipeline.index.blocks import map_table, open_blocks
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.build_info import OtherVersionError, read_info
+from retrieval_pipeline.index.hashed_files import FileFacts, check_files
+from retrieval_pipeline.index.matrices import in_float32
+from retrieval_pipeline.index.segment import name_of, open_segment
 from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
@@ -27,7 +36,8 @@ from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.search.saved_queries import read_found
 from retrieval_pipeline.storage.home import check_home, is_our_table
-from retrieval_pipeline.storage.names import title_of
+from retrieval_pipeline.storage.int8_check import read_int8_check
+from retrieval_pipeline.storage.names import BLOCKS, SEGMENTS, title_of
 from retrieval_pipeline.storage.reading import is_there, unreadable
 from retrieval_pipeline.storage.saved_searches import read_saved_search
 from retrieval_pipeline.storage.schemas import (
@@ -40,13 +50,15 @@ from retrieval_pipeline.storage.schemas import (
     embedding_schema,
     views_schema,
 )
-from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
 from retrieval_pipeline.storage.tables import read_space, read_table
 from retrieval_pipeline.vectors import check_vectors
 
 # How a process ends that a damaged file led astray. Other ends tell nothing about the file: SIGBUS
 # is an I/O error, SIGKILL a lack of memory, SIGABRT often one too, an exit code an error in Python.
 CRASHES = (-signal.SIGSEGV, -signal.SIGFPE, -signal.SIGILL)
+# Vectors that are checked at a time.
+CHECKED_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -108,12 +120,14 @@ def _findings(store: Store, sources: Sequence[str]) -> Iterator[Finding]:
         yield _finding(
             part, lambda path: _check_part(path, seen.setdefault(path.parents[1].name, set()))
         )
+    for int8_check in store.int8_checks():
+        yield _finding(int8_check, _check_int8)
     for part in store.all_view_parts():
         yield _finding(part, _check_view_part)
     for quarantine in quarantines:
         yield _finding(quarantine, _check_quarantine)
     yield from _orphans(store, seen)
-    yield from check_builds(store.all_builds())
+    yield from check_builds([*store.all_segments(), *store.all_blocks(), *store.all_builds()])
     for directory in store.maps():
         yield _finding(directory, _check_map)
     if is_there(store.labels):
@@ -194,6 +208,10 @@ def _check_album(path: Path) -> None:
     _check_title(path)
     _check_unique(path, ALBUM, "content_id")
     _check_content_ids(path, read_table(path, ALBUM, ["content_id"])["content_id"])
+
+
+def _check_int8(path: Path) -> None:
+    read_int8_check(path)
 
 
 def _check_saved_search(path: Path) -> None:
@@ -278,10 +296,14 @@ def _check_map(path: Path) -> None:
 
 
 def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
-    """Yield a finding for each of these builds, whose files are all read and hashed.
+    """Yield a finding for each of these segments, blocks and builds, which are read in full.
 
-    The builds are checked in a child process, since a damaged Annoy file can crash the process
-    that loads it. A build at which the child crashes is damaged; a new child checks the rest.
+    They are checked in a child process, since a damaged Annoy file can crash the process that loads
+    it. What the child crashes at is damaged; a new child checks the rest.
+
+    Args:
+        builds: Segments and blocks before the builds that need them: these are damaged, too, if one
+            of those is.
 
     Raises:
         UnreadableError: The child cannot be started.
@@ -307,28 +329,94 @@ def check_builds(builds: Sequence[Path]) -> Iterator[Finding]:
             yield Finding(build, problem, unreadable=child.returncode not in CRASHES)
 
 
-def check_build_here(path: Path) -> Finding:
-    """Read a whole build in this process, which a damaged Annoy file can crash."""
-    return _finding(path, _read_whole_build)
+def check_builds_here(paths: Sequence[Path]) -> Iterator[Finding]:
+    """Read segments, blocks and builds in this process, which a damaged Annoy file can crash."""
+    bad: set[Path] = set()
+    seen: set[Path] = set()
+    read_block = functools.partial(_read_whole_block, expected=_files_of_blocks(paths))
+    checks: dict[str, Callable[[Path], None]]
+    checks = {SEGMENTS: _read_whole_segment, BLOCKS: read_block}
+    read_build = functools.partial(_read_whole_build, bad=bad, seen=seen)
+    for path in paths:
+        finding = _finding(path, checks.get(path.parent.name, read_build))
+        if finding.problem:
+            bad.add(path)
+        yield finding
 
 
-def _read_whole_build(path: Path) -> None:
-    """Open a build and check all its vectors and content ids.
+def _read_whole_segment(path: Path) -> None:
+    """Open a segment and check all its vectors, and that its name fits its rows.
 
     Raises:
         RetrievalError: Something is wrong.
     """
     try:
-        build = Build.open(path, rehash=True)
+        segment = open_segment(path, path.parents[1].name, rehash=True)
+    except (ValueError, TypeError) as error:
+        raise BuildError(f"{path}: not what a segment holds ({error})") from None
+    start = 0
+    for rows in in_float32(segment.vector_index.matrices, CHECKED_ROWS):
+        check_vectors(rows, segment.info.dim, f"{path}: from {start:,} on, vector")
+        start += len(rows)
+    if name_of(segment.info.settings, segment.keys) != path.name:
+        raise BuildError(f"{path}: its name is not that of its rows: run `retrieval index`")
+
+
+def _files_of_blocks(paths: Sequence[Path]) -> dict[Path, FileFacts]:
+    """Return what the files beside the blocks must be, as the builds among `paths` say."""
+    expected: dict[Path, FileFacts] = {}
+    for build in paths:
+        if build.parent.name not in (SEGMENTS, BLOCKS):
+            # A build that cannot be read has a finding of its own.
+            with contextlib.suppress(BuildError, UnreadableError):
+                files = read_info(build).shared_files
+                expected |= {blocks_beside(build) / name: files[name] for name in files}
+    return expected
+
+
+def _read_whole_block(path: Path, expected: Mapping[Path, FileFacts]) -> None:
+    """Read one file beside the blocks.
+
+    Raises:
+        RetrievalError: It is not what `expected` says, cannot be read, or is no file of an index.
+    """
+    if path in expected:
+        check_files(path.parent, {path.name: expected[path]}, rehash=True)
+    if path.suffix == ".npy":
+        load_array(path, np.float32, (None, None))
+    else:
+        map_table(path)
+
+
+def _read_whole_build(path: Path, bad: set[Path], seen: set[Path]) -> None:
+    """Open a build and check all that it does not share with others, and its content ids.
+
+    Raises:
+        RetrievalError: Something is wrong, with it or with what it needs.
+    """
+    info = read_info(path)
+    blocks = blocks_beside(path)
+    needed = {segments_beside(path) / segment.name for segment in info.segments}
+    needed |= {blocks / name for name in info.shared_files}
+    if damaged := sorted(needed & bad):
+        raise BuildError(f"{path}: needs what is damaged: {damaged[0]}")
+    # What builds have in common is checked once.
+    unseen = {name for name in info.shared_files if blocks / name not in seen}
+    try:
+        check_files(path, info.files, rehash=True)
+        open_blocks(blocks, info.blocks, unseen)
+        build = Build.open(path, rehash=not info.segments)
     except (ValueError, TypeError) as error:
         raise BuildError(f"{path}: not what a build holds ({error})") from None
-    for matrix in build.vector_index.matrices:
-        check_vectors(matrix, build.info.dim, f"{path}: vector")
+    if not info.segments:
+        for matrix in build.vector_index.matrices:
+            check_vectors(matrix, build.info.dim, f"{path}: vector")
     if build.vocabulary is not None:
         check_vectors(build.vocabulary, build.info.dim, f"{path}: vocabulary")
     ids = build.items["content_id"]
     if pc.count_distinct(ids).as_py() != len(ids):
         raise BuildError(f"{path}: a content id appears more than once")
+    seen.update(blocks / name for name in unseen)
 
 
 def _check_current(store: Store) -> None:
@@ -344,9 +432,8 @@ def _check_current(store: Store) -> None:
 
 
 def main() -> None:
-    """Check the builds that the command line names; print a line of JSON for each."""
-    for path in map(Path, sys.argv[1:]):
-        finding = check_build_here(path)
+    """Check what the command line names; print a line of JSON for each."""
+    for finding in check_builds_here([Path(each) for each in sys.argv[1:]]):
         result = [finding.problem, finding.note, finding.unreadable]
         sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()

@@ -16,9 +16,10 @@ from retrieval_pipeline.encoders.from_settings import describe_encoder, load_set
 from retrieval_pipeline.errors import BuildError, SourceError, StoreError, VectorError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.builder import RefusedBuildError
-from retrieval_pipeline.index.items import items_schema
+from retrieval_pipeline.index.items import ITEM_COLUMNS
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import embedded_ids, update_embeddings
+from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.latent_map.coordinates import COORDINATES
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA_IN_THE_FLOW
@@ -55,7 +56,7 @@ from retrieval_pipeline.orchestration.metadata import (
     manifest_metadata,
     map_metadata,
 )
-from retrieval_pipeline.orchestration.progress import LogProgress
+from retrieval_pipeline.orchestration.progress import run_progress
 from retrieval_pipeline.orchestration.versions import (
     embeddings_code_version,
     embeddings_version,
@@ -129,7 +130,7 @@ def build_file_manifest(flow: Flow, by_source: dg.PartitionsDefinition[str]) -> 
                         allow_shrink=config.allow_shrink,
                         rehash=config.rehash,
                         max_bytes=Limits.of(settings.images).bytes,
-                        progress=LogProgress(context.log),
+                        progress=run_progress(store, context.log),
                     )
                 except SourceError as error:
                     failed[source] = error
@@ -179,6 +180,8 @@ def build_image_embeddings(
         made: dict[str, Made] = {}
         checks: list[dg.AssetCheckEvaluation] = []
         with explained(context), store.locked(wait=True):
+            sources = [settings.source(name) for name in context.partition_keys]
+            check_int8(settings, sources, progress=run_progress(store, context.log))
             description = describe_encoder(settings)
             space = description.space
             load = functools.cache(
@@ -198,7 +201,7 @@ def build_image_embeddings(
                     options,
                     embedded=embedded,
                     tables=tables,
-                    progress=LogProgress(context.log),
+                    progress=run_progress(store, context.log),
                 )
                 new = [part for part in _all_parts(store, space, source) if part not in before]
                 try:
@@ -235,7 +238,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
         deps=[flow.key("image_embeddings"), flow.key("picture_facts")],
         kinds={"arrow"},
         code_version="1",
-        metadata=columns(items_schema(ANY_DIMENSION)),
+        metadata=columns(ITEM_COLUMNS),
         check_specs=[rule.spec(flow) for rule in rules],
         automation_condition=flow.when(ON_NEW_DATA_IN_THE_FLOW),
         freshness_policy=freshness(settings),
@@ -251,7 +254,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
                     settings,
                     space,
                     functools.cache(functools.partial(load_settings_encoder, settings, space)),
-                    progress=LogProgress(context.log),
+                    progress=run_progress(library.store, context.log),
                 )
             except RefusedBuildError as refused:
                 yield from build_checks(flow, defined, refused.checks)
@@ -285,7 +288,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
             build = library.store.current_build()
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
-            report = update_map(settings, build, progress=LogProgress(context.log))
+            report = update_map(settings, build, progress=run_progress(library.store, context.log))
         made = Made(build.name, map_metadata(flow, report))
         yield from result(context, made, [steady_map(flow, settings, report.info)])
 

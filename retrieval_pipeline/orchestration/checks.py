@@ -14,8 +14,8 @@ import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SourceError
-from retrieval_pipeline.index.build import Check
-from retrieval_pipeline.index.items import as_matrix
+from retrieval_pipeline.index.arrow import as_matrix
+from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.latent_map.coordinates import MapInfo
 from retrieval_pipeline.orchestration.flow import Flow

@@ -6,7 +6,7 @@ import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SettingsError
-from retrieval_pipeline.index.build import read_info
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.columns import columns

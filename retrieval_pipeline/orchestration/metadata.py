@@ -136,7 +136,7 @@ def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
         "recall_at_10": info.recall_at_10,
         "plan": str(info.calibration.plan),
         "build_seconds": info.build_seconds,
-        "megabytes": round(sum(file.size for file in info.files.values()) / 1e6, 1),
+        "megabytes": round(info.bytes / 1e6, 1),
         "directory": dg.MetadataValue.path(str(report.build)),
         "files_by_source": dg.MetadataValue.json(info.sources),
     }

@@ -5,11 +5,18 @@ import math
 import time
 
 from retrieval_pipeline.paths import printable
-from retrieval_pipeline.progress import LineProgress
+from retrieval_pipeline.progress import LineProgress, Progress
+from retrieval_pipeline.storage.shared_progress import SharedProgress
+from retrieval_pipeline.storage.store import Store
 
 # Seconds between the ends of two stages that are told: a run over hundreds of small sources would
 # spend more time on telling than on them, and their assets tell the same.
 END_SECONDS = 1.0
+
+
+def run_progress(store: Store, log: logging.Logger) -> Progress:
+    """Return progress that writes lines into a run's log, and that others read in the home."""
+    return SharedProgress(store, LogProgress(log))
 
 
 class LogProgress(LineProgress):

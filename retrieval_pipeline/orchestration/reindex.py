@@ -46,7 +46,7 @@ from retrieval_pipeline.orchestration.metadata import (
     manifest_metadata,
     map_metadata,
 )
-from retrieval_pipeline.orchestration.progress import LogProgress
+from retrieval_pipeline.orchestration.progress import run_progress
 from retrieval_pipeline.orchestration.versions import (
     embeddings_code_version,
     embeddings_version,
@@ -80,7 +80,7 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
         """Look at the sources, embed what is new, and renew the index and its map."""
         library = flow.library(context)
         settings, store = library.settings, library.store
-        progress = LogProgress(context.log)
+        progress = run_progress(store, context.log)
         # A source may have left the settings since the run was asked for.
         only = [name for name in config.sources if name in settings.source_names]
         history = open_history(context.instance, context.run.run_id)

@@ -11,7 +11,8 @@ from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, EvaluationError
 from retrieval_pipeline.evaluation.evaluate import difference, evaluate
 from retrieval_pipeline.evaluation.labels import settings_queries
-from retrieval_pipeline.index.build import Build, Check
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.search.searcher import Searcher
 

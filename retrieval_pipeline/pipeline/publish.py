@@ -10,7 +10,8 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError, MapError, StoreError
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.index.build import Build, current_or_none, read_info
+from retrieval_pipeline.index.build import Build, current_or_none
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.latent_map.coordinates import (
     MapInfo,
@@ -100,6 +101,7 @@ def update_index(
         views={source.name: source.views for source in settings.sources},
         recall=settings.index.recall,
         codes=settings.index.codes,
+        precision=settings.index.vectors,
         encode_texts=lambda texts: load().encode_texts(texts),
         accept=lambda build: check_build(build, coverage, settings.index.recall),
         accept_change=accept_change,

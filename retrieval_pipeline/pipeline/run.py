@@ -25,10 +25,12 @@ from retrieval_pipeline.ingest.embed import (
     update_embeddings,
 )
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
+from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
-from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.reading import is_there
+from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
 
 if TYPE_CHECKING:
@@ -127,6 +129,7 @@ def index_sources(
         Stopped: `stop` was set.
     """
     store = Store(settings.home)
+    progress = SharedProgress(store, progress or Quiet())
     with store.locked():
         tables = update_sources(
             settings,
@@ -176,7 +179,9 @@ def index_aside(
     """
     # Nothing takes over, so that nothing has to answer as well as the current index.
     settings = settings.model_copy(update={"evaluation": None})
-    with Store(settings.home).locked():
+    store = Store(settings.home)
+    progress = SharedProgress(store, progress or Quiet())
+    with store.locked():
         tables = update_sources(settings, progress=progress, stop=stop)
         if tables.failures:
             raise _joined(tables.failures.values())
@@ -265,6 +270,7 @@ def update_sources(
             manifests.append(report)
     if failures and not store.manifests():
         raise _joined(failures.values())
+    check_int8(settings, wanted, progress=progress, stop=stop)
     description = describe_encoder(settings)
     current = current_or_none(store)
     if current is not None and current.parent.name != description.space.key:

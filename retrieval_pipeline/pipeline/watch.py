@@ -161,6 +161,7 @@ class _Watcher:
         # Sources of batches that failed, which are looked through again at that time.
         self._failed: set[str] = set()
         self._retry_at, self._retry_after = 0.0, RETRY_SECONDS
+        self._unreadable: set[str] = set()
         self._complaint = ""
 
     def look_through(self, progress: Progress) -> None:
@@ -217,6 +218,9 @@ class _Watcher:
             return
         if tables.failures:
             self._complain("\n".join(map(str, tables.failures.values())), {*tables.failures})
+        for name in sorted(self._unreadable & {*paths} - {*tables.failures}):
+            self._tell(f'source "{name}": it can be read again')
+        self._unreadable = (self._unreadable - {*paths}) | {*tables.failures}
         whole = {name for name, each in paths.items() if "" in each}
         self._failed -= whole - {*tables.failures}
         if not self._failed:

@@ -34,6 +34,8 @@ ANSWER_SECONDS = 0.3
 # Values of $TERM_PROGRAM whose terminals show pictures by this protocol.
 ITERM_PROGRAMS = {"iTerm.app", "WezTerm", "mintty"}
 KITTY_PROGRAMS = {"ghostty"}
+# Beginnings of $TERM of those that know sixel.
+SIXEL_TERMINALS = {"foot", "mlterm", "yaft"}
 
 
 def picture_sequence(job: Job, protocol: str, limits: Limits) -> str:
@@ -67,6 +69,8 @@ def protocol_of(environment: Mapping[str, str]) -> str | None:
         return "kitty"
     if program in ITERM_PROGRAMS or environment.get("LC_TERMINAL") == "iTerm2":
         return "iterm2"
+    if environment.get("TERM", "").split("-")[0] in SIXEL_TERMINALS:
+        return "sixel"
     return None
 
 

@@ -87,8 +87,8 @@ def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vecto
         else:
             # Items that look the same share leaves in most trees: few nodes find them.
             plan = Plan(kind="trees", candidates=100, search_k=2_000)
-            for number, vector in enumerate(block, start):
-                found = build.vector_index.candidates(vector, plan)
+            proposed = build.vector_index.candidates(block, plan)
+            for number, (vector, found) in enumerate(zip(block, proposed, strict=True), start):
                 found = found[found < len(build)]  # A part of a picture is no copy of it.
                 cosines = build.vectors(found) @ vector
                 close = cosines >= threshold

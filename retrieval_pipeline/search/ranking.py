@@ -59,7 +59,7 @@ def rank_items(
     """
     vector_index, plan = build.vector_index, build.plan
     whole = [
-        flags is None and (plan.kind == "scan" or len(vectors.unwanted) > 0)
+        flags is None and (vector_index.is_scanned or len(vectors.unwanted) > 0)
         for vectors, flags in zip(query_vectors, allowed, strict=True)
     ]
     scanned = [each.vectors for each, scan in zip(query_vectors, whole, strict=True) if scan]

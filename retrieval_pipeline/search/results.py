@@ -12,6 +12,8 @@ from retrieval_pipeline.index.item_facts import UNKNOWN, ItemFacts
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import CompanionFile
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.rendering.html_page import Card
+from retrieval_pipeline.rendering.notebook import cards_html
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.relevance import LIKELY
@@ -67,6 +69,29 @@ class Hit:
     def other_locations(self) -> tuple[Location, ...]:
         """The other files that hold the same image."""
         return tuple(place for place in self.locations if place != self.location)
+
+
+class Hits(list[Hit]):
+    """Hits in their order; a notebook shows them as pictures."""
+
+    def _repr_html_(self) -> str:
+        return cards_html(_cards(self))
+
+
+def _cards(hits: Sequence[Hit]) -> list[Card]:
+    return [
+        Card(
+            path=hit.path,
+            content_id=hit.content_id,
+            source=hit.source,
+            width=hit.width,
+            height=hit.height,
+            relevance=hit.relevance,
+            taken=hit.facts.day,
+            about=hit.facts.about,
+        )
+        for hit in hits
+    ]
 
 
 @dataclass(frozen=True)
@@ -158,6 +183,10 @@ class Answer:
     notes: tuple[str, ...] = ()
 
     filtered_out: bool = False
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the question, the verdict, and the pictures."""
+        return cards_html(_cards(self.hits), f"{self.query}: {self.verdict}")
 
     @property
     def likely(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.errors import BuildError, QueryError, StoreError
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
@@ -27,7 +27,7 @@ from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryEncoder, QueryVectors
 from retrieval_pipeline.search.ranking import Ranking, rank_items
 from retrieval_pipeline.search.relevance import LIKELY, RankingJudge, ranks_to_judge, relevant_ranks
-from retrieval_pipeline.search.results import Answer, FoundItem, Hit, read_hits
+from retrieval_pipeline.search.results import Answer, FoundItem, Hits, read_hits
 from retrieval_pipeline.search.sorting import in_order
 from retrieval_pipeline.search.understanding import understand, vocabulary_of
 from retrieval_pipeline.storage.remote import Place
@@ -77,6 +77,17 @@ class Searcher:
             searcher._query_encoder.use_models_of(self._query_encoder)
         return searcher
 
+    def latest(self) -> "Searcher":
+        """Return this searcher, or one of the build that has taken over since it was opened.
+
+        If that one cannot be opened now, this one goes on answering.
+        """
+        try:
+            current = Store(self.settings.home).current_build()
+            return self if current in (None, self.build.path) else self.reopened(self.settings)
+        except (BuildError, StoreError):
+            return self
+
     @property
     def encoder(self) -> "Encoder":
         """The encoder of the build's vector space; texts alone may not need it.
@@ -106,18 +117,18 @@ class Searcher:
         self.build.load_codes()
         self._query_encoder.encode_texts(["a photo"])
 
-    def search(self, query: Query, k: int = 8, offset: int = 0) -> list[Hit]:
+    def search(self, query: Query, k: int = 8, offset: int = 0) -> Hits:
         """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
 
         Raises:
             QueryError: The query is empty, names something that does not exist, or its image
                 cannot be used.
         """
-        return list(self.answer(query, k, offset).hits)
+        return Hits(self.answer(query, k, offset).hits)
 
-    def search_many(self, queries: Sequence[Query], k: int = 8) -> list[list[Hit]]:
+    def search_many(self, queries: Sequence[Query], k: int = 8) -> list[Hits]:
         """Return the hits of each query; texts are encoded together; raises as `search` does."""
-        return [list(answer.hits) for answer in self.answer_many(queries, k)]
+        return [Hits(answer.hits) for answer in self.answer_many(queries, k)]
 
     def answer(
         self,

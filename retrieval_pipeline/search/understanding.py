@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.facts.places import are_available, country_name
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary, read_words
+from retrieval_pipeline.index.arrow import one_chunk
 from retrieval_pipeline.index.build import Build
-from retrieval_pipeline.index.items import one_chunk
 from retrieval_pipeline.search.query import Query
 
 

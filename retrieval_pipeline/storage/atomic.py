@@ -124,13 +124,18 @@ def scratch(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Yield a temporary directory beside `path`, which is renamed to `path` at the end.
 
-    If the block raises, the directory is removed and there is no `path`.
+    If the block raises, the directory is removed, and there is no `path`, or still the one before.
+
+    Args:
+        path: The directory.
+        replaces: Whether another directory of that name makes way. What processes have mapped into
+            memory of it stays readable.
 
     Raises:
-        StoreError: The file system refused; there is no `path`.
+        StoreError: The file system refused.
     """
     temporary = temporary_path(path)
     try:
@@ -141,6 +146,8 @@ def new_directory(path: Path) -> Iterator[Path]:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
             _sync_directory(temporary)
+            if replaces and path.exists():
+                discard(path)
             temporary.replace(path)
             _sync_directory(path.parent)
     finally:

@@ -76,7 +76,7 @@ def exclusive(file: Path, *, wait: bool) -> Iterator[IO[str]]:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             handle.seek(0)
-            raise BusyError(f"process {handle.read().strip() or 'unknown'}") from None
+            raise BusyError(f"process {handle.readline().strip() or 'unknown'}") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise StoreError(f"{file}: cannot be locked: {error.strerror}") from error

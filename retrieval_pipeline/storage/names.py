@@ -12,9 +12,15 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SPACE_KEY = re.compile(r"[A-Za-z0-9_.-]+@[0-9a-f]{8}")
 # The time of a build in UTC, the start of its inputs' hash, and a number if the name was taken.
 BUILD_NAME = re.compile(r"\d{8}T\d{6}(\.\d{6})?Z-[0-9a-f]{8}(-\d+)?")
+# Directories beside the builds of a vector space: of segments, each named by a hash, and of blocks
+# and other files that builds share.
+SEGMENTS, BLOCKS = "segments", "blocks"
+SEGMENT_NAME = re.compile(r"[0-9a-f]{32}")
+BLOCK_NAME = re.compile(r"[0-9a-f]{32}\.(arrow|npy)")
 PART_NAME = re.compile(r"part-\d+(-\d+)?\.parquet")
 VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
+INT8_CHECK = "int8.json"
 TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
 SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
 # Names of albums and of searches that people save, as `file_name_of` writes them.
@@ -38,16 +44,24 @@ _IN_SOURCE = rf"({PART_NAME.pattern}|{VIEWS_NAME.pattern}|{QUARANTINE_NAME.patte
 _IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
 _IN_MAP = r"(map\.(json|html|png)|basis\.npz|coordinates\.parquet)"
 CONTENTS = {
-    re.compile(rf"embeddings/{_SPACE}"): re.compile(rf"{_SOURCE}(/{_IN_SOURCE})?"),
+    re.compile(rf"embeddings/{_SPACE}"): re.compile(
+        rf"{_SOURCE}(/{_IN_SOURCE})?|{re.escape(INT8_CHECK)}"
+    ),
     re.compile(rf"embeddings/{_SPACE}/{_SOURCE}"): re.compile(_IN_SOURCE),
     re.compile(rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}"): re.compile(_IN_BUILD),
+    re.compile(rf"(damaged/)?index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}{_AGAIN}"): (
+        re.compile(_IN_BUILD)
+    ),
     re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
 }
 
 # What a repair sets aside, relative to `damaged`.
 SET_ASIDE = re.compile(
-    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}/{_IN_SOURCE}"
-    rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}){_AGAIN}"
+    rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}"
+    rf"/{_IN_SOURCE}"
+    rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}"
+    rf"|index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}|index/{_SPACE}/{BLOCKS}/{BLOCK_NAME.pattern})"
+    rf"{_AGAIN}"
 )
 
 

@@ -17,12 +17,17 @@ from retrieval_pipeline.storage.home import MARKER, check_home, mark_home
 from retrieval_pipeline.storage.locks import BusyError, exclusive
 from retrieval_pipeline.storage.names import (
     ALBUM_NAME,
+    BLOCK_NAME,
+    BLOCKS,
     BUILD_NAME,
     CONTENTS,
+    INT8_CHECK,
     PART_NAME,
     QUARANTINE_NAME,
     SAVED_NAME,
     SEARCH_NAME,
+    SEGMENT_NAME,
+    SEGMENTS,
     SET_ASIDE,
     SOURCE_NAME,
     SPACE_KEY,
@@ -36,6 +41,16 @@ from retrieval_pipeline.storage.reading import is_there, listed, mapped, reading
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.sync import ANSWERS, TABLES, USER_DATA, Mirror, copy_of
 from retrieval_pipeline.vectors import VectorSpace
+
+
+def segments_beside(build: Path) -> Path:
+    """Return the directory of the segments that the builds beside a build have in common."""
+    return build.parent / SEGMENTS
+
+
+def blocks_beside(build: Path) -> Path:
+    """Return the directory of the blocks that the builds beside a build have in common."""
+    return build.parent / BLOCKS
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Store:
 
     @property
     def lock_file(self) -> Path:
-        """File that the writing run locks, and into which it writes its process id."""
+        """File that the writing run locks; it holds its process id and how far it is."""
         return self.home / "lock"
 
     def manifest(self, source: str) -> Path:
@@ -112,6 +127,15 @@ class Store:
         """Return the path of the table of one source's images that could not be embedded."""
         return self.embeddings(space, source) / "quarantine.parquet"
 
+    def int8_check(self, space: VectorSpace) -> Path:
+        """Return the path of what the check of a vector space of eight bits found."""
+        return self.embeddings(space) / INT8_CHECK
+
+    def int8_checks(self) -> list[Path]:
+        """Return the files of all checks of eight bits."""
+        found = (space / INT8_CHECK for space in self.embedding_spaces())
+        return [path for path in found if is_there(path)]
+
     def manifests(self) -> list[Path]:
         """Return every manifest, also those of sources that left the settings."""
         return listed(self.home / "manifest", TABLE_NAME)
@@ -153,6 +177,28 @@ class Store:
     def builds(self, space: VectorSpace) -> list[Path]:
         """Return the builds of one vector space, oldest first."""
         return [build for build in self.all_builds() if build.parent.name == space.key]
+
+    def segments(self, space: VectorSpace) -> Path:
+        """Return the directory of the segments of one vector space."""
+        return self.home / "index" / space.key / SEGMENTS
+
+    def blocks(self, space: VectorSpace) -> Path:
+        """Return the directory of the blocks of one vector space."""
+        return self.home / "index" / space.key / BLOCKS
+
+    def all_segments(self) -> list[Path]:
+        """Return every segment of every vector space."""
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [
+            path
+            for space in spaces
+            for path in listed(space / SEGMENTS, SEGMENT_NAME, directories=True)
+        ]
+
+    def all_blocks(self) -> list[Path]:
+        """Return every file beside the blocks of every vector space."""
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [path for space in spaces for path in listed(space / BLOCKS, BLOCK_NAME)]
 
     def new_build(self, space: VectorSpace, name: str) -> Path:
         """Return the path of a build to write: `name`, with a number after it if it is taken."""
@@ -451,10 +497,15 @@ class Store:
             *(self.home / name for name in names),
             *self.embedding_spaces(),
             *self.embedding_directories(),
-            *listed(self.home / "index", SPACE_KEY, directories=True),
+            *self._index_directories(),
             *self.all_builds(),
+            *self.all_segments(),
         ]
         return sorted(path for place in places for path in self._temporaries(place))
+
+    def _index_directories(self) -> list[Path]:
+        spaces = listed(self.home / "index", SPACE_KEY, directories=True)
+        return [path for space in spaces for path in (space, space / SEGMENTS, space / BLOCKS)]
 
     def _temporaries(self, directory: Path) -> list[Path]:
         """Return the temporary files and directories of the store in one directory of home."""

@@ -52,7 +52,7 @@ LOCAL = ("lock", CHECKED)
 # What the store names its files and folders, at most so deep. Other keys are not of this program:
 # fetched, a key with ".." would be written outside the copy.
 NAME = re.compile(r"(?!\.*$)[A-Za-z0-9_@.+-]{1,255}")
-DEEPEST = 4
+DEEPEST = 5
 
 # The version of a file: size in bytes and time of change in ns.
 Stamp = tuple[int, int]

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build import BuildInfo
+from retrieval_pipeline.index.build_info import BuildInfo
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.latent_map.clusters import sample

@@ -80,6 +80,16 @@ class Current(BaseModel):
     images: int
 
 
+class Published(Current):
+    """An index that has taken over from another one.
+
+    Attributes:
+        new: Pictures that the other one had not; None if nobody can say.
+    """
+
+    new: int | None
+
+
 class SimilarTo(OnePicture, Page):
     """Pictures like one."""
 

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from retrieval_pipeline.web import albums, selection, suggestions, voting
+from retrieval_pipeline.web import albums, news, selection, suggestions, voting
 from retrieval_pipeline.web.api import (
     current,
     duplicates,
@@ -47,6 +47,7 @@ from retrieval_pipeline.web.api_models import (
     Token,
     Upload,
 )
+from retrieval_pipeline.web.indexing import RunState
 from retrieval_pipeline.web.operations import Operation
 from retrieval_pipeline.web.parameters import Page, Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage, Details
@@ -248,6 +249,17 @@ OPERATIONS = (
         FailuresOf,
         returns=Failures,
         problems=(_NO_INDEX,),
+    ),
+    Operation("GET", "/api/run", news.run, returns=RunState),
+    Operation(
+        "POST",
+        "/api/run",
+        news.start_run,
+        returns=RunState,
+        problems=(HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE),
+    ),
+    Operation(
+        "DELETE", "/api/run", news.stop_run, returns=RunState, problems=(HTTPStatus.CONFLICT,)
     ),
     Operation("GET", "/api/status", status, returns=ServerStatus, problems=(_NO_INDEX,)),
     Operation("GET", "/api/token", token, returns=Token),

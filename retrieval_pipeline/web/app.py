@@ -1,7 +1,7 @@
 """The ASGI application: routes, what guards them, and how errors are shown."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -33,6 +33,7 @@ def create_app(
     *,
     dagster_url: str | None = None,
     root_path: str = "",
+    index_command: Sequence[str] | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -41,11 +42,13 @@ def create_app(
         access: Who may use it; by default anybody on this machine.
         dagster_url: Where Dagster's own pages are, for a link.
         root_path: What the paths of all addresses begin with, as a proxy shows them: "/pictures".
+        index_command: Brings tables and index up to date when somebody asks for that on the page;
+            without it nobody can.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Library(load_settings) as library:
+        async with Library(load_settings, index_command) as library:
             app.state.library = library
             yield
 
@@ -69,6 +72,8 @@ def create_app(
     )
     app.state.access = access
     app.state.dagster_url = dagster_url
+    # The server says when it ends: streams must end before.
+    app.state.is_stopping = lambda: False
     return app
 
 

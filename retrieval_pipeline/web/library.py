@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
-from retrieval_pipeline.index.build import BuildInfo, read_info
+from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
@@ -20,6 +20,7 @@ from retrieval_pipeline.storage.locks import is_held
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.api_models import IdsOf
+from retrieval_pipeline.web.indexing import Indexing
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.snapshot import Layout, Snapshot, check_sources
@@ -49,12 +50,18 @@ class Library:
     lives on in the requests that have it.
     """
 
-    def __init__(self, load_settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        load_settings: Callable[[], Settings],
+        index_command: Sequence[str] | None = None,
+    ) -> None:
+        """Answer from the home of the settings; `index_command` brings it up to date."""
         self._load_settings = load_settings
         self.settings = load_settings()
         self.store = Store(self.settings.home)
         self.thumbnails = Thumbnails(self.settings, self.run)
         self.uploads = Uploads(self.settings, self.run)
+        self.indexing = Indexing(self.store, index_command)
         self._snapshot: Snapshot | None = None
         self._problem: RetrievalError = BuildError("the index is being opened")
         self._settings_problem = ""
@@ -74,6 +81,7 @@ class Library:
         if self._watch is not None:
             self._watch.cancel()
         self._stop.set()
+        self.indexing.close()
         self.thumbnails.close()
         self.uploads.close()
         for threads in (self._encoding, self._working, self._comparing):

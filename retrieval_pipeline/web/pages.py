@@ -33,6 +33,7 @@ from retrieval_pipeline.web.browse import (
     present_folder,
 )
 from retrieval_pipeline.web.files import GoneError
+from retrieval_pipeline.web.news import events
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import (
@@ -214,6 +215,7 @@ def _chips(search: Search) -> list[Chip]:
         "min_relevance": "relevance {} or more",
         "collapse": "twins once",
         "region": "a region of the map",
+        "since": "new pictures",
         "sort": "sorted: {}",
         "literal": "words as they are",
         "album": "in the album {}",
@@ -259,7 +261,7 @@ def _understood(search: Search, read: WordsRead) -> Chip:
 _FILTERS = {
     *("source", "path", "after", "before", "on", "year", "file_after", "file_before"),
     *("camera", "lens", "near", "country", "keyword", "rating", "min_width", "min_height"),
-    *("album", "format", "min_relevance", "collapse", "region", "understood"),
+    *("album", "format", "min_relevance", "collapse", "region", "since", "understood"),
 }
 
 
@@ -625,6 +627,7 @@ ROUTES = [
     Route("/status", shown(status_page)),
     Route("/api", api_page),
     Route("/api/openapi.json", api_document),
+    Route("/events", shown(events)),
     Route("/static/{version}/style.css", style),
     Route("/static/{version}/plotly.js", plotly),
     Route("/static/{version}/latent_map.js", latent_map),

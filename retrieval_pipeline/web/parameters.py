@@ -18,7 +18,7 @@ from pydantic import ValidationError as ValidationError
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.dates import parse_dates
 from retrieval_pipeline.search.query import Crop, Query, Sort, kilometres
-from retrieval_pipeline.storage.names import SOURCE_NAME
+from retrieval_pipeline.storage.names import BUILD_NAME, SOURCE_NAME
 from retrieval_pipeline.web.problems import wrong_parameters
 
 # Characters of one text: several times what any text encoder reads.
@@ -36,6 +36,7 @@ P = TypeVar("P", bound=BaseModel)
 
 ContentId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+BuildName = Annotated[str, StringConstraints(pattern=f"^{BUILD_NAME.pattern}$")]
 RecommenderName = Annotated[str, StringConstraints(pattern=f"^{SOURCE_NAME.pattern}$")]
 Pixels = Annotated[int, Field(ge=0, le=1_000_000)]
 Relevance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -185,6 +186,9 @@ class Search(_Parameters):
         BeforeValidator(Region.parse, json_schema_input_type=str),
         Field(description="Only pictures within this polygon of the map: x,y;x,y;..."),
     ] = None
+    since: BuildName | None = Field(
+        default=None, description="Only pictures that the index of this name had not."
+    )
 
     @property
     def asks(self) -> bool:
@@ -195,8 +199,8 @@ class Search(_Parameters):
         )
 
     def query(self) -> Query:
-        """Return the query without its uploads, crop and region, which the server adds."""
-        fields = Search.model_fields.keys() - {"upload", "crop", "region"}
+        """Return the query without its uploads and crop, and without what only pages filter by."""
+        fields = Search.model_fields.keys() - {"upload", "crop", "region", "since"}
         return Query.of(self.model_dump(include=set(fields)))
 
     def pairs(self) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 import uvicorn
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from retrieval_pipeline.errors import RetrievalError
@@ -94,7 +95,7 @@ def bounded_server(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Server:
 
 
 def serve(
-    app: ASGIApp,
+    app: Starlette,
     listener: socket.socket,
     ready: Callable[[], None],
     proxies: Sequence[str] = (),
@@ -104,6 +105,7 @@ def serve(
     See `bounded_server` for `proxies`.
     """
     server = bounded_server(app, proxies)
+    app.state.is_stopping = lambda: server.should_exit
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))

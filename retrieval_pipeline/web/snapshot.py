@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -66,6 +67,8 @@ MEDIA_TYPES = {
 }
 # Hits of a search whose shapes are told at once: some 200 rows of a grid.
 SHAPES = 1_200
+# Former builds whose differences to this one are remembered: a megabyte each for a million items.
+COMPARED = 8
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -129,6 +132,7 @@ class Snapshot:
         self._query_vectors: LRUCache[Query, QueryVectors] = LRUCache(REMEMBERED_QUERIES)
         self._votings: LRUCache[str, Voting] = LRUCache(SESSIONS)
         self._lock = threading.Lock()
+        self._newcomers = functools.lru_cache(COMPARED)(self._compare)
         self._no_encoder: tuple[float, EncoderError] | None = None
 
     @property
@@ -346,15 +350,40 @@ class Snapshot:
         )
 
     def within(self, search: Search) -> Flags | None:
-        """Return which items lie in the region of a search, bool (items,); None without one.
+        """Return which items pass the filters that only pages have, bool (items,); None for all.
 
         Raises:
-            MapError: There is no map.
+            MapError: A region is asked for, and there is no map.
+            RequestError: The index is gone that new pictures are asked since; 404.
         """
-        if search.region is None:
-            return None
-        at = self.mapped()
-        return search.region.contains(at.x, at.y)
+        flags = None
+        if search.region is not None:
+            at = self.mapped()
+            flags = search.region.contains(at.x, at.y)
+        return both(flags, self.newcomers(search.since))
+
+    def newcomers(self, since: str | None) -> Flags | None:
+        """Return which items another build had not, bool (items,); None if none is named.
+
+        They are remembered. Do not change them.
+
+        Args:
+            since: The name of the other build.
+
+        Raises:
+            BuildError: The other build is damaged.
+            RequestError: It is gone; 404.
+        """
+        return None if since is None else self._newcomers(since)
+
+    def _compare(self, since: str) -> Flags:
+        path = next((path for path in self.store.all_builds() if path.name == since), None)
+        if path is None:
+            detail = f"the index {since} is not kept any more: look without it"
+            raise RequestError(HTTPStatus.NOT_FOUND, detail)
+        known = Build.open(path).items["content_id"]
+        flags: Flags = np.asarray(pc.is_in(self.build.items["content_id"], known))
+        return ~flags
 
     def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""

@@ -1,10 +1,12 @@
 """What people look at: hits on a terminal, what failed, and why there is nothing."""
 
+import contextlib
 import io
 import json
 import os
 import pty
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,42 @@ def test_hits_that_are_not_likely_are_faint_below_a_divider() -> None:
     assert "\x1b[2J" not in other
     assert "$'/p/\\033[2J.jpg'" in other
     assert len(shown(hit("/p/a.jpg", 0.1), hit("/p/b.jpg", 0.1))) == 2
+
+
+def test_what_follows_a_path_has_its_own_line_where_the_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Four characters of two columns each.
+    one = replace(hit("/p/日本写真.jpg", 0.9), alike=2)
+    line = "   1   0.200   90%  /p/日本写真.jpg  (and 2 pictures like it)"
+    for columns, expected in ((len(line) + 4, 1), (len(line) + 3, 2)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert len(shown(one)) == expected
+
+
+@pytest.mark.slow
+def test_a_terminal_that_shows_pictures_has_one_beside_each_hit(library: Path) -> None:
+    query = [*RETRIEVAL, "query", "--sort", "name", "-n", "2"]
+    for options, pictures in (((), 2), (("--no-thumbnails",), 0), (("--paths",), 0)):
+        parent, child = pty.openpty()
+        process = subprocess.Popen(
+            [*query, *options],
+            cwd=library,
+            stdout=child,
+            stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != "TMUX"}
+            | {"TERM": "foot"},
+        )
+        os.close(child)
+        text = b""
+        with contextlib.suppress(OSError):  # The end of a terminal.
+            while data := os.read(parent, 100_000):
+                text += data
+        os.close(parent)
+        assert process.wait() == 0
+        assert text.count(b"\x1b7\x1bPq") == text.count(b"\x1b\\\x1b8") == pictures
+        # Five rows for each: made first, and then written.
+        assert text.count(b"\x1b[5A") == pictures
 
 
 @pytest.mark.slow

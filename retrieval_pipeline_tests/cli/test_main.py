@@ -220,25 +220,45 @@ def test_exit_leaves_the_prompt(library: Path) -> None:
     assert "a dog" not in done.stdout
 
 
-def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path) -> None:
+def test_on_a_terminal_it_prompts_until_ctrl_d(library: Path, tmp_path: Path) -> None:
+    opener = tmp_path / "bin" / ("open" if sys.platform == "darwin" else "xdg-open")
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    opener.chmod(0o755)
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [*RETRIEVAL, "query", "-k", "1"],
+        [*RETRIEVAL, "query", "--minus", "a dog"],
         cwd=library,
         stdin=child,
         stdout=child,
         stderr=child,
-        env=own_environment(),
+        env=own_environment()
+        | {"PATH": f"{opener.parent}:{os.environ['PATH']}", "XDG_STATE_HOME": str(tmp_path)},
     )
     os.close(child)
-    shown = ""
-    for text in ("a cat\n", "\x04"):
-        shown += _read_until(parent, "> ")
-        os.write(parent, text.encode())
-    shown += _read_until(parent, None)
+    said = []
+    for text in ("", ":help", "a cat -k 1", "1", "2", "a dog's bed --json", "a -k x", "\x04"):
+        said.append(_read_until(parent, "> "))
+        os.write(parent, text.encode() + (b"" if text == "\x04" else b"\n"))
+    end = _read_until(parent, None)
     assert process.wait(timeout=60) == 0
-    assert '"exit" or Ctrl-D leaves' in shown
-    assert "cat.png" in shown
+    start, nothing, helped, hits, opened, missing, refused, wrong = said
+    assert '"exit" or Ctrl-D leaves' in start
+    assert nothing.split() == [">"]
+    assert "open the third hit" in helped
+    # The terminal echoes what is typed; the answer does not repeat it.
+    assert hits.count("a cat") == 1
+    assert "cat.png" in hits
+    assert "rocket.jpg" not in hits
+    assert "error" not in opened
+    assert (tmp_path / "opened").read_text() == f"{library / 'pictures' / 'cat.png'}\n"
+    assert "error: there is no hit 2 to open" in missing
+    assert "error: where answers go is said on the command line" in refused
+    assert "error: Invalid value for '-k'" in wrong
+    assert "Traceback" not in end
+    history = tmp_path / "retrieval" / "history"
+    assert "a cat -k 1" in history.read_text().splitlines()
+    assert history.stat().st_mode & 0o777 == 0o600
 
 
 def _read_until(terminal: int, mark: str | None) -> str:

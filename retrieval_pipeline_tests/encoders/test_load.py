@@ -95,7 +95,7 @@ def test_numbers_that_are_none_are_an_error_and_no_vector(tmp_path: Path) -> Non
 
 
 def test_a_misspelt_precision_is_refused(clip: str) -> None:
-    with pytest.raises(EncoderError, match='precision "exact" does not exist: use "auto" or'):
+    with pytest.raises(EncoderError, match='precision "exact" does not exist: use "auto", '):
         load_encoder(clip, precision="exact")
 
 

@@ -11,7 +11,7 @@ from retrieval_pipeline.facts.model import Origin, PictureFacts
 from retrieval_pipeline.index import facts_table
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, FACTS_FILE, check_facts
+from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, check_facts
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from synthetic.tables import random_vectors, write_facts, write_manifest, write_part
@@ -68,7 +68,8 @@ def test_a_build_is_made_again_when_facts_come_or_change_and_only_then(store: St
     write_facts(store, "a", {"1.jpg": replace(LISBON, rating=5)})
     second = build_index(store, SPACE, ["a", "b"])
     assert second.build != first.build
-    assert FACTS_FILE in second.info.files
+    facts = open_current(store).facts
+    assert facts is not None and facts["rating"].to_pylist() == [5, None, None]
 
 
 @pytest.mark.skipif(not places.are_available(), reason="the extra `places` is not installed")

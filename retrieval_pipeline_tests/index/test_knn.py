@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from retrieval_pipeline.index import knn
 from retrieval_pipeline.index.knn import VectorIndex, evenly_spaced, largest
 from retrieval_pipeline.vectors import Vectors
 from synthetic.tables import random_vectors
@@ -30,10 +29,7 @@ def test_the_largest_are_those_of_a_stable_sort(kind: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [3, 200])
-def test_scores_of_some_items_are_those_of_a_scan(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(knn, "GATHERED_BYTES", 7 * 4 * 16)
+def test_scores_of_some_items_are_those_of_a_scan(count: int) -> None:
     rows = random_vectors(250, 16)
     found = VectorIndex([rows[:100], rows[100:200], rows[200:]])
     queries = random_vectors(3, 16, seed=1)

@@ -16,8 +16,9 @@ from retrieval_pipeline.pipeline.validation import Coverage, check_build
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 from retrieval_pipeline.web.snapshot import Snapshot
+from retrieval_pipeline_tests.support.plans import segments_of
 from synthetic.tables import clustered, content, random_vectors, write_manifest, write_part
 
 pytestmark = pytest.mark.slow
@@ -56,17 +57,28 @@ def index(store: Store, with_codes: bool = True) -> Build:
 
 def found(build: Build, query: Vectors, plan: Plan) -> set[int]:
     truth = np.argsort(-build.scan(query))[:10]
-    return set(truth.tolist()) & set(build.vector_index.candidates(query, plan).tolist())
+    return set(truth.tolist()) & set(proposed_by(build, query, plan).tolist())
+
+
+def proposed_by(build: Build, query: Vectors, plan: Plan) -> Numbers:
+    (proposed,) = build.vector_index.candidates(query[None], plan)
+    return proposed
+
+
+def load(build: Build, plan: Plan = PLAN) -> None:
+    for part in build.vector_index.parts:
+        part.plan = plan
+    build.load_codes()
 
 
 def test_codes_propose_the_true_neighbours(store: Store) -> None:
     build = index(store)
-    build.vector_index.load_codes_for(PLAN)
+    load(build)
     queries = [*clustered(50, SPACE.dim, seed=9), *encode_words(["word"] * 50)]
     recalls = [len(found(build, query, PLAN)) / 10 for query in queries]
     assert np.mean(recalls) > 0.95
     for query in queries:
-        proposed = build.vector_index.candidates(query, PLAN)
+        proposed = proposed_by(build, query, PLAN)
         assert len(set(proposed.tolist())) == PLAN.candidates
         assert (np.diff(proposed) > 0).all()
 
@@ -80,9 +92,11 @@ def test_codes_are_measured_beside_the_other_plans(store: Store) -> None:
 
 def test_until_the_codes_are_loaded_a_scan_of_the_reduced_vectors_answers(store: Store) -> None:
     build = index(store)
-    assert build.vector_index.usable_plan(PLAN) == Plan(kind="projected", candidates=200)
-    build.vector_index.load_codes_for(PLAN)
-    assert build.vector_index.usable_plan(PLAN) == PLAN
+    for part in build.vector_index.parts:
+        part.plan = PLAN
+    assert build.plan == Plan(kind="projected", candidates=200)
+    load(build)
+    assert build.plan == PLAN
 
 
 def test_an_index_with_codes_answers_where_faiss_is_not_installed(
@@ -90,11 +104,15 @@ def test_an_index_with_codes_answers_where_faiss_is_not_installed(
 ) -> None:
     build = index(store)
     monkeypatch.setattr(quantization, "can_use_codes", lambda: False)
-    build.vector_index.load_codes_for(PLAN)
-    plan = build.vector_index.usable_plan(PLAN)
+    load(build)
+    plan = build.plan
     assert plan.kind == "projected"
     for query in VECTORS[:20]:
         assert len(found(build, query, plan)) >= 9
+
+
+def codes_of(build: Build) -> list[Path]:
+    return [file for segment in segments_of(build) for file in segment.glob("codes.faiss")]
 
 
 @pytest.fixture
@@ -147,15 +165,15 @@ def test_an_index_is_checked_by_its_codes(chosen: Build) -> None:
 
 
 def test_codes_that_went_away_are_an_error_of_one_line(chosen: Build) -> None:
-    (chosen.path / "codes.faiss").unlink()
+    (segment,) = segments_of(chosen)
+    (segment / "codes.faiss").unlink()
     with pytest.raises(BuildError, match=r"codes\.faiss: faiss .* cannot read it: run"):
         chosen.load_codes()
 
 
 def test_the_setting_makes_another_index(store: Store, chosen: Build) -> None:
-    assert "codes.faiss" in chosen.info.files
-    without = index(store, with_codes=False)
-    assert "codes.faiss" not in without.info.files
+    assert codes_of(chosen)
+    assert not codes_of(index(store, with_codes=False))
     report = build_index(store, SPACE, ["a"], recall=0.9, codes=True, encode_texts=encode_words)
     assert (report.build, report.published) == (chosen.path, True)
 
@@ -168,7 +186,7 @@ def test_a_plan_that_just_reaches_the_target_is_not_chosen(monkeypatch: pytest.M
 
     monkeypatch.setattr(autotune, "measure", measured)
     monkeypatch.setattr(knn, "read_codes", lambda _: None)
-    vectors = [np.ascontiguousarray(VECTORS[:COUNT])]
+    vectors = [VECTORS[:COUNT]]
     vector_index = VectorIndex(vectors, codes_file=Path("nowhere"))
     queries = autotune.make_sample_queries(vectors, None)
     reduced_scans = autotune.measure_reduced_scans(vector_index, queries, 0.99)
@@ -192,20 +210,20 @@ def test_the_next_index_has_codes_of_new_images_too(store: Store) -> None:
     write_part(store, SPACE, "a", list(map(name, range(COUNT, COUNT + NEW))), VECTORS[COUNT:])
     write_manifest(store, "a", files)
     build = index(store)
-    assert "newcomers.annoy" in build.info.files
-    build.vector_index.load_codes_for(PLAN)
+    assert len(build.info.segments) == 2
+    load(build)
     for number in range(COUNT, COUNT + NEW):
         item = build.number_of(content(name(number)))
-        assert item in build.vector_index.candidates(VECTORS[number], PLAN)
+        assert item in proposed_by(build, VECTORS[number], PLAN)
 
 
 def test_damaged_codes_are_refused(store: Store) -> None:
     build = index(store)
-    file = build.path / "codes.faiss"
+    (file,) = codes_of(build)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 255
     file.write_bytes(data)
-    with pytest.raises(BuildError, match=r"codes\.faiss: not as build\.json says"):
+    with pytest.raises(BuildError, match=r"codes\.faiss: not as it was written"):
         Build.open(build.path, rehash=True)
 
 

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from retrieval_pipeline.index.items import Location, items_schema
+from retrieval_pipeline.index.items import ITEM_COLUMNS, Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord, read_records
 
 COUNT = 10
@@ -33,11 +33,10 @@ def items() -> pa.Table:
             "width": each.width,
             "height": each.height,
             "format": each.format,
-            "embedding": [1.0, 0.0],
         }
         for each in map(record, range(COUNT))
     ]
-    table = pa.Table.from_pylist(rows, schema=items_schema(2))
+    table = pa.Table.from_pylist(rows, schema=ITEM_COLUMNS)
     return pa.Table.from_batches(table.to_batches(max_chunksize=3))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import watchfiles
 
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.errors import SourceError
@@ -166,3 +167,25 @@ def test_a_source_that_was_away_is_told_once_and_looked_through_when_it_is_back(
         ["is", "away:"],
         ["is", "back"],
     ]
+
+
+@pytest.mark.slow
+def test_where_the_system_watches_no_more_folders_all_files_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, source: Source, request: pytest.FixtureRequest
+) -> None:
+    real = watchfiles.watch
+
+    def limited(*paths: Path, force_polling: bool, **options: object) -> Iterator[object]:
+        if not force_polling:
+            raise OSError('OS file watch limit reached. about ["/there"] (Error { ... })')
+        return real(*paths, force_polling=True, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watchfiles, "watch", limited)
+    monkeypatch.setattr(changes_module, "POLL_SECONDS", 0.2)
+    changes, lines = request.getfixturevalue("followed")
+    assert lines[0].startswith(
+        'source "pictures": the system does not report changes (OS file watch limit reached): '
+        "looking every 0.2 s instead"
+    )
+    put(Path(str(source.path)) / "trip" / "polled.jpg")
+    wait_for(lambda: "trip/polled.jpg" in changes.settled().paths.get("pictures", ()))

@@ -8,7 +8,8 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import builder, search_structures
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.build import open_current, read_info
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.pipeline import publish
@@ -154,9 +155,10 @@ def test_a_build_that_is_not_there_or_damaged_cannot_be_used(settings: Settings)
     report = update(settings, BLUE)
     with pytest.raises(BuildError, match=report.build.name):
         use_build(settings, "20200101")
-    annoy = report.build / "vectors.annoy"
-    annoy.write_bytes(annoy.read_bytes()[:-1])
-    with pytest.raises(BuildError, match="not as build"):
+    (segment,) = Store(settings.home).all_segments()
+    vectors = segment / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    with pytest.raises(BuildError, match="not as it was written"):
         use_build(settings, report.build.name)
     assert not Store(settings.home).held_file.exists()
 

@@ -25,6 +25,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.support.library import settings_of
+from retrieval_pipeline_tests.support.plans import search_by_trees
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
 DIM = 16
@@ -379,14 +380,11 @@ def test_the_last_vote_on_an_image_is_trained_on(searcher: Searcher, tmp_path: P
     assert bool(recommender.votes.liked[-1]) is not was
 
 
-def test_the_trees_and_the_scan_give_the_same_session(
-    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_trees_and_the_scan_give_the_same_session(searcher: Searcher, tmp_path: Path) -> None:
     scanned = vote_all(Recommender(searcher, "scan"), 40)
     build = searcher.build
     trees = Plan(kind="trees", candidates=300, search_k=16_000)
-    calibration = build.info.calibration.model_copy(update={"plan": trees})
-    monkeypatch.setattr(build, "info", build.info.model_copy(update={"calibration": calibration}))
+    search_by_trees(build, trees, tmp_path)
     assert vote_all(Recommender(searcher, "trees"), 40) == scanned
 
 

@@ -98,7 +98,7 @@ def test_a_directory_that_is_as_good_as_empty_becomes_a_home(
 def test_a_home_without_a_marker_gets_one_when_its_files_are_ours(store: Store) -> None:
     (store.home / MARKER).unlink()
     put(store.home / "notes.txt", store.home / "map" / "holiday" / "beach.jpg")
-    assert [finding.problem for finding in verify(store)] == [None] * 4
+    assert [finding.problem for finding in verify(store)] == [None] * 6
     with store.locked():
         assert (store.home / MARKER).exists()
     assert (store.home / "notes.txt").read_text() == "mine"

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,17 @@ def make_library(root: Path, photos: dict[str, Path]) -> WebLibrary:
 
 @contextlib.contextmanager
 def client_of(
-    library: WebLibrary, access: Access | None = None, **options: Any
+    library: WebLibrary,
+    access: Access | None = None,
+    *,
+    index_command: Sequence[str] | None = None,
+    **options: Any,
 ) -> Iterator[TestClient]:
     """Give a client of a running application."""
     access = access or Access()
-    app = create_app(lambda: load_settings(library.settings_file), access)
+    app = create_app(
+        lambda: load_settings(library.settings_file), access, index_command=index_command
+    )
     with TestClient(app, base_url=BASE, **options) as client:
         client.headers["x-retrieval-token"] = access.csrf_token
         yield client

@@ -1,13 +1,15 @@
 """`retrieval query`: answer one query, a prompt, or each line of piped input."""
 
 import functools
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 # The prompt leaves out hits below this relevance: less than one in ten of them would be right.
 CUT = 0.1
+
+# Options that are no fields of the query.
+ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
 
 
 @click.command()
@@ -129,6 +134,12 @@ CUT = 0.1
 @click.option(
     "-0", "form", flag_value="null", help="The same with a NUL after each, for: xargs -0."
 )
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=None,
+    help="Pictures beside the hits, on a terminal that shows some. Default: on kitty, Ghostty, "
+    "iTerm2, WezTerm and foot; with the option, other terminals are asked whether they know sixel.",
+)
 @click.option("--copy-to", type=click.Path(path_type=Path), help="Copy the files there, by rank.")
 @click.option("--link-to", type=click.Path(path_type=Path), help="Put symbolic links there.")
 @click.option("--hard", is_flag=True, help="With --link-to: hard links, which share the bytes.")
@@ -138,11 +149,6 @@ CUT = 0.1
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
 def query(
-    words: tuple[str, ...],
-    k: int,
-    offset: int,
-    min_relevance: float | None,
-    explain: bool,
     form: str | None,
     copy_to: Path | None,
     link_to: Path | None,
@@ -162,8 +168,8 @@ def query(
     50% on are more probably right than wrong. The number before it is the cosine of the vectors,
     which only compares hits of one query.
 
-    Without TEXT, a prompt asks for queries until "exit" or Ctrl-D. Of piped input, each line is
-    answered as a query.
+    Without TEXT, a prompt asks for queries until "exit" or Ctrl-D (":help" there says more). Of
+    piped input, each line is answered as a query.
 
     \b
     retrieval query a dog on grass -k 12
@@ -189,25 +195,18 @@ def query(
     from retrieval_pipeline.storage.store import Store
 
     searcher = Searcher.open(settings)
-    # The options that are not named above have the names of the query's fields.
-    text = " ".join(words) if words else None
-    named = [each for each in asked["like"] if Path(each).is_file()]
-    asked["like"] = tuple(each for each in asked["like"] if each not in named)
-    asked["images"] += tuple(map(Path, named))
-    base = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
-    show = functools.partial(_print_answer, form=form, explain=explain)
+    base = _query_of(asked)
     if form == "csv":
         from retrieval_pipeline.cli.rows import echo_columns
 
         echo_columns()
-    if base.terms != Query() or base.sort != "relevance":
-        answers = [searcher.answer(base, k, offset)]
-        show(answers[0], pretty=True)
+    asks_for_lines = base.terms == Query() and base.sort == "relevance"
+    if sys.stdin.isatty() and (asks_for_lines or replace(base.terms, minus=()) == Query()):
+        answers = _converse(searcher, asked, form)
+    elif asks_for_lines:
+        answers = _answer_lines(searcher, base, asked, form)
     else:
-        interactive = sys.stdin.isatty()
-        if interactive and min_relevance is None:
-            base = replace(base, min_relevance=CUT)
-        answers = _converse(searcher, base, k, offset, show, interactive, form == "json")
+        answers = [_answer(searcher, base, asked, form, pretty=True)]
     if directory is not None:
         for answer in answers:
             _put_files(answer, directory, how, dry_run=dry_run)
@@ -252,41 +251,100 @@ def _put_files(answer: "Answer", directory: Path, how: "How", *, dry_run: bool) 
         tell(f"{how}: {len(lines):,} in {directory}")
 
 
-def _converse(
-    searcher: "Searcher",
-    base: "Query",
-    k: int,
-    offset: int,
-    show: Callable[..., None],
-    interactive: bool,
-    as_json: bool,
-) -> "list[Answer]":
-    """Answer lines until "exit" or the end of the input; an error ends only its own query."""
-    if interactive:
-        # Line editing and history for input().
-        import readline  # noqa: F401
+def _query_of(asked: Mapping[str, Any]) -> "Query":
+    """Return the query that the options and words ask; raises as `Query.of` does."""
+    from retrieval_pipeline.search.query import Query
 
-        count = len(searcher.build)
-        tell(f'{count:,} image{"s" * (count != 1)}. "exit" or Ctrl-D leaves.')
-        searcher.warm_up()
-    else:
-        # Everything else is loaded by the first query.
-        searcher.build.load_codes()
+    fields = {name: value for name, value in asked.items() if name not in ABOUT_THE_ANSWER}
+    named = [each for each in asked["like"] if Path(each).is_file()]
+    fields["like"] = tuple(each for each in asked["like"] if each not in named)
+    fields["images"] = (*asked["images"], *map(Path, named))
+    fields["text"] = " ".join(asked["words"]) if asked["words"] else None
+    fields["min_relevance"] = asked["min_relevance"] or 0.0
+    return Query.of(fields)
+
+
+def _answer(
+    searcher: "Searcher",
+    query: "Query",
+    asked: Mapping[str, Any],
+    form: str | None,
+    *,
+    pretty: bool = False,
+    heading: bool = False,
+) -> "Answer":
+    """Answer a query and show the answer.
+
+    Args:
+        searcher: Of the current index.
+        query: What is looked for.
+        asked: The options of the command, of which those in ABOUT_THE_ANSWER are taken.
+        form: As what the answer is printed; None is for people.
+        pretty: JSON is printed on several lines.
+        heading: The query is printed above its answer.
+
+    Raises:
+        QueryError: As `Searcher.answer` raises it.
+    """
+    answer = searcher.answer(query, asked["k"], asked["offset"])
+    protocol = _protocol(asked["thumbnails"]) if form is None else None
+    _print_answer(answer, form, searcher, protocol, pretty=pretty, heading=heading)
+    if asked["explain"]:
+        from retrieval_pipeline.cli.text import answer_explanation
+
+        tell(answer_explanation(answer))
+    return answer
+
+
+def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) -> "list[Answer]":
+    """Answer the lines of a prompt; a line may have options, which replace those of the command."""
+    from retrieval_pipeline.cli.prompt import converse
+    from retrieval_pipeline.cli.text import plural
+
+    tell(f'{plural(len(searcher.build), "image")}. ":help" helps, "exit" or Ctrl-D leaves.')
+    searcher.warm_up()
+    given = {**asked, "words": ()}
+    if given["min_relevance"] is None:
+        given["min_relevance"] = CUT
+
+    def answer(words: list[str]) -> "Answer":
+        context = query.make_context("", words)
+        here = {
+            name: value
+            for name, value in context.params.items()
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        if here.keys() - given.keys():
+            raise click.UsageError("where answers go is said on the command line, not here")
+        merged = {**given, **here}
+        nonlocal searcher
+        searcher = searcher.latest()  # another process may have indexed meanwhile
+        return _answer(searcher, _query_of(merged), merged, form)
+
+    return converse(answer)
+
+
+def _answer_lines(
+    searcher: "Searcher", base: "Query", asked: Mapping[str, Any], form: str | None
+) -> "list[Answer]":
+    """Answer the lines of the input until "exit" or its end; an error ends only its own query."""
+    # Everything else is loaded by the first query.
+    searcher.build.load_codes()
     answers: list[Answer] = []
     failed = False
-    for line in _lines(interactive):
+    for line in map(str.strip, sys.stdin):
+        if line.lower() in ("exit", "quit"):
+            break
+        searcher = searcher.latest()
         try:
-            answer = searcher.answer(replace(base, text=line), k, offset)
+            answers.append(_answer(searcher, replace(base, text=line), asked, form, heading=True))
         except QueryError as error:
             failed = True
             tell(*(f"error: {line}" for line in error.args))
-            if as_json:
+            if form == "json":
                 # One line in, one line out.
                 echo_json({"query": _escaped(line), "error": str(error)})
-            continue
-        answers.append(answer)
-        show(answer, pretty=False)
-    if failed and not interactive:
+    if failed:
         raise SystemExit(1)
     return answers
 
@@ -296,21 +354,31 @@ def _escaped(line: str) -> str:
     return line.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _lines(interactive: bool) -> Iterator[str]:
-    while True:
-        try:
-            line = input("> " if interactive else "").strip()
-        except EOFError:
-            if interactive:
-                tell("")
-            return
-        if line.lower() in ("exit", "quit"):
-            return
-        yield line
+@functools.cache
+def _protocol(wanted: bool | None) -> str | None:
+    """Return how this terminal shows pictures; None if it does not, or nobody wants them."""
+    if wanted is False or not sys.stdout.isatty():
+        return None
+    from retrieval_pipeline.rendering.terminal_image import protocol_of, terminal_protocol
+
+    if wanted is None:
+        return protocol_of(os.environ)
+    protocol = terminal_protocol()
+    if protocol is None:
+        tell("note: this terminal shows no pictures")
+    return protocol
 
 
-def _print_answer(answer: "Answer", *, form: str | None, explain: bool, pretty: bool) -> None:
-    from retrieval_pipeline.cli.text import answer_explanation, answer_text, understood_text
+def _print_answer(
+    answer: "Answer",
+    form: str | None,
+    searcher: "Searcher",
+    protocol: str | None,
+    *,
+    pretty: bool,
+    heading: bool,
+) -> None:
+    from retrieval_pipeline.cli.text import answer_text, understood_text
     from retrieval_pipeline.search.results import answer_json
 
     if form == "json":
@@ -320,16 +388,20 @@ def _print_answer(answer: "Answer", *, form: str | None, explain: bool, pretty: 
 
         echo_rows(answer, form)
     else:
-        if sys.stdout.isatty():
+        if protocol is not None and answer.hits:
+            from retrieval_pipeline.cli.thumbnails import echo_with_thumbnails
+            from retrieval_pipeline.images.errors import Limits
+
+            limits = Limits.of(searcher.settings.images)
+            echo_with_thumbnails(answer, protocol, limits, heading=heading)
+        elif sys.stdout.isatty():
             from retrieval_pipeline.cli.styled import styled_answer
 
-            echo_styled(*styled_answer(answer, heading=not pretty))
+            echo_styled(*styled_answer(answer, heading=heading))
         else:
-            echo(*answer_text(answer, heading=not pretty))
+            echo(*answer_text(answer, heading=heading))
         if answer.hits:
             tell(answer.verdict)
         for hint in answer.hints:
             tell(f"hint: {hint}")
     tell(*understood_text(answer))
-    if explain:
-        tell(answer_explanation(answer))

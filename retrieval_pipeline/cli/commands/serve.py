@@ -12,8 +12,9 @@ from click.core import ParameterSource
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import tell
-from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.config.loading import find_settings_file, load_settings
 from retrieval_pipeline.errors import SettingsError
+from retrieval_pipeline.processes import python_command
 
 LOOPBACK = "127.0.0.1"
 
@@ -119,7 +120,14 @@ def serve(
             known = f"?{urlencode({'token': token})}" if token else ""
             webbrowser.open(f"{address}{known}")
 
-    app = create_app(load, Access(token), dagster_url=dagster_url, root_path=root_path)
+    named = ["--config", str(found.absolute())] if (found := find_settings_file(config)) else []
+    app = create_app(
+        load,
+        Access(token),
+        dagster_url=dagster_url,
+        root_path=root_path,
+        index_command=python_command("retrieval_pipeline.cli.main", "main", "index", *named),
+    )
     run(app, listener, ready, proxies)
     tell("stopped")
 

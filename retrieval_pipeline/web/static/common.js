@@ -175,27 +175,3 @@ document.addEventListener("click", async (event) => {
  * @param {Element} element
  */
 export const idOf = (element) => /** @type {HTMLElement | null} */ (element.closest("[data-id]"))?.dataset.id ?? "";
-
-/** @returns {Promise<void>} */
-const pause = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-const LOOK = 5000; // milliseconds between two looks for a new index
-
-/**
- * Tell of every index that is published while this page is open.
- * @param {string} shown Name of the index that the page shows; empty if there was none.
- * @param {(build: string, images: number) => void} published
- */
-export async function follow(shown, published) {
-  for (;;) {
-    await pause(LOOK);
-    // A page that nobody looks at learns it when somebody does.
-    if (document.hidden) continue;
-    try {
-      const { build, images } = await (await ask("/api/current")).json();
-      if (build !== shown) published((shown = build), images);
-    } catch {
-      // The server was stopped, or has no index: either may change.
-    }
-  }
-}

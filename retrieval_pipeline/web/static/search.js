@@ -1,7 +1,8 @@
 // The search page: answers while people type, an address that holds everything, a grid of everything
 // that was found, pictures to search by, and one picture large.
 
-import { ask, change, explain, follow, fragment, opensElsewhere, root, toast, within } from "./common.js";
+import { ask, change, explain, fragment, opensElsewhere, root, toast, within } from "./common.js";
+import { onIndex, seen } from "./news.js";
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
@@ -455,10 +456,20 @@ offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);
 if (main.dataset.view) viewer.show(main.dataset.view);
-follow(document.getElementById("results")?.dataset.build ?? "", (build, images) => {
-  const shown = document.getElementById("results")?.dataset.build;
-  if (shown === build) return;
-  const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
-  toast(text, "Show", () => go(here, { entry: "none", anchor: grid?.anchor() }));
+onIndex(({ build, images, new: fresh, since }) => {
+  if (document.getElementById("results")?.dataset.build === build) return;
+  if (fresh) {
+    const text = `${fresh.toLocaleString("en")} new ${fresh === 1 ? "picture" : "pictures"}.`;
+    toast(text, "Show", () => {
+      seen();
+      goTo(new URLSearchParams({ since }));
+    });
+  } else {
+    const text = `There is a new index of ${images.toLocaleString("en")} pictures.`;
+    toast(text, "Show", () => {
+      seen();
+      go(here, { entry: "none", anchor: grid?.anchor() });
+    });
+  }
 });
 document.documentElement.dataset.ready = "yes";
