@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.index.arrow import one_chunk
 from retrieval_pipeline.index.build import Build
-from retrieval_pipeline.index.items import one_chunk
 from retrieval_pipeline.vectors import Flags, Numbers
 
 # Values of one facet: the most frequent ones; of years and folders all.
