@@ -263,11 +263,11 @@ def purge_ticks(home: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         settings = instance.get_tick_retention_settings(InstigatorType.SENSOR)
         for state in instance.all_instigator_state():
-            for days, statuses in settings.items():
+            for status, days in settings.items():
                 before = (datetime.now(UTC) - timedelta(days=days)).timestamp()
                 if days > 0:
                     instance.purge_ticks(
-                        state.instigator_origin_id, state.selector_id, before, list(statuses)
+                        state.instigator_origin_id, state.selector_id, before, [status]
                     )
     with closing(sqlite3.connect(home / "schedules" / "schedules.db")) as ticks:
         (left,) = ticks.execute("SELECT count(*) FROM job_ticks").fetchone()

@@ -1,6 +1,6 @@
 """Jobs that people start: ask one question, check every stored file, give back disk space."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,16 +13,10 @@ from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify as verify_store
 from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.flow import QUICK, Flow
+from retrieval_pipeline.orchestration.history import prune
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
-
-# What Dagster tells of assets comes from these events.
-KEPT_EVENTS = {
-    dg.DagsterEventType.ASSET_MATERIALIZATION,
-    dg.DagsterEventType.ASSET_OBSERVATION,
-    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-}
 
 
 class QueryConfig(dg.Config):
@@ -139,7 +133,7 @@ class GcConfig(dg.Config):
     )
     keep_runs_days: float = Field(
         default=30,
-        description="Forget older runs, except those that Dagster knows the assets by",
+        description="Forget older runs; of those that made something, only what they logged",
     )
 
 
@@ -159,14 +153,13 @@ def build_gc_job(flow: Flow) -> dg.JobDefinition:
                 dry_run=config.dry_run,
                 wait=True,
             )
-        runs = old_runs(context.instance, flow, timedelta(days=config.keep_runs_days))
-        if not config.dry_run:
-            for run in runs:
-                context.instance.delete_run(run)
+        age = timedelta(days=config.keep_runs_days)
+        runs, logs = prune(context.instance, flow.jobs, age, dry_run=config.dry_run)
         context.add_output_metadata(
             {
                 "megabytes": round(sum(each.bytes for each in freed) / 1e6, 1),
-                "runs": len(runs),
+                "runs": runs,
+                "logs_of_runs": logs,
                 "removed": not config.dry_run,
                 "files": freed_table(freed, library.store),
             }
@@ -184,28 +177,3 @@ def build_gc_job(flow: Flow) -> dg.JobDefinition:
         gc()
 
     return gc_job
-
-
-def old_runs(instance: dg.DagsterInstance, flow: Flow, age: timedelta) -> list[str]:
-    """Return the ids of finished runs of this library's jobs that are old and made nothing.
-
-    Runs that materialised or checked an asset stay, since Dagster would forget the asset with them.
-    """
-    finished = [
-        dg.DagsterRunStatus.SUCCESS,
-        dg.DagsterRunStatus.FAILURE,
-        dg.DagsterRunStatus.CANCELED,
-    ]
-    records = instance.get_run_records(
-        dg.RunsFilter(statuses=finished, updated_before=datetime.now(UTC) - age)
-    )
-    runs = [record.dagster_run for record in records]
-    return [
-        run.run_id
-        for run in runs
-        if run.job_name in flow.jobs and not _made_something(instance, run.run_id)
-    ]
-
-
-def _made_something(instance: dg.DagsterInstance, run: str) -> bool:
-    return bool(instance.get_records_for_run(run, of_type=KEPT_EVENTS, limit=1).records)

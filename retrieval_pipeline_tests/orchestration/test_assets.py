@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.events import StepMaterializationData
 from dagster._core.loader import LoadingContextForTest
 
 from retrieval_pipeline.config.loading import load_settings
@@ -21,6 +23,7 @@ from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.history import prune
 from retrieval_pipeline.orchestration.partitions import all_partitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline import run
@@ -367,6 +370,33 @@ def test_the_gc_job_says_what_would_go_and_then_removes_it(
     # The history of what was made stays, else Dagster would not know the assets any more.
     assert instance.get_run_by_id(reindexed.run_id) is not None
     assert instance.get_run_by_id(dry_run.run_id) is None
+
+
+def test_of_an_old_run_that_made_something_only_the_log_goes(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = build_definitions(Settings()).resolve_job_def("verify_job")
+        made, idle = (instance.create_run_for_job(job) for _ in range(2))
+        event = dg.AssetMaterialization("file_manifest", metadata={"rows": 3})
+        data = StepMaterializationData(event)
+        told = dg.DagsterEvent("ASSET_MATERIALIZATION", "verify_job", event_specific_data=data)
+        instance.report_dagster_event(told, made.run_id)
+        for run in (made, idle):
+            instance.report_run_canceled(run)
+        log = Path(instance.event_log_storage.path_for_shard(made.run_id))  # type: ignore[attr-defined]
+        jobs = {"verify_job"}
+        assert prune(instance, jobs, timedelta(days=1), dry_run=False) == (0, 0)
+        assert prune(instance, jobs, timedelta(), dry_run=True) == (1, 1)
+        assert len(instance.all_logs(made.run_id)) > 1
+        size = log.stat().st_size
+        assert prune(instance, jobs, timedelta(), dry_run=False) == (1, 1)
+        assert log.stat().st_size <= size
+        # Neither the run nor what it made is forgotten, also when somebody looks at the run.
+        assert instance.all_logs(made.run_id) == []
+        assert prune(instance, jobs, timedelta(), dry_run=False) == (0, 0)
+        assert [each.run_id for each in instance.get_runs()] == [made.run_id]
+        found = instance.get_latest_materialization_event(dg.AssetKey("file_manifest"))
+        assert found is not None
+        assert found.run_id == made.run_id
 
 
 def test_a_saved_query_is_an_asset_with_its_hits_and_what_is_new(
