@@ -369,4 +369,4 @@ def test_a_file_of_votes_is_counted_whole_or_refused(
     sound = json.dumps([{"content_id": "0" * 32, "liked": True}] * 3).encode()
     for data in (damage(sound), json.dumps([value, {"path": value, "liked": value}]).encode()):
         file.write_bytes(data)
-        typed(RetrievalError, lambda: read_votes_file(file))
+        typed(RetrievalError, lambda: read_votes_file(file, lambda paths: {}))

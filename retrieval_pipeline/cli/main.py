@@ -76,12 +76,36 @@ def _exit_code() -> int | None:
 ALIASES = {"search": "query"}
 
 
+# Characters of the first sentence about a command.
+LONGEST_SUMMARY = 200
+
+# docs/command-line.md says the same.
+EXIT_CODES = """\
+\b
+Exit codes:
+  0         done, also if nothing was found
+  1         failed, and a line on stderr says why; nothing found, with --fail-empty
+  2         the command was not understood
+  130, 143  interrupted by Ctrl-C, or by SIGTERM
+"""
+
+
 class _Commands(click.Group):
     """The commands; click would take an error of any pipe for one of stdout, and say nothing."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name, or by another one that people try first."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with whole summaries, which click would cut."""
+        rows = [
+            (name, command.get_short_help_str(LONGEST_SUMMARY))
+            for name, command in sorted(self.commands.items())
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command.
@@ -111,6 +135,7 @@ def _explained(error: OSError) -> str:
 
 @click.group(
     cls=_Commands,
+    epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="retrieval")

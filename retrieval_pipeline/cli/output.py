@@ -38,8 +38,22 @@ def echo(*lines: str) -> None:
 
 
 def echo_json(value: object, *, indent: int | None = None) -> None:
-    """Write a result as JSON, on one line without `indent`; raises as `echo` does."""
-    echo(*json.dumps(value, indent=indent).splitlines())
+    """Write a result as JSON, on one line without `indent`; raises as `echo` does.
+
+    It is UTF-8, whatever the encoding of the terminal.
+    """
+    echo_bytes(f"{json_text(value, indent=indent)}\n".encode())
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Return JSON in which letters of all scripts stand for themselves.
+
+    Characters that do not print, and surrogates, which UTF-8 lacks, are written as escapes.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def echo_styled(*lines: "Text") -> None:
@@ -78,6 +92,11 @@ def tell(*lines: str, end: str = "\n") -> None:
 def _write(stream: TextIO, lines: tuple[str, ...], end: str = "\n") -> None:
     stream.write("".join(f"{printable(line)}{end}" for line in lines))
     stream.flush()
+
+
+def plural(count: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class _Results(io.FileIO):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from retrieval_pipeline.cli.output import plural
 from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.summary import FactsSummary
@@ -409,11 +410,6 @@ def _not_looked_at(counts: Mapping[str, int]) -> list[str]:
         *((count, what) for what, count in named), (others, "others"), (bare, "without extension")
     )
     return [f"  {plural(sum(counts.values()), 'file')} not looked at: {parts}"]
-
-
-def plural(count: int, noun: str) -> str:
-    """Return "1 image" or "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _size(count: int) -> str:

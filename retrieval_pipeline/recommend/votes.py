@@ -4,7 +4,8 @@ A table is the log of the votes in their order. Of several votes on one image th
 taking it back restores the one before.
 """
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,8 +165,11 @@ class _FileVote(BaseModel):
     path: str | None = None
     liked: StrictBool
 
-    def content(self) -> str:
-        """Return the content id; a path's is computed from its bytes.
+    def content(self, stored: Mapping[str, set[str]]) -> str:
+        """Return the content id; that of a file is computed from its bytes.
+
+        Args:
+            stored: The content ids of paths in sources.
 
         Raises:
             ValueError: The entry names no image, or one that cannot be read.
@@ -175,18 +179,29 @@ class _FileVote(BaseModel):
         if self.path is None or self.content_id is not None:
             raise ValueError('give "content_id" or "path", one of them')
         try:
-            if not Path(self.path).is_file():
-                raise ValueError(f"{self.path}: there is no such file")
-            return content_id_of_file(self.path)
+            if Path(self.path).is_file():
+                return content_id_of_file(self.path)
         except OSError as error:
             raise ValueError(f"{self.path}: {error.strerror}") from None
+        contents = stored.get(self.path, set())
+        if len(contents) > 1:
+            raise ValueError(f"{self.path}: is in several sources: write the whole path")
+        if not contents:
+            raise ValueError(f"{self.path}: there is no such file, and no such path in a source")
+        return next(iter(contents))
 
 
-def read_votes_file(file: Path) -> list[tuple[str, bool]]:
+def read_votes_file(
+    file: Path, stored_files: Callable[[Sequence[str]], Mapping[str, set[str]]]
+) -> list[tuple[str, bool]]:
     """Return the votes, (content id, liked) each, of a JSON file.
 
     The file is a list of {"content_id" or "path": ..., "liked": true or false}; paths are relative
-    to the working directory.
+    to the working directory, or to a source.
+
+    Args:
+        file: The file.
+        stored_files: Returns the content ids of paths in sources.
 
     Raises:
         RecommendError: One line for each entry that is wrong; then none of them counts.
@@ -197,12 +212,15 @@ def read_votes_file(file: Path) -> list[tuple[str, bool]]:
         raise RecommendError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
         raise RecommendError(f"{file}: not a JSON list ({error.errors()[0]['msg']})") from None
+    paths = [each.get("path") for each in entries if isinstance(each, dict)]
+    gone = [path for path in paths if isinstance(path, str) and not os.path.isfile(path)]  # noqa: PTH113
+    stored = stored_files(gone) if gone else {}
     votes: list[tuple[str, bool]] = []
     problems: list[str] = []
     for number, entry in enumerate(entries, 1):
         try:
             vote = _FileVote.model_validate(entry)
-            votes.append((vote.content(), vote.liked))
+            votes.append((vote.content(stored), vote.liked))
         except ValidationError as error:
             problems += [
                 ": ".join(

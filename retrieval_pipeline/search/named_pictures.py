@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_text
@@ -32,7 +33,7 @@ def find_pictures(searcher: Searcher, names: Sequence[str]) -> dict[str, Locatio
     Raises:
         QueryError: A line for each name that stands for no indexed picture, or for several.
     """
-    stored = _stored_files(searcher, names)
+    stored = stored_files(searcher.settings, names)
     found: dict[str, Location] = {}
     problems = []
     for name in names:
@@ -58,11 +59,16 @@ def find_pictures(searcher: Searcher, names: Sequence[str]) -> dict[str, Locatio
     return found
 
 
-def _stored_files(searcher: Searcher, names: Sequence[str]) -> dict[str, set[str]]:
-    """Return the content ids that the manifests have for these paths, where they have any."""
-    store = Store(searcher.settings.home)
+def stored_files(settings: Settings, names: Sequence[str]) -> dict[str, set[str]]:
+    """Return the content ids that the manifests have for these paths, where they have any.
+
+    Args:
+        settings: Name the sources.
+        names: Paths of the file system, or relative to a source; equal ones may be in several.
+    """
+    store = Store(settings.home)
     found: dict[str, set[str]] = {}
-    for source in searcher.settings.sources:
+    for source in settings.sources:
         root = f"{str(source.path).rstrip('/')}/"
         wanted: dict[str, str] = {}
         for name in names:

@@ -135,7 +135,7 @@ def test_a_bad_vote_is_one_line_that_names_the_file(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["query", "cat"], ["index"], ["init"], ["demo"]], ids=str
+    "arguments", [["status"], ["query", "cat"], ["index"], ["init", "."], ["demo"]], ids=str
 )
 def test_a_working_directory_that_is_gone_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
     gone = tmp_path / "gone"
@@ -147,7 +147,7 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path: Path, arguments:
 @pytest.mark.parametrize("command", ["status", "index", "query", "init"])
 def test_a_home_whose_name_is_not_utf8_is_one_line(tmp_path: Path, command: str) -> None:
     directory = extract_home(Path(os.fsdecode(os.fsencode(tmp_path) + b"/home\xff")))
-    arguments = {"query": ["cat"], "init": ["--force"]}.get(command, [])
+    arguments = {"query": ["cat"], "init": [".", "--force"]}.get(command, [])
     assert_one_line(retrieval(directory, command, *arguments), "home\\xff", "UTF-8")
 
 

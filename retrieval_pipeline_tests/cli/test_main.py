@@ -1,6 +1,7 @@
 """The command line as a person uses it: real processes, their output and their exit codes."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retrieval_pipeline.cli.main import cli
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline_tests.support.commands import RETRIEVAL, own_environment, retrieval
 from synthetic.checkpoints import make_clip
 
@@ -77,6 +80,53 @@ def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) 
     assert "is not a directory" in run(tmp_path, "init", "nowhere", "--force").stderr
 
 
+def test_init_without_directories_writes_nothing_where_it_cannot_ask(tmp_path: Path) -> None:
+    (tmp_path / "a b.jpg").touch()
+    done = run(tmp_path, "init", "--model", "offline")
+    assert done.returncode == 2
+    assert (
+        f"name the directories of your pictures, such as: retrieval init {tmp_path}" in done.stderr
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["a b.jpg"]
+
+
+@pytest.mark.parametrize("typed", ["", "elsewhere"])
+def test_init_asks_for_directories_and_writes_nothing_among_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    pictures, config = tmp_path / "pictures", tmp_path / "config"
+    (pictures / "elsewhere").mkdir(parents=True)
+    (pictures / "a.jpg").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("RETRIEVAL_CONFIG", raising=False)
+    monkeypatch.chdir(pictures)
+    monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n"))
+    with contextlib.redirect_stderr(io.StringIO()) as asked:
+        cli.main(["init", "--model", "offline"], standalone_mode=False)
+    assert f"Directories of your pictures [{pictures}]: " in asked.getvalue()
+    settings = load_settings()
+    if typed:
+        assert (pictures / "retrieval.toml").is_file()
+        assert settings.sources[0].path == pictures / "elsewhere"
+    else:
+        assert sorted(file.name for file in pictures.iterdir()) == ["a.jpg", "elsewhere"]
+        assert (config / "retrieval" / "retrieval.toml").is_file()
+        assert settings.sources[0].path == pictures
+        assert settings.home == tmp_path / "data" / "retrieval"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_list_of_commands_is_whole_and_says_the_exit_codes(tmp_path: Path) -> None:
+    shown = run(tmp_path, "--help").stdout
+    assert "..." not in shown.partition("Commands:")[2]
+    assert "130, 143  interrupted" in shown
+
+
 @pytest.mark.parametrize("command", [["index"], ["query", "a dog"], ["status"], ["verify"]])
 def test_without_settings_one_line_says_what_to_do(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path, *command)
@@ -87,7 +137,7 @@ def test_without_settings_one_line_says_what_to_do(tmp_path: Path, command: list
 
 
 def test_a_query_before_the_first_index_says_what_to_do(tmp_path: Path) -> None:
-    run(tmp_path, "init", "--model", "offline")
+    run(tmp_path, "init", ".", "--model", "offline")
     done = run(tmp_path, "query", "a dog")
     assert done.returncode == 1
     assert done.stderr.startswith("error: nothing is indexed yet")

@@ -1,5 +1,6 @@
 """Who reads the output, and whether anybody does, never decides whether the work is done."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_pipeline.cli.output import json_text
 from retrieval_pipeline_tests.support.commands import (
     RETRIEVAL,
     assert_one_line,
@@ -145,3 +147,13 @@ def test_no_file_takes_the_number_of_a_closed_stream(changed: Path) -> None:
     assert retrieval(changed, "verify").returncode == 0
     for file in (changed / "home").rglob("*"):
         assert not file.is_file() or b"image files" not in file.read_bytes()
+
+
+def test_json_has_letters_as_they_are_and_escapes_what_utf8_or_terminals_do_not_take() -> None:
+    value = {"Müller 日本 \N{GRINNING FACE}": 'a\nb\t\x1b[2J\x9b\u202e\xa0\udcff\U000e0001 \\ "'}
+    for indent in (None, 2):
+        text = json_text(value, indent=indent)
+        assert json.loads(text) == value
+        assert "Müller 日本 \N{GRINNING FACE}" in text
+        assert "".join(text.splitlines()).isprintable()
+        text.encode()

@@ -142,8 +142,18 @@ def test_a_path_in_a_file_of_votes_means_its_bytes(directory: Path) -> None:
     (directory / "votes.json").write_text(json.dumps([{"path": str(picture), "liked": True}]))
     result = run("--from-json", "votes.json")
     # The file's bytes are no longer what this index was made of.
-    assert "1 votes added" in result.stderr
+    assert "1 vote added" in result.stderr
     assert "1 more on images that are not in the index" in result.stderr
+
+
+def test_a_vote_may_name_a_path_in_a_source(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    votes = directory / "votes.json"
+    votes.write_text(json.dumps([{"path": f"{NAMES[0]}.png", "liked": True}]))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    result = run("--from-json", str(votes), "--config", str(directory / "retrieval.toml"))
+    assert result.stderr.startswith("1 vote added: 1 liked, 0 not;")
 
 
 def test_each_wrong_entry_is_named_and_then_none_counts(directory: Path) -> None:
@@ -165,7 +175,7 @@ def test_each_wrong_entry_is_named_and_then_none_counts(directory: Path) -> None
         for line in (
             "2: content_id: must be 32 hex digits",
             "3: liked: missing",
-            "4: nowhere.jpg: there is no such file",
+            "4: nowhere.jpg: there is no such file, and no such path in a source",
             '5: give "content_id" or "path", one of them',
             '6: give "content_id" or "path", one of them',
             "7: liked: must be true or false",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
-from retrieval_pipeline.cli.output import echo, echo_styled, tell
+from retrieval_pipeline.cli.output import echo, echo_styled, plural, tell
 from retrieval_pipeline.config.loading import load_settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def album(
     if action == "delete":
         count = len(read_album(store, name))
         delete_album(store, name)
-        tell(f"deleted the album, and left its {count:,} pictures where they are")
+        tell(f"deleted the album, and left {plural(count, 'picture')} where they are")
         return
     from retrieval_pipeline.search.searcher import Searcher
 

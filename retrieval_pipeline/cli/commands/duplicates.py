@@ -1,13 +1,12 @@
 """`retrieval duplicates`: list what the collection holds more than once, and plan what could go."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from retrieval_pipeline.cli.commands.common import check_page, config_option, write_page
-from retrieval_pipeline.cli.output import echo, echo_json, tell
+from retrieval_pipeline.cli.output import echo, echo_json, json_text, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -108,7 +107,7 @@ def duplicates(
         else:
             echo(*plan_text(planned))
         if plan is not None:
-            _write(plan, f"{json.dumps(plan_json(planned), indent=2)}\n".encode())
+            _write(plan, f"{json_text(plan_json(planned), indent=2)}\n".encode())
         if script is not None:
             target = move_to.expanduser().absolute() if move_to is not None else None
             _write(script, duplicate_script(planned, target))

@@ -14,7 +14,7 @@ from retrieval_pipeline.cli.commands.common import (
     path_option,
     source_option,
 )
-from retrieval_pipeline.cli.output import tell
+from retrieval_pipeline.cli.output import plural, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import StoreError
 
@@ -112,4 +112,4 @@ def export(
             left_out = files.write_webdataset(rows, out, progress, size=size, limits=limits)
             tell(*(f"left out: {line}" for line in left_out))
             count -= len(left_out)
-    tell(f"{count:,} pictures in {out}")
+    tell(f"{plural(count, 'picture')} in {out}")

@@ -1,16 +1,28 @@
 """`retrieval init`: write a settings file."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import click
+from platformdirs import user_data_path, user_pictures_path
 
 from retrieval_pipeline.cli.commands.common import config_option
-from retrieval_pipeline.cli.output import report
-from retrieval_pipeline.config.loading import FILE_NAME, load_settings, named_settings_file
+from retrieval_pipeline.cli.output import plural, report, tell
+from retrieval_pipeline.config.extensions import PICTURES
+from retrieval_pipeline.config.loading import (
+    FILE_NAME,
+    load_settings,
+    named_settings_file,
+    users_settings_file,
+)
 from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import RetrievalError, SettingsError
-from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.paths import shell_quoted, to_text
+
+# Below the settings file.
+HOME = "retrieval-home"
 
 # Longest wait for an answer of the model hub.
 HUB_SECONDS = 3.0
@@ -19,22 +31,34 @@ HUB_SECONDS = 3.0
 @click.command()
 @click.argument("directories", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", help="Encoder to write into the file.  [default: what suits the machine]")
-@click.option(
-    "--home", default="retrieval-home", show_default=True, help="Directory for tables and indexes."
-)
+@click.option("--home", help=f"Directory for tables and indexes.  [default: {HOME}]")
 @click.option("--force", is_flag=True, help="Replace a settings file that exists.")
 @config_option
 def init(
-    directories: tuple[Path, ...], model: str | None, home: str, force: bool, config: Path | None
+    directories: tuple[Path, ...],
+    model: str | None,
+    home: str | None,
+    force: bool,
+    config: Path | None,
 ) -> None:
-    """Write a settings file for these directories (default: the current one)."""
+    """Write a settings file for these directories.
+
+    Without DIRECTORIES it asks for them. If the working directory is or holds one of those named
+    then, nothing is written into it: the settings become your own file, which counts everywhere.
+    """
     file = named_settings_file(config) or Path(FILE_NAME)
+    if not directories:
+        directories = _asked_for()
+        if named_settings_file(config) is None and any(map(_holds_here, directories)):
+            file = users_settings_file()
+            home = home or str(user_data_path("retrieval", appauthor=False))
+    home = home or HOME
     if file.exists() and not force:
         raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
     from retrieval_pipeline.storage.atomic import replacing
 
     # Links are not resolved: the user knows the directory by the name that they typed.
-    roots = [Path(os.path.abspath(path.expanduser())) for path in directories or [Path()]]  # noqa: PTH100
+    roots = [Path(os.path.abspath(path.expanduser())) for path in directories]  # noqa: PTH100
     for root in roots:
         if not root.is_dir():
             raise RetrievalError(f"{root} is not a directory")
@@ -57,12 +81,46 @@ def init(
             lines = (line.removeprefix(f"{temporary}: ") for line in error.args)
             raise SettingsError(*lines) from None
     report(
-        f"wrote {file} with {len(pairs)} source{'s' * (len(pairs) != 1)}:",
+        f"wrote {file} with {plural(len(pairs), 'source')}:",
         *(f"  {name:<20} {root}" for name, root in pairs),
         f"model: {model}{_understands(model)}",
         *(f"  {line}" for line in about),
         "Look it over, then run: retrieval index",
     )
+
+
+def _asked_for() -> tuple[Path, ...]:
+    """Ask for the directories of pictures.
+
+    Raises:
+        UsageError: There is no terminal to ask on, or no answer.
+    """
+    pictures = user_pictures_path()
+    here = Path.cwd()
+    proposed = here if _has_pictures(here) or not pictures.is_dir() else pictures
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "name the directories of your pictures, such as: "
+            f"retrieval init {shell_quoted(str(proposed))}"
+        )
+    tell(f"Directories of your pictures [{shell_quoted(str(proposed))}]: ", end="")
+    try:
+        answer = input()
+        return tuple(map(Path, shlex.split(answer))) or (proposed,)
+    except EOFError:
+        raise click.Abort from None
+    except ValueError as error:
+        raise click.UsageError(f"{answer}: {str(error).lower()}") from None
+
+
+def _has_pictures(directory: Path) -> bool:
+    with os.scandir(directory) as entries:
+        return any(Path(entry.name).suffix.lower() in PICTURES for entry in entries)
+
+
+def _holds_here(directory: Path) -> bool:
+    """Tell whether a directory is the working directory, or one above it."""
+    return Path.cwd().is_relative_to(directory.expanduser().resolve())
 
 
 def _chosen() -> tuple[str, list[str]]:

@@ -1,6 +1,5 @@
 """`retrieval models`: which model to take."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
-from retrieval_pipeline.cli.output import echo, tell
+from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config.loading import find_settings_file, load_settings
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SourceError
@@ -47,7 +46,7 @@ def models(as_json: bool, config: Path | None) -> None:
             "models": rows,
             "sources": read_sources(),
         }
-        echo(*json.dumps(contents, indent=2, ensure_ascii=False).splitlines())
+        echo_json(contents, indent=2)
         return
     echo(*_table(known_models(), here, speed, pictures))
     echo(

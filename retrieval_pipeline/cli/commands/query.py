@@ -22,7 +22,7 @@ from retrieval_pipeline.cli.commands.common import (
     source_option,
     write_page,
 )
-from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, tell
+from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, plural, tell
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -299,7 +299,6 @@ def _answer(
 def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) -> "list[Answer]":
     """Answer the lines of a prompt; a line may have options, which replace those of the command."""
     from retrieval_pipeline.cli.prompt import converse
-    from retrieval_pipeline.cli.text import plural
 
     tell(f'{plural(len(searcher.build), "image")}. ":help" helps, "exit" or Ctrl-D leaves.')
     searcher.warm_up()

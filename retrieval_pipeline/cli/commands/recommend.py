@@ -1,5 +1,6 @@
 """`retrieval recommend`: vote on pictures, and see the ranking that is learned from the votes."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from retrieval_pipeline.cli.commands.common import (
     source_option,
     write_page,
 )
-from retrieval_pipeline.cli.output import echo, echo_json, tell
+from retrieval_pipeline.cli.output import echo, echo_json, plural, tell
 from retrieval_pipeline.config.loading import load_settings
+from retrieval_pipeline.errors import CommandError
 
 if TYPE_CHECKING:
     from retrieval_pipeline.images.errors import Limits
@@ -57,7 +59,8 @@ KEYS = "y = like, n = not, u = undo, q = quit"
     "votes_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help='Add votes: [{"path" or "content_id": "...", "liked": true}, ...].',
+    help='Add votes: [{"path" or "content_id": "...", "liked": true}, ...]. A path is that of a '
+    "file, or relative to a source.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print votes and ranking as JSON.")
 @source_option
@@ -96,11 +99,14 @@ def recommend(
     from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.recommend.recommender import Recommender
     from retrieval_pipeline.recommend.votes import read_votes_file, require_recommender
+    from retrieval_pipeline.search.named_pictures import stored_files
     from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.store import Store
 
     store, limits = Store(settings.home), Limits.of(settings.images)
-    added = read_votes_file(votes_file) if votes_file is not None else []
+    added = []
+    if votes_file is not None:
+        added = read_votes_file(votes_file, functools.partial(stored_files, settings))
     if rank is not None and votes_file is None:
         require_recommender(store, name)
     recommender = Recommender(Searcher.open(settings), name, strategy=strategy, sources=sources)
@@ -109,7 +115,7 @@ def recommend(
         return
     if votes_file is not None:
         recommender.add(added)
-        tell(f"{len(added)} votes added: {recommender.votes_text}")
+        tell(f"{plural(len(added), 'vote')} added: {recommender.votes_text}")
     ranking = recommender.ranking(rank) if rank is not None else []
     if as_json:
         echo_json(recommender_json(recommender, ranking), indent=2)
@@ -187,6 +193,7 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
     from retrieval_pipeline.images.decode_pool import Job
     from retrieval_pipeline.images.errors import ImageError
     from retrieval_pipeline.paths import to_text
+    from retrieval_pipeline.processes import open_file
     from retrieval_pipeline.rendering.terminal_image import picture_sequence
 
     path = to_text(str(picture.path))
@@ -203,6 +210,9 @@ def _show(picture: "Candidate", protocol: str | None, limits: "Limits", *, open_
         # The escape sequence that draws: the terminal must get it as it is.
         sys.stdout.write(sequence)
     echo(path)
-    if open_each and click.launch(str(picture.path)):
-        tell("no program here opens pictures: look at the path above")
+    if open_each and isinstance(picture.path, Path):
+        try:
+            open_file(picture.path)
+        except CommandError as error:
+            tell(f"{error}; look at the path above")
     return True
