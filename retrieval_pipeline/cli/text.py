@@ -318,6 +318,10 @@ def status_text(status: LibraryStatus) -> list[str]:
             )
             if named
         ]
+    for what, counted in (("labels", status.labels), ("albums", status.albums)):
+        if counted:
+            counts = ", ".join(f"{count:,} {name}" for name, count in counted.items())
+            lines += ["", f"{what}  {counts}"]
     return lines
 
 

@@ -172,6 +172,7 @@ class PictureRows:
         build, store = searcher.build, Store(searcher.settings.home)
         self.schema = _schema(build, selection.query, vectors=vectors)
         ids = build.items["content_id"]
+        self._known = build.facts
         self._map = _Map(build, store)
         labels = read_labels(store)
         marks = LABELS.empty_table() if labels is None else labels.table
@@ -209,7 +210,7 @@ class PictureRows:
             **self._files(numbers),
             "rank": None if relevance is None else np.arange(start + 1, start + 1 + count),
             "relevance": None if relevance is None else relevance[start : start + count],
-            **_facts(build, numbers),
+            **_facts(self._known, numbers),
             **self._map.of(numbers),
             **dict(zip(("labels", "label_relevance"), self._labels.columns(numbers), strict=True)),
             **{name: lists.columns(numbers)[0] for name, lists in self._members.items()},
@@ -277,10 +278,10 @@ def _schema(build: Build, query: Query, *, vectors: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"retrieval": json.dumps(about)})
 
 
-def _facts(build: Build, numbers: Numbers) -> dict[str, pa.Array | None]:
-    if build.facts is None:
+def _facts(facts: pa.Table | None, numbers: Numbers) -> dict[str, pa.Array | None]:
+    if facts is None:
         return dict.fromkeys(FACTS_COLUMNS.names)
-    rows = build.facts.take(pa.array(numbers))
+    rows = facts.take(pa.array(numbers))
     columns = {}
     for field in FACTS_COLUMNS:
         column = rows[field.name].combine_chunks()

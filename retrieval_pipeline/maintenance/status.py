@@ -25,6 +25,8 @@ from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.labels import read_labels
+from retrieval_pipeline.storage.albums import album_names, read_album
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
@@ -109,6 +111,8 @@ class LibraryStatus(_Model):
         facts: When and with what the pictures of these sources were taken.
         towns: Pictures of the index at its most frequent towns, such as "Lisbon, PT".
         countries: Pictures of the index in its most frequent countries (ISO 3166-1 alpha-2).
+        albums: Pictures of each album, those that left the index included.
+        labels: Pictures that each word of `retrieval label` marks.
     """
 
     home: AnyPlace
@@ -127,6 +131,8 @@ class LibraryStatus(_Model):
     facts: FactsSummary
     towns: Mapping[str, int]
     countries: Mapping[str, int]
+    albums: Mapping[str, int]
+    labels: Mapping[str, int]
 
 
 def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
@@ -177,6 +183,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
         facts=summary_of(pa.concat_tables(tables)),
         towns=towns,
         countries=countries,
+        albums={name: len(read_album(store, name)) for name in album_names(store)},
+        labels={} if (labels := read_labels(store)) is None else labels.counts,
     )
 
 

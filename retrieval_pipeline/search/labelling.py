@@ -13,7 +13,7 @@ from retrieval_pipeline.config.settings import LabelSettings, Settings
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.progress import Progress, Quiet
-from retrieval_pipeline.search.labels import Labels, LabelsInfo, read_labels
+from retrieval_pipeline.search.labels import Labels, LabelsInfo, read_labels, read_labels_info
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.schemas import LABELS
@@ -101,10 +101,10 @@ def refresh_labels(settings: Settings, *, progress: Progress | None = None) -> L
     """
     asked = settings.labels
     if not asked.words:
-        former = read_labels(Store(settings.home))
+        former = read_labels_info(Store(settings.home))
         if former is None:
             return None
-        asked = former.info.asked
+        asked = former.asked
     return update_labels(Searcher.open(settings), asked, progress=progress)
 
 

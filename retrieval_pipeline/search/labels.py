@@ -40,10 +40,19 @@ class LabelsInfo(BaseModel):
     space: str
 
 
+def labels_version(store: Store) -> tuple[int, ...]:
+    """Return what is another value once the table of labels has changed; () without a table."""
+    try:
+        stat = store.labels.stat()
+    except FileNotFoundError:
+        return ()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
 def label_notes(build: Build, store: Store) -> tuple[str, ...]:
     """Say so if the labels are those of an earlier build."""
-    labels = read_labels(store)
-    if labels is None or labels.info.build == build.path.name:
+    info = read_labels_info(store)
+    if info is None or info.build == build.path.name:
         return ()
     return ("the labels are of an earlier index: `retrieval label` brings them up to date",)
 
@@ -84,14 +93,20 @@ def read_labels(store: Store) -> Labels | None:
     Raises:
         StoreError: It is damaged.
     """
+    info = read_labels_info(store)
+    if info is None:
+        return None
+    return Labels(info, read_table(store.labels, LABELS, remedy=REMEDY))
+
+
+def read_labels_info(store: Store) -> LabelsInfo | None:
+    """Return what the table of labels was made of; as `read_labels`, but the table is not read."""
     if not is_there(store.labels):
         return None
-    table = read_table(store.labels, LABELS, remedy=REMEDY)
     try:
-        info = LabelsInfo.model_validate_json(read_metadata(store.labels)[b"labels"])
+        return LabelsInfo.model_validate_json(read_metadata(store.labels)[b"labels"])
     except (KeyError, ValidationError):
         raise StoreError(f"{store.labels}: does not say what it was made of: {REMEDY}") from None
-    return Labels(info, table)
 
 
 def label_flags(build: Build, store: Store, words: Sequence[str]) -> Flags:

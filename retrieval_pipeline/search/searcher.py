@@ -20,7 +20,7 @@ from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.search.albums import album_flags
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import both, passing
-from retrieval_pipeline.search.labels import label_flags, label_notes
+from retrieval_pipeline.search.labels import label_flags, label_notes, labels_version
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query, Sort
@@ -55,6 +55,10 @@ class Searcher:
         self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
         self._judge = RankingJudge(build)
         self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
+        # A table of labels is remembered until it changes: a million pictures take a second.
+        self._labelled = functools.lru_cache(FILTERS)(
+            lambda words, version: label_flags(build, Store(settings.home), words)
+        )
 
     @classmethod
     def open(cls, settings: Settings) -> "Searcher":
@@ -178,7 +182,7 @@ class Searcher:
         if query.albums:
             flags = both(flags, album_flags(self.build, store, query.albums))
         if query.labels:
-            flags = both(flags, label_flags(self.build, store, query.labels))
+            flags = both(flags, self._labelled(query.labels, labels_version(store)))
         if query.like_albums:
             flags = both(flags, ~album_flags(self.build, store, query.like_albums))
         return flags

@@ -32,13 +32,13 @@ from retrieval_pipeline.web.browse import (
     folder_of,
     present_folder,
 )
+from retrieval_pipeline.web.duplicates import PlanAddress, planned, script_of
 from retrieval_pipeline.web.files import GoneError
 from retrieval_pipeline.web.news import events
 from retrieval_pipeline.web.openapi import openapi
 from retrieval_pipeline.web.operations import Nothing, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import (
     ContentId,
-    Page,
     RecommenderName,
     Search,
     SearchPage,
@@ -431,11 +431,26 @@ async def map_page(request: Request) -> Response:
 
 
 async def duplicates_page(request: Request) -> Response:
-    """Show what is there more than once."""
-    asked = _parsed(request, Page)
+    """Show what is there more than once, what of it stays, and what could go."""
+    asked = _parsed(request, PlanAddress)
     asked = asked.model_copy(update={"k": min(asked.k, ON_A_PAGE)})
-    found = await api.duplicates(request, asked)
-    return _page(request, "duplicates", found=found, page=asked)
+    library = library_of(request)
+    future = library.duplicates()
+    found = None
+    if future.done():
+        found = await library.run(planned, library.snapshot, future.result(), asked)
+    sources = library.settings.source_names
+    return _page(request, "duplicates", found=found, asked=asked, page=asked, sources=sources)
+
+
+async def duplicates_script(request: Request) -> Response:
+    """Give the script that does with duplicates what their page proposes."""
+    asked = _parsed(request, PlanAddress)
+    library = library_of(request)
+    groups = await library.duplicates()
+    script = await library.run(script_of, library.snapshot, groups, asked)
+    headers = {"content-disposition": 'attachment; filename="duplicates.sh"'}
+    return Response(script, media_type="application/x-sh", headers=headers)
 
 
 async def quarantine_page(request: Request) -> Response:
@@ -623,6 +638,7 @@ ROUTES = [
     Route("/zip", shown(download), methods=["POST"]),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),
+    Route("/duplicates/script", shown(duplicates_script)),
     Route("/quarantine", shown(quarantine_page)),
     Route("/status", shown(status_page)),
     Route("/api", api_page),

@@ -3,8 +3,10 @@
 import base64
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -554,6 +556,31 @@ def test_duplicates_are_compared_once_and_listed(client: TestClient) -> None:
     paths = [{place["path"] for twin in group for place in twin["locations"]} for group in groups]
     assert {"cat.png", "deep/cat again.png"} in paths
     assert any({"flower.jpg", NASTY} <= group for group in paths)
+
+
+def test_the_page_of_duplicates_marks_what_stays_and_gives_a_script_for_the_rest(
+    client: TestClient, indexed_library: WebLibrary
+) -> None:
+    eventually(lambda: client.get("/api/duplicates").json()["ready"])
+
+    def going(**asked: str) -> set[str]:
+        page = client.get("/duplicates", params=asked).text
+        return {unescape(path) for path in re.findall(r'goes" data-path="([^"]+)"', page)}
+
+    def steps(**asked: str) -> list[str]:
+        script = client.get("/duplicates/script", params=asked)
+        assert script.headers["content-disposition"].startswith("attachment")
+        return [line for line in script.text.splitlines() if re.match(r"step \d", line)]
+
+    copy = str(indexed_library.photo("deep/cat again.png"))
+    assert copy in going()
+    assert str(indexed_library.photo("cat.png")) in going(folder="deep/*")
+    assert copy not in going(reference="photos")
+    cat = indexed_library.content("cat.png")
+    assert len(steps()) == len(going())
+    assert sum(copy in step for step in steps()) == 1
+    assert not any(copy in step for step in steps(left=cat))
+    assert client.get("/duplicates", params={"first": "prettiest"}).status_code == 400
 
 
 def test_what_failed_is_listed_with_its_reason(client: TestClient) -> None:

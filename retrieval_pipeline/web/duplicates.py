@@ -1,0 +1,178 @@
+"""The page of duplicates: what stays of each group, what could go, and a script that does it."""
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlencode
+
+from pydantic import Field
+
+from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.search.duplicate_plan import (
+    DuplicatePlan,
+    parse_rules,
+    plan_duplicates,
+)
+from retrieval_pipeline.search.duplicate_script import duplicate_script
+from retrieval_pipeline.search.near_duplicates import DuplicateGroup
+from retrieval_pipeline.storage.remote import Place
+from retrieval_pipeline.web.parameters import ContentId, Page, Text, Texts
+from retrieval_pipeline.web.snapshot import Snapshot
+
+# Groups that may be left as they are.
+MOST_LEFT = 500
+
+
+class PlanAddress(Page):
+    """Which duplicates to show, and what is to stay.
+
+    Attributes:
+        folder: A glob: files whose path it matches stay before others; "" for none.
+        formats: Formats in the order in which they stay, such as "png/jpeg"; "" for any.
+        first: What stays of files that are equal in this: the largest, the oldest or the newest.
+        reference: Names of sources whose files always stay.
+        action: What the script does with the others.
+        left: Content ids of the first pictures of groups that stay as they are.
+    """
+
+    folder: Text = ""
+    formats: Text = ""
+    first: Literal["largest", "oldest", "newest"] = "largest"
+    reference: Texts = Field(default=[])
+    action: Literal["trash", "hardlink"] = "trash"
+    left: list[ContentId] = Field(default=[], max_length=MOST_LEFT)
+
+    @property
+    def query(self) -> str:
+        """The address of another page of the same, without its offset."""
+        fields = self.model_dump(exclude={"left", "offset"})
+        return urlencode(fields, doseq=True) + "&"
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules, the most important one first.
+
+        Raises:
+            QueryError: There is no such format.
+        """
+        texts = [f"path={self.folder}"] if self.folder else []
+        texts += [f"format={self.formats}"] if self.formats else []
+        last = ["oldest"] if self.first == "largest" else ["largest"]
+        return parse_rules([*texts, self.first, *last])
+
+
+@dataclass(frozen=True)
+class TwinFile:
+    """A file of a group.
+
+    Attributes:
+        source: Name of its source.
+        path: Its path in the source, as text.
+        absolute: Its absolute path, as text.
+        size: In bytes.
+        role: "stays", "goes", or why nothing is proposed for it.
+    """
+
+    source: str
+    path: str
+    absolute: str
+    size: int
+    role: str
+
+
+@dataclass(frozen=True)
+class TwinPicture:
+    """A picture of a group, with all files that hold it.
+
+    Attributes:
+        content_id: Of the picture.
+        cosine: With the first picture of the group.
+        width: Pixels, upright.
+        height: Pixels, upright.
+        format: Such as JPEG.
+        files: The files, in the order of their sources and paths.
+    """
+
+    content_id: str
+    cosine: float
+    width: int
+    height: int
+    format: str
+    files: tuple[TwinFile, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The duplicates, and what could be done about them.
+
+    Attributes:
+        total: Number of groups.
+        files: How many files could go.
+        bytes: How much they hold together.
+        groups: Those of this page; the pictures of each.
+    """
+
+    total: int
+    files: int
+    bytes: int
+    groups: list[list[TwinPicture]]
+
+
+def plan_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> DuplicatePlan:
+    """Return what could be done about these groups but those that are left.
+
+    Raises:
+        QueryError: There is no such format.
+    """
+    left = set(asked.left)
+    return plan_duplicates(
+        [group for group in groups if group.pictures[0].content_id not in left],
+        snapshot.searcher.looks.same,
+        asked.rules,
+        references=asked.reference,
+        action=asked.action,
+    )
+
+
+def planned(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> Planned:
+    """Return the groups of a page, with what could be done about each file; raises as `plan_of`."""
+    plan = plan_of(snapshot, groups, asked)
+    roles: dict[Place, str] = {}
+    for group in plan.groups:
+        roles |= dict(group.left)
+        roles |= dict.fromkeys((file.path for file in group.remove), "goes")
+        roles[group.keep.path] = "stays"
+    shown = groups[asked.offset : asked.offset + asked.k]
+    return Planned(len(groups), plan.files, plan.bytes, [_twins(group, roles) for group in shown])
+
+
+def _twins(group: DuplicateGroup, roles: dict[Place, str]) -> list[TwinPicture]:
+    return [
+        TwinPicture(
+            content_id=picture.content_id,
+            cosine=picture.cosine,
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            files=tuple(
+                TwinFile(
+                    source=file.location.source,
+                    path=file.location.path,
+                    absolute=to_text(str(path)),
+                    size=file.size,
+                    role=roles.get(path, "is left as it is"),
+                )
+                for file, path in zip(picture.files, picture.paths, strict=True)
+            ),
+        )
+        for picture in group.pictures
+    ]
+
+
+def script_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> bytes:
+    """Return a shell script that does what the plan proposes; every file of it is read.
+
+    Raises:
+        QueryError: There is no such format.
+        StoreError: A file is no longer what was indexed, or cannot be read.
+    """
+    return duplicate_script(plan_of(snapshot, groups, asked))
