@@ -55,6 +55,8 @@ STATIC = files(PACKAGE) / "static"
 SUGGESTIONS = 12
 # Pictures like one that are shown beside it.
 SIMILAR = 12
+# How large pictures are, of which the third size needs no word, and that captions are hidden.
+LOOKS = ("size1", "size2", "size4", "size5", "uncaptioned")
 # Groups of duplicates, and failed files, on a page.
 ON_A_PAGE = 60
 
@@ -212,8 +214,8 @@ def _chips(search: Search) -> list[Chip]:
         "min_width": "at least {} wide",
         "min_height": "at least {} high",
         "format": "{} files",
-        "min_relevance": "relevance {} or more",
-        "collapse": "twins once",
+        "min_relevance": "sure to {} or more",
+        "collapse": "look-alikes once",
         "region": "a region of the map",
         "since": "new pictures",
         "sort": "sorted: {}",
@@ -522,11 +524,18 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "month_name": month_name,
         "breadcrumbs": breadcrumbs,
         "csrf_token": "" if bare else access_of(request).csrf_token,
+        "look": _look(request),
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,
         "version": _version(),
         "has_map": snapshot is not None and snapshot.coordinates is not None,
     }
+
+
+def _look(request: Request) -> str:
+    """Return the classes of a page for what its reader chose, which a cookie keeps; see look.js."""
+    chosen = request.cookies.get("look", "").split(".")
+    return " ".join(each for each in LOOKS if each in chosen)
 
 
 def _parsed(request: Request, model: type[M]) -> M:

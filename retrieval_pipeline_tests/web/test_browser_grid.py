@@ -228,3 +228,38 @@ def test_facets_lead_to_folders_and_years_and_back(dated: str, open_page: Open) 
     page.locator(card(page, 1)).get_by_role("link", name="2022", exact=True).click()
     expect(page).to_have_url(re.compile(r"\?source=photos&path=2022%2F\*$"))
     expect(page.locator(".chip")).to_have_text(["in photos", "in 2022"])
+
+
+def test_pictures_are_as_large_as_was_chosen_also_when_the_page_loads(
+    dated: str, open_page: Open
+) -> None:
+    page = open_page("about:blank")
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=GREY, content_type="image/webp"))
+    page.goto(dated)
+    page.wait_for_selector("[data-ready]")
+
+    def size() -> float:
+        box = page.locator(f"{card(page, 1)} .picture").bounding_box()
+        assert box is not None
+        return box["height"]
+
+    before = size()
+    slider = page.get_by_role("slider", name="Size of the pictures")
+    slider.focus()
+    page.keyboard.press("End")
+    assert size() > 1.5 * before
+    page.get_by_label("Captions").uncheck()
+    expect(page.locator(".card .name").first).to_be_hidden()
+    large = size()
+    page.reload()
+    page.wait_for_selector("[data-ready]")
+    shifts = page.evaluate(SHIFTS)
+    assert sum(value for value, _ in shifts) < 0.02, shifts
+    assert size() == large
+    expect(slider).to_have_value("5")
+    # Home and End lead through the grid.
+    page.evaluate("document.querySelector('.card a').focus()")
+    page.keyboard.press("End")
+    page.wait_for_function(
+        f"document.activeElement.closest('.card')?.ariaPosInSet === '{MONTHS * EACH + UNDATED}'"
+    )

@@ -3,6 +3,7 @@
 
 import { ask, change, explain, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { onIndex, seen } from "./news.js";
+import * as look from "./look.js";
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
 import * as selection from "./selection.js";
@@ -424,11 +425,12 @@ addEventListener("keydown", (event) => {
   const card = within(event, ".card");
   if (!card || !grid) return;
   const index = Number(card.ariaPosInSet) - 1;
+  const end = { Home: 0, End: grid.length - 1 }[event.key];
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   const vote = { l: "true", d: "false" }[event.key];
-  if (step) {
+  if (step || end !== undefined) {
     event.preventDefault();
-    const next = grid.beside(index, step[0], step[1]);
+    const next = step ? grid.beside(index, step[0], step[1]) : (end ?? index);
     if (event.shiftKey) {
       if (selection.isEmpty()) selection.toggle(card);
       selection.extend(selecting, next);
@@ -452,6 +454,7 @@ select.addEventListener("change", () => votes.choose(select.value));
 
 votes.listen();
 selection.listen(selecting);
+look.listen(() => grid?.relay());
 offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);
