@@ -20,6 +20,7 @@ from retrieval_pipeline.images.cut_jpeg import is_cut, load_cut
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason, out_of_memory
 from retrieval_pipeline.images.formats import open_image, typed_errors
 from retrieval_pipeline.images.header import read_facts
+from retrieval_pipeline.images.libspng import load_plain_png
 from retrieval_pipeline.images.orientation import upright
 from retrieval_pipeline.images.raw import load_raw
 from retrieval_pipeline.images.raw_format import raw_format
@@ -162,6 +163,7 @@ def _load(
         drafted = image.draft(None, least) if least else None
         format = image.format or ""
         try:
+            image = load_plain_png(data, image) or image
             image.load()
             rows = image.height
         except OSError as error:

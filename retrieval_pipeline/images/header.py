@@ -3,9 +3,7 @@
 Runs in decode workers only.
 """
 
-import os
 import stat
-import struct
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -20,14 +18,11 @@ from retrieval_pipeline.facts.takeout import read_takeout
 from retrieval_pipeline.facts.xmp import read_xmp
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.formats import readable_formats, typed_errors
-from retrieval_pipeline.images.png import SIGNATURE, without_broken_chunks
+from retrieval_pipeline.images.png import SIGNATURE, without_broken_chunks, without_pixels
 from retrieval_pipeline.images.read import read_bytes
 
 # Bytes that tell what a file is.
 START_BYTES = 32
-
-# Chunks of a PNG that hold pixels, which may lie before its texts.
-_PIXELS = (b"IDAT", b"fdAT")
 
 
 def read_facts(source: str | bytes, request: ReadFacts, limits: Limits) -> PictureFacts:
@@ -67,18 +62,6 @@ def _facts_of_picture(source: str | bytes, limits: Limits) -> PictureFacts:
             if start.startswith(RAF):
                 file = BytesIO(preview_of_raf(file))
             elif start.startswith(SIGNATURE):
-                file = BytesIO(without_broken_chunks(_without_pixels(file)))
+                file = BytesIO(without_broken_chunks(without_pixels(file)))
             with Image.open(file, formats=readable_formats()) as image:
                 return embedded_facts(image)
-
-
-def _without_pixels(file: BinaryIO) -> bytes:
-    """Return a PNG without the chunks that hold pixels."""
-    kept = [file.read(len(SIGNATURE))]
-    while len(head := file.read(8)) == 8:
-        (length,) = struct.unpack(">I", head[:4])
-        if head[4:] in _PIXELS:
-            file.seek(length + 4, os.SEEK_CUR)
-        else:
-            kept += head, file.read(length + 4)
-    return b"".join(kept)

@@ -4,9 +4,11 @@ libpng, and so every viewer, does the same: only a damaged critical chunk is an 
 refuses the whole file for either.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from PIL import PngImagePlugin
 
@@ -18,6 +20,8 @@ MOST_CHUNK_BYTES = 16 << 20
 MOST_TEXT_BYTES = 64 << 20
 
 TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+# Chunks that hold pixels, which may lie before the texts.
+PIXELS = (b"IDAT", b"fdAT")
 # Bytes that the chunks of a fixed layout have at least.
 LEAST_BYTES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 
@@ -48,6 +52,29 @@ def without_broken_chunks(data: bytes) -> bytes:
             kept.append(data[copied:start])
             copied = end
     return b"".join([*kept, data[copied:]]) if kept else data
+
+
+def is_sound(data: bytes) -> bool:
+    """Tell whether a PNG is complete and every chunk has its checksum."""
+    kind = b""
+    for start, end in _chunks(data):
+        kind = data[start + 4 : start + 8]
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        if zlib.crc32(memoryview(data)[start + 4 : end - 4]) != checksum:
+            return False
+    return kind == b"IEND"
+
+
+def without_pixels(file: BinaryIO) -> bytes:
+    """Return a PNG without the chunks that hold pixels."""
+    kept = [file.read(len(SIGNATURE))]
+    while len(head := file.read(8)) == 8:
+        (length,) = struct.unpack(">I", head[:4])
+        if head[4:] in PIXELS:
+            file.seek(length + 4, os.SEEK_CUR)
+        else:
+            kept += head, file.read(length + 4)
+    return b"".join(kept)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
