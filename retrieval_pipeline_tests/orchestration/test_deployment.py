@@ -78,6 +78,19 @@ def test_the_example_of_dagster_yaml_is_read_as_it_is_meant(tmp_path: Path) -> N
         assert concurrency.run_queue_config.max_concurrent_runs == 4
 
 
+def test_the_example_of_logging_writes_what_runs_say_to_a_file(tmp_path: Path) -> None:
+    @dg.op
+    def speak(context: dg.OpExecutionContext) -> None:
+        context.log.info("three pictures are new")
+
+    text = (DEPLOY / "logging.yaml").read_text().replace("/var/log/retrieval", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text() + text)
+    job = dg.GraphDefinition(name="speaking", node_defs=[speak]).to_job()
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        job.execute_in_process(instance=instance)
+    assert "three pictures are new" in (tmp_path / "runs.log").read_text()
+
+
 def test_with_postgres_only_the_places_differ() -> None:
     alone = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
     shared = yaml.safe_load((DEPLOY / "dagster-postgres.yaml").read_text())
