@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_pipeline.index.companions import COMPANION_COLUMNS
-from retrieval_pipeline.index.facts_table import FACTS_COLUMNS, write_facts
+from retrieval_pipeline.index.facts_table import FACTS_COLUMNS
 from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.search.filters import passing
 from retrieval_pipeline.search.query import Query
@@ -97,7 +97,6 @@ def made_up(count: int, directory: Path) -> Tables:
         ],
         schema=FACTS_COLUMNS,
     )
-    write_facts(facts, directory / "facts.arrow")
     paths = pa.array([f"2019/08/IMG_{number:07d}.jpg" for number in range(count)])
     places = pa.StructArray.from_arrays(
         [
@@ -110,12 +109,11 @@ def made_up(count: int, directory: Path) -> Tables:
     )
     locations = pa.ListArray.from_arrays(pa.array(np.arange(count + 1), pa.int32()), places)
     items = pa.table({"locations": locations})
-    with pa.ipc.new_file(str(directory / "items.arrow"), items.schema) as out:
-        out.write_table(items)
-    mapped = [
-        pa.ipc.open_file(pa.memory_map(str(directory / name))).read_all()
-        for name in ("items.arrow", "facts.arrow")
-    ]
+    mapped = []
+    for name, table in (("items.arrow", items), ("facts.arrow", facts)):
+        with pa.ipc.new_file(str(directory / name), table.schema) as out:
+            out.write_table(table)
+        mapped.append(pa.ipc.open_file(pa.memory_map(str(directory / name))).read_all())
     return Tables(
         *mapped,
         info=SimpleNamespace(sources={"a": count}),

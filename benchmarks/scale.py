@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from search import Ours, make_data
@@ -91,8 +92,12 @@ def index(directory, rows):
     """Build the index and tell its files."""
     with measured("index", rows):
         build = Ours().build(directory)
-    for file in sorted(build.iterdir()):
-        tell("bytes", file.name, file.stat().st_size, rows)
+    sizes = Counter()
+    for kind in ("segments", "blocks", build.name):
+        for file in (build.parent / kind).rglob("*.*"):
+            sizes["blocks" if kind == "blocks" else file.name] += file.stat().st_size
+    for name, size in sorted(sizes.items()):
+        tell("bytes", name, size, rows)
 
 
 def dim_of(directory):

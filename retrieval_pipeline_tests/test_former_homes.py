@@ -9,12 +9,18 @@ import pytest
 from retrieval_pipeline import Query, Searcher, Settings, index_sources, load_settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.index.retention import retire_builds
 from retrieval_pipeline.ingest import quarantine
-from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.maintenance.verify import check_builds_here, verify
 from retrieval_pipeline.pipeline import run
 from retrieval_pipeline.recommend.votes import read_judgements
+from retrieval_pipeline.storage.atomic import discard
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_quarantine
+from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline_tests.support.former_builds import make_former
+from synthetic.tables import clustered, write_manifest, write_part
 
 # Five small photographs, a copy of one and a file that is no picture, indexed by the version in the
 # name with the offline model, and two votes. The map was left out: it is drawn anew.
@@ -95,6 +101,36 @@ def test_a_new_picture_joins_the_old_ones(former: Settings, sample_photos: dict[
     (embedded,) = index_sources(former).embeddings
     assert (embedded.known, embedded.embedded) == (5, 1)
     assert len(Searcher.open(former).build) == 6
+
+
+TREES = {"kind": "trees", "candidates": 100, "search_k": 1_000}
+
+
+@pytest.mark.parametrize("plan", [TREES, {"kind": "scan"}])
+def test_an_index_of_one_set_of_files_with_trees_answers_and_the_next_run_makes_segments(
+    tmp_path: Path, plan: dict[str, object]
+) -> None:
+    store, space = Store(tmp_path), VectorSpace("test/model", "r1", 160, "p")
+    names, vectors = [f"n{number:03d}" for number in range(300)], clustered(300, 160)
+    write_manifest(store, "a", {f"{name}.jpg": name for name in names})
+    write_part(store, space, "a", names, vectors)
+    made = build_index(store, space, ["a"], precision="float32").build
+    today = open_current(store)
+    path = make_former(store, today, plan)
+    expected = [today.best(vector, 10)[0].tolist() for vector in vectors[::50]]
+    discard(made)
+    retire_builds(store)
+    assert store.all_segments() == []
+    former = open_current(store)
+    assert former.path == path
+    assert former.plan.kind == ("scan" if plan["kind"] == "scan" else "projected")
+    assert [former.best(vector, 10)[0].tolist() for vector in vectors[::50]] == expected
+    assert [finding.problem for finding in check_builds_here([path])] == [None]
+    write_manifest(store, "a", {f"moved/{name}.jpg": name for name in names})
+    report = build_index(store, space, ["a"], precision="float32")
+    assert len(report.info.segments) == 1
+    new = open_current(store)
+    assert [new.best(vector, 10)[0].tolist() for vector in vectors[::50]] == expected
 
 
 def test_its_votes_count(former: Settings) -> None:

@@ -116,12 +116,13 @@ class IndexSettings(_Model):
 
     Attributes:
         recall: Share of the true ten nearest images that a query must find.
-        codes: True to write quantised vectors too, which faiss (the extra `codes`) searches faster.
+        codes: Whether to write quantised vectors too, which faiss (the extra `codes`) searches
+            faster; "auto": where there are 50,000 or more together, and faiss is installed.
         vectors: What the index stores vectors as: float32 keeps full precision in twice the space.
     """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
-    codes: bool = False
+    codes: bool | Literal["auto"] = "auto"
     vectors: Literal["float16", "float32"] = "float16"
 
 

@@ -42,7 +42,7 @@ from retrieval_pipeline.index.items import (
 )
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.matrices import Matrix
-from retrieval_pipeline.index.quantization import require_codes
+from retrieval_pipeline.index.quantization import WantCodes, require_codes
 from retrieval_pipeline.index.retention import retire_builds
 from retrieval_pipeline.index.row_keys import RowKeys, find, row_keys
 from retrieval_pipeline.index.runs import RowMap, RowsOfBuild, Runs, to_runs
@@ -136,7 +136,7 @@ def build_index(
     *,
     views: Mapping[str, Views] | None = None,
     recall: float = RECALL,
-    codes: bool = False,
+    codes: WantCodes = "auto",
     precision: Precision = "float16",
     encode_texts: EncodeTexts | None = None,
     accept: AcceptBuild | None = None,
@@ -154,7 +154,8 @@ def build_index(
         sources: The names of the sources whose manifests to index.
         views: Which of the stored views of its pictures each source has; default "whole".
         recall: The recall at 10 that the plan must reach when it is measured.
-        codes: Whether to write codes for faiss, and to try how fast they are.
+        codes: Whether to write codes for faiss, and to try how fast they are; "auto": of large
+            segments, where faiss is installed.
         precision: What vectors are stored as.
         encode_texts: Encodes the vocabulary if no build of this space has it yet. Without it the
             build has no vectors of words, and only queries like pictures calibrate it.
@@ -170,7 +171,7 @@ def build_index(
         VectorError: A stored vector is not of unit length.
     """
     progress = progress or Quiet()
-    if codes:
+    if codes is True:
         require_codes()
     joined = _join_sources(store, space, sources)
     further = join_views(store, space, joined, views or {})

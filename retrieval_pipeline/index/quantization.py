@@ -8,7 +8,7 @@ André et al., 2015, doi:10.14778/2856318.2856324).
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.items import BATCH_ROWS
 from retrieval_pipeline.vectors import Vectors
 
+# Whether to write codes; "auto": of AUTO_ROWS vectors or more, where faiss is installed. A scan of
+# codes takes half the time of a scan of the reduced vectors at 100,000 (docs/benchmarks.md).
+WantCodes = bool | Literal["auto"]
+AUTO_ROWS = 50_000
 # How many vectors the rounding is learnt from: 16 values a component need few.
 TRAINING_ROWS = 50_000
 
@@ -24,6 +28,11 @@ TRAINING_ROWS = 50_000
 def can_use_codes() -> bool:
     """Tell whether faiss is installed."""
     return importlib.util.find_spec("faiss") is not None
+
+
+def writes_codes(wanted: WantCodes, rows: int) -> bool:
+    """Tell whether codes of so many vectors are written here."""
+    return wanted is True or (wanted == "auto" and rows >= AUTO_ROWS and can_use_codes())
 
 
 def require_codes() -> None:

@@ -25,6 +25,7 @@ from retrieval_pipeline.index.autotune import SCAN_ONLY_ITEMS, Calibration
 from retrieval_pipeline.index.hashed_files import FileFacts, check_files, remember_hashed
 from retrieval_pipeline.index.knn import VectorIndex
 from retrieval_pipeline.index.matrices import Matrix
+from retrieval_pipeline.index.quantization import WantCodes, writes_codes
 from retrieval_pipeline.index.reduction import REDUCED_DIMENSIONS
 from retrieval_pipeline.index.row_keys import RowKeys
 from retrieval_pipeline.index.search_structures import (
@@ -59,19 +60,20 @@ class SegmentSettings:
         space: The vector space.
         precision: What the vectors are stored as.
         recall: The recall at 10 that the plan must reach when it is measured.
-        with_codes: Whether to write codes, and to try them.
+        codes: Whether to write codes, and to try them. Where faiss is missing, "auto" makes a
+            segment without them under the same name: two machines that share a home may differ.
         vocabulary: Hash of the words that the plan is measured with; None without words.
     """
 
     space: VectorSpace
     precision: Precision
     recall: float
-    with_codes: bool
+    codes: WantCodes
     vocabulary: str | None
 
     def digest(self, rows: int) -> str:
         """Return a hash of what matters for a segment of so many rows."""
-        structures = (TREE_COUNT, TREE_SEED, REDUCED_DIMENSIONS, self.recall, self.with_codes)
+        structures = (TREE_COUNT, TREE_SEED, REDUCED_DIMENSIONS, self.recall, self.codes)
         # Few rows are scanned: nothing but their vectors is stored.
         more = () if rows <= SCAN_ONLY_ITEMS else (*structures, self.vocabulary)
         constants = (SEGMENT_FORMAT, METRIC, self.space.key, self.precision, *more)
@@ -252,8 +254,9 @@ def write_segment(
             np.float16 if settings.precision == "float16" else np.float32,
             (len(keys), settings.space.dim),
         )
+        with_codes = writes_codes(settings.codes, len(keys))
         structures = write_structures(
-            directory, matrix, texts, settings.recall, settings.with_codes, progress
+            directory, matrix, texts, settings.recall, with_codes, progress
         )
         files = {file.name: FileFacts.of(file) for file in sorted(directory.iterdir())}
         info = SegmentInfo(

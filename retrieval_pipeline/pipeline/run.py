@@ -244,7 +244,7 @@ def update_sources(
     """
     if not settings.sources:
         raise SettingsError("there are no sources in the settings: add a [[sources]] table")
-    if settings.index.codes:
+    if settings.index.codes is True:
         require_codes()
     wanted = [settings.source(name) for name in paths or only] or list(settings.sources)
     store = Store(settings.home)

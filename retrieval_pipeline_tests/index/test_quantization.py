@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def encode_words(texts: Sequence[str]) -> Vectors:
     return random_vectors(len(texts), SPACE.dim, seed=5)
 
 
-def index(store: Store, with_codes: bool = True) -> Build:
+def index(store: Store, with_codes: bool | Literal["auto"] = True) -> Build:
     report = build_index(
         store, SPACE, ["a"], recall=0.9, codes=with_codes, encode_texts=encode_words
     )
@@ -225,6 +226,23 @@ def test_damaged_codes_are_refused(store: Store) -> None:
     file.write_bytes(data)
     with pytest.raises(BuildError, match=r"codes\.faiss: not as it was written"):
         Build.open(build.path, rehash=True)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_large_segments_get_codes_by_themselves_where_faiss_is_installed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(quantization, "AUTO_ROWS", COUNT)
+    monkeypatch.setattr(quantization, "can_use_codes", lambda: installed)
+    build = index(store, "auto")
+    assert bool(codes_of(build)) == installed
+    # Another machine, that differs in this, makes no other segments of the same pictures.
+    monkeypatch.setattr(quantization, "can_use_codes", lambda: not installed)
+    write_manifest(store, "b", {"copy.jpg": name(0)})
+    build_index(store, SPACE, ["a", "b"], recall=0.9, codes="auto", encode_texts=encode_words)
+    assert segments_of(open_current(store)) == segments_of(build)
+    monkeypatch.setattr(quantization, "AUTO_ROWS", COUNT + 1)
+    assert not quantization.writes_codes("auto", COUNT)
 
 
 def test_the_same_vectors_give_the_same_codes(store: Store, tmp_path: Path) -> None:

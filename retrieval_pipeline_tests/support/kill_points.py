@@ -29,6 +29,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -38,6 +39,7 @@ from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.images import decode_pool as decode
+from retrieval_pipeline.index import tiers
 from retrieval_pipeline.index.build import current_or_none, open_current
 from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.latent_map import write as map_views
@@ -208,11 +210,13 @@ def settings_of(home: Path) -> Settings:
 
 
 def run_index(home: Path) -> Callable[[], None]:
-    """`retrieval index`, with parts of two rows and a small map."""
+    """`retrieval index`, with parts of two rows, a merge of segments and a small map."""
 
     def run() -> None:
         decode.default_workers = lambda: 1
         part_writer.PART_ROWS = 2
+        # Every new segment is merged with the one before.
+        tiers.FACTOR = 2
         load = pipeline.load_settings_encoder
 
         def load_one_by_one(settings: Settings, space: VectorSpace) -> Encoder:
@@ -277,6 +281,9 @@ def tables(home: Path) -> Tables:
     for kind, paths in zip(rows, (parts, quarantines, store.manifests()), strict=True):
         for path in paths:
             rows[kind] += pq.read_table(path).to_pylist()
+    for row in rows["embeddings"]:
+        # A repair takes vectors from builds, where they are float16.
+        row["embedding"] = np.float16(row["embedding"]).tolist()
     for row in rows["quarantine"]:
         del row["last_tried"]
     info = build.info
