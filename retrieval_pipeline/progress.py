@@ -129,6 +129,9 @@ class LineProgress:
 
     def _print(self) -> None:
         self._last, self._told = time.monotonic(), self._done
+        if not self._unit:
+            self.note(f"{self._stage} ...")
+            return
         of = f" of {self._total:,}" if self._total else ""
         rate = self._done / max(self._last - self._started, 1e-3)
         self.note(f"{self._stage}: {self._done:,}{of} {self._unit} ({rate:,.0f}/s)")

@@ -192,7 +192,9 @@ def update_manifest(
             row.path in before and row.content_id != before[row.path].content_id for row in fresh
         ),
         removed=len(removed),
-        unchanged=sum(rows[path] == before.get(path) for path in rows),
+        unchanged=sum(
+            row is before.get(path) or row == before.get(path) for path, row in rows.items()
+        ),
         unreadable=sum(row.status in (Status.UNREADABLE, Status.CHANGING) for row in rows.values()),
         too_large=len(large),
         bytes_hashed=sum(row.size for row in hashed if row.content_id is not None),
@@ -248,12 +250,13 @@ class _Scope:
 
 def _lost(before: dict[str, FileRow], rows: dict[str, FileRow]) -> int:
     """Count the former files that are not readable now, and whose content is nowhere else."""
-    contents = {row.content_id for row in rows.values()}
-    now = {path for path, row in rows.items() if row.content_id is not None}
-    return sum(
-        row.content_id is not None and path not in now and row.content_id not in contents
+    gone = [
+        row.content_id
         for path, row in before.items()
-    )
+        if row.content_id is not None and (path not in rows or rows[path].content_id is None)
+    ]
+    contents = {row.content_id for row in rows.values()} if gone else ()
+    return sum(content not in contents for content in gone)
 
 
 def _shrunk(source: Source, lost: int, before: int) -> SourceError:

@@ -48,7 +48,9 @@ KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 @click.option(
     "--format", "formats", multiple=True, metavar="NAME", help="Only this format, such as png."
 )
-@click.option("--min-relevance", type=click.FloatRange(0, 1), help="With TEXT. Default: 0.5.")
+@click.option(
+    "--min-relevance", type=click.FloatRange(0, 1), help="Default with TEXT: 0.5, or 0 with -n."
+)
 @config_option
 def export(
     out: Path,
