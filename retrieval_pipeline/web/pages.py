@@ -24,6 +24,14 @@ from retrieval_pipeline.web import api, voting
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
+from retrieval_pipeline.web.browse import (
+    FacetLinks,
+    address,
+    breadcrumbs,
+    facet_links,
+    folder_of,
+    present_folder,
+)
 from retrieval_pipeline.web.duplicates import PlanAddress, planned, script_of
 from retrieval_pipeline.web.files import GoneError
 from retrieval_pipeline.web.news import events
@@ -47,6 +55,8 @@ STATIC = files(PACKAGE) / "static"
 SUGGESTIONS = 12
 # Pictures like one that are shown beside it.
 SIMILAR = 12
+# How large pictures are, of which the third size needs no word, and that captions are hidden.
+LOOKS = ("size1", "size2", "size4", "size5", "uncaptioned")
 # Groups of duplicates, and failed files, on a page.
 ON_A_PAGE = 60
 
@@ -144,6 +154,7 @@ class Results:
         count: Pictures in the index.
         sources: Names of the sources in the index.
         without_cut: Address of the search without its least relevance.
+        facets: What to choose from.
     """
 
     search: SearchPage
@@ -155,6 +166,7 @@ class Results:
     count: int
     sources: Sequence[str]
     without_cut: str
+    facets: Sequence[FacetLinks]
 
     @property
     def by_relevance(self) -> bool:
@@ -180,12 +192,6 @@ def month_name(month: str) -> str:
     return f"{datetime.fromisoformat(f'{month}-01'):%B %Y}" if month else "Without a date"
 
 
-def address(search: Search, *more: tuple[str, object], drop: tuple[str, str] | None = None) -> str:
-    """Return the address of a search, without one of its parts or with more of them."""
-    pairs = [*(pair for pair in search.pairs() if pair != drop), *more]
-    return f"/?{urlencode(pairs)}" if pairs else "/"
-
-
 def _chips(search: Search) -> list[Chip]:
     kinds = {
         "plus": "+ {}",
@@ -208,8 +214,8 @@ def _chips(search: Search) -> list[Chip]:
         "min_width": "at least {} wide",
         "min_height": "at least {} high",
         "format": "{} files",
-        "min_relevance": "relevance {} or more",
-        "collapse": "twins once",
+        "min_relevance": "sure to {} or more",
+        "collapse": "look-alikes once",
         "region": "a region of the map",
         "since": "new pictures",
         "sort": "sorted: {}",
@@ -223,7 +229,7 @@ def _chips(search: Search) -> list[Chip]:
     pictures = {"like": "/api/pictures/{}/thumbnail", "upload": "/api/uploads/{}"}
     return [
         Chip(
-            text=kinds[name].format(value),
+            text=_in_folder(value) if name == "path" else kinds[name].format(value),
             kind=name,
             value=value,
             without=address(search, drop=(name, value)),
@@ -232,6 +238,12 @@ def _chips(search: Search) -> list[Chip]:
         for name, value in search.pairs()
         if name in kinds
     ]
+
+
+def _in_folder(pattern: str) -> str:
+    """Say which paths pass a glob."""
+    folder = folder_of(pattern)
+    return f"path {pattern}" if folder is None else f"in {folder.replace('/', ' › ')}"
 
 
 def _understood(search: Search, read: WordsRead) -> Chip:
@@ -259,8 +271,11 @@ async def _results(request: Request, page: SearchPage) -> Results:
     library = library_of(request)
     snapshot = library.snapshot
     answer, problem = None, None
+    facets: list[FacetLinks] = []
     try:
         snapshot, answer = await library.search(page)
+        counted = await library.run(snapshot.facets, page, present_folder(page))
+        facets = facet_links(page, counted)
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
@@ -276,6 +291,7 @@ async def _results(request: Request, page: SearchPage) -> Results:
         count=len(snapshot.build),
         sources=list(snapshot.build.info.sources),
         without_cut=address(page.model_copy(update={"min_relevance": 0})),
+        facets=facets,
     )
 
 
@@ -506,12 +522,20 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "verdict": verdict,
         "ago": _ago,
         "month_name": month_name,
+        "breadcrumbs": breadcrumbs,
         "csrf_token": "" if bare else access_of(request).csrf_token,
+        "look": _look(request),
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,
         "version": _version(),
         "has_map": snapshot is not None and snapshot.coordinates is not None,
     }
+
+
+def _look(request: Request) -> str:
+    """Return the classes of a page for what its reader chose, which a cookie keeps; see look.js."""
+    chosen = request.cookies.get("look", "").split(".")
+    return " ".join(each for each in LOOKS if each in chosen)
 
 
 def _parsed(request: Request, model: type[M]) -> M:

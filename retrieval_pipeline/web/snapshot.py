@@ -29,6 +29,7 @@ from retrieval_pipeline.latent_map.coordinates import (
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
 from retrieval_pipeline.search.box import BoxRead, read_box
+from retrieval_pipeline.search.facets import FacetCounter, Facets
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.file_names import FileNames
 from retrieval_pipeline.search.filters import both, file_test
@@ -301,6 +302,24 @@ class Snapshot:
             query, asked.k, asked.offset, query_vectors=query_vectors, among=among
         )
         return [hit.content_id for hit in found.hits]
+
+    def facets(self, search: Search, folder: str) -> Facets:
+        """Count what passes the filters of a search by source, folder, year, place and camera.
+
+        Args:
+            search: What the client asked.
+            folder: The folder whose folders are counted.
+
+        Raises:
+            QueryError: A filter names something that is not there.
+            MapError: A region is asked for, and there is no map.
+        """
+        flags = both(self.searcher.allowed(self.query(search).query), self.within(search))
+        return self._facets.count(flags, folder)
+
+    @functools.cached_property
+    def _facets(self) -> FacetCounter:
+        return FacetCounter(self.build)
 
     def _listed(self, search: Search, query: Query) -> Numbers:
         """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""

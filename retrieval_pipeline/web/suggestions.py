@@ -1,6 +1,5 @@
 """What a text that is being typed into the box may become: words, places, cameras, files."""
 
-import glob
 from collections.abc import Iterator
 from typing import Literal
 
@@ -9,6 +8,7 @@ from starlette.requests import Request
 
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.web.api import library_of
+from retrieval_pipeline.web.browse import folder_glob
 from retrieval_pipeline.web.parameters import Text
 from retrieval_pipeline.web.snapshot import Snapshot
 
@@ -93,8 +93,9 @@ def _filters(snapshot: Snapshot, before: str, last: str) -> Iterator[Suggestion]
     wanted = last.lower()
     for folder in snapshot.file_names.folders_like(last, OF_EACH):
         label = printable(folder).replace("/", " › ")
-        value = f"{glob.escape(folder)}/*"
-        yield Suggestion(kind="folder", label=label, text=before, parameter="path", value=value)
+        yield Suggestion(
+            kind="folder", label=label, text=before, parameter="path", value=folder_glob(folder)
+        )
     vocabulary = snapshot.searcher.vocabulary
     towns = [f"{town}, {country}" for town, country in vocabulary.towns.items()]
     kinds: tuple[tuple[Literal["camera", "place"], str, list[str]], ...] = (

@@ -201,5 +201,64 @@ def test_one_box_takes_words_away_names_files_and_suggests(
     box.press("ArrowDown")
     expect(options.first).to_have_attribute("aria-selected", "true")
     box.press("Enter")
-    expect(page.locator(".chip.path")).to_have_text("path deep/*")
+    expect(page.locator(".chip.path")).to_have_text("in deep")
     expect(box).to_have_value("")
+
+
+def test_facets_lead_to_folders_and_years_and_back(dated: str, open_page: Open) -> None:
+    page = open_page("about:blank")
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=GREY, content_type="image/webp"))
+    page.goto(dated)
+    page.wait_for_selector("[data-ready]")
+    page.get_by_text("Browse by folder").click()
+    years = page.get_by_role("region", name="Year").get_by_role("link")
+    expect(years).to_have_text(["2022 120", "2021 120", "2020 120"])
+    folders = page.get_by_role("region", name="Folder").get_by_role("link")
+    expect(folders).to_have_text(["2020 120", "2021 120", "2022 120", "2023 5"])
+    folders.nth(1).click()
+    expect(page.locator(".chip.path")).to_have_text("in 2021")
+    expect(page.locator('.card[aria-setsize="120"]').first).to_be_attached()
+    cameras = page.get_by_role("region", name="Camera").get_by_role("link")
+    expect(cameras).to_have_text(["Maker M0 40", "Maker M1 40", "Maker M2 40"])
+    cameras.nth(2).click()
+    expect(page.locator('.card[aria-setsize="40"]').first).to_be_attached()
+    page.get_by_role("link", name="all folders").click()
+    expect(page.locator('.card[aria-setsize="120"]').first).to_be_attached()
+    # Each card leads to its folder.
+    page.locator(card(page, 1)).get_by_role("link", name="2022", exact=True).click()
+    expect(page).to_have_url(re.compile(r"\?source=photos&path=2022%2F\*$"))
+    expect(page.locator(".chip")).to_have_text(["in photos", "in 2022"])
+
+
+def test_pictures_are_as_large_as_was_chosen_also_when_the_page_loads(
+    dated: str, open_page: Open
+) -> None:
+    page = open_page("about:blank")
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=GREY, content_type="image/webp"))
+    page.goto(dated)
+    page.wait_for_selector("[data-ready]")
+
+    def size() -> float:
+        box = page.locator(f"{card(page, 1)} .picture").bounding_box()
+        assert box is not None
+        return box["height"]
+
+    before = size()
+    slider = page.get_by_role("slider", name="Size of the pictures")
+    slider.focus()
+    page.keyboard.press("End")
+    assert size() > 1.5 * before
+    page.get_by_label("Captions").uncheck()
+    expect(page.locator(".card .name").first).to_be_hidden()
+    large = size()
+    page.reload()
+    page.wait_for_selector("[data-ready]")
+    shifts = page.evaluate(SHIFTS)
+    assert sum(value for value, _ in shifts) < 0.02, shifts
+    assert size() == large
+    expect(slider).to_have_value("5")
+    # Home and End lead through the grid.
+    page.evaluate("document.querySelector('.card a').focus()")
+    page.keyboard.press("End")
+    last = page.locator(card(page, MONTHS * EACH + UNDATED))
+    expect(last.locator("a.picture")).to_be_focused()

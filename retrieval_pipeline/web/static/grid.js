@@ -153,6 +153,14 @@ export class Grid extends EventTarget {
     if (!width || width === this.width) return;
     const anchor = this.width ? this.anchor() : null;
     this.width = width;
+    this.relay(anchor);
+  }
+
+  /**
+   * Give all pictures their places anew; the window stays at a picture.
+   * @param {{ index: number, below: number } | null} [anchor]
+   */
+  relay(anchor = this.anchor()) {
     this.rows = [];
     this.arrange();
     if (anchor) this.scrollTo(anchor);

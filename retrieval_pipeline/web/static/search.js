@@ -3,6 +3,7 @@
 
 import { ask, change, explain, fragment, opensElsewhere, root, toast, within } from "./common.js";
 import { onIndex, seen } from "./news.js";
+import * as look from "./look.js";
 import { gridOf } from "./results.js";
 import * as scrubber from "./scrubber.js";
 import * as saved from "./saved.js";
@@ -37,6 +38,7 @@ let asking = null;
 let timer = undefined;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let settling = undefined;
+let browsing = false; // whether the facets are open
 let typing = false; // the newest entry of the history is being typed
 let here = parameters(location.href); // what is shown, without `view`
 
@@ -138,6 +140,8 @@ function arrive() {
   if (map) map.href = `${root}/map${text ? `?${new URLSearchParams({ text })}` : ""}`;
   grid = list && gridOf(list, here);
   scrubber.attach(grid);
+  const facets = /** @type {HTMLDetailsElement | null} */ (state.querySelector(".facets"));
+  if (facets) facets.open = browsing;
   grid?.addEventListener("loaded", () => {
     votes.mark(state);
     selection.mark(state);
@@ -213,6 +217,15 @@ suggest.attach(words, /** @type {HTMLElement} */ (document.getElementById("sugge
   fill(search);
   goTo(search);
 });
+
+// The event does not bubble.
+state.addEventListener(
+  "toggle",
+  (event) => {
+    if (within(event, ".facets")) browsing = /** @type {HTMLDetailsElement} */ (event.target).open;
+  },
+  true,
+);
 
 // The filters close by themselves.
 addEventListener("keydown", (event) => {
@@ -413,11 +426,12 @@ addEventListener("keydown", (event) => {
   const card = within(event, ".card");
   if (!card || !grid) return;
   const index = Number(card.ariaPosInSet) - 1;
+  const end = { Home: 0, End: grid.length - 1 }[event.key];
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   const vote = { l: "true", d: "false" }[event.key];
-  if (step) {
+  if (step || end !== undefined) {
     event.preventDefault();
-    const next = grid.beside(index, step[0], step[1]);
+    const next = step ? grid.beside(index, step[0], step[1]) : (end ?? index);
     if (event.shiftKey) {
       if (selection.isEmpty()) selection.toggle(card);
       selection.extend(selecting, next);
@@ -442,6 +456,7 @@ select.addEventListener("change", () => votes.choose(select.value));
 votes.listen();
 selection.listen(selecting);
 saved.listen({ search: () => here, go: selecting.find });
+look.listen(() => grid?.relay());
 offer();
 const first = arrive();
 if (history.state?.anchor) first?.restore(history.state.anchor);
