@@ -34,7 +34,7 @@ def man_page() -> str:
 
 
 def _lines() -> Iterator[str]:
-    top = click.Context(cli, info_name="retrieval")
+    top = click.Context(cli, info_name="retrieval", **cli.context_settings)
     yield f'.TH RETRIEVAL 1 "" "retrieval {__version__}" "User Commands"'
     yield from (".SH NAME", r"retrieval \- find pictures by what is in them")
     yield from (".SH SYNOPSIS", r"\fBretrieval\fR \fICOMMAND\fR [\fIOPTIONS\fR] ...")

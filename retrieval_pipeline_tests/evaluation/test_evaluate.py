@@ -165,7 +165,8 @@ def test_a_model_without_an_index_gets_one_that_does_not_take_over(
         Image.new("RGB", (8, 8), (250 * number, 9, 9)).save(tmp_path / "a" / thing / "it.png")
     settings = tmp_path / "retrieval.toml"
     settings.write_text(
-        'home = "home"\nmodel = "offline"\nworkers = 1\n[[sources]]\nname = "a"\npath = "a"\n'
+        'home = "home"\nmodel = "offline"\nprecision = "reference"\nworkers = 1\n'
+        '[[sources]]\nname = "a"\npath = "a"\n'
     )
     for module in (pipeline, models):
         monkeypatch.setattr(module, "describe_encoder", lambda _: DESCRIPTION)
