@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from retrieval_pipeline.config.settings import Settings
     from retrieval_pipeline.index.build_info import BuildInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
     from retrieval_pipeline.maintenance.failed_files import FailedFile
@@ -228,6 +229,35 @@ def index_report(report: IndexReport) -> list[str]:
     )
     if build.kept:
         lines.append(f"note: {build.kept}")
+    return lines
+
+
+def index_details(settings: Settings, file: Path | None, report: IndexReport) -> list[str]:
+    """Return the lines that `retrieval index -v` says beside its report.
+
+    Args:
+        settings: Those of the run.
+        file: Where they come from; None if there is no file.
+        report: What the run did.
+
+    Raises:
+        StoreError: What is known of the number format is damaged.
+    """
+    from retrieval_pipeline.encoders.from_settings import precision_line
+
+    info = report.build.info
+    lines = [
+        f"settings {file}; home {settings.home}",
+        f"format {precision_line(settings)}",
+    ]
+    for embedded in report.embeddings:
+        if embedded.timings is not None:
+            took = ", ".join(f"{name} {each} s" for name, each in embedded.timings.seconds.items())
+            lines.append(f"{embedded.source}: {took}; {embedded.timings.hint}")
+    lines.append(
+        f"index: {info.calibration.plan}, recall at 10 {info.recall_at_10:.3f}; "
+        f"{plural(len(info.segments), 'segment')}, written in {info.build_seconds:.1f} s"
+    )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The files of an export: Parquet, NumPy and CSV, WebDataset, XMP sidecars.
+"""The files of an export: Parquet, Lance, NumPy and CSV, WebDataset, XMP sidecars.
 
 Each is written under a temporary name beside the target and renamed when it is complete, batch by
 batch, so that memory does not grow with the number of pictures.
@@ -30,7 +30,7 @@ from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.atomic import explained, replacing, temporary_path
 
-Kind = Literal["parquet", "numpy", "webdataset", "xmp"]
+Kind = Literal["parquet", "lance", "numpy", "webdataset", "xmp"]
 
 JPEG_QUALITY = 90
 
@@ -47,6 +47,24 @@ def write_parquet(rows: PictureRows, file: Path, progress: Progress) -> None:
     ):
         for batch in _told(rows, progress):
             writer.write_batch(batch)
+
+
+def write_lance(rows: PictureRows, directory: Path, progress: Progress) -> None:
+    """Write a Lance dataset: a directory, with the columns of the Parquet file.
+
+    Raises:
+        StoreError: Lance is not installed, the file system refused, or the directory exists.
+    """
+    try:
+        import lance
+    except ImportError:
+        raise StoreError(
+            'Lance is not installed: pip install "retrieval-pipeline[lance]", or write Parquet, '
+            "which Lance reads"
+        ) from None
+    with _new_tree(directory) as temporary:
+        batches = pa.RecordBatchReader.from_batches(rows.schema, _told(rows, progress))
+        lance.write_dataset(batches, str(temporary))
 
 
 def write_numpy(rows: PictureRows, directory: Path, progress: Progress) -> None:

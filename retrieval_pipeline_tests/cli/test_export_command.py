@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_a_selection_is_that_of_the_query(searcher: Searcher) -> None:
     assert len(picture_table(searcher, Query(labels=("pet",)))) == 1
     assert len(picture_table(searcher, Query(labels=("pet",), albums=("all sorts",)))) == 1
     assert len(picture_table(searcher, Query(paths=("nothing",)))) == 0
+
+
+def test_a_lance_dataset_has_the_same_rows(
+    library: Path, searcher: Searcher, tmp_path: Path
+) -> None:
+    lance = pytest.importorskip("lance", reason='the extra "lance" is not installed')
+    run("--config", library / "retrieval.toml", tmp_path / "all.lance")
+    assert lance.dataset(str(tmp_path / "all.lance")).to_table() == picture_table(searcher)
+
+
+def test_without_lance_one_line_says_what_to_do(
+    searcher: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lance", None)
+    with pytest.raises(RetrievalError, match=r'pip install "retrieval-pipeline\[lance\]"'):
+        files.write_lance(rows_of(searcher), tmp_path / "all.lance", Quiet())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numpy_and_csv_have_the_same_rows(searcher: Searcher, tmp_path: Path) -> None:

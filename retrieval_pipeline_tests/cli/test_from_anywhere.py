@@ -67,3 +67,7 @@ def test_a_quiet_run_without_news_prints_nothing(tmp_path: Path) -> None:
     assert "published" in retrieval(home, "index", "-q").stdout
     done = retrieval(home, "index", "-q")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    details = retrieval(home, "index", "-q", "-v")
+    assert details.stdout == ""
+    said = [line.split()[0] for line in details.stderr.splitlines()]
+    assert said == ["settings", "format", "index:"]

@@ -19,7 +19,7 @@ from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import StoreError
 
 # How a name ends -> what is written; other names are directories.
-KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
 
 
 @click.command()
@@ -28,8 +28,8 @@ KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 @click.option(
     "--as",
     "kind",
-    type=click.Choice(["parquet", "numpy", "webdataset", "xmp"]),
-    help="What to write. Default: by the end of OUT, .parquet or .tar (webdataset).",
+    type=click.Choice(["parquet", "lance", "numpy", "webdataset", "xmp"]),
+    help="What to write. Default: by the end of OUT, .parquet, .lance or .tar (webdataset).",
 )
 @click.option("-k", "-n", "most", type=click.IntRange(1, MOST), help="Only so many, the best ones.")
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
@@ -78,11 +78,13 @@ def export(
     """
     kind = kind or KINDS.get(out.suffix.lower())
     if kind is None:
-        raise click.UsageError("name OUT *.parquet or *.tar, or say what to write with --as")
+        raise click.UsageError(
+            "name OUT *.parquet, *.lance or *.tar, or say what to write with --as"
+        )
     settings = load_settings(config)
     from retrieval_pipeline.cli.hit_files import check_directory
 
-    if kind in ("numpy", "xmp"):
+    if kind in ("lance", "numpy", "xmp"):
         check_directory(out, settings)
         check_page(out / "probe" if out.is_dir() else out)
     else:
@@ -105,6 +107,8 @@ def export(
     with console_progress() as progress:
         if kind == "parquet":
             files.write_parquet(rows, out, progress)
+        elif kind == "lance":
+            files.write_lance(rows, out, progress)
         elif kind == "numpy":
             files.write_numpy(rows, out, progress)
         elif kind == "xmp":

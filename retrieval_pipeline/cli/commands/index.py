@@ -51,6 +51,12 @@ if TYPE_CHECKING:
 @click.option(
     "-q", "--quiet", is_flag=True, help="No progress, and no report if nothing has changed."
 )
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Also say which settings and number format were used, and where the time went.",
+)
 @config_option
 def index(
     only: tuple[str, ...],
@@ -60,6 +66,7 @@ def index(
     model: str | None,
     address: str | None,
     quiet: bool,
+    verbose: bool,
     config: Path | None,
 ) -> None:
     """Bring the tables and the index up to date with the directories.
@@ -83,6 +90,10 @@ def index(
             if progress is not None:
                 progress.pause()
             report(*index_report(done))
+        if verbose:
+            from retrieval_pipeline.cli.text import index_details
+
+            tell(*index_details(settings, find_settings_file(config), done))
 
     progress: ConsoleProgress | None = None
     with stoppable() as stop:

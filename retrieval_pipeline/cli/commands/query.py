@@ -115,7 +115,7 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
 @click.option("--literal", is_flag=True, help="Read no words as facts, such as: in summer 2019.")
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
-    "--explain", is_flag=True, help="Also print the search plan and the time of each step."
+    "-v", "--explain", is_flag=True, help="Also print the search plan and the time of each step."
 )
 @click.option(
     "--json",
