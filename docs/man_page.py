@@ -34,7 +34,7 @@ def man_page() -> str:
 
 
 def _lines() -> Iterator[str]:
-    top = click.Context(cli, info_name="retrieval", **cli.context_settings)
+    top = click.Context(cli, info_name="retrieval")
     yield f'.TH RETRIEVAL 1 "" "retrieval {__version__}" "User Commands"'
     yield from (".SH NAME", r"retrieval \- find pictures by what is in them")
     yield from (".SH SYNOPSIS", r"\fBretrieval\fR \fICOMMAND\fR [\fIOPTIONS\fR] ...")
@@ -46,11 +46,13 @@ def _lines() -> Iterator[str]:
         context = click.Context(command, info_name=name, parent=top)
         usage = " ".join(command.collect_usage_pieces(context))
         yield from (f".SS retrieval {name} {_escaped(usage)}", *_paragraphs(command.help or ""))
-        for option in command.get_params(context):
+        # Without `--help`, whose names depend on how the command was called first.
+        for option in command.params:
             record = option.get_help_record(context)
             # Arguments are explained in the text.
             if isinstance(option, click.Option) and record is not None:
                 yield from _entry(*record)
+        yield from _entry("-h, --help", "Show this message and exit.")
     yield ".SH EXIT STATUS"
     yield from _paragraphs(cli.epilog or "")
     for heading, entries in (("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)):

@@ -118,9 +118,9 @@ def test_without_flock_the_lock_of_another_machine_is_free_when_it_was_not_touch
 
 def test_without_flock_one_votes_after_the_other(home: Path) -> None:
     with (
-        holder(home, "voting") as first,
+        holder(home, "writing_user_data") as first,
         subprocess.Popen(
-            [sys.executable, "-c", HOLD.format(lock="voting"), str(home)],
+            [sys.executable, "-c", HOLD.format(lock="writing_user_data"), str(home)],
             env=faulty_environment(home.parent / "faulty.so", home, **NO_LOCKS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -181,7 +181,7 @@ def test_a_path_is_asked_for_once_and_the_filters_close_by_themselves(
     page.on("request", lambda each: asked.append(each.url) if "ts/search" in each.url else None)
     for key in ("Enter", "Apply"):
         page.get_by_text("Filters", exact=True).first.click()
-        panel = page.locator(".panel").bounding_box()
+        panel = page.locator(".filters .panel").bounding_box()
         assert panel is not None
         assert 0 <= panel["x"] < panel["x"] + panel["width"] <= 390
         first_card = page.locator(".card").first.bounding_box()
@@ -195,11 +195,11 @@ def test_a_path_is_asked_for_once_and_the_filters_close_by_themselves(
             page.get_by_role("button", name="Apply").click()
         expect(page.locator(".chip.path", has_text=f"*{key[0].lower()}*.jpg")).to_be_visible()
         page.keyboard.press("Escape")
-        expect(page.locator(".panel")).to_be_hidden()
+        expect(page.locator(".filters .panel")).to_be_hidden()
     assert len(asked) == 2
     page.get_by_text("Filters", exact=True).first.click()
     page.locator("#summary").click()
-    expect(page.locator(".panel")).to_be_hidden()
+    expect(page.locator(".filters .panel")).to_be_hidden()
 
 
 def test_words_are_added_and_taken_away_as_chips(search: Page) -> None:
