@@ -9,14 +9,14 @@ from typing import ParamSpec, Self, TypeVar
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped, StoreError
+from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
 from retrieval_pipeline.index.build_info import BuildInfo, read_info
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.storage.locks import is_held
+from retrieval_pipeline.storage.shared_progress import read_progress
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.api_models import IdsOf
@@ -234,11 +234,7 @@ class Library:
 
     def is_being_written(self) -> bool:
         """Whether a run, of whatever program, is bringing the tables or the index up to date."""
-        lock = self.store.lock_file
-        try:
-            return lock.exists() and is_held(lock)
-        except StoreError:
-            return False
+        return read_progress(self.store) is not None
 
     def space(self) -> VectorSpace:
         """Return the vector space of the settings, or of the build if that model cannot be had.
