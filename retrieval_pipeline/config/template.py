@@ -71,8 +71,8 @@ device = "auto"
 #   compete = false        true: a picture has only the word that fits it best
 #   min_relevance = 0.5
 
-# A table [index] says how well the index must answer (docs/searching.md); engine = "milvus" and `uri`
-# in it publish the index to Milvus instead of files under home (docs/scale.md).
+# A table [index] says how well the index must answer (docs/searching.md); engine = "milvus"
+# and `uri` in it: Milvus holds the index instead of files under home (docs/scale.md).
 
 # Optional tables: [schedule] and [checks] of Dagster (docs/operations.md), [[saved_queries]].
 
