@@ -42,7 +42,8 @@ def passing(build: Build, query: Query) -> Flags | None:
             known = ", ".join(build.info.sources)
             raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
     flags = fact_flags(build, query)
-    query = with_file_times(build, query)
+    if build.facts is None:
+        query = with_file_times(query)
     if query.sources or query.paths or query.file_after or query.file_before:
         located = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
         passing = _passing_files(build.companions.select(FILE_COLUMNS), query)
@@ -116,9 +117,14 @@ def _passing_files(files: pa.Table, query: Query) -> Flags:
     return good
 
 
-def file_test(build: Build, query: Query) -> Callable[[IndexedFile], bool]:
-    """Return what tells of one file of an item of a build whether it passes the filters."""
-    query = with_file_times(build, query)
+def file_test(query: Query, *, knows_facts: bool) -> Callable[[IndexedFile], bool]:
+    """Return what tells of one file of an item whether it passes the filters.
+
+    Args:
+        query: Has the filters.
+        knows_facts: Whether the index knows dates taken; else the times of files stand for them.
+    """
+    query = query if knows_facts else with_file_times(query)
     globs = compile_globs(query.paths)
     after = _nanoseconds(query.file_after) if query.file_after else None
     before = _nanoseconds(query.file_before) if query.file_before else None
