@@ -190,3 +190,34 @@ def test_a_home_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     settings = load_settings(write(directory, f'home = "{tmp_path / "home"}"'))
     assert settings.home == tmp_path / "home"
+
+
+ENGINE = 'engine = "milvus"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('uri = "http://db:19530"\nshards = 2', "index: uri, shards: only an engine takes this"),
+        (ENGINE, 'index: engine = "milvus" needs `uri`'),
+        (ENGINE + 'uri = "db:19530"', 'index.uri: write it as "http://host:19530"'),
+        (
+            ENGINE + 'uri = "http://me:secret@db:19530"',
+            "put the token into $RETRIEVAL_MILVUS_TOKEN",
+        ),
+        (ENGINE + 'uri = "a.db"\ntoken = "secret"', "index.token: unknown key"),
+        (ENGINE + 'uri = "a.db"\ncollection = "two words"', "index.collection: "),
+    ],
+)
+def test_an_engine_that_cannot_be_is_said_in_one_line(
+    tmp_path: Path, lines: str, expected: str
+) -> None:
+    said = problem(tmp_path, f"[index]\n{lines}\n")
+    assert expected in said
+    assert "secret" not in said
+    assert "\n" not in said
+
+
+def test_a_file_of_the_engine_cannot_lie_in_a_remote_home(tmp_path: Path) -> None:
+    text = f'home = "memory://pictures"\n[index]\n{ENGINE}uri = "a.db"\n'
+    assert "where no engine can write: name an absolute path" in problem(tmp_path, text)
