@@ -413,6 +413,11 @@ def open_index(settings: Settings) -> VectorIndex:
         BuildError: Nothing is indexed yet, or the build is damaged.
         EngineError: The engine cannot be reached, or serves nothing that this program can read.
     """
+    if settings.index.engine == "milvus":
+        # With its client, which takes two seconds to import.
+        from retrieval_pipeline.search.milvus.index import MilvusIndex
+
+        return MilvusIndex.open_served(settings)
     return EmbeddedIndex.open_current(settings)
 
 
