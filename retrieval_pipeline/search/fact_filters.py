@@ -236,9 +236,7 @@ def _listed(column: pa.ChunkedArray, wanted: set[str]) -> Flags:
     return np.concatenate(found)
 
 
-def are_near(
-    latitudes: Values, longitudes: Values, place: Place, kilometres: float
-) -> Flags:
+def are_near(latitudes: Values, longitudes: Values, place: Place, kilometres: float) -> Flags:
     """Return which points lie within so many kilometres of a place, on a sphere, bool (n,).
 
     Args:

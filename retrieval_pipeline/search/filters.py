@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.images.transform import DAMAGED
+from retrieval_pipeline.config.extensions import DAMAGED, format_named
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.index.records import IndexedFile
@@ -17,9 +17,6 @@ from retrieval_pipeline.search.fact_filters import fact_flags, with_file_times
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.vector_index import unknown_source
 from retrieval_pipeline.vectors import Flags
-
-# What people call a format by the ends of its files' names.
-FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
 
 # The fields of a location.
 FILE_COLUMNS = [field.name for field in LOCATION]
@@ -51,7 +48,7 @@ def passing(build: Build, query: Query) -> Flags | None:
         passing = _passing_files(build.companions.select(FILE_COLUMNS), query)
         flags = both(flags, located | _owned(build, passing))
     if query.min_width or query.min_height or query.formats:
-        wanted = pa.array([FORMATS.get(name.upper(), name.upper()) for name in query.formats])
+        wanted = pa.array([format_named(name) for name in query.formats])
         good = pc.and_(
             pc.greater_equal(build.items["width"], query.min_width),
             pc.greater_equal(build.items["height"], query.min_height),
@@ -96,7 +93,7 @@ def _of_formats(build: Build, wanted: pa.Array) -> Flags:
     """Tell of each companion whether its extension is that of one of these formats."""
     endings = pc.extract_regex(pc.utf8_upper(build.companions["path"]), r"\.(?P<end>[^./]*)$")
     names = pc.struct_field(endings, "end").to_pylist()
-    formats = [FORMATS.get(name, name) if name else None for name in names]
+    formats = [format_named(name) if name else None for name in names]
     return _numpy(pc.is_in(pa.array(formats, pa.string()), wanted))
 
 

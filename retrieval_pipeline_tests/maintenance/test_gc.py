@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -113,6 +114,17 @@ def test_a_dry_run_says_the_same_and_removes_nothing(store: Store) -> None:
     done = collect(store, ["a"], only_space=SPACE)
     assert [(each.path, each.why) for each in told] == [(each.path, each.why) for each in done]
     assert not any(path.name.startswith(".tmp-") for path in store.home.rglob("*"))
+
+
+def test_a_check_that_refused_eight_bits_is_not_to_be_made_again(store: Store) -> None:
+    fill(store, "a", "xy")
+    refused = store.int8_check(replace(SPACE, preprocessing="p int8"))
+    refused.parent.mkdir()
+    refused.write_text("{}")
+    embed(store, "a", "gone", space=OTHER)
+    collect(store, ["a"], only_space=SPACE)
+    assert store.int8_checks() == [refused]
+    assert not store.embeddings(OTHER).exists()
 
 
 def test_embeddings_that_another_source_needs_stay(store: Store) -> None:

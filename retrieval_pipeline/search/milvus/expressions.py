@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval_pipeline.config.extensions import format_named
 from retrieval_pipeline.facts.places import country_code, find_place
 from retrieval_pipeline.search.fact_filters import (
     Span,
@@ -25,7 +26,7 @@ from retrieval_pipeline.search.fact_filters import (
     with_file_times,
     year_span,
 )
-from retrieval_pipeline.search.filters import FORMATS, file_test, nanoseconds
+from retrieval_pipeline.search.filters import file_test, nanoseconds
 from retrieval_pipeline.search.milvus.rows import Row
 from retrieval_pipeline.search.query import Query
 
@@ -99,9 +100,11 @@ def filters_of(
     if query.years:
         expressions.append(some(_taken(year_span(year)) for year in query.years))
     if query.cameras:
-        expressions.append(one_of("camera", filter(names_test(query.cameras), cameras)))
+        matches = names_test(query.cameras)
+        expressions.append(one_of("camera", [name for name in cameras if matches(name)]))
     if query.lenses:
-        expressions.append(one_of("lens", filter(names_test(query.lenses), lenses)))
+        matches = names_test(query.lenses)
+        expressions.append(one_of("lens", [name for name in lenses if matches(name)]))
     if query.countries:
         expressions.append(one_of("country", sorted(map(country_code, query.countries))))
     if query.keywords:
@@ -118,7 +121,7 @@ def filters_of(
     if query.min_height:
         expressions.append(f"height >= {query.min_height}")
     if query.formats:
-        formats = {FORMATS.get(name.upper(), name.upper()) for name in query.formats}
+        formats = set(map(format_named, query.formats))
         expressions.append(has_one_of("formats", sorted(formats)))
     if query.sources:
         expressions.append(has_one_of("sources", query.sources))
@@ -143,7 +146,7 @@ def _near(place_name: str, kilometres: float) -> Check:
         # The widest part of the circle lies nearer to the pole than its middle.
         sideways = degrees / np.cos(np.radians(max(abs(south), abs(north))))
         west, east = place.longitude - sideways, place.longitude + sideways
-        if -180 <= west and east <= 180:
+        if west >= -180 and east <= 180:
             bounds += [f"longitude >= {float(west)!r}", f"longitude <= {float(east)!r}"]
 
     def test(row: Row) -> bool:

@@ -25,10 +25,9 @@ from retrieval_pipeline.index.milvus.schema import (
     about_name,
 )
 from retrieval_pipeline.index.records import ItemRecord
-from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.facets import Facets
+from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.milvus.expressions import (
-    NOTHING,
     Check,
     every,
     filters_of,
@@ -77,7 +76,7 @@ class MilvusIndex:
     """A published collection as an index: items are `Row` objects, selections are `Passing`."""
 
     def __init__(self, client: Client, collection: str) -> None:
-        """Answer from a collection, and close the connection when this object is gone.
+        """Answer from a collection.
 
         Raises:
             EngineError: The engine cannot be asked, or holds what this program cannot read.
@@ -85,10 +84,13 @@ class MilvusIndex:
         self._client = client
         self._collection = collection
         self._about = about_name(collection)
+        for name in (self._collection, self._about):
+            # Milvus Lite has nothing in memory when it is opened.
+            if client.get_load_state(name)["state"] != "Loaded":
+                client.load_collection(name)
         self.info = self._read_info()
         self._count = functools.lru_cache(COUNTED)(self._ask_count)
         self.file_names = NamesByExpression(self._names)
-        weakref.finalize(self, client.close)
 
     @classmethod
     def open_served(cls, settings: Settings) -> "MilvusIndex":
@@ -99,10 +101,12 @@ class MilvusIndex:
         """
         client = connect(settings)
         try:
-            return cls(client, served(client, settings))
+            index = cls(client, served(client, settings))
         except EngineError:
             client.close()
             raise
+        weakref.finalize(index, client.close)
+        return index
 
     @property
     def name(self) -> str:
@@ -188,8 +192,8 @@ class MilvusIndex:
         countries: dict[str, str] = {}
         if are_available():
             # Of towns of one name, the one with the most pictures is meant: it comes last.
-            for town, code, _ in sorted(self._values("place"), key=lambda value: int(value[2])):
-                towns[town] = code
+            places = sorted(self._values("place"), key=lambda value: int(value[2]))
+            towns = {town: code for town, code, _ in places}
             countries = {country_name(code): code for code in towns.values()}
         years = frozenset(map(int, self._values("year")))
         return Vocabulary(tuple(self._values("camera")), towns, countries, years)
@@ -256,9 +260,7 @@ class MilvusIndex:
 
     def _ask_count(self, selection: Passing, own: bool = True) -> int:
         expression = every([*([_OWN] if own else []), *sorted(selection)])
-        rows = self._client.query(
-            self._collection, filter=expression, output_fields=["count(*)"]
-        )
+        rows = self._client.query(self._collection, filter=expression, output_fields=["count(*)"])
         return int(rows[0]["count(*)"])
 
     def find(self, content_ids: Collection[str]) -> Items:
@@ -270,7 +272,7 @@ class MilvusIndex:
             found += self._rows(every([_OWN, ids]))
         return as_items(sorted(found, key=lambda row: row.place))
 
-    def facets(self, selection: Passing | None, folder: str = "") -> Facets:  # noqa: ARG002
+    def facets(self, selection: Passing | None, folder: str = "") -> Facets:
         """Return nothing: Milvus cannot count by value."""
         return Facets({}, {}, {}, {}, {}, {})
 
@@ -325,9 +327,7 @@ class MilvusIndex:
                 )
             asked *= 2
 
-    def _nearest(
-        self, wanted: Vectors, selection: Passing, count: int
-    ) -> tuple[list[Row], float]:
+    def _nearest(self, wanted: Vectors, selection: Passing, count: int) -> tuple[list[Row], float]:
         """Return the rows nearest to a vector, and the engine's cosine of the last one."""
         if not count:
             return [], -1.0
@@ -357,8 +357,7 @@ class MilvusIndex:
         if not rows:
             return [], np.empty(0, np.float32), []
         if not self.info.views:
-            cosines = matrix(rows, self.info.dim) @ vectors.vectors.T
-            return rows, vectors.scores(cosines), rows
+            return rows, vectors.scores(self._cosines(rows, vectors)), rows
         # An item shows what any of its views shows, also what is not wanted.
         ids = list(dict.fromkeys(row.record.content_id for row in rows))
         of_item: dict[str, list[Row]] = {content_id: [] for content_id in ids}
@@ -366,12 +365,20 @@ class MilvusIndex:
             for row in self._rows(one_of("content_id", ids[start : start + BATCH])):
                 of_item[row.record.content_id].append(row)
         groups = [sorted(group, key=lambda row: row.number) for group in of_item.values() if group]
-        products = [matrix(group, self.info.dim) @ vectors.vectors.T for group in groups]
+        products = [self._cosines(group, vectors) for group in groups]
         scores = vectors.scores(np.stack([each.max(axis=0) for each in products]))
         nearest = [
             group[int(each[:, 0].argmax())] for group, each in zip(groups, products, strict=True)
         ]
         return nearest, scores, [group[0] for group in groups]
+
+    def _cosines(self, rows: list[Row], vectors: QueryVectors) -> Vectors:
+        """Return the cosines of rows with all that scores are made of, float32 (n, m).
+
+        In double precision, so that equal vectors have equal scores wherever they stand.
+        """
+        products = matrix(rows, self.info.dim).astype(np.float64) @ vectors.vectors.T
+        return products.astype(np.float32)
 
     def listing(
         self, selection: Passing | None, sort: Sort, offset: int = 0, count: int | None = None
@@ -490,7 +497,9 @@ class MilvusIndex:
     def sizes(self, items: Items) -> tuple[Numbers, Numbers]:
         """Return width and height of the upright pictures."""
         records = self.records(items)
-        widths, heights = ([getattr(each, name) for each in records] for name in ("width", "height"))
+        widths, heights = (
+            [getattr(each, name) for each in records] for name in ("width", "height")
+        )
         return np.array(widths, np.int64), np.array(heights, np.int64)
 
     def vectors(self, rows: Items) -> Vectors:

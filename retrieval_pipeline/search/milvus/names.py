@@ -32,6 +32,6 @@ class NamesByExpression:
         likes = (like_of(f"{escaped}/*")[0], like_of(f"*/{escaped}/*")[0])
         return [folder] if self._names(some(f"path like {each}" for each in likes), 1) else []
 
-    def folders_like(self, text: str, count: int) -> list[str]:  # noqa: ARG002
+    def folders_like(self, text: str, count: int) -> list[str]:
         """Return none: folders are found by their whole names only."""
         return []
