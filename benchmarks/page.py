@@ -52,9 +52,8 @@ ANSWER = """(text) => new Promise((resolve) => {
   box.value = text;
   box.dispatchEvent(new Event("input", { bubbles: true }));
 })"""
-# Milliseconds from a click on a card until the large view shows the picture of 1,600 pixels, and
-# from
-# a double click on that until it shows the file's own.
+# Milliseconds from a click on a card until the large view shows 1,600 pixels, and from a double
+# click on that until it shows the file's own.
 SHARP = """([selector, type, wanted]) => new Promise((resolve) => {
   const image = document.querySelector("#viewer .frame > img");
   const start = performance.now();
@@ -172,7 +171,7 @@ def measure(playwright: Playwright, address: str, grey: Path) -> None:
     page.wait_for_timeout(1_000)
     print(f"frames while enlarging the map: {percentiles(page.evaluate(MAP, FRAMES))}")
     sizes = page.evaluate(
-        "performance.getEntriesByType('resource').filter((each) => !each.name.includes('thumbnail'))"
+        "performance.getEntriesByType('resource').filter((each) => !/thumbnail/.test(each.name))"
         ".reduce((sum, each) => sum + each.transferSize, 0)"
     )
     print(f"scripts, styles and data of the map: {sizes / 1e6:.2f} MB as they are sent")

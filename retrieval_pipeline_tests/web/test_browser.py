@@ -491,7 +491,7 @@ def test_the_map_lists_what_is_in_view_and_what_lies_in_a_region_that_one_draws(
     assert 0 < count < everything
     page.reload()
     expect(heading).to_have_text(told)
-    page.locator("#seen a").first.click()
+    page.locator("#seen li a").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_role("link", name="Search within the region").click()
