@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from retrieval_pipeline.config.extensions import DAMAGED
 from retrieval_pipeline.facts.embedded import embedded_facts
 from retrieval_pipeline.facts.model import PictureFacts, ReadFacts
 from retrieval_pipeline.images.color import eight_bit, to_srgb
@@ -26,7 +27,6 @@ from retrieval_pipeline.images.raw import load_raw
 from retrieval_pipeline.images.raw_format import raw_format
 from retrieval_pipeline.images.tiff import prepared_tiff
 from retrieval_pipeline.images.transform import (
-    DAMAGED,
     Decoded,
     Fit,
     ImageTransform,

@@ -13,9 +13,6 @@ from retrieval_pipeline.views import View
 if TYPE_CHECKING:
     from PIL import Image
 
-# Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
-DAMAGED = " (damaged)"
-
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]

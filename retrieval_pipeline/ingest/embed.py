@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.concurrency import available_cores
+from retrieval_pipeline.config.extensions import DAMAGED
 from retrieval_pipeline.config.settings import Source
 from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
@@ -18,7 +19,6 @@ from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.ingest.bottleneck import Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
@@ -199,8 +199,8 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(grouped.files) + grouped.pictures + large,
-        companions=grouped.pictures,
+        files=len(grouped.files) + len(grouped.companions.pictures) + large,
+        companions=len(grouped.companions.pictures),
         duplicates=len(grouped.files) - len(paths),
         known=len(known),
         embedded=writer.count,

@@ -194,7 +194,7 @@ def _shown_locations(build: Build, locations: pa.ListArray, query: Query | None)
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)
-    passes = file_test(build, query)
+    passes = file_test(query, knows_facts=build.facts is not None)
     chosen = [
         next(row for row in rows if passes(IndexedFile.of(row))) for rows in locations.to_pylist()
     ]

@@ -54,13 +54,13 @@ def fact_flags(build: Build, query: Query) -> Flags | None:
     return flags
 
 
-def with_file_times(build: Build, query: Query) -> Query:
-    """Return a query that asks the times of files where the build does not know dates taken.
+def with_file_times(query: Query) -> Query:
+    """Return a query that asks the times of files instead of dates taken.
 
-    That is a build that was made before facts were read. `fact_notes` says so.
+    That is what a build can answer that was made before facts were read. `fact_notes` says so.
     """
     spans = _spans(query)
-    if build.facts is not None or not spans:
+    if not spans:
         return query
     starts = [start for start, _ in (*spans, (query.file_after, None)) if start]
     ends = [end for _, end in (*spans, (None, query.file_before)) if end]
@@ -154,8 +154,8 @@ def _has_any(facts: pa.Table, column: str) -> bool:
 
 def _taken(facts: pa.Table, start: datetime | None, end: datetime | None) -> Flags:
     column = facts["taken_at"]
-    late = pc.greater_equal(column, _microseconds(start)) if start else None
-    early = pc.less(column, _microseconds(end)) if end else None
+    late = pc.greater_equal(column, microseconds(start)) if start else None
+    early = pc.less(column, microseconds(end)) if end else None
     return _flags(early if late is None else late if early is None else pc.and_(late, early))
 
 
@@ -172,7 +172,8 @@ def _local(moment: datetime) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone().replace(tzinfo=None)
 
 
-def _microseconds(moment: datetime) -> int:
+def microseconds(moment: datetime) -> int:
+    """Return the local wall time of a moment as facts have it: microseconds since 1970."""
     since = _local(moment) - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 

@@ -288,8 +288,8 @@ async def _results(request: Request, page: SearchPage) -> Results:
         chips=chips,
         filters=sum(chip.kind in _FILTERS for chip in chips),
         suggestions=snapshot.cluster_names[:SUGGESTIONS],
-        count=len(snapshot.build),
-        sources=list(snapshot.build.info.sources),
+        count=len(snapshot.index),
+        sources=list(snapshot.index.info.sources),
         without_cut=address(page.model_copy(update={"min_relevance": 0})),
         facets=facets,
     )
@@ -427,7 +427,7 @@ async def map_page(request: Request) -> Response:
         request,
         "map",
         search=asked,
-        count=len(snapshot.build),
+        count=len(snapshot.index),
     )
 
 

@@ -14,6 +14,7 @@ from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan, VectorIndex
 from retrieval_pipeline.pipeline.validation import Coverage, check_build
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
@@ -130,7 +131,7 @@ def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
 def test_a_searcher_asks_the_codes_once_it_is_warm(
     store: Store, chosen: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searcher = Searcher(Settings(home=store.home), chosen)
+    searcher = Searcher(Settings(home=store.home), EmbeddedIndex(chosen))
     vectors = dict(zip(WORDS, encode_words(WORDS), strict=True))
 
     def encode(texts: Sequence[str]) -> Vectors:

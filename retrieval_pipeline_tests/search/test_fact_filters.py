@@ -200,7 +200,7 @@ def test_an_index_without_facts_asks_the_files_for_dates_and_says_so(tmp_path: P
         flags = passing(build, query)
         assert flags is not None
         assert flags.tolist() == [passes]
-        assert file_test(build, query)(file) is passes
+        assert file_test(query, knows_facts=False)(file) is passes
         assert "the times of the files count" in fact_notes(build, query)[0]
     assert fact_notes(build, Query(file_after=datetime(1980, 1, 1))) == ()
     for facts in ({"cameras": ("nikon",)}, {"years": (2019,)}, {"min_rating": 1}):

@@ -788,7 +788,7 @@ def test_the_browser_is_opened_if_asked_to(
     script.chmod(0o755)
     monkeypatch.setenv("BROWSER", str(script))
     with server(library, "--open") as (_, address):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (opened.exists() and opened.read_text().strip()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
