@@ -170,11 +170,21 @@ class MilvusIndex:
 
     def sample_passing(self, selection: Passing) -> Flags:
         """Return which items of the sample are in a selection."""
-        ids = [data["id"] for data in self._told["sample"][0]]
+        ids = self._sample_ids
         expression = every([_OWN, *sorted(selection), one_of("content_id", ids)])
         rows = self._entities(self._collection, expression, ["content_id"])
         passing = {row["content_id"] for row in rows}
         return np.array([each in passing for each in ids], np.bool_)
+
+    @property
+    def _sample_ids(self) -> list[str]:
+        return [data["id"] for data in self._told["sample"][0]]
+
+    def sample_items(self, selection: Passing | None) -> Items:
+        """Return the items of the sample that are in a selection."""
+        ids = one_of("content_id", self._sample_ids)
+        rows = self._rows(every([_OWN, *sorted(selection or ()), ids]))
+        return as_items(sorted(rows, key=lambda row: row.place))
 
     def _values(self, kind: str) -> list[Any]:
         parts, _ = self._told.get(f"values/{kind}", ((), None))
@@ -326,6 +336,11 @@ class MilvusIndex:
                     among_rows=rows_in_all,
                 )
             asked *= 2
+
+    def nearest(self, vector: Vectors, count: int, selection: Passing | None) -> Items:
+        """Return the nearest items of a selection, as the engine finds them."""
+        rows, _ = self._nearest(vector, (selection or frozenset()) | {_OWN}, count)
+        return as_items(rows)
 
     def _nearest(self, wanted: Vectors, selection: Passing, count: int) -> tuple[list[Row], float]:
         """Return the rows nearest to a vector, and the engine's cosine of the last one."""
