@@ -132,7 +132,7 @@ def write_blocks(
         if tables.facts is not None:
             parts[FACTS] = encoded_alone(tables.facts.slice(start, end - start))
         for name, table in ((COMPANIONS, tables.companions), (VIEWS, tables.views)):
-            if len(rows := _of_items(table, start, end)):
+            if len(rows := rows_of_items(table, start, end)):
                 parts[name] = rows
         blocks.append(
             Block(
@@ -143,7 +143,7 @@ def write_blocks(
     return tuple(blocks)
 
 
-def _of_items(table: pa.Table, start: int, end: int) -> pa.Table:
+def rows_of_items(table: pa.Table, start: int, end: int) -> pa.Table:
     """Return the rows of some items, which are counted from 0."""
     if not len(table):
         return table

@@ -37,7 +37,7 @@ from retrieval_pipeline.index.hashed_files import FileFacts, check_files, rememb
 from retrieval_pipeline.index.items import (
     ITEM_COLUMNS,
     JoinedItems,
-    join,
+    join_some,
     read_vectors,
 )
 from retrieval_pipeline.index.knn import evenly_spaced
@@ -173,7 +173,7 @@ def build_index(
     progress = progress or Quiet()
     if codes is True:
         require_codes()
-    joined = _join_sources(store, space, sources)
+    joined = join_some(store, space, sources)
     further = join_views(store, space, joined, views or {})
     tables = ItemTables(
         joined.table.cast(ITEM_COLUMNS),
@@ -211,16 +211,6 @@ def build_index(
     return BuildReport(build, info, published=publish)
 
 
-def _join_sources(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
-    joined = join(store, space, sources)
-    if not len(joined):
-        raise BuildError(
-            "there is nothing to index: no source has an image that could be embedded. "
-            "`retrieval status` shows what was found"
-        )
-    return joined
-
-
 def _previous(store: Store, space: VectorSpace) -> tuple[Path, BuildInfo] | None:
     """Return the build whose parts the next one may share: the current one, or the newest."""
     current = current_or_none(store)
@@ -254,7 +244,7 @@ def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | No
     published = build != current_or_none(store)
     if published:
         if accept_change is not None:
-            _passed((*read_info(build).checks, *accept_change(Build.open(build))))
+            passed((*read_info(build).checks, *accept_change(Build.open(build))))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -409,10 +399,10 @@ def _write(
         checks: tuple[Check, ...] = ()
         if accept is not None:
             progress.start("checking the index", None, "")
-            checks = _passed(accept(Build.open(directory)))
+            checks = passed(accept(Build.open(directory)))
             progress.finish()
         if accept_change is not None:
-            checks = _passed((*checks, *accept_change(Build.open(directory))))
+            checks = passed((*checks, *accept_change(Build.open(directory))))
         if checks:
             write_info(directory, info.model_copy(update={"checks": checks}))
     return build, read_info(build)
@@ -540,7 +530,7 @@ def _dtype(settings: SegmentSettings) -> np.dtype[np.floating]:
     return np.dtype(settings.precision)
 
 
-def _passed(checks: Sequence[Check]) -> tuple[Check, ...]:
+def passed(checks: Sequence[Check]) -> tuple[Check, ...]:
     """Return the checks if all of them passed.
 
     Raises:

@@ -154,6 +154,22 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItem
     )
 
 
+def join_some(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
+    """Return what `join` does, if that is anything.
+
+    Raises:
+        BuildError: There is nothing to index.
+        StoreError: A table is damaged.
+    """
+    joined = join(store, space, sources)
+    if not len(joined):
+        raise BuildError(
+            "there is nothing to index: no source has an image that could be embedded. "
+            "`retrieval status` shows what was found"
+        )
+    return joined
+
+
 def _locations(files_of: Mapping[str, pa.Table]) -> pa.Table:
     """Return the columns content_id and locations, with a row for each content id.
 
