@@ -58,7 +58,7 @@ CONTENTS = {
     ),
     re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
     re.compile(rf"engine/{COLLECTION_NAME.pattern}"): re.compile(
-        rf"(ledger|pending)\.parquet|{SENT_NAME.pattern}|(collection|published)\.json"
+        rf"(ledger|pending)\.parquet|{SENT_NAME.pattern}|(blocks|collection|published)\.json"
     ),
 }
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.arrow import no_rows, one_chunk
+from retrieval_pipeline.index.blocks import Block
 from retrieval_pipeline.index.milvus.schema import PublishedInfo
 from retrieval_pipeline.storage.atomic import discard, replacing
 from retrieval_pipeline.storage.content_id import DIGEST_BYTES
@@ -57,6 +58,12 @@ class Collection(BaseModel):
     dim: int
     index_type: str
     shards: int
+
+
+class _Blocks(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
@@ -200,12 +207,18 @@ class Ledger:
         self.forget()
         _write(self.directory / "collection.json", made)
 
-    def write_published(self, info: PublishedInfo) -> None:
-        """Write down a publication that has passed its checks.
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the blocks of the last publication; none if that is not known."""
+        found = _read(self.directory / "blocks.json", _Blocks)
+        return () if found is None else found.blocks
+
+    def write_published(self, info: PublishedInfo, blocks: tuple[Block, ...]) -> None:
+        """Write down a publication that has passed its checks, and the blocks it was made from.
 
         Raises:
             StoreError: The file system refused.
         """
+        _write(self.directory / "blocks.json", _Blocks(blocks=blocks))
         _write(self.directory / "published.json", info)
 
     def forget(self) -> None:
@@ -214,8 +227,11 @@ class Ledger:
         Raises:
             StoreError: The file system refused.
         """
-        names = ("published.json", "collection.json", "ledger.parquet", "pending.parquet")
-        for file in (*(self.directory / name for name in names), *self._parts):
+        names = (
+            *("published.json", "blocks.json", "ledger.parquet", "pending.parquet"),
+            "collection.json",
+        )
+        for file in (*self._parts, *(self.directory / name for name in names)):
             if is_there(file):
                 discard(file)
 

@@ -22,7 +22,6 @@ from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.errors import EngineError, StoreError, UnreadableError
 from retrieval_pipeline.index.build_info import Check, vocabulary_digest
 from retrieval_pipeline.index.builder import RefusedBuildError, passed
-from retrieval_pipeline.index.facts_table import with_places
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.checks import Measured, measure_recall, same_vectors
 from retrieval_pipeline.index.milvus.client import Client
@@ -128,16 +127,19 @@ def publish(
         StoreError: A table is damaged or a ledger cannot be written.
     """
     progress = progress or Quiet()
-    rows = read_rows(store, space, sources, views or {}, index.vectors)
+    answering = client.collection_of(index.collection)
+    name = _target(store, index, space, answering)
+    known_blocks = [
+        block for ledger in ledgers(store, index.collection) for block in ledger.blocks()
+    ]
+    rows = read_rows(store, space, sources, views or {}, index.vectors, known_blocks)
     inputs = rows.digest(
         *(space.key, index.vectors, index.index_type, index.shards, vocabulary_digest())
     )
-    answering = client.collection_of(index.collection)
     if answering is not None and _is_ours(store, index, answering):
         known = Ledger(store.engine(answering)).published()
         if known is not None and known.inputs == inputs:
             return PublicationReport(answering, known, published=False)
-    name = _target(store, index, space, answering)
     target = _Target(store, client, index, rows, inputs, name, progress)
     try:
         info = target.fill(encode_texts, accept)
@@ -270,7 +272,7 @@ class _Target:
         passed(checks)
         info = self._info(created_at, measured, sent, deleted, seconds, sample, texts, checks)
         self._tell(info, sample_rows, sample, texts)
-        self.ledger.write_published(info)
+        self.ledger.write_published(info, self.rows.inputs.blocks)
         return info
 
     def drop(self) -> None:
@@ -363,7 +365,7 @@ class _Target:
         blocks = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
         must = np.zeros(len(rows), np.bool_)
         self.progress.start("comparing with the engine", rows.items, "images")
-        for block in rows.blocks:
+        for block in rows.stretches:
             these = rows.rows_of(block.start, block.end)
             blocks[these] = np.frombuffer(block.digest, np.uint8)
             if known.rows_of_blocks.get(block.digest) == len(these):
@@ -459,8 +461,6 @@ class _Target:
         checks: Sequence[Check],
     ) -> PublishedInfo:
         rows, space = self.rows, self.rows.space
-        files = pc.list_flatten(rows.tables.items["locations"].combine_chunks())
-        counts = pc.value_counts(pc.struct_field(files, "source")).to_pylist()
         return PublishedInfo(
             schema_version=SCHEMA_VERSION,
             build=f"{created_at:%Y%m%dT%H%M%S.%f}Z-{self.inputs[:8]}",
@@ -471,9 +471,9 @@ class _Target:
             dim=space.dim,
             preprocessing=space.preprocessing,
             items=rows.items,
-            views=len(rows.views),
-            locations=len(files),
-            sources={each["values"]: each["counts"] for each in counts},
+            views=rows.views,
+            locations=sum(rows.inputs.sources.values()),
+            sources=rows.inputs.sources,
             background=measure_background(sample, texts),
             vocabulary=None if texts is None else vocabulary_digest(),
             has_facts=rows.tables.facts is not None,
@@ -506,7 +506,6 @@ class _Target:
         for kind, values in values_of(self.rows).items():
             for number, some in enumerate(_chunks(values)):
                 told[f"values/{kind}/{number:04d}"] = (axis, {"values": some})
-        self.client.flush(self.about)
         self.client.load_collection(self.about)
         there = self.client.query(
             self.about, filter=f'{KEY} != ""', output_fields=[KEY], limit=16_384
@@ -516,7 +515,15 @@ class _Target:
         rows = ({KEY: key, VECTOR: vector, "data": data} for key, (vector, data) in told.items())
         for call in _batches(rows, 256):
             self.client.upsert(self.about, call)
-        self.client.flush(self.about)
+
+
+def ledgers(store: Store, prefix: str) -> list[Ledger]:
+    """Return the ledgers of all collections whose names begin with a prefix."""
+    return [
+        Ledger(directory)
+        for directory in store.engine_collections()
+        if directory.name.startswith(f"{prefix}_")
+    ]
 
 
 def drop(client: Client, ledger: Ledger, collection: str) -> None:
@@ -549,7 +556,7 @@ def values_of(rows: TableRows) -> dict[str, list[Any]]:
     """Return the values of some facts: of camera and lens, of year, and of place with counts."""
     if rows.tables.facts is None:
         return {}
-    facts = with_places(rows.tables.facts)
+    facts = rows.tables.facts
     taken = facts["taken_at"].drop_null().to_numpy().astype("datetime64[us]")
     years = 1970 + np.unique(taken.astype("datetime64[Y]").astype(np.int64))
     found: dict[str, list[Any]] = {"year": years.tolist()}

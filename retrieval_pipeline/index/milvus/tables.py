@@ -1,11 +1,11 @@
 """What the tables of a home say that the engine should hold.
 
-What is told of pictures is in memory, as Arrow columns of some hundred bytes a picture. Vectors,
-which are ten times as large, are read from their Parquet files when they are sent.
+What is told of pictures is in blocks, files that are mapped into memory; keys and numbers of rows
+take some fifty bytes each. Vectors are read from their Parquet files when they are sent.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,26 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
-from retrieval_pipeline.index.arrow import no_rows, one_chunk
-from retrieval_pipeline.index.blocks import ItemTables, cut, rows_of_items
-from retrieval_pipeline.index.companions import companions_of_items
-from retrieval_pipeline.index.facts_table import (
-    facts_of_items,
-    has_facts,
-    places_version,
-    with_places,
-)
-from retrieval_pipeline.index.items import (
-    ITEM_COLUMNS,
-    JoinedItems,
-    join_some,
-    read_vectors,
-    table_digest,
-)
+from retrieval_pipeline.index.arrow import one_chunk
+from retrieval_pipeline.index.blocks import Block, ItemTables, open_blocks
+from retrieval_pipeline.index.inputs import Inputs, read_inputs
+from retrieval_pipeline.index.items import read_vectors
 from retrieval_pipeline.index.milvus.schema import KEY, SCHEMA_VERSION, VECTOR, fields_of
-from retrieval_pipeline.index.row_keys import keys_of
+from retrieval_pipeline.index.row_keys import content_ids_of
 from retrieval_pipeline.index.segment import Precision
-from retrieval_pipeline.index.views import JoinedViews, join_views, rows_of_views
+from retrieval_pipeline.index.views import rows_of_views
 from retrieval_pipeline.storage.content_id import DIGEST_BYTES
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS, embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
@@ -46,8 +34,8 @@ ITEMS_AT_A_TIME = 2_048
 
 
 @dataclass(frozen=True)
-class Block:
-    """Neighbouring items.
+class Stretch:
+    """Neighbouring items: those of one block.
 
     Attributes:
         start, end: Their numbers.
@@ -69,31 +57,34 @@ class TableRows:
     Attributes:
         space: The vector space.
         precision: What vectors are rounded to, as those of the embedded index are.
+        inputs: Where the vectors are.
         tables: What is told of the items.
-        joined: Where the vectors of the items are.
-        views: Where those of their further views are.
     """
 
     space: VectorSpace
     precision: Precision
+    inputs: Inputs
     tables: ItemTables
-    joined: JoinedItems
-    views: JoinedViews
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return self.items + len(self.views)
+        return len(self.inputs.keys)
 
     @property
     def items(self) -> int:
         """The number of items."""
-        return len(self.joined)
+        return len(self.inputs.items)
+
+    @property
+    def views(self) -> int:
+        """The number of their further views."""
+        return len(self.inputs.views)
 
     @cached_property
     def keys(self) -> pa.Array:
         """The primary keys of all rows."""
-        own = one_chunk(self.tables.items["content_id"])
-        if not len(self.views):
+        own = content_ids_of(self.inputs.items.keys)
+        if not self.views:
             return own
         numbers = pa.array(self._number_of_view).cast(pa.string())
         further = pc.binary_join_element_wise(own.take(pa.array(self._owners)), numbers, "#")
@@ -110,30 +101,21 @@ class TableRows:
         return 1 + np.arange(len(self._owners)) - np.searchsorted(self._owners, self._owners)
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """Blocks of all items: one in which nothing has changed has the same hash as before."""
-        found = []
-        for start, end in cut(keys_of(self.tables.items["content_id"])):
-            parts = [self.tables.items.slice(start, end - start)]
-            version = None
-            if self.tables.facts is not None:
-                facts = self.tables.facts.slice(start, end - start)
-                version = places_version(facts)
-                parts.append(facts.cast(_without_dictionaries(facts.schema)))
-            parts += [
-                rows_of_items(table, start, end)
-                for table in (self.tables.companions, self.tables.views)
-            ]
-            digests = [table_digest(part, SCHEMA_VERSION, version) for part in parts]
-            digest = blake3("".join(digests).encode()).digest(length=DIGEST_BYTES)
-            found.append(Block(start, end, digest))
+    def stretches(self) -> list[Stretch]:
+        """All items: of a block in which nothing has changed, the hash is the same as before."""
+        found, start = [], 0
+        for block in self.inputs.blocks:
+            names = [file.name for file in block.tables.values()]
+            digest = blake3(json.dumps([SCHEMA_VERSION, names]).encode())
+            found.append(Stretch(start, start + block.items, digest.digest(length=DIGEST_BYTES)))
+            start += block.items
         return found
 
     def digest(self, *constants: object) -> str:
         """Return a hash of all rows but their vectors, and of constants that JSON knows."""
         digest = blake3(json.dumps(constants).encode())
-        for block in self.blocks:
-            digest.update(block.digest)
+        for stretch in self.stretches:
+            digest.update(stretch.digest)
         return digest.hexdigest(length=16)
 
     def rows_of(self, start: int, end: int) -> Numbers:
@@ -180,14 +162,14 @@ class TableRows:
         dim = self.space.dim
         found = np.empty((len(rows), dim), self.precision)
         own, further = np.flatnonzero(rows < self.items), np.flatnonzero(rows >= self.items)
-        read_vectors(self.joined, embedding_schema(dim), rows[own], found, own)
+        read_vectors(self.inputs.items, embedding_schema(dim), rows[own], found, own)
         views = rows[further] - self.items
-        read_vectors(self.views, views_schema(dim), views, found, further)
+        read_vectors(self.inputs.views, views_schema(dim), views, found, further)
         return found.astype(np.float32)
 
     def as_stored(self, rows: Numbers) -> Numbers:
         """Return rows in the order in which their vectors are stored."""
-        stored = np.concatenate([self.joined.rows, self.views.rows])
+        stored = np.concatenate([self.inputs.items.rows, self.inputs.views.rows])
         return rows[np.lexsort((stored[rows], rows >= self.items))]
 
     def _fields(self, rows: Numbers) -> Iterator[dict[str, Any]]:
@@ -196,11 +178,10 @@ class TableRows:
         further = rows >= self.items
         owners[further] = self._owners[rows[further] - self.items]
         numbers, places = np.unique(owners, return_inverse=True)
-        at = pa.array(numbers)
-        items = self.tables.items.take(at).to_pylist()
-        facts: list[dict[str, Any] | None] = [None] * len(items)
+        items = _rows(self.tables.items, numbers)
+        facts: Sequence[dict[str, Any] | None] = [None] * len(items)
         if self.tables.facts is not None:
-            facts = with_places(self.tables.facts.take(at)).to_pylist()
+            facts = _rows(self.tables.facts, numbers)
         companions = self._companions(numbers)
         found = [fields_of(*each) for each in zip(items, facts, companions, strict=True)]
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
@@ -232,14 +213,12 @@ def _pieces(rows: Numbers) -> Iterator[Numbers]:
         yield rows[start : start + ITEMS_AT_A_TIME]
 
 
-def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
-    """Return a schema whose columns hold their values: what they are does not depend on others."""
-    return pa.schema(
-        [
-            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-            for field in schema
-        ]
-    )
+def _rows(table: pa.Table, numbers: Numbers) -> list[dict[str, Any]]:
+    """Return rows, ascending, of a table of many chunks, which `Table.take` would join first."""
+    runs = np.split(numbers, 1 + np.flatnonzero(np.diff(numbers) != 1))
+    return [
+        row for run in runs if len(run) for row in table.slice(int(run[0]), len(run)).to_pylist()
+    ]
 
 
 def read_rows(
@@ -248,6 +227,7 @@ def read_rows(
     sources: Sequence[str],
     views: Mapping[str, Views],
     precision: Precision,
+    known: Iterable[Block] = (),
 ) -> TableRows:
     """Join the tables of sources to the rows that the engine should hold.
 
@@ -257,17 +237,12 @@ def read_rows(
         sources: The names of the sources.
         views: Which of the stored views of its pictures each source has; default "whole".
         precision: What vectors are rounded to.
+        known: Blocks of earlier rows, whose hashes are known.
 
     Raises:
         BuildError: There is nothing to index.
-        StoreError: A table is damaged.
+        StoreError: A table is damaged, or blocks cannot be written.
     """
-    joined = join_some(store, space, sources)
-    further = join_views(store, space, joined, views)
-    tables = ItemTables(
-        joined.table.cast(ITEM_COLUMNS),
-        facts_of_items(store, joined.table) if has_facts(store, joined.table) else None,
-        companions_of_items(joined.table, joined.grouped),
-        further.table if len(further) else no_rows(further.table.schema),
-    )
-    return TableRows(space, precision, tables, joined, further)
+    inputs = read_inputs(store, space, sources, views, known)
+    tables = open_blocks(store.blocks(space), inputs.blocks, set())
+    return TableRows(space, precision, inputs, tables)
