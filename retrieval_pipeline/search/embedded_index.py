@@ -117,7 +117,9 @@ class EmbeddedIndex:
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""
-        return fact_notes(self.build, query)
+        facts = self.build.facts
+        has_countries = facts is None or facts["country"].null_count < len(facts)
+        return fact_notes(query, knows_facts=facts is not None, knows_countries=has_countries)
 
     def passing(self, query: Query) -> Flags | None:
         """Return which items pass the filters but albums and labels; raises QueryError."""

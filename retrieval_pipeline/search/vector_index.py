@@ -4,7 +4,7 @@ Two makers answer: `embedded_index` from the files of a build, and `milvus` from
 `Searcher.open` opens the one that the settings name; nobody else needs to know which it is.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -295,3 +295,8 @@ def not_indexed(content_id: str) -> QueryError:
         f'no indexed picture has the content id "{content_id}": '
         "`retrieval query --json` shows those of the hits"
     )
+
+
+def unknown_source(source: str, known: Iterable[str]) -> QueryError:
+    """Return what is said of a filter by a source that is not in the index."""
+    return QueryError(f'there is no source "{source}" in the index (sources: {", ".join(known)})')
