@@ -286,8 +286,10 @@ def test_votes_survive_another_index_and_those_on_images_that_have_gone_are_kept
 ) -> None:
     shown = vote_all(Recommender(searcher, "good"), 40)
     before = read_judgements(Store(tmp_path / "home"), "good")
-    again = Recommender(searcher_of(tmp_path, range(30, 120)), "good")
-    left = set(open_current(Store(tmp_path / "home")).items["content_id"].take(again.votes.numbers).to_pylist())
+    fewer = searcher_of(tmp_path, range(30, 120))
+    again = Recommender(fewer, "good")
+    ids = fewer.build.items["content_id"]
+    left = set(ids.take(again.votes.numbers).to_pylist())
     assert left == {content(name) for name in shown if int(name.strip("gobad")) >= 30}
     assert again.gone > 0
     assert len(again.votes) == 40 - again.gone

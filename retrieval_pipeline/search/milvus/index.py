@@ -23,6 +23,7 @@ from retrieval_pipeline.index.milvus.schema import (
     SCHEMA_VERSION,
     PublishedInfo,
     about_name,
+    search_params,
 )
 from retrieval_pipeline.index.records import ItemRecord
 from retrieval_pipeline.search.facets import Facets
@@ -350,6 +351,7 @@ class MilvusIndex:
             "data": [wanted],
             "filter": every(sorted(selection)) if selection else "",
             "output_fields": [*COLUMNS, "vector"],
+            "search_params": search_params(self.info.index_type, count),
         }
         if count <= MOST_ROWS:
             found = self._client.search(self._collection, limit=count, **asked)[0]
