@@ -1,6 +1,7 @@
 """Looking after an engine: is it what the tables say, and which of its collections can go."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
