@@ -1,5 +1,6 @@
 """What each run of the flow tells people of what it made, and what Dagster plots over time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -8,7 +9,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.builder import BuildReport
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.index.milvus.schema import PublishedInfo
-from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.bottleneck import MachineWork, Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration.columns import (
@@ -94,6 +95,7 @@ def embedding_metadata(
         "images_per_second": round(report.images_per_second, 1),
         "model": space.model,
         **_timings_metadata(report.timings),
+        **_machines_metadata(report.machines),
         "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
     }
     if pictures:
@@ -119,6 +121,34 @@ def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
         "decode_workers_busy": round(timings.busy(timings.decode), 3),
         "encoder_busy": round(timings.busy(timings.encode), 3),
         "timings": dg.MetadataValue.json(timings.seconds),
+    }
+
+
+def _machines_metadata(machines: Mapping[str, MachineWork]) -> dict[str, Any]:
+    """Say what each machine of a cluster did, if there was one."""
+    if not machines:
+        return {}
+    return {
+        "machines": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "machine": name,
+                        "decoded": work.decoded,
+                        "decode_seconds": round(work.decode_seconds, 1),
+                        "encoded": work.encoded,
+                        "encode_seconds": round(work.encode_seconds, 1),
+                    }
+                )
+                for name, work in machines.items()
+            ]
+        ),
+        "decode_seconds_of_all_machines": round(
+            sum(work.decode_seconds for work in machines.values()), 1
+        ),
+        "encode_seconds_of_all_machines": round(
+            sum(work.encode_seconds for work in machines.values()), 1
+        ),
     }
 
 

@@ -163,6 +163,9 @@ class VectorIndex(Protocol):
     def sample_passing(self, selection: Selection) -> Flags:
         """Return which items of the sample are in a selection, bool (n,)."""
 
+    def sample_items(self, selection: Selection | None) -> Items:
+        """Return the items of the sample that are in a selection."""
+
     @property
     def knows_facts(self) -> bool:
         """Whether facts were read when it was made; else the times of files stand for dates."""
@@ -232,6 +235,9 @@ class VectorIndex(Protocol):
         views shows, wanted or not. A picture is no answer to itself: those of `like` are left out.
         Of equal scores, the item that comes first in the order of the index does.
         """
+
+    def nearest(self, vector: Vectors, count: int, selection: Selection | None) -> Items:
+        """Return the `count` items of a selection nearest to a unit vector, (dim,), best first."""
 
     def listing(
         self, selection: Selection | None, sort: Sort, offset: int = 0, count: int | None = None

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.facts.model import Origin, PictureFacts
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.index.milvus.client import Client
+from retrieval_pipeline.index.milvus.publication import PublicationReport, publish
 from retrieval_pipeline.storage.schemas import GROUPED, MANIFEST
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import write_table
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
-from retrieval_pipeline.views import further_views
+from retrieval_pipeline.views import Views, further_views
 from synthetic.tables import (
     clustered,
     content,
@@ -36,6 +39,19 @@ ENDINGS = ("jpg", "JPG", "png", "tif")
 CAMERAS = ("Nikon D750", "Nikon Z 6", "Canon EOS 5D Mark II", "Apple iPhone 12")
 KEYWORDS = ("Dog", "dog", "beach", "Straße", "2019")
 START = datetime(2018, 1, 1)
+
+
+VIEWS: dict[str, Views] = {"a": "tiles", "b": "tiles"}
+
+
+def vocabulary(texts: list[str]) -> Vectors:
+    """Give the words of the vocabulary vectors that show nothing."""
+    return random_vectors(len(texts), DIM, seed=5)
+
+
+def publish_pictures(store: Store, client: Client, index: IndexSettings) -> PublicationReport:
+    """Publish the tables that `Pictures.write` wrote."""
+    return publish(store, client, SPACE, ["a", "b"], index, views=VIEWS, encode_texts=vocabulary)
 
 
 class Words:
@@ -121,14 +137,7 @@ class Pictures:
     def build(self, home: Path, *, views: bool = True) -> Build:
         """Write the tables of all pictures, and build the index of them."""
         store = self.write(home, views=views)
-        vocabulary = random_vectors(552, DIM, seed=5)
-        build_index(
-            store,
-            SPACE,
-            ["a", "b"],
-            views={"a": "tiles", "b": "tiles"},
-            encode_texts=lambda texts: vocabulary[: len(texts)],
-        )
+        build_index(store, SPACE, ["a", "b"], views=VIEWS, encode_texts=vocabulary)
         return open_current(store)
 
     def query(self) -> dict[str, Any]:

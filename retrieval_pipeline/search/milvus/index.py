@@ -23,6 +23,7 @@ from retrieval_pipeline.index.milvus.schema import (
     SCHEMA_VERSION,
     PublishedInfo,
     about_name,
+    search_params,
 )
 from retrieval_pipeline.index.records import ItemRecord
 from retrieval_pipeline.search.facets import Facets
@@ -170,11 +171,21 @@ class MilvusIndex:
 
     def sample_passing(self, selection: Passing) -> Flags:
         """Return which items of the sample are in a selection."""
-        ids = [data["id"] for data in self._told["sample"][0]]
+        ids = self._sample_ids
         expression = every([_OWN, *sorted(selection), one_of("content_id", ids)])
         rows = self._entities(self._collection, expression, ["content_id"])
         passing = {row["content_id"] for row in rows}
         return np.array([each in passing for each in ids], np.bool_)
+
+    @property
+    def _sample_ids(self) -> list[str]:
+        return [data["id"] for data in self._told["sample"][0]]
+
+    def sample_items(self, selection: Passing | None) -> Items:
+        """Return the items of the sample that are in a selection."""
+        ids = one_of("content_id", self._sample_ids)
+        rows = self._rows(every([_OWN, *sorted(selection or ()), ids]))
+        return as_items(sorted(rows, key=lambda row: row.place))
 
     def _values(self, kind: str) -> list[Any]:
         parts, _ = self._told.get(f"values/{kind}", ((), None))
@@ -327,6 +338,11 @@ class MilvusIndex:
                 )
             asked *= 2
 
+    def nearest(self, vector: Vectors, count: int, selection: Passing | None) -> Items:
+        """Return the nearest items of a selection, as the engine finds them."""
+        rows, _ = self._nearest(vector, (selection or frozenset()) | {_OWN}, count)
+        return as_items(rows)
+
     def _nearest(self, wanted: Vectors, selection: Passing, count: int) -> tuple[list[Row], float]:
         """Return the rows nearest to a vector, and the engine's cosine of the last one."""
         if not count:
@@ -335,6 +351,7 @@ class MilvusIndex:
             "data": [wanted],
             "filter": every(sorted(selection)) if selection else "",
             "output_fields": [*COLUMNS, "vector"],
+            "search_params": search_params(self.info.index_type, count),
         }
         if count <= MOST_ROWS:
             found = self._client.search(self._collection, limit=count, **asked)[0]
