@@ -7,6 +7,8 @@ import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.builder import BuildReport
+from retrieval_pipeline.index.milvus.publication import PublicationReport
+from retrieval_pipeline.index.milvus.schema import PublishedInfo
 from retrieval_pipeline.ingest.bottleneck import MachineWork, Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport
 from retrieval_pipeline.ingest.embed import EmbedReport
@@ -25,6 +27,7 @@ from retrieval_pipeline.orchestration.previews import (
     source_sheet,
     unreadable_table,
 )
+from retrieval_pipeline.pipeline.engine import engine_facts
 from retrieval_pipeline.pipeline.publish import MapReport
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -152,7 +155,9 @@ def _machines_metadata(machines: Mapping[str, MachineWork]) -> dict[str, Any]:
     }
 
 
-def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
+def build_metadata(
+    flow: Flow, settings: Settings, report: BuildReport | PublicationReport
+) -> dict[str, Any]:
     """Tell what the current build is, and why it stayed the current one if it did."""
     info = report.info
     metadata = {
@@ -167,15 +172,22 @@ def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
         "model": info.model,
         "dimensions": info.dim,
         "recall_at_10": info.recall_at_10,
-        "plan": str(info.calibration.plan),
-        "build_seconds": info.build_seconds,
-        "segments": len(info.segments),
-        "blocks": len(info.blocks),
-        "views": info.views,
-        "megabytes": round(info.bytes / 1e6, 1),
-        "directory": dg.MetadataValue.path(str(report.build)),
         "files_by_source": dg.MetadataValue.json(info.sources),
     }
+    if isinstance(info, PublishedInfo):
+        metadata |= engine_facts(settings, info)
+        metadata["build_seconds"] = info.seconds
+    else:
+        metadata |= {
+            "engine": "embedded",
+            "plan": str(info.calibration.plan),
+            "build_seconds": info.build_seconds,
+            "segments": len(info.segments),
+            "blocks": len(info.blocks),
+            "views": info.views,
+            "megabytes": round(info.bytes / 1e6, 1),
+            "directory": dg.MetadataValue.path(str(report.build)),
+        }
     if report.kept:
         metadata["kept"] = report.kept
     return metadata
