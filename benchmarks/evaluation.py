@@ -22,6 +22,7 @@ from retrieval_pipeline.evaluation.evaluate import evaluate
 from retrieval_pipeline.evaluation.labels import read_labelled
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
@@ -54,7 +55,7 @@ def measure(home: Path, items: int, queries: int) -> str:
         lines.write("query,relevant\n")
         lines.writelines(f"picture {n},{n % items}.jpg\n" for n in range(queries))
     build = open_current(Store(home))
-    searcher = Searcher(Settings(home=home), build, Encoder(build))  # type: ignore[arg-type]
+    searcher = Searcher(Settings(home=home), EmbeddedIndex(build), Encoder(build))  # type: ignore[arg-type]
     labelled, _ = read_labelled(file)
     before = peak()
     started = time.perf_counter()

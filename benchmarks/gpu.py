@@ -1,6 +1,6 @@
 """What one GPU gives: pictures a second end to end and of the encoder alone, and what bounds each.
 
-    python benchmarks/gpu.py                      # on a machine with an NVIDIA GPU, under 8 minutes
+    python benchmarks/gpu.py                      # on a machine with an NVIDIA GPU, 8 to 10 minutes
     python benchmarks/gpu.py --device cpu --quick # tries the script itself
 
 Models have random weights of the real shapes, pictures are made on the spot, and nothing is
@@ -63,6 +63,8 @@ COMPARED = {"cuda": 128, "cpu": 16}
 PEER_BATCH = 32
 PRODUCT_EDGE = 8_192
 PRODUCT_TIMES = 10
+TOWER_TOKENS = {"cuda": 16_384, "cpu": 50}
+WARM_TIMES, TOWER_TIMES = 3, 8
 SAMPLE_SECONDS = 0.2
 # What is measured is the speed of long runs: workers are started before.
 WARM_FILES = 64
@@ -331,6 +333,44 @@ def agreement(encoder: Any, model: str, device: str, count: int) -> dict[str, fl
     return {"mean": float(cosines.mean()), "least": float(cosines.min())}
 
 
+def towers(model: str, device: str, tokens: int) -> dict[str, float]:
+    """Pictures a second of arrangements of the image tower: one thread, a batch on the device."""
+    import torch
+    import transformers
+
+    from retrieval_pipeline.encoders.fused_vision import fused_tower
+
+    dtype = torch.bfloat16 if device != "cpu" else torch.float32
+    network = transformers.AutoModel.from_pretrained(model, dtype=dtype).eval().to(device)
+    edge, patch = network.config.vision_config.image_size, network.config.vision_config.patch_size
+    batch = torch.randn(
+        max(tokens // (edge // patch) ** 2, 1), 3, edge, edge, device=device, dtype=dtype
+    )
+
+    def timed(tower: Callable[[Any], Any]) -> float:
+        with torch.inference_mode():
+            for _ in range(WARM_TIMES):
+                tower(batch)
+            synchronise(device)
+            began = time.monotonic()
+            for _ in range(TOWER_TIMES):
+                tower(batch)
+            synchronise(device)
+        return TOWER_TIMES * len(batch) / (time.monotonic() - began)
+
+    found = {"transformers": timed(lambda pixels: network.get_image_features(pixel_values=pixels))}
+    tower = fused_tower(network)
+    if tower is None:
+        return found
+    found["rearranged"] = timed(tower)
+    if device != "cpu":
+        graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(graph):
+            tower(batch)
+        found["graph"] = timed(lambda _: graph.replay())
+    return found
+
+
 def too_large(model: str, device: str) -> dict[str, Any]:
     """A batch that the device cannot hold: it is halved, and the vectors are the same."""
     import torch
@@ -497,6 +537,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         peak,
         encoder_alone,
         end_to_end,
+        towers,
         too_large,
         device_lost,
         next_run,
@@ -648,6 +689,13 @@ class Measurement:
                 f"{figures['mean_difference_of_255']:.2f}",
             )
 
+    def towers(self) -> None:
+        """Arrangements of the image tower."""
+        for name, model in self.models.items():
+            result = child("towers", model, self.device, TOWER_TOKENS[self.device])
+            self.found[f"towers {name}"] = result and result[0]
+            print(f"{name}: {self.found[f'towers {name}']}")
+
     def pairs(self) -> None:
         """Two processes that encode on one device at the same time."""
         for name in self.names[:2]:
@@ -683,6 +731,7 @@ STEPS: dict[str, Callable[[Measurement], None]] = {
         Measurement.failures,
         Measurement.peers,
         Measurement.pairs,
+        Measurement.towers,
     )
 }
 

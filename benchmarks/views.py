@@ -27,6 +27,7 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport, update_embeddings
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
@@ -71,7 +72,7 @@ class Collection:
                 views={"a": views},
                 encode_texts=self._encoder.encode_texts,
             )
-        return Searcher(settings, open_current(self._store), self._encoder)
+        return Searcher(settings, EmbeddedIndex(open_current(self._store)), self._encoder)
 
 
 def composed(photo: Path, background: Path, place: Place) -> Image.Image:

@@ -36,6 +36,14 @@ class BuildError(RetrievalError):
     """There is no usable build: none was published yet, or its files are damaged."""
 
 
+class EngineError(RetrievalError):
+    """The engine that holds the index is away, slow, full, of another version, or refuses."""
+
+
+class NotOnEngineError(EngineError):
+    """Only the files of the embedded index can answer this, and an engine keeps the index."""
+
+
 class QueryError(RetrievalError):
     """A query cannot be answered as it was asked."""
 

@@ -18,6 +18,7 @@ from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.row_keys import row_keys
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Crop, Query
 from retrieval_pipeline.search.ranking import rank_items
 from retrieval_pipeline.search.results import Hit, answer_json
@@ -68,7 +69,7 @@ class Library:
 
     def searcher(self, views: str = "whole") -> Searcher:
         settings = Settings(home=self.store.home, sources=(self.source(views),))
-        return Searcher(settings, self.build(views), MeanColour())
+        return Searcher(settings, EmbeddedIndex(self.build(views)), MeanColour())
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,9 @@ from retrieval_pipeline.images.pictures import encoded, picture
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.maintenance.status import read_status
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.query_vectors import indexed_number
 from retrieval_pipeline.search.results import FoundItem, answer_json, hit_json, read_hits
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.search.vector_index import indexed_item
 
 # An answer and a picture must leave room for the rest of a conversation.
 MOST_HITS = 50
@@ -71,7 +70,7 @@ class _Library:
         with self._lock:
             if self._searcher is None:
                 self._searcher = Searcher.open(settings)
-            elif Store(settings.home).current_build() != self._searcher.build.path:
+            elif not self._searcher.index.is_current(settings):
                 self._searcher = self._searcher.reopened(settings)
             return self._searcher
 
@@ -125,8 +124,8 @@ def create_server(load: Callable[[], Settings]) -> MCPServer[Any]:
         """Tell where a picture's files are, and when, where and with what it was taken."""
         with _told():
             searcher = library.searcher
-            found = FoundItem(indexed_number(searcher.build, content_id))
-            return hit_json(read_hits(searcher.build, Query(), [found], searcher.path_of)[0])
+            found = FoundItem(indexed_item(searcher.index, content_id).item())
+            return hit_json(read_hits(searcher.index, Query(), [found], searcher.path_of)[0])
 
     @server.tool(annotations=_READ_ONLY)
     def thumbnail(
@@ -138,7 +137,7 @@ def create_server(load: Callable[[], Settings]) -> MCPServer[Any]:
         """Show a picture, made small."""
         with _told():
             searcher = library.searcher
-            record = searcher.build.records([indexed_number(searcher.build, content_id)])[0]
+            record = searcher.index.records(indexed_item(searcher.index, content_id))[0]
             limits, problem = Limits.of(searcher.settings.images), ""
             for location in record.locations:
                 job = Job(searcher.path_of(location), content_id)

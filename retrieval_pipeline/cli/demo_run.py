@@ -55,7 +55,7 @@ def run_demo(directory: Path, say: Callable[..., None]) -> Path:
     _materialise(settings, file)
     searcher = Searcher.open(settings)
     answers = [searcher.answer(Query(text=text), k=4) for text in QUERIES]
-    say(f"{len(searcher.build)} photos indexed. The best hit of each query, with its score:", "")
+    say(f"{len(searcher.index)} photos indexed. The best hit of each query, with its score:", "")
     for answer in answers:
         best = answer.hits[0]
         name = f"{best.source}/{best.path.name}"

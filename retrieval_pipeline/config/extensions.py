@@ -20,3 +20,14 @@ RAW = (
 # about it, and the videos of Live Photos.
 SIDECARS = (".xmp", ".json", ".aae", ".pp3", ".dop")
 VIDEOS = (".mov", ".mp4")
+
+# What people call a format by the ends of its files' names.
+FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
+
+# Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
+DAMAGED = " (damaged)"
+
+
+def format_named(name: str) -> str:
+    """Return the name of a format, in upper case, that people or the end of a file's name name."""
+    return FORMATS.get(name.upper(), name.upper())

@@ -4,6 +4,7 @@ import re
 import zoneinfo
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -72,6 +73,8 @@ class Source(_Model):
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+        queue: Address of a queue of SQS that a bucket tells of its changes: Dagster reads it
+            instead of listing the bucket.
         views: Which parts of its pictures are embedded beside the pictures themselves: "centre" for
             none, "whole" for crops that cover pictures longer than about 2:1, "tiles" for these and
             a 2 x 2 grid over every other picture.
@@ -86,6 +89,7 @@ class Source(_Model):
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
+    queue: str = ""
     views: Views = "whole"
 
     @field_validator("extensions", "more_extensions")
@@ -95,6 +99,19 @@ class Source(_Model):
             if not re.fullmatch(r"\.[^./\\\s]+", extension):
                 raise ValueError(f'{extension!r} is not an extension: write it as ".jpg"')
         return tuple(dict.fromkeys(extension.lower() for extension in extensions))
+
+    @model_validator(mode="after")
+    def _only_buckets_have_queues(self) -> "Source":
+        if not self.queue:
+            return self
+        if not re.fullmatch(r"https?://[^\s@]+/[^\s@]+", self.queue):
+            raise ValueError(
+                "`queue` is no address of a queue, such as "
+                "https://sqs.eu-central-1.amazonaws.com/123456789012/pictures"
+            )
+        if not (isinstance(self.path, Remote) and self.path.is_bucket):
+            raise ValueError("`queue` is for buckets alone, such as s3://bucket/prefix")
+        return self
 
 
 class ImageLimits(_Model):
@@ -111,19 +128,71 @@ class ImageLimits(_Model):
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
+def _is_file(uri: str) -> bool:
+    return uri.endswith(".db") and "://" not in uri
+
+
+# What belongs to an engine, and says nothing where the index is embedded.
+ENGINE_KEYS = ("uri", "collection", "replicas", "shards", "index_type", "timeout")
+
+
 class IndexSettings(_Model):
-    """How well the index must answer.
+    """Where the index is, and how well it must answer.
 
     Attributes:
         recall: Share of the true ten nearest images that a query must find.
         codes: Whether to write quantised vectors too, which faiss (the extra `codes`) searches
             faster; "auto": where there are 50,000 or more together, and faiss is installed.
         vectors: What the index stores vectors as: float32 keeps full precision in twice the space.
+        engine: "embedded" keeps the index in files under home; "milvus" publishes it to Milvus
+            (the extra `milvus`).
+        uri: Where the engine is: "http://host:19530", or a path that ends in ".db", which is
+            relative to home, for Milvus Lite. The token comes from $RETRIEVAL_MILVUS_TOKEN.
+        collection: What the names of the engine's collections and of the alias begin with.
+        replicas: How many copies of a collection the engine keeps in memory.
+        shards: How many parts of a collection the engine writes at the same time.
+        index_type: The engine's kind of index, such as "HNSW", "DISKANN", "GPU_CAGRA" or "FLAT".
+        timeout: Seconds that the engine may take for one answer.
     """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     codes: bool | Literal["auto"] = "auto"
     vectors: Literal["float16", "float32"] = "float16"
+    engine: Literal["embedded", "milvus"] = "embedded"
+    uri: str = ""
+    collection: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] = "retrieval"
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
+    index_type: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")] = "AUTOINDEX"
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+    @field_validator("uri")
+    @classmethod
+    def _uri_is_one(cls, uri: str) -> str:
+        if not uri or _is_file(uri):
+            return uri
+        address = urlsplit(uri)
+        if address.username or address.password:
+            raise ValueError("holds a password: put the token into $RETRIEVAL_MILVUS_TOKEN")
+        if (
+            address.scheme not in ("http", "https", "tcp", "unix")
+            or not address.path + address.netloc
+        ):
+            raise ValueError('write it as "http://host:19530", or as a path that ends in ".db"')
+        return uri
+
+    @model_validator(mode="after")
+    def _engine_is_whole(self) -> "IndexSettings":
+        named = [key for key in ENGINE_KEYS if key in self.model_fields_set]
+        if self.engine == "embedded" and named:
+            raise ValueError(
+                f'{", ".join(named)}: only an engine takes this: add engine = "milvus"'
+            )
+        if self.engine == "milvus" and not self.uri:
+            raise ValueError(
+                'engine = "milvus" needs `uri`: "http://host:19530", or a path that ends in ".db"'
+            )
+        return self
 
 
 def _check_timezone(name: str) -> str:
@@ -341,7 +410,7 @@ class Settings(_Model):
         max_shrink: Share of a source's files that may vanish between two runs without
             `--allow-shrink`.
         images: Bounds for one image.
-        index: How well the index must answer.
+        index: Where the index is, and how well it must answer.
         schedule: When Dagster runs jobs by itself.
         ray: The Ray cluster that embeds images; None means this process.
         checks: Thresholds of Dagster's checks.
@@ -386,6 +455,16 @@ class Settings(_Model):
                 f"{to_text(str(home))} is not UTF-8: name a home elsewhere, or rename the directory"
             ) from None
         return home
+
+    @model_validator(mode="after")
+    def _file_of_engine_is_local(self) -> "Settings":
+        file = self.index.uri
+        if isinstance(self.home, Remote) and _is_file(file) and not Path(file).is_absolute():
+            raise ValueError(
+                f"index.uri: {file} would lie in home ({self.home}), where no engine can write: "
+                "name an absolute path"
+            )
+        return self
 
     @model_validator(mode="after")
     def _saved_queries_are_apart(self) -> "Settings":
@@ -441,6 +520,13 @@ class Settings(_Model):
                         "would become: give it a prefix or bucket of its own"
                     )
         return self
+
+    @property
+    def engine_file(self) -> Path | None:
+        """The directory in which Milvus Lite keeps its data; None where the engine is a server."""
+        if not _is_file(self.index.uri):
+            return None
+        return Path(str(self.home)) / self.index.uri
 
     @property
     def source_names(self) -> list[str]:

@@ -71,8 +71,10 @@ device = "auto"
 #   compete = false        true: a picture has only the word that fits it best
 #   min_relevance = 0.5
 
-# Optional tables: [index], [schedule] and [checks] of Dagster (docs/operations.md),
-# [[saved_queries]].
+# A table [index] says how well the index must answer (docs/searching.md); engine = "milvus"
+# and `uri` in it: Milvus holds the index instead of files under home (docs/scale.md).
+
+# Optional tables: [schedule] and [checks] of Dagster (docs/operations.md), [[saved_queries]].
 
 # One table for each directory to index. The name stays with the images; the path may change.
 # A path may be a URL, such as "s3://bucket/prefix". Optional keys of a source, with their defaults:

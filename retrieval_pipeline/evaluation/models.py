@@ -4,6 +4,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import EvaluationError
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 
@@ -22,4 +23,4 @@ def open_newest(settings: Settings) -> Searcher:
             f'"{settings.model}" has no index here: with --embed, it embeds all pictures first, '
             "and the present index goes on answering queries"
         )
-    return Searcher(settings, Build.open(builds[-1]))
+    return Searcher(settings, EmbeddedIndex(Build.open(builds[-1])))

@@ -229,7 +229,8 @@ class PictureRows:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _files(self, numbers: Numbers) -> dict[str, object]:
-        build, passes = self.searcher.build, file_test(self.searcher.build, self.selection.query)
+        build = self.searcher.build
+        passes = file_test(self.selection.query, knows_facts=build.facts is not None)
         records = build.records(numbers)
         first = [record.first(passes) for record in records]
         return {

@@ -13,9 +13,6 @@ from retrieval_pipeline.views import View
 if TYPE_CHECKING:
     from PIL import Image
 
-# Follows the name of a file's format where the end of the picture is missing: "JPEG (damaged)".
-DAMAGED = " (damaged)"
-
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -68,9 +65,15 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged."""
+    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged.
+
+    Attributes:
+        size: Longest edge, in pixels.
+        partial: True to show as much as there is of a JPEG whose data end early, however little.
+    """
 
     size: int
+    partial: bool = False
 
     def of(self, width: int, height: int, times: int = 1) -> Size:
         """Return the (width, height) of a picture after it is fitted into `times` the size."""

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.items import BATCH_ROWS
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 # Whether to write codes; "auto": of AUTO_ROWS vectors or more, where faiss is installed. A scan of
 # codes takes half the time of a scan of the reduced vectors at 100,000 (docs/benchmarks.md).
@@ -73,13 +72,15 @@ def write_codes(file: Path, vectors: Vectors) -> None:
 
 
 class Codes:
-    """The codes of all items in memory: 192 bytes an item at 128 dimensions."""
+    """The codes of all items: at 128 dimensions 64 bytes an item in memory, and 128 mapped."""
 
     def __init__(self, index: Any) -> None:
         self._index = index  # a faiss.IndexRefine
 
-    def nearest(self, vector: Vectors, count: int, rerank: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of the items nearest to a reduced vector, int64 (at most `count`,).
+    def nearest(self, vector: Vectors, count: int, rerank: int) -> tuple[Numbers, Vectors]:
+        """Return the rows nearest to a reduced vector, int64 (at most `count`,), and their scores.
+
+        A score is the product with the 8-bit code.
 
         Args:
             vector: The query, float32 (reduced dimensions,).
@@ -90,9 +91,9 @@ class Codes:
 
         parameters = faiss.IndexRefineSearchParameters()
         parameters.k_factor = rerank / count
-        _, found = self._index.search(vector[None], count, params=parameters)
-        numbers: npt.NDArray[np.int64] = found[0]
-        return numbers[numbers >= 0]
+        scores, found = self._index.search(vector[None], count, params=parameters)
+        is_found = found[0] >= 0
+        return found[0][is_found], scores[0][is_found]
 
 
 def read_codes(file: Path) -> Codes | None:
@@ -108,7 +109,8 @@ def read_codes(file: Path) -> Codes | None:
     import faiss
 
     try:
-        return Codes(faiss.read_index(str(file)))
+        # Most of them are mapped into memory, not read.
+        return Codes(faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC))
     except RuntimeError:
         raise BuildError(
             f"{file}: faiss {faiss.__version__} cannot read it: run `retrieval index`"

@@ -60,7 +60,8 @@ def check_int8(
 
     It is open if the settings ask for "int8" and no check was finished. With "auto" the home must
     also have no vectors of the faithful format yet, which would all be computed again; the
-    processor must have instructions for eight bits; and there must be PICTURES pictures.
+    processor must have instructions for eight bits; and there must be PICTURES pictures. A run on
+    Ray leaves it open: the check is made in this process.
 
     The caller holds the store's lock and has brought the manifests up to date.
 
@@ -77,7 +78,7 @@ def check_int8(
         Stopped: `stop` was set.
     """
     progress = progress or Quiet()
-    if settings.precision == "reference" or settings.model == OFFLINE or settings.ray is not None:
+    if settings.precision == "reference" or settings.model == OFFLINE:
         return
     asked = settings.precision == "int8"
     store, plain = Store(settings.home), faithful_description(settings)
@@ -87,6 +88,12 @@ def check_int8(
         or read_int8_check(store.int8_check(eight.space)) is not None
         or (not asked and store.parts(plain.space))
     ):
+        return
+    if settings.ray is not None:
+        if asked:
+            progress.note(
+                "int8 is not used yet: its check is made on this machine, by a run without Ray"
+            )
         return
     pictures = list(islice(_pictures(store, plain.space, sources), PICTURES))
     if len(pictures) < (FEWEST if asked else PICTURES):

@@ -26,7 +26,7 @@ from retrieval_pipeline.index.retention import (
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
 from retrieval_pipeline.storage.atomic import discard, explained
 from retrieval_pipeline.storage.home import is_our_table
-from retrieval_pipeline.storage.names import QUARANTINE_NAME
+from retrieval_pipeline.storage.names import INT8_CHECK, QUARANTINE_NAME
 from retrieval_pipeline.storage.parts import (
     PICTURES,
     VIEWS,
@@ -128,7 +128,9 @@ def _former_tables(store: Store, sources: Sequence[str], dry_run: bool) -> Itera
 def _former_spaces(store: Store, only_space: VectorSpace | None, dry_run: bool) -> Iterator[Freed]:
     for directory in store.embedding_spaces():
         is_other = only_space is not None and directory.name != only_space.key
-        if is_other and store.is_removable(directory):
+        # A check that refused eight bits is not made again.
+        is_refusal = {path.name for path in directory.iterdir()} == {INT8_CHECK}
+        if is_other and not is_refusal and store.is_removable(directory):
             yield _remove(directory, "of a model that the settings do not name", dry_run)
 
 

@@ -61,7 +61,7 @@ def build_saved_query_asset(
         failed: list[str] = []
         with explained(context):
             searcher = Searcher.open(settings)
-            inputs = {index: searcher.build.info.inputs}
+            inputs = {index: searcher.index.info.inputs}
             for name in context.partition_keys:
                 try:
                     found = run_saved_query(searcher, settings.saved_query(name))

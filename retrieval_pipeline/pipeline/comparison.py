@@ -14,6 +14,7 @@ from retrieval_pipeline.evaluation.labels import settings_queries
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.searcher import Searcher
 
 NAME = "answers_as_well"
@@ -47,9 +48,11 @@ def check_answers(
         EvaluationError: The labelled queries cannot be read, or have no answer in `build`.
     """
     queries = settings_queries(labels, build)
-    new = evaluate(Searcher(settings, build, load()), queries, progress=progress)
+    new = evaluate(Searcher(settings, EmbeddedIndex(build), load()), queries, progress=progress)
     try:
-        old = evaluate(Searcher(settings, Build.open(current)), queries, progress=progress)
+        old = evaluate(
+            Searcher(settings, EmbeddedIndex(Build.open(current))), queries, progress=progress
+        )
     except (BuildError, EncoderError, EvaluationError) as error:
         return [_check(f"the current index cannot be asked labelled queries: {error}")]
     found = difference(old, new)

@@ -1,16 +1,14 @@
-"""The pictures of albums in a build: as a filter, and as an example of what to look for."""
+"""The pictures of albums: as a filter, and as an example of what to look for."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import AlbumError, QueryError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.albums import read_album
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
+from retrieval_pipeline.vectors import Numbers, Values, Vectors
 
 # An album is looked for by so many of its pictures: more would make each count for little when the
 # relevance of hits is judged part by part.
@@ -19,8 +17,8 @@ REPRESENTATIVES = 8
 MOST_COMPARED = 2_000
 
 
-def album_flags(build: Build, store: Store, names: Sequence[str]) -> Flags:
-    """Return which items are in one of these albums, bool (items,).
+def album_ids(store: Store, names: Sequence[str]) -> list[str]:
+    """Return the content ids of the pictures in one of these albums, sorted.
 
     Raises:
         QueryError: There is no such album.
@@ -32,25 +30,23 @@ def album_flags(build: Build, store: Store, names: Sequence[str]) -> Flags:
             ids.update(picture.content_id for picture in read_album(store, name))
         except AlbumError as error:
             raise QueryError(*error.args) from None
-    wanted = pa.array(sorted(ids), pa.string())
-    flags: Flags = pc.is_in(build.items["content_id"], value_set=wanted).to_numpy()
-    return flags
+    return sorted(ids)
 
 
-def album_parts(build: Build, store: Store, name: str) -> list[tuple[float, Vectors]]:
+def album_parts(index: VectorIndex, store: Store, name: str) -> list[tuple[float, Vectors]]:
     """Return a few pictures of an album that stand for all: weight and vector, (dim,), of each.
 
     The weights are the shares of the album that each stands for; their sum is 1, so that an album
     weighs as much in a query as one picture does.
 
     Raises:
-        QueryError: There is no such album, or none of its pictures is in the build.
+        QueryError: There is no such album, or none of its pictures is in the index.
     """
-    numbers = np.flatnonzero(album_flags(build, store, [name]))
-    if not len(numbers):
+    items = index.find(album_ids(store, [name]))
+    if not len(items):
         raise QueryError(f'no picture of the album "{name}" is in the index')
-    spaced = np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_COMPARED)).round()
-    vectors = build.vectors(numbers[spaced.astype(np.int64)])
+    spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_COMPARED)).round()
+    vectors = index.vectors(items[spaced.astype(np.int64)])
     chosen, shares = representatives(vectors, REPRESENTATIVES)
     return [
         (share, vectors[number])

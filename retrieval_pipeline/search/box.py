@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from retrieval_pipeline.facts.query_words import Understood
-from retrieval_pipeline.search.file_names import FileNames
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.vector_index import Names
 
 # A sign with words right behind it, or words in quotes; "t-shirt" and " - " are neither.
 _PART = re.compile(
@@ -75,7 +75,7 @@ def split(text: str) -> tuple[str, tuple[Part, ...]]:
     return " ".join(_PART.sub(" ", text).split()), parts
 
 
-def read_box(query: Query, names: FileNames) -> BoxRead:
+def read_box(query: Query, names: Names) -> BoxRead:
     """Return what the text of a query asks with its signs, file names and folders taken out.
 
     Quoted words that name no file are words to look for, and so are words with a slash that name no

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from retrieval_pipeline.config.extensions import DAMAGED, format_named
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.groups import Kind
-from retrieval_pipeline.images.transform import DAMAGED
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
-from retrieval_pipeline.search.filters import FORMATS
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
 from retrieval_pipeline.storage.remote import Place, Remote
 
@@ -133,7 +132,7 @@ def _preference(rule: str) -> Preference:
     if rule == "newest":
         return lambda file: (-file.mtime_ns,)
     if kind == "format" and value:
-        formats = [FORMATS.get(name.upper(), name.upper()) for name in names]
+        formats = [format_named(name) for name in names]
         return lambda file: (_place(formats, file.format.removesuffix(DAMAGED).upper()),)
     if kind == "source" and value:
         return lambda file: (_place(names, file.source),)

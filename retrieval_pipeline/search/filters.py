@@ -8,18 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.errors import QueryError
-from retrieval_pipeline.images.transform import DAMAGED
+from retrieval_pipeline.config.extensions import DAMAGED, format_named
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
 from retrieval_pipeline.search.fact_filters import fact_flags, with_file_times
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.vector_index import unknown_source
 from retrieval_pipeline.vectors import Flags
-
-# What people call a format by the ends of its files' names.
-FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000", "HEIC": "HEIF"}
 
 # The fields of a location.
 FILE_COLUMNS = [field.name for field in LOCATION]
@@ -42,16 +39,16 @@ def passing(build: Build, query: Query) -> Flags | None:
     """
     for source in query.sources:
         if source not in build.info.sources:
-            known = ", ".join(build.info.sources)
-            raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
+            raise unknown_source(source, build.info.sources)
     flags = fact_flags(build, query)
-    query = with_file_times(build, query)
+    if build.facts is None:
+        query = with_file_times(query)
     if query.sources or query.paths or query.file_after or query.file_before:
         located = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
         passing = _passing_files(build.companions.select(FILE_COLUMNS), query)
         flags = both(flags, located | _owned(build, passing))
     if query.min_width or query.min_height or query.formats:
-        wanted = pa.array([FORMATS.get(name.upper(), name.upper()) for name in query.formats])
+        wanted = pa.array([format_named(name) for name in query.formats])
         good = pc.and_(
             pc.greater_equal(build.items["width"], query.min_width),
             pc.greater_equal(build.items["height"], query.min_height),
@@ -96,7 +93,7 @@ def _of_formats(build: Build, wanted: pa.Array) -> Flags:
     """Tell of each companion whether its extension is that of one of these formats."""
     endings = pc.extract_regex(pc.utf8_upper(build.companions["path"]), r"\.(?P<end>[^./]*)$")
     names = pc.struct_field(endings, "end").to_pylist()
-    formats = [FORMATS.get(name, name) if name else None for name in names]
+    formats = [format_named(name) if name else None for name in names]
     return _numpy(pc.is_in(pa.array(formats, pa.string()), wanted))
 
 
@@ -107,9 +104,9 @@ def _passing_files(files: pa.Table, query: Query) -> Flags:
         good &= _numpy(pc.is_in(files["source"], pa.array(query.sources)))
     times = files["mtime_ns"]
     if query.file_after:
-        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.file_after)))
+        good &= _numpy(pc.greater_equal(times, nanoseconds(query.file_after)))
     if query.file_before:
-        good &= _numpy(pc.less(times, _nanoseconds(query.file_before)))
+        good &= _numpy(pc.less(times, nanoseconds(query.file_before)))
     if query.paths:
         globs = compile_globs(query.paths)
         # Globs are slow, so they come last and only where it still matters.
@@ -119,12 +116,17 @@ def _passing_files(files: pa.Table, query: Query) -> Flags:
     return good
 
 
-def file_test(build: Build, query: Query) -> Callable[[IndexedFile], bool]:
-    """Return what tells of one file of an item of a build whether it passes the filters."""
-    query = with_file_times(build, query)
+def file_test(query: Query, *, knows_facts: bool) -> Callable[[IndexedFile], bool]:
+    """Return what tells of one file of an item whether it passes the filters.
+
+    Args:
+        query: Has the filters.
+        knows_facts: Whether the index knows dates taken; else the times of files stand for them.
+    """
+    query = query if knows_facts else with_file_times(query)
     globs = compile_globs(query.paths)
-    after = _nanoseconds(query.file_after) if query.file_after else None
-    before = _nanoseconds(query.file_before) if query.file_before else None
+    after = nanoseconds(query.file_after) if query.file_after else None
+    before = nanoseconds(query.file_before) if query.file_before else None
 
     def passes(file: IndexedFile) -> bool:
         return (
@@ -142,7 +144,8 @@ def _numpy(array: pa.BooleanArray | pa.ChunkedArray) -> Flags:
     return flags
 
 
-def _nanoseconds(moment: datetime) -> int:
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment as the times of files are: nanoseconds since 1970."""
     # The times of files are 64 bits; what lies before or after all of them is as good as the end.
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         return -(2**63) if moment.year < FIRST_YEAR else 2**63 - 1

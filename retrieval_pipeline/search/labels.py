@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.config.settings import LabelSettings
 from retrieval_pipeline.errors import QueryError, StoreError
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import LABELS
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_metadata, read_table
-from retrieval_pipeline.vectors import Flags
+from retrieval_pipeline.vectors import VectorSpace
 
 REMEDY = "remove it, and run `retrieval label` again"
 
@@ -49,10 +48,10 @@ def labels_version(store: Store) -> tuple[int, ...]:
     return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-def label_notes(build: Build, store: Store) -> tuple[str, ...]:
-    """Say so if the labels are those of an earlier build."""
+def label_notes(build: str, store: Store) -> tuple[str, ...]:
+    """Say so if the labels are not those of the build of this name."""
     info = read_labels_info(store)
-    if info is None or info.build == build.path.name:
+    if info is None or info.build == build:
         return ()
     return ("the labels are of an earlier index: `retrieval label` brings them up to date",)
 
@@ -109,8 +108,13 @@ def read_labels_info(store: Store) -> LabelsInfo | None:
         raise StoreError(f"{store.labels}: does not say what it was made of: {REMEDY}") from None
 
 
-def label_flags(build: Build, store: Store, words: Sequence[str]) -> Flags:
-    """Return which items have one of these labels, bool (items,).
+def label_ids(space: VectorSpace, store: Store, words: Sequence[str]) -> list[str]:
+    """Return the content ids of the pictures that have one of these labels.
+
+    Args:
+        space: That of the index; labels of another model do not count.
+        store: Where the table is.
+        words: The labels.
 
     Raises:
         QueryError: There are no such labels, or they are of another model.
@@ -126,9 +130,9 @@ def label_flags(build: Build, store: Store, words: Sequence[str]) -> Flags:
                 "[labels] in the settings make them"
             )
     assert labels is not None
-    if labels.info.space != build.info.space.key:
+    if labels.info.space != space.key:
         raise QueryError("the labels are of another model: `retrieval label` makes them again")
     wanted = pa.array([known[word.casefold()] for word in words], pa.string())
     ids = labels.table["content_id"].filter(pc.is_in(labels.table["word"], value_set=wanted))
-    flags: Flags = pc.is_in(build.items["content_id"], value_set=pc.unique(ids)).to_numpy()
-    return flags
+    found: list[str] = pc.unique(ids).to_pylist()
+    return found

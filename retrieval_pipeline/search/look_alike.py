@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import picture
 from retrieval_pipeline.images.transform import Fit
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.search.vector_index import VectorIndex, as_items
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.vectors import Vectors
 
@@ -79,17 +79,18 @@ class Look:
 
 
 class Looks:
-    """Compares items of a build by their files; safe to call from several threads."""
+    """Compares items of an index by their files; safe to call from several threads."""
 
-    def __init__(self, build: Build, path_of: Callable[[Location], Place], limits: Limits) -> None:
-        self._locations = build.items["locations"]
-        self._content_ids = build.items["content_id"]
+    def __init__(
+        self, index: VectorIndex, path_of: Callable[[Location], Place], limits: Limits
+    ) -> None:
+        self._index = index
         self._path_of = path_of
         self._limits = limits
         self._look = functools.lru_cache(REMEMBERED)(self._read_look)
         self._details = functools.lru_cache(REMEMBERED_DETAILS)(self._read_details)
 
-    def same(self, one: int, other: int) -> bool:
+    def same(self, one: Any, other: Any) -> bool:
         """Tell whether two items look the same; what cannot be opened looks like nothing."""
         first, second = self._look(one), self._look(other)
         if first is None or second is None or not first.like(second):
@@ -100,19 +101,18 @@ class Looks:
         left, right = self._details(one), self._details(other)
         return left is not None and right is not None and agree(left, right)
 
-    def _read_look(self, number: int) -> Look | None:
-        return self._read(number, look_of)
+    def _read_look(self, item: Any) -> Look | None:
+        return self._read(item, look_of)
 
-    def _read_details(self, number: int) -> Image.Image | None:
-        return self._read(number, details_of)
+    def _read_details(self, item: Any) -> Image.Image | None:
+        return self._read(item, details_of)
 
-    def _read(self, number: int, read: Callable[[Job, Limits], Read]) -> Read | None:
+    def _read(self, item: Any, read: Callable[[Job, Limits], Read]) -> Read | None:
         """Read the first of an item's files that can be opened."""
-        content = self._content_ids[number].as_py()
-        for at in self._locations[number].as_py():
-            path = self._path_of(Location(at["source"], at["path"]))
+        record = self._index.records(as_items([item]))[0]
+        for location in record.locations:
             try:
-                return read(Job(path, content), self._limits)
+                return read(Job(self._path_of(location), record.content_id), self._limits)
             except ImageError:
                 continue
         return None

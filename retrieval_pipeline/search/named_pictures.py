@@ -27,7 +27,7 @@ def find_pictures(searcher: Searcher, names: Sequence[str]) -> dict[str, Locatio
     read: it names the indexed picture that has the same bytes.
 
     Args:
-        searcher: Its build must have the pictures.
+        searcher: Its index must have the pictures.
         names: Files of the file system, paths relative to a source, or content ids.
 
     Raises:
@@ -44,11 +44,11 @@ def find_pictures(searcher: Searcher, names: Sequence[str]) -> dict[str, Locatio
             except OSError as error:
                 problems.append(f"{name}: cannot be read: {error.strerror}")
                 continue
-        numbers = {searcher.build.number_of(content) for content in contents} - {None}
-        if len(numbers) == 1:
-            (record,) = searcher.build.records([number for number in numbers if number is not None])
+        items = searcher.index.find(contents)
+        if len(items) == 1:
+            (record,) = searcher.index.records(items)
             found[record.content_id] = record.locations[0]
-        elif numbers:
+        elif len(items):
             problems.append(f"{name}: is in several sources: write the whole path")
         elif contents:
             problems.append(f"{name}: is not in the index: `retrieval index` takes new files in")

@@ -1,41 +1,15 @@
-"""Which items of a build are nearest to a query's vectors, best first."""
+"""The items of a build that are nearest to a query's vectors, best first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval_pipeline.index.build import Build
-from retrieval_pipeline.index.knn import SCAN, Plan, top
+from retrieval_pipeline.index.knn import SCAN, top
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.query_vectors import QueryVectors, indexed_number
-from retrieval_pipeline.vectors import Flags, Numbers, Vectors
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Items best first.
-
-    Attributes:
-        numbers: int64 (n,), of the items.
-        scores: float32 (n,), descending.
-        plan: How they were found.
-        among: Number of items that were ranked, of which these are the best.
-        rows: int64 (n,), of each item its row of the build that is nearest to what is wanted.
-        among_rows: Number of rows that were compared: more than `among` if items have views.
-    """
-
-    numbers: Numbers
-    scores: Vectors
-    plan: Plan
-    among: int
-    rows: Numbers
-    among_rows: int
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether there are items below the last one."""
-        return len(self.numbers) < self.among
+from retrieval_pipeline.search.query_vectors import QueryVectors
+from retrieval_pipeline.search.vector_index import Ranking, not_indexed
+from retrieval_pipeline.vectors import Flags, Vectors
 
 
 def rank_items(
@@ -83,16 +57,30 @@ def rank_items(
         else:
             numbers, scores = build.best(vectors.wanted, wanted)
         used = plan if flags is None and not scan else SCAN
-        own = [indexed_number(build, content) for content in set(query.like)]
+        own = [_own(build, content) for content in set(query.like)]
         kept = ~np.isin(numbers, own)
         numbers, scores = numbers[kept][:count], scores[kept][:count]
         among = len(build) if flags is None else int(flags.sum())
         among -= len(own) if flags is None else int(flags[own].sum())
         nearest_rows = build.best_rows(numbers, vectors.wanted)
         rankings.append(
-            Ranking(numbers, scores, used, among, nearest_rows, among + rows.further_of(flags, own))
+            Ranking(
+                items=numbers,
+                scores=scores,
+                plan=str(used),
+                among=among,
+                rows=nearest_rows,
+                among_rows=among + rows.further_of(flags, own),
+            )
         )
     return rankings
+
+
+def _own(build: Build, content_id: str) -> int:
+    number = build.number_of(content_id)
+    if number is None:
+        raise not_indexed(content_id)
+    return number
 
 
 def exact_scores(build: Build, query_vectors: Sequence[QueryVectors]) -> list[Vectors]:

@@ -15,11 +15,10 @@ import math
 
 import numpy as np
 
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.score_statistics import Background, Noise, noise_of
 from retrieval_pipeline.search.query_vectors import QueryVectors
-from retrieval_pipeline.search.ranking import Ranking
-from retrieval_pipeline.vectors import Flags, Numbers, Values, Vectors
+from retrieval_pipeline.search.vector_index import Ranking, Selection, VectorIndex
+from retrieval_pipeline.vectors import Numbers, Values, Vectors
 
 # From this relevance on, a hit is called likely. Of queries by a word for what no picture shows,
 # one in ten or fewer has a likely hit (docs/benchmarks.md, "Relevance").
@@ -112,34 +111,33 @@ def _chances(
 
 
 class RankingJudge:
-    """Judges the rankings of a build."""
+    """Judges the rankings of an index."""
 
-    def __init__(self, build: Build) -> None:
-        self._build = build
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
 
     @functools.cached_property
     def _judge(self) -> Judge:
-        build = self._build
-        return Judge(build.sample, build.vocabulary, build.info.background)
+        index = self._index
+        return Judge(index.sample, index.vocabulary, index.info.background)
 
     def relevance(
-        self, query_vectors: QueryVectors, ranking: Ranking, allowed: Flags | None
+        self, query_vectors: QueryVectors, ranking: Ranking, allowed: Selection | None
     ) -> Values:
         """Return the relevance of each hit of a ranking, float64 (n,), 0 to 1, descending.
 
         Args:
             query_vectors: What was ranked by.
             ranking: The hits.
-            allowed: The items that were ranked, bool (items,), or None for all.
+            allowed: The items that were ranked; None for all.
         """
-        build = self._build
         sample = self._judge.chances_of_sample(query_vectors)
         if allowed is not None:
-            sample = sample[allowed[build.sample_numbers]]
+            sample = sample[self._index.sample_passing(allowed)]
         chances = [np.empty(0)]
         shown = [np.empty(0, np.float32)]
-        for start in range(0, len(ranking.numbers), ROWS_IN_MEMORY):
-            items = build.vectors(ranking.rows[start : start + ROWS_IN_MEMORY])
+        for start in range(0, len(ranking.rows), ROWS_IN_MEMORY):
+            items = self._index.vectors(ranking.rows[start : start + ROWS_IN_MEMORY])
             chances.append(self._judge.chances(items, query_vectors))
             shown.append(query_vectors.unwanted_shown(items @ query_vectors.vectors.T))
         relevance = relevance_of(np.concatenate(chances), ranking.among_rows, sample)

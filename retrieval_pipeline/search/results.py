@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retrieval_pipeline.facts.query_words import Understood
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.item_facts import UNKNOWN, ItemFacts
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import CompanionFile
@@ -17,6 +16,7 @@ from retrieval_pipeline.rendering.notebook import cards_html
 from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.relevance import LIKELY
+from retrieval_pipeline.search.vector_index import VectorIndex, as_items
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.views import View
 
@@ -99,14 +99,14 @@ class FoundItem:
     """An item that becomes a hit.
 
     Attributes:
-        number: Of the item.
+        item: As its index tells it apart.
         score: As of `Hit`.
         relevance: As of `Hit`.
         alike: How many lower items are folded into it.
         region: As of `Hit`.
     """
 
-    number: int
+    item: Any
     score: float | None = None
     relevance: float | None = None
     alike: int = 0
@@ -114,7 +114,7 @@ class FoundItem:
 
 
 def read_hits(
-    build: Build,
+    index: VectorIndex,
     query: Query,
     found: Sequence[FoundItem],
     path_of: Callable[[Location], Place],
@@ -122,17 +122,15 @@ def read_hits(
     """Return a hit for each item.
 
     Args:
-        build: What was searched.
+        index: What was searched.
         query: What was asked; the first file that passes its filters is the one shown.
         found: The items.
         path_of: Gives the absolute path of a file.
     """
-    numbers = [each.number for each in found]
-    passes = file_test(build, query)
+    items = as_items([each.item for each in found])
+    passes = file_test(query, knows_facts=index.knows_facts)
     hits = []
-    for each, item, facts in zip(
-        found, build.records(numbers), build.item_facts(numbers), strict=True
-    ):
+    for each, item, facts in zip(found, index.records(items), index.item_facts(items), strict=True):
         location = item.first(passes)
         hits.append(
             Hit(

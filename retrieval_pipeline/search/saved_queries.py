@@ -78,11 +78,11 @@ def run_saved_query(searcher: Searcher, saved: SavedQuery) -> SavedAnswer:
     """
     store = Store(searcher.settings.home)
     query = query_of(saved)
-    indexed = tuple(name for name in query.sources if name in searcher.build.info.sources)
+    indexed = tuple(name for name in query.sources if name in searcher.index.info.sources)
     if query.sources and not indexed:
         # Not the first time yet: else all that its sources have would be news some day.
-        info = searcher.build.info
-        nothing = Answer(query, (), info.model, searcher.build.path.name, {})
+        index = searcher.index
+        nothing = Answer(query, (), index.info.model, index.name, {})
         return SavedAnswer(saved.name, nothing, nothing)
     answer = searcher.answer(replace(query, sources=indexed), saved.k)
     asked = json.dumps([_asked(saved), answer.model])

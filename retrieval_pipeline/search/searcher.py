@@ -7,32 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError, QueryError, StoreError
-from retrieval_pipeline.facts.query_words import Understood, Vocabulary
+from retrieval_pipeline.errors import (
+    BuildError,
+    EngineError,
+    NotOnEngineError,
+    QueryError,
+    StoreError,
+)
+from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.index.build import Build, open_current
+from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
-from retrieval_pipeline.search.albums import album_flags
-from retrieval_pipeline.search.fact_filters import fact_notes
-from retrieval_pipeline.search.filters import both, passing
-from retrieval_pipeline.search.labels import label_flags, label_notes, labels_version
+from retrieval_pipeline.search.albums import album_ids
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+from retrieval_pipeline.search.labels import label_ids, label_notes, labels_version
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.near_duplicates import NEAR_DUPLICATE, fold
 from retrieval_pipeline.search.query import Query, Sort
-from retrieval_pipeline.search.query_vectors import QueryEncoder, QueryVectors
-from retrieval_pipeline.search.ranking import Ranking, rank_items
+from retrieval_pipeline.search.query_encoder import QueryEncoder
+from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.relevance import LIKELY, RankingJudge, ranks_to_judge, relevant_ranks
 from retrieval_pipeline.search.results import Answer, FoundItem, Hits, read_hits
-from retrieval_pipeline.search.sorting import in_order
-from retrieval_pipeline.search.understanding import understand, vocabulary_of
+from retrieval_pipeline.search.understanding import understand
+from retrieval_pipeline.search.vector_index import Items, Ranking, Selection, VectorIndex
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Numbers, Values
+from retrieval_pipeline.vectors import Values
 
 if TYPE_CHECKING:
     from retrieval_pipeline.encoders.base import Encoder
@@ -47,54 +50,84 @@ SORTED_HITS = 10_000
 
 
 class Searcher:
-    """Answers queries from the current build, with the encoder that the build names."""
+    """Answers queries from an index, with the encoder that the index names.
 
-    def __init__(self, settings: Settings, build: Build, encoder: "Encoder | None" = None) -> None:
+    Attributes:
+        settings: Under which it was opened.
+        index: What is searched.
+    """
+
+    def __init__(
+        self, settings: Settings, index: VectorIndex, encoder: "Encoder | None" = None
+    ) -> None:
         self.settings = settings
-        self.build = build
-        self._query_encoder = QueryEncoder(settings, build, self.path_of, encoder)
-        self._judge = RankingJudge(build)
-        self._passing = functools.lru_cache(FILTERS)(functools.partial(passing, build))
+        self.index = index
+        self._query_encoder = QueryEncoder(settings, index, self.path_of, encoder)
+        self._judge = RankingJudge(index)
+        self._passing = functools.lru_cache(FILTERS)(index.passing)
         # A table of labels is remembered until it changes: a million pictures take a second.
         self._labelled = functools.lru_cache(FILTERS)(
-            lambda words, version: label_flags(build, Store(settings.home), words)
+            lambda words, version: index.having(
+                label_ids(index.info.space, Store(settings.home), words)
+            )
         )
 
     @classmethod
     def open(cls, settings: Settings) -> "Searcher":
-        """Open the current build; the encoder is loaded by the first query.
+        """Open the index that the settings name; the encoder is loaded by the first query.
 
         Raises:
             BuildError: Nothing is indexed yet, or the build is damaged.
+            EngineError: The engine cannot be reached, or serves no index yet.
         """
-        return cls(settings, open_current(Store(settings.home)))
+        return cls(settings, open_index(settings))
+
+    @property
+    def files(self) -> Build | None:
+        """The files of the index; None if an engine keeps it."""
+        return self.index.build if isinstance(self.index, EmbeddedIndex) else None
+
+    @property
+    def build(self) -> Build:
+        """The files of the index, for what only they can answer.
+
+        Raises:
+            NotOnEngineError: The index has none: an engine keeps it.
+        """
+        if self.files is not None:
+            return self.files
+        raise NotOnEngineError(
+            "this needs the files of the embedded index, and an engine keeps this one: "
+            'docs/scale.md says what works with engine = "milvus"'
+        )
 
     def reopened(self, settings: Settings) -> "Searcher":
-        """Open the current build, with the encoder of this one if it is of the same space.
+        """Open the current index, with the encoder of this one if it is of the same space.
 
         Raises:
             BuildError: The build is damaged.
-            StoreError: The pointer to it is.
+            EngineError: The engine cannot be reached.
+            StoreError: The pointer to the current build is damaged.
         """
         searcher = Searcher.open(settings)
-        if searcher.build.info.space == self.build.info.space:
+        if searcher.index.info.space == self.index.info.space:
             searcher._query_encoder.use_models_of(self._query_encoder)
         return searcher
 
     def latest(self) -> "Searcher":
-        """Return this searcher, or one of the build that has taken over since it was opened.
+        """Return this searcher, or one of the index that has taken over since it was opened.
 
         If that one cannot be opened now, this one goes on answering.
         """
         try:
-            current = Store(self.settings.home).current_build()
-            return self if current in (None, self.build.path) else self.reopened(self.settings)
-        except (BuildError, StoreError):
+            is_current = self.index.is_current(self.settings)
+            return self if is_current else self.reopened(self.settings)
+        except (BuildError, EngineError, StoreError):
             return self
 
     @property
     def encoder(self) -> "Encoder":
-        """The encoder of the build's vector space; texts alone may not need it.
+        """The encoder of the index's vector space; texts alone may not need it.
 
         Raises:
             EncoderError: It cannot be had.
@@ -102,23 +135,18 @@ class Searcher:
         return self._query_encoder.encoder
 
     @functools.cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The cameras, places and years of the build, which words of a query may mean."""
-        return vocabulary_of(self.build)
-
-    @functools.cached_property
     def looks(self) -> Looks:
         """Tells which items look the same."""
-        return Looks(self.build, self.path_of, Limits.of(self.settings.images))
+        return Looks(self.index, self.path_of, Limits.of(self.settings.images))
 
     def warm_up(self) -> None:
         """Load what queries by text need, so that the first one is as fast as the next.
 
         Raises:
-            BuildError: The codes of the build cannot be read.
+            BuildError: Files of the build cannot be read.
             EncoderError: The model cannot be had.
         """
-        self.build.load_codes()
+        self.index.warm_up()
         self._query_encoder.encode_texts(["a photo"])
 
     def search(self, query: Query, k: int = 8, offset: int = 0) -> Hits:
@@ -141,7 +169,7 @@ class Searcher:
         offset: int = 0,
         *,
         query_vectors: QueryVectors | None = None,
-        among: Flags | None = None,
+        among: Selection | None = None,
     ) -> Answer:
         """Return the hits of `query` with timings; raises as `search` does.
 
@@ -150,7 +178,7 @@ class Searcher:
             k: How many hits.
             offset: Leave out so many of the best.
             query_vectors: What `query_vectors` gave for this query, if somebody asked before.
-            among: Items to choose from besides the query's filters, bool (items,); default all.
+            among: Items to choose from besides the query's filters; default all.
         """
         known = None if query_vectors is None else [query_vectors]
         return self._answer_batch([query], k, offset, known, among)[0]
@@ -166,8 +194,8 @@ class Searcher:
             for answer in self._answer_batch(queries[start : start + BATCH], k, offset)
         ]
 
-    def allowed(self, query: Query) -> Flags | None:
-        """Return which items pass the filters, bool (items,), or None without filters.
+    def allowed(self, query: Query) -> Selection | None:
+        """Return which items pass the filters, or None without filters.
 
         They are remembered: all pages of an answer have the same. Do not change them. Albums and
         labels are read each time, since people change them.
@@ -177,18 +205,18 @@ class Searcher:
                 that there is not.
             StoreError: An album or the table of labels is damaged.
         """
-        flags = self._passing(replace(query.filters, albums=(), labels=()))
-        store = Store(self.settings.home)
+        allowed = self._passing(replace(query.filters, albums=(), labels=()))
+        store, index = Store(self.settings.home), self.index
         if query.albums:
-            flags = both(flags, album_flags(self.build, store, query.albums))
+            allowed = index.both(allowed, index.having(album_ids(store, query.albums)))
         if query.labels:
-            flags = both(flags, self._labelled(query.labels, labels_version(store)))
+            allowed = index.both(allowed, self._labelled(query.labels, labels_version(store)))
         if query.like_albums:
-            flags = both(flags, ~album_flags(self.build, store, query.like_albums))
-        return flags
+            allowed = index.both(allowed, index.lacking(album_ids(store, query.like_albums)))
+        return allowed
 
     @one_blas_thread()
-    def relevant_items(self, query: Query, most: int | None = None) -> tuple[Numbers, Values]:
+    def relevant_items(self, query: Query, most: int | None = None) -> tuple[Items, Values]:
         """Return every item that is relevant enough, compared with all, and how relevant it is.
 
         Args:
@@ -197,7 +225,7 @@ class Searcher:
             most: Return no more than these, the best ones.
 
         Returns:
-            Item numbers, best first, int64 (n,), and their relevance, float64 (n,). A list that
+            The items, best first, (n,), and their relevance, float64 (n,). A list that
             ends where hundreds of items in a row are irrelevant.
 
         Raises:
@@ -207,7 +235,7 @@ class Searcher:
         (query_vectors,) = self.query_vectors([query])
         allowed = self.allowed(query)
         # With a filter, though one that all pass, nothing is left to approximate plans.
-        every = np.ones(len(self.build), np.bool_) if allowed is None else allowed
+        every = self.index.lacking(()) if allowed is None else allowed
         count = ranks_to_judge(most or 0)
         while True:
             ranking = self._ranking(query, query_vectors, every, count)
@@ -215,12 +243,12 @@ class Searcher:
             ranks, more = relevant_ranks(relevance, query.min_relevance)
             enough = most is not None and len(ranks) >= most
             if enough or not (more and ranking.is_partial):
-                return ranking.numbers[ranks][:most], relevance[ranks][:most]
+                return ranking.items[ranks][:most], relevance[ranks][:most]
             count *= 2
 
     def understand(self, query: Query) -> tuple[Query, tuple[Understood, ...]]:
         """Return a query whose words that mean facts are filters, and what was understood."""
-        return understand(query, self.vocabulary)
+        return understand(query, self.index.fact_words)
 
     def query_vectors(self, queries: Sequence[Query]) -> list[QueryVectors]:
         """Return the vectors of each query as it is; all their texts are encoded together.
@@ -246,16 +274,16 @@ class Searcher:
         k: int,
         offset: int,
         query_vectors: list[QueryVectors] | None = None,
-        among: Flags | None = None,
+        among: Selection | None = None,
     ) -> list[Answer]:
         if k < 1:
             raise QueryError(f"k is {k}: ask for at least one hit")
         if offset < 0:
             raise QueryError(f"the offset is {offset}: it cannot be negative")
-        build = self.build
+        index = self.index
         clock = _Clock(len(queries))
         asked, understood = zip(*map(self.understand, queries), strict=True)
-        allowed = [both(self.allowed(query), among) for query in asked]
+        allowed = [index.both(self.allowed(query), among) for query in asked]
         clock.lap("filter")
         ranked = [
             number
@@ -271,8 +299,7 @@ class Searcher:
         )
         clock.lap("encode")
         by_relevance = [number for number in ranked if asked[number].sort == "relevance"]
-        rankings = rank_items(
-            build,
+        rankings = index.rank(
             [asked[number] for number in by_relevance],
             [vectors[number] for number in by_relevance],
             [allowed[number] for number in by_relevance],
@@ -287,7 +314,7 @@ class Searcher:
             for number, query in enumerate(asked)
         ]
         hits = [
-            read_hits(build, query, found, self.path_of)
+            read_hits(index, query, found, self.path_of)
             for query, (found, _) in zip(asked, pages, strict=True)
         ]
         clock.lap("read")
@@ -295,27 +322,27 @@ class Searcher:
             Answer(
                 query=queries[number],
                 hits=hits[number],
-                model=build.info.model,
-                build=build.path.name,
+                model=index.info.model,
+                build=index.name,
                 timings_ms=clock.laps,
                 plan=pages[number][1],
-                hints=_hints(build.info.model, asked[number]),
+                hints=_hints(index.info.model, asked[number]),
                 offset=offset,
                 understood=understood[number],
-                notes=(*fact_notes(build, asked[number]), *self._label_notes(asked[number])),
-                filtered_out=_none_passes(allowed[number]),
+                notes=(*index.notes(asked[number]), *self._label_notes(asked[number])),
+                filtered_out=allowed[number] is not None and not index.count(allowed[number]),
             )
             for number in range(len(queries))
         ]
 
     def _label_notes(self, query: Query) -> tuple[str, ...]:
-        return label_notes(self.build, Store(self.settings.home)) if query.labels else ()
+        return label_notes(self.index.name, Store(self.settings.home)) if query.labels else ()
 
     def _page(
         self,
         query: Query,
         query_vectors: QueryVectors | None,
-        allowed: Flags | None,
+        allowed: Selection | None,
         ranking: Ranking | None,
         k: int,
         offset: int,
@@ -330,11 +357,10 @@ class Searcher:
             k: How many items.
             offset: Leave out so many of the first.
         """
-        build = self.build
+        index = self.index
         if query_vectors is None:
-            passed = np.arange(len(build)) if allowed is None else np.flatnonzero(allowed)
-            order = in_order(build, passed, _listing_sort(query))[offset : offset + k]
-            return [FoundItem(number) for number in passed[order].tolist()], "a list by the filters"
+            listed = index.listing(allowed, listing_sort(query), offset, k)
+            return [FoundItem(item) for item in listed.tolist()], "a list by the filters"
         wanted = offset + k
         if ranking is None:
             # How deep sorted hits are looked for must not depend on the page.
@@ -345,26 +371,26 @@ class Searcher:
         # A ranking is made longer until its hits fill the page.
         while len(groups) < wanted and more:
             # Too many were irrelevant, or folded: look further down.
-            ranking = self._ranking(query, query_vectors, allowed, 2 * len(ranking.numbers))
+            ranking = self._ranking(query, query_vectors, allowed, 2 * len(ranking.items))
             relevance = self._judge.relevance(query_vectors, ranking, allowed)
             groups, more = self._groups(query, ranking, relevance)
-        leaders = ranking.numbers[[group[0] for group in groups[:wanted]]]
-        page = in_order(build, leaders, query.sort)[offset : offset + k].tolist()
+        leaders = ranking.items[[group[0] for group in groups[:wanted]]]
+        page = index.in_order(leaders, query.sort)[offset : offset + k].tolist()
         return [
             FoundItem(
-                number=int(ranking.numbers[groups[place][0]]),
+                item=leaders.item(place),
                 score=float(ranking.scores[groups[place][0]]),
                 relevance=float(relevance[groups[place][0]]),
                 alike=len(groups[place]) - 1,
-                region=build.view_of(int(ranking.rows[groups[place][0]])),
+                region=index.view_of(ranking.rows.item(groups[place][0])),
             )
             for place in page
-        ], str(ranking.plan)
+        ], ranking.plan
 
     def _ranking(
-        self, query: Query, query_vectors: QueryVectors, allowed: Flags | None, count: int
+        self, query: Query, query_vectors: QueryVectors, allowed: Selection | None, count: int
     ) -> Ranking:
-        return rank_items(self.build, [query], [query_vectors], [allowed], count)[0]
+        return self.index.rank([query], [query_vectors], [allowed], count)[0]
 
     def _groups(
         self, query: Query, ranking: Ranking, relevance: Values
@@ -377,13 +403,28 @@ class Searcher:
         ranks, more = found.tolist(), goes_on and ranking.is_partial
         if not query.collapse:
             return [[rank] for rank in ranks], more
-        numbers = ranking.numbers[ranks]
+        items = ranking.items[ranks]
         groups = fold(
-            self.build.vectors(numbers),
+            self.index.vectors(items),
             NEAR_DUPLICATE,
-            lambda one, other: self.looks.same(int(numbers[one]), int(numbers[other])),
+            lambda one, other: self.looks.same(items.item(one), items.item(other)),
         )
         return [[ranks[number] for number in group] for group in groups], more
+
+
+def open_index(settings: Settings) -> VectorIndex:
+    """Open the index that the settings name.
+
+    Raises:
+        BuildError: Nothing is indexed yet, or the build is damaged.
+        EngineError: The engine cannot be reached, or serves nothing that this program can read.
+    """
+    if settings.index.engine == "milvus":
+        # With its client, which takes two seconds to import.
+        from retrieval_pipeline.search.milvus.index import MilvusIndex
+
+        return MilvusIndex.open_served(settings)
+    return EmbeddedIndex.open_current(settings)
 
 
 def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
@@ -394,11 +435,7 @@ def _only_lists(query: Query, understood: tuple[Understood, ...]) -> bool:
     return not query.asks and (query.sort != "relevance" or bool(understood))
 
 
-def _none_passes(allowed: Flags | None) -> bool:
-    return allowed is not None and not allowed.any()
-
-
-def _listing_sort(query: Query) -> Sort:
+def listing_sort(query: Query) -> Sort:
     """Return the order of a list: where nothing is relevant to anything, the newest come first."""
     return "newest" if query.sort == "relevance" else query.sort
 

@@ -6,10 +6,8 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.search.query import Sort
+from retrieval_pipeline.search.vector_index import UNKNOWN_TIME
 from retrieval_pipeline.vectors import Numbers
-
-# Sorts after every date.
-_UNKNOWN = np.iinfo(np.int64).max
 
 
 def in_order(build: Build, numbers: Numbers, sort: Sort) -> Numbers:
@@ -30,39 +28,36 @@ def in_order(build: Build, numbers: Numbers, sort: Sort) -> Numbers:
         keys = _names(build, numbers)
         ranks = pc.rank(keys, sort_keys="ascending", tiebreaker="dense").to_numpy()
         return np.lexsort((numbers, ranks))
-    times = _times(build)[numbers]
-    unknown = times == _UNKNOWN
+    times = times_of(build)[numbers]
+    unknown = times == UNKNOWN_TIME
     return np.lexsort((numbers, -times if sort == "newest" else times, unknown))
 
 
-def months(build: Build, numbers: Numbers) -> list[tuple[str, int]]:
-    """Return the months in which these items were taken, one after the other.
+def months(taken: Numbers) -> list[tuple[str, int]]:
+    """Return the months in which items were taken, one after the other.
 
     Args:
-        build: Whose items they are.
-        numbers: int64 (n,), of the items, in the order of the date taken.
+        taken: When, int64 (n,) in microseconds, or UNKNOWN_TIME; in order.
 
     Returns:
         Each month as "2019-08", empty for unknown dates, and how many items in a row are of it.
-        Empty if the build does not know dates.
     """
-    if build.facts is None or not len(numbers):
+    if not len(taken):
         return []
-    taken = _times(build)[numbers]
     month = taken.astype("datetime64[us]").astype("datetime64[M]")
-    month[taken == _UNKNOWN] = np.datetime64("NaT")
+    month[taken == UNKNOWN_TIME] = np.datetime64("NaT")
     of_month = month.astype(np.int64)
     starts = np.concatenate([[0], np.flatnonzero(np.diff(of_month)) + 1])
-    counts = np.diff([*starts, len(numbers)])
+    counts = np.diff([*starts, len(taken)])
     # NumPy writes an unknown date as NaT.
     named = ["" if name == "NaT" else name for name in month[starts].astype(str).tolist()]
     return list(zip(named, counts.tolist(), strict=True))
 
 
-def _times(build: Build) -> Numbers:
-    """Return when each item was taken, int64 (items,) in microseconds; _UNKNOWN if unknown."""
+def times_of(build: Build) -> Numbers:
+    """Return when each item was taken, int64 (items,) in microseconds; UNKNOWN_TIME if unknown."""
     if build.facts is not None:
-        known: Numbers = pc.fill_null(build.facts["taken_at"], _UNKNOWN).to_numpy()
+        known: Numbers = pc.fill_null(build.facts["taken_at"], UNKNOWN_TIME).to_numpy()
         return known
     newest = [np.empty(0, np.int64)]
     for chunk in build.items["locations"].chunks:

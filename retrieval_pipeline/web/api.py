@@ -107,7 +107,7 @@ async def ids(request: Request, asked: IdsOf) -> Ids:
 async def current(request: Request, _: Nothing) -> Current:
     """Tell which index answers now."""
     snapshot = library_of(request).snapshot
-    return Current(build=snapshot.name, images=len(snapshot.build))
+    return Current(build=snapshot.name, images=len(snapshot.index))
 
 
 async def similar(request: Request, asked: SimilarTo) -> AnswerPage:
@@ -120,7 +120,7 @@ async def upload(request: Request, _: Nothing) -> Upload:
     """Send a picture (the bytes of its file) to search by."""
     library = library_of(request)
     content_id = await library.uploads.receive(_chunks(request))
-    indexed = library.is_open and library.snapshot.build.number_of(content_id) is not None
+    indexed = library.is_open and library.snapshot.has(content_id)
     return Upload(content_id=content_id, indexed=indexed)
 
 
@@ -295,7 +295,7 @@ async def map_data(request: Request, asked: Search) -> MapData:
 
 def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData:
     at = snapshot.mapped()
-    rows = sample(len(snapshot.build), POINTS)
+    rows = sample(len(snapshot.index), POINTS)
     sources, source_of = snapshot.first_sources
     points = np.stack([at.x[rows], at.y[rows]], axis=1)
     ids = snapshot.build.items["content_id"].take(rows).to_pylist()
@@ -332,7 +332,7 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
         },
         score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
-        images=len(snapshot.build),
+        images=len(snapshot.index),
     )
 
 

@@ -121,24 +121,25 @@ class Library:
         except RetrievalError as error:
             # The build before goes on answering.
             self._problem = error
-            # A damaged build is read whole before it is refused: not every second.
-            return FAILED_SECONDS if self.store.current_file.exists() else LOOK_SECONDS
+            # A damaged build is read whole before it is refused, and an engine that is away must
+            # not be called without end: not every second.
+            is_new = isinstance(error, BuildError) and not self.store.current_file.exists()
+            return LOOK_SECONDS if is_new else FAILED_SECONDS
         if opened is not None:
             former, self._snapshot = self._snapshot, opened
             self.settings = opened.settings
             self.thumbnails.settings = opened.settings
-            if former is None or former.build.info.space != opened.build.info.space:
+            if former is None or former.index.info.space != opened.index.info.space:
                 self._encoding.submit(self._warm_up, opened)
-            await self.run(self.thumbnails.sweep, opened.build)
+            if opened.searcher.files is not None:
+                await self.run(self.thumbnails.sweep, opened.searcher.files)
         elif self._snapshot is not None and self._snapshot.coordinates is None:
             await self.run(self._snapshot.look_for_map)
         return LOOK_SECONDS
 
     def _open_other(self) -> Snapshot | None:
         former, settings = self._snapshot, self._current_settings()
-        path = self.store.current_build()
-        same_build = former is not None and path in (None, former.build.path)
-        if former is not None and same_build and settings == former.settings:
+        if former and settings == former.settings and former.index.is_current(settings):
             return None
         opened = Snapshot(former.searcher.reopened(settings) if former else Searcher.open(settings))
         opened.warm_up()
@@ -247,7 +248,7 @@ class Library:
         except EncoderError:
             if self._snapshot is None:
                 raise
-            return self._snapshot.build.info.space
+            return self._snapshot.index.info.space
 
     def runs(self) -> list[tuple[str, BuildInfo, bool]]:
         """Return name and facts of the last builds, newest first, and which one is current.

@@ -91,7 +91,7 @@ async def _published(library: Library, shown: str | None) -> Published:
         # The index that the page shows is gone or damaged by now.
         fresh = None
     new = None if fresh is None else int(fresh.sum())
-    return Published(build=snapshot.name, images=len(snapshot.build), new=new)
+    return Published(build=snapshot.name, images=len(snapshot.index), new=new)
 
 
 def _event(name: str, told: BaseModel) -> str:

@@ -25,8 +25,8 @@ from retrieval_pipeline.web.snapshot import Snapshot
 SELECTION_BYTES = 64 * MOST_SELECTED
 # Bytes of the files of one zip file: more is copied better than downloaded.
 LARGEST_ZIP = 20 << 30
-# The first moment that a zip file can hold.
-_EPOCH = datetime(1980, 1, 1)
+# The first and the last moment that a zip file can hold.
+_FIRST, _LAST = datetime(1980, 1, 1), datetime(2107, 12, 31)
 # Name in the zip file of the list of pictures that are not in it.
 LEFT_OUT = "NOT IN HERE.txt"
 
@@ -118,7 +118,7 @@ def zipped(snapshot: Snapshot, content_ids: Sequence[str]) -> Iterator[bytes]:
                 left_out.append(f"{_name(item.files[0])}: {error}")
                 continue
             file = next(file for file in item.files if file.location == location)
-            with copy, archive.open(_entry(file), "w") as entry:
+            with copy, archive.open(entry_of(file), "w") as entry:
                 while chunk := copy.read(CHUNK_BYTES):
                     entry.write(chunk)
                     yield output.take()
@@ -132,10 +132,11 @@ def _name(file: IndexedFile) -> str:
     return printable(f"{file.location.source}/{file.location.path}")
 
 
-def _entry(file: IndexedFile) -> zipfile.ZipInfo:
-    """Return name, time and size of a file in the zip file."""
-    changed = max(datetime.fromtimestamp(file.mtime_ns / 1e9), _EPOCH)
-    entry = zipfile.ZipInfo(_name(file), changed.timetuple()[:6])
+def entry_of(file: IndexedFile) -> zipfile.ZipInfo:
+    """Return name, time and size of a file in the zip file, such as any system can unpack."""
+    changed = min(max(datetime.fromtimestamp(file.mtime_ns / 1e9), _FIRST), _LAST)
+    # Windows takes a backslash for a separator: "..\\" would lead out of the directory.
+    entry = zipfile.ZipInfo(_name(file).replace("\\", "_"), changed.timetuple()[:6])
     # The headers of files of more than 2 GiB are others, and they are written first.
     entry.file_size = file.size
     return entry

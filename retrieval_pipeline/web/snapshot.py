@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +30,17 @@ from retrieval_pipeline.latent_map.coordinates import (
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
 from retrieval_pipeline.search.box import BoxRead, read_box
-from retrieval_pipeline.search.facets import FacetCounter, Facets
-from retrieval_pipeline.search.fact_filters import fact_notes
-from retrieval_pipeline.search.file_names import FileNames
+from retrieval_pipeline.search.facets import Facets
+from retrieval_pipeline.search.fact_filters import microseconds
 from retrieval_pipeline.search.filters import both, file_test
-from retrieval_pipeline.search.query import Query, Sort
+from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.results import Hit, rounded
-from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.search.sorting import in_order, months
+from retrieval_pipeline.search.searcher import Searcher, listing_sort
+from retrieval_pipeline.search.sorting import months
+from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, Selection
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Numbers, Vectors
+from retrieval_pipeline.vectors import Flags, Vectors
 from retrieval_pipeline.web.api_models import IdsOf
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
@@ -116,9 +117,10 @@ class Layout:
 
 
 class Snapshot:
-    """A searcher, and what is computed once from its build.
+    """A searcher, and what is computed once from its index.
 
     Attributes:
+        index: What is searched.
         coordinates: Where the items lie on the map; None as long as there is none.
     """
 
@@ -126,8 +128,8 @@ class Snapshot:
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
-        self.build = searcher.build
-        self.name = searcher.build.path.name
+        self.index = searcher.index
+        self.name = searcher.index.name
         self.store = Store(searcher.settings.home)
         self._query_vectors: LRUCache[Query, QueryVectors] = LRUCache(REMEMBERED_QUERIES)
         self._votings: LRUCache[str, Voting] = LRUCache(SESSIONS)
@@ -141,19 +143,30 @@ class Snapshot:
         return self.searcher.settings
 
     @property
+    def build(self) -> Build:
+        """The files of the index, for what only they can answer.
+
+        Raises:
+            NotOnEngineError: The index has none: an engine keeps it.
+        """
+        return self.searcher.build
+
+    @property
     def model(self) -> str:
-        """The model of the build."""
-        return self.build.info.model
+        """The model of the index."""
+        return self.index.info.model
 
     def warm_up(self) -> None:
         """Compute what the first request would wait for, but for the encoder.
 
         Raises:
             BuildError: The codes of the build cannot be read.
+            EngineError: The engine cannot be reached.
         """
-        self.build.load_codes()
-        self.build.number_of("")
-        _ = self.in_order("newest"), self.searcher.vocabulary
+        self.index.warm_up()
+        self.index.find([""])
+        self.index.listing(None, "newest", 0, 1)
+        _ = self.index.fact_words
         self.look_for_map()
 
     # Queries
@@ -169,26 +182,21 @@ class Snapshot:
             QueryError: There is a crop, and not one picture.
         """
         for content_id in search.like:
-            self._number(content_id)
+            self.item(content_id)
         uploads = [self.store.upload(content_id) for content_id in search.upload]
         if not all(path.exists() for path in uploads):
             detail = "the picture that was uploaded is not kept any more: drop it again"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         query = replace(search.query(), images=tuple(uploads), crop=search.crop)
-        read = read_box(query, self.file_names)
+        read = read_box(query, self.index.file_names)
         query, facts = self.searcher.understand(read.query)
         return replace(read, query=query, understood=(*read.understood, *facts))
-
-    @functools.cached_property
-    def file_names(self) -> FileNames:
-        """The names of files and folders."""
-        return FileNames(self.build)
 
     @property
     def cluster_names(self) -> list[str]:
         """Words for what there is much of; empty without a map or a vocabulary."""
         at = self.coordinates
-        return [each.name for each in at.names] if at and self.build.info.vocabulary else []
+        return [each.name for each in at.names] if at and self.index.info.vocabulary else []
 
     def known_vectors(self, query: Query) -> QueryVectors | None:
         """Return the vectors of a query that was asked before."""
@@ -261,28 +269,33 @@ class Snapshot:
         found = self.searcher.answer(
             query, SHAPES, offset, query_vectors=query_vectors, among=among
         ).hits
-        numbers = [self.build.number_of(hit.content_id) for hit in found]
+        times = (hit.facts.taken_at for hit in found)
+        taken = [UNKNOWN_TIME if at is None else microseconds(at) for at in times]
         return Layout(
             shapes=shapes([hit.width for hit in found], [hit.height for hit in found]),
             more=len(found) == SHAPES,
             likely=sum(hit.likely for hit in found) if query.sort == "relevance" else None,
-            months=self._months(np.array(numbers, np.int64), query),
+            months=months(np.array(taken, np.int64)) if self.is_by_date(query) else [],
         )
 
     def browse_layout(self, search: Search, offset: int, query: Query) -> Layout:
-        """Return what a grid makes room for of everything that `browse` lists from `offset` on."""
-        order = self._listed(search, query)[offset:]
-        items = self.build.items
-        told = shapes(items["width"].to_numpy(), items["height"].to_numpy())[order]
-        return Layout(told, more=False, likely=None, months=self._months(order, query))
+        """Return what a grid makes room for of what `browse` lists from `offset` on.
 
-    def _months(self, numbers: Numbers, query: Query) -> list[tuple[str, int]]:
-        return months(self.build, numbers) if self.is_by_date(query) else []
+        That is everything, or as much as the index lists in one go.
+        """
+        selection = self._selection(search, query)
+        items = self.index.listing(selection, listing_sort(query), offset)
+        return Layout(
+            shapes=shapes(*self.index.sizes(items)),
+            more=offset + len(items) < self.index.count(selection),
+            likely=None,
+            months=months(self.index.times(items)) if self.is_by_date(query) else [],
+        )
 
     def is_by_date(self, query: Query) -> bool:
         """Tell whether what a query finds is in the order of the dates taken."""
         by_date = query.sort in ("newest", "oldest")
-        return self.build.facts is not None and (
+        return self.index.knows_facts and (
             by_date or (query.sort == "relevance" and not query.asks)
         )
 
@@ -295,8 +308,9 @@ class Snapshot:
             query_vectors: Of the query; None if it asks for nothing, and all is listed.
         """
         if query_vectors is None:
-            numbers = self._listed(asked, query)[asked.offset : asked.offset + asked.k]
-            return [item.content_id for item in self.build.records(numbers)]
+            selection = self._selection(asked, query)
+            items = self.index.listing(selection, listing_sort(query), asked.offset, asked.k)
+            return [item.content_id for item in self.index.records(items)]
         among = self.within(asked)
         found = self.searcher.answer(
             query, asked.k, asked.offset, query_vectors=query_vectors, among=among
@@ -314,18 +328,11 @@ class Snapshot:
             QueryError: A filter names something that is not there.
             MapError: A region is asked for, and there is no map.
         """
-        flags = both(self.searcher.allowed(self.query(search).query), self.within(search))
-        return self._facets.count(flags, folder)
+        return self.index.facets(self._selection(search, self.query(search).query), folder)
 
-    @functools.cached_property
-    def _facets(self) -> FacetCounter:
-        return FacetCounter(self.build)
-
-    def _listed(self, search: Search, query: Query) -> Numbers:
-        """Return the items that pass the filters, int64 (n,): the newest first, or as sorted."""
-        flags = both(self.searcher.allowed(query), self.within(search))
-        order = self.in_order("newest" if query.sort == "relevance" else query.sort)
-        return order if flags is None else order[flags[order]]
+    def _selection(self, search: Search, query: Query) -> Selection | None:
+        """Return which items pass the filters, those of the page included; None for all."""
+        return self.index.both(self.searcher.allowed(query), self.within(search))
 
     def browse(self, page: SearchPage, read: BoxRead) -> AnswerPage:
         """Return the pictures that pass the filters, the newest first or as the query sorts.
@@ -334,18 +341,19 @@ class Snapshot:
         """
         query = read.query
         started = time.perf_counter()
-        order = self._listed(page, query)
-        passes = file_test(self.build, query)
-        pictures = self.pictures(order[page.offset : page.offset + page.k], passes)
+        selection = self._selection(page, query)
+        items = self.index.listing(selection, listing_sort(query), page.offset, page.k)
+        passes = file_test(query, knows_facts=self.index.knows_facts)
+        pictures = self.pictures(items, passes)
         return AnswerPage(
             query=str(search_text(page)),
             model=self.model,
             build=self.name,
             hits=pictures,
-            more=page.offset + page.k < len(order),
+            more=page.offset + page.k < self.index.count(selection),
             timings_ms={"read": round(1000 * (time.perf_counter() - started), 3)},
             understood=[WordsRead.of(each) for each in read.understood],
-            notes=[*read.notes, *fact_notes(self.build, query)],
+            notes=[*read.notes, *self.index.notes(query)],
             by_date=self.is_by_date(query),
         )
 
@@ -353,6 +361,7 @@ class Snapshot:
         """Return which items pass the filters that only pages have, bool (items,); None for all.
 
         Raises:
+            NotOnEngineError: New pictures are asked for, and an engine keeps the index.
             MapError: A region is asked for, and there is no map.
             RequestError: The index is gone that new pictures are asked since; 404.
         """
@@ -392,34 +401,36 @@ class Snapshot:
     # Pictures
 
     def pictures(
-        self, numbers: Numbers, passes: Callable[[IndexedFile], bool] | None = None
+        self, items: Items, passes: Callable[[IndexedFile], bool] | None = None
     ) -> list[Picture]:
         """Return what is told of these items; the first file that `passes` is the one shown."""
         pictures = []
-        for number, item, facts in zip(
-            numbers.tolist(),
-            self.build.records(numbers),
-            self.build.item_facts(numbers),
+        for item, record, facts in zip(
+            items.tolist(),
+            self.index.records(items),
+            self.index.item_facts(items),
             strict=True,
         ):
-            shown = item.first(passes) if passes else item.locations[0]
+            shown = record.first(passes) if passes else record.locations[0]
             pictures.append(
                 Picture(
-                    content_id=item.content_id,
+                    content_id=record.content_id,
                     source=shown.source,
                     path=shown.path,
-                    width=item.width,
-                    height=item.height,
-                    cluster=self.cluster_of(number),
-                    locations=[FileLocation.of(location) for location in item.locations],
+                    width=record.width,
+                    height=record.height,
+                    cluster=self.cluster_of(item),
+                    locations=[FileLocation.of(location) for location in record.locations],
                     facts=Facts.of(facts),
-                    companions=[Companion.of_file(each) for each in item.companions],
+                    companions=[Companion.of_file(each) for each in record.companions],
                 )
             )
         return pictures
 
     def _hit(self, hit: Hit) -> Picture:
-        number = self.build.number_of(hit.content_id)
+        # Only a map has clusters, and then the item is there.
+        is_mapped = self.coordinates is not None
+        cluster = self.cluster_of(self.item(hit.content_id).item()) if is_mapped else None
         return Picture(
             content_id=hit.content_id,
             source=hit.source,
@@ -431,7 +442,7 @@ class Snapshot:
             height=hit.height,
             alike=hit.alike,
             region=hit.region,
-            cluster=None if number is None else self.cluster_of(number),
+            cluster=cluster,
             locations=[FileLocation.of(location) for location in hit.locations],
             facts=Facts.of(hit.facts),
             companions=[Companion.of_file(each) for each in hit.companions],
@@ -445,21 +456,21 @@ class Snapshot:
         Raises:
             RequestError: There is no such picture; 404.
         """
-        passes = file_test(self.build, query)
-        number = self._number(content_id)
-        item = self.build.records([number])[0]
+        passes = file_test(query, knows_facts=self.index.knows_facts)
+        items = self.item(content_id)
+        item = self.index.records(items)[0]
         return Details(
             content_id=content_id,
             width=item.width,
             height=item.height,
             format=item.format,
-            cluster=self.cluster_of(number),
+            cluster=self.cluster_of(items.item()),
             model=self.model,
             build=self.name,
             files=[
                 self._file(file) for file in sorted(item.files, key=lambda file: not passes(file))
             ],
-            facts=Facts.of(self.build.item_facts([number])[0]),
+            facts=Facts.of(self.index.item_facts(items)[0]),
             companions=[Companion.of_file(each) for each in item.companions],
         )
 
@@ -485,8 +496,9 @@ class Snapshot:
 
     def records(self, content_ids: Sequence[str]) -> list[ItemRecord]:
         """Return the items with these content ids; those that are not in the index are left out."""
-        numbers = [self.build.number_of(content_id) for content_id in content_ids]
-        return self.build.records([number for number in numbers if number is not None])
+        records = self.index.records(self.index.find(content_ids))
+        of_id = {record.content_id: record for record in records}
+        return [of_id[content_id] for content_id in content_ids if content_id in of_id]
 
     def media_type(self, content_id: str) -> str | None:
         """Return the media type of a picture's files; None if browsers do not show it.
@@ -494,7 +506,7 @@ class Snapshot:
         Raises:
             RequestError: There is no such picture; 404.
         """
-        item = self.build.records([self._number(content_id)])[0]
+        item = self.index.records(self.item(content_id))[0]
         return MEDIA_TYPES.get(item.format)
 
     def locations(self, content_id: str) -> list[Location]:
@@ -503,19 +515,22 @@ class Snapshot:
         Raises:
             RequestError: There is no such picture; 404.
         """
-        places = self.build.items["locations"][self._number(content_id)].as_py()
-        return [Location(place["source"], place["path"]) for place in places]
+        return list(self.index.records(self.item(content_id))[0].locations)
 
-    def _number(self, content_id: str) -> int:
-        number = self.build.number_of(content_id)
-        if number is None:
+    def item(self, content_id: str) -> Items:
+        """Return an indexed picture, as an array of one item.
+
+        Raises:
+            RequestError: There is no such picture; 404.
+        """
+        found = self.index.find([content_id])
+        if not len(found):
             raise not_indexed(content_id)
-        return number
+        return found
 
-    @functools.lru_cache(2)  # noqa: B019 (a snapshot goes with its build)
-    def in_order(self, sort: Sort) -> Numbers:
-        """Return all items in an order by date or name, int64 (items,): 8 MB for a million."""
-        return in_order(self.build, np.arange(len(self.build)), sort)
+    def has(self, content_id: str) -> bool:
+        """Tell whether a picture is in the index."""
+        return len(self.index.find([content_id])) > 0
 
     @functools.cached_property
     def first_sources(self) -> tuple[list[str], npt.NDArray[np.int32]]:
@@ -532,13 +547,14 @@ class Snapshot:
     def look_for_map(self) -> None:
         """Read the map of this build, which is drawn after the build was published."""
         directory = self.store.map(self.name)
-        if self.coordinates is not None or not directory.is_dir():
+        files = self.searcher.files
+        if self.coordinates is not None or files is None or not directory.is_dir():
             return
         try:
             info, table = read_map_info(directory), read_coordinates(directory)
         except (MapError, StoreError):
             return
-        if table["content_id"].equals(self.build.items["content_id"]):
+        if table["content_id"].equals(files.items["content_id"]):
             x, y, clusters = (table[name].to_numpy() for name in ("x", "y", "cluster"))
             self.coordinates = Coordinates(info, x, y, clusters)
 
@@ -552,10 +568,10 @@ class Snapshot:
             raise MapError("this index has no map: `retrieval index` draws it")
         return self.coordinates
 
-    def cluster_of(self, number: int) -> str | None:
+    def cluster_of(self, item: Any) -> str | None:
         """Return the name of an item's cluster, if there is a map."""
         at = self.coordinates
-        return None if at is None else at.names[int(at.clusters[number])].name
+        return None if at is None else at.names[int(at.clusters[item])].name
 
     # Votes
 
@@ -624,7 +640,7 @@ def check_sources(snapshot: Snapshot, sources: Sequence[str]) -> None:
     Raises:
         RequestError: 400.
     """
-    known = snapshot.build.info.sources
+    known = snapshot.index.info.sources
     for source in sources:
         if source not in known:
             message = f'there is no source "{source}" in the index (sources: {", ".join(known)})'

@@ -91,12 +91,12 @@ def _words(snapshot: Snapshot, text: str, before: str, last: str) -> Iterator[Su
 def _filters(snapshot: Snapshot, before: str, last: str) -> Iterator[Suggestion]:
     """Yield folders, cameras and towns with a word that begins with the last word."""
     wanted = last.lower()
-    for folder in snapshot.file_names.folders_like(last, OF_EACH):
+    for folder in snapshot.index.file_names.folders_like(last, OF_EACH):
         label = printable(folder).replace("/", " › ")
         yield Suggestion(
             kind="folder", label=label, text=before, parameter="path", value=folder_glob(folder)
         )
-    vocabulary = snapshot.searcher.vocabulary
+    vocabulary = snapshot.index.fact_words
     towns = [f"{town}, {country}" for town, country in vocabulary.towns.items()]
     kinds: tuple[tuple[Literal["camera", "place"], str, list[str]], ...] = (
         ("camera", "camera", [*vocabulary.cameras]),
@@ -117,6 +117,6 @@ def _files(snapshot: Snapshot, text: str) -> Iterator[Suggestion]:
     wanted = text.strip().strip('"')
     if len(wanted) < LEAST_OF_A_NAME:
         return
-    for name in snapshot.file_names.like(wanted, OF_EACH):
+    for name in snapshot.index.file_names.like(wanted, OF_EACH):
         if '"' not in name:
             yield Suggestion(kind="file", label=printable(name), text=f'"{name}"')

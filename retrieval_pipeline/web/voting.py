@@ -161,8 +161,7 @@ def vote_on_several(
         StoreError: The votes cannot be stored, and do not count.
     """
     for content_id in content_ids:
-        if snapshot.build.number_of(content_id) is None:
-            raise not_indexed(content_id)
+        snapshot.item(content_id)
     with snapshot.voting(name) as session:
         if liked is None:
             session.retract(*content_ids)
@@ -186,7 +185,7 @@ def retract(snapshot: Snapshot, name: str, content_id: str) -> Undone:
     """Take back the votes on one picture. Raises StoreError."""
     with snapshot.voting(name) as session:
         session.retract(content_id)
-        indexed = snapshot.build.number_of(content_id) is not None
+        indexed = snapshot.has(content_id)
         return Undone(content_id=content_id, indexed=indexed, **tally(session))
 
 

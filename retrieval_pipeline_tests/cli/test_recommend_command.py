@@ -235,7 +235,7 @@ def test_single_keys_work_in_a_terminal_that_shows_pictures(directory: Path) -> 
         seen = read_until(ours, b"q = quit: ")
         assert b"\x1b_Ga=T" in seen
         press(ours, bytes([key]))
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=60) == 0
     os.close(ours)
     assert b"undone" in seen
     assert votes(directory) == [True]

@@ -74,7 +74,7 @@ def test_a_signal_stops_it_cleanly_and_the_port_is_free_at_once(
         for path in ("api/duplicates", f"api/pictures/{content}/thumbnail", "?text=a+cat"):
             assert urllib.request.urlopen(address + path).status == 200
         process.send_signal(number)
-        assert process.wait(20) == code
+        assert process.wait(60) == code
         assert process.stderr is not None
         assert "Traceback" not in (rest := process.stderr.read())
         assert number != signal.SIGINT or rest.endswith("stopped\n")

@@ -115,6 +115,20 @@ def test_a_schedule_that_cannot_be_is_refused(tmp_path: Path, text: str, message
     assert message in problem(tmp_path, f"[schedule]\n{text}\n")
 
 
+@pytest.mark.parametrize(
+    ("path", "queue", "message"),
+    [
+        ("/srv", "https://sqs.eu-central-1.amazonaws.com/1/a", "`queue` is for buckets alone"),
+        ("s3://photos/2026", "arn:aws:sqs:eu-central-1:1:a", "`queue` is no address of a queue"),
+    ],
+)
+def test_a_queue_is_an_address_and_of_a_bucket(
+    tmp_path: Path, path: str, queue: str, message: str
+) -> None:
+    source = f'[[sources]]\nname = "a"\npath = "{path}"\nqueue = "{queue}"\n'
+    assert message in problem(tmp_path, source)
+
+
 def test_labelled_queries_are_a_file_beside_the_settings_or_the_folders(tmp_path: Path) -> None:
     named = load_settings(write(tmp_path, '[evaluation]\nfile = "labels/queries.toml"\n'))
     assert named.evaluation is not None
@@ -190,3 +204,34 @@ def test_a_home_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     settings = load_settings(write(directory, f'home = "{tmp_path / "home"}"'))
     assert settings.home == tmp_path / "home"
+
+
+ENGINE = 'engine = "milvus"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('uri = "http://db:19530"\nshards = 2', "index: uri, shards: only an engine takes this"),
+        (ENGINE, 'index: engine = "milvus" needs `uri`'),
+        (ENGINE + 'uri = "db:19530"', 'index.uri: write it as "http://host:19530"'),
+        (
+            ENGINE + 'uri = "http://me:secret@db:19530"',
+            "put the token into $RETRIEVAL_MILVUS_TOKEN",
+        ),
+        (ENGINE + 'uri = "a.db"\ntoken = "secret"', "index.token: unknown key"),
+        (ENGINE + 'uri = "a.db"\ncollection = "two words"', "index.collection: "),
+    ],
+)
+def test_an_engine_that_cannot_be_is_said_in_one_line(
+    tmp_path: Path, lines: str, expected: str
+) -> None:
+    said = problem(tmp_path, f"[index]\n{lines}\n")
+    assert expected in said
+    assert "secret" not in said
+    assert "\n" not in said
+
+
+def test_a_file_of_the_engine_cannot_lie_in_a_remote_home(tmp_path: Path) -> None:
+    text = f'home = "memory://pictures"\n[index]\n{ENGINE}uri = "a.db"\n'
+    assert "where no engine can write: name an absolute path" in problem(tmp_path, text)

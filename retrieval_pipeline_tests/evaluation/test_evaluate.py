@@ -18,6 +18,7 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.pipeline import run as pipeline
 from retrieval_pipeline.recommend.votes import add_judgements
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
@@ -53,7 +54,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     write_part(store, SPACE, "a", names, vectors.astype(np.float32))
     build_index(store, SPACE, ["a"], encode_texts=lambda texts: random_vectors(len(texts), DIM, 3))
     settings = settings_of(home, a=home.parent / "A")
-    return Searcher(settings, open_current(store), Encoder())  # type: ignore[arg-type]
+    return Searcher(settings, EmbeddedIndex(open_current(store)), Encoder())  # type: ignore[arg-type]
 
 
 def test_each_folder_s_name_asks_for_its_pictures(searcher: Searcher) -> None:

@@ -200,7 +200,7 @@ def test_a_crash_costs_one_image_and_one_worker(
 
 def test_a_decoder_that_hangs_times_out(files: list[str], strike: dict[str, list[int]]) -> None:
     strike[files[4]] = [signal.SIGSTOP]
-    with DecodePool(TRANSFORM, Limits(seconds=0.5), workers=2) as pool:
+    with DecodePool(TRANSFORM, Limits(seconds=5), workers=2) as pool:
         results = [summary(outcome) for outcome in outcomes(pool, files[1:])]
     assert results == ["Decoded"] * 3 + ["timed_out"] + ["Decoded"] * 7
 
@@ -379,14 +379,14 @@ def test_a_worker_that_nobody_kills_ends_itself(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_a_parent_that_is_slow_to_read(files: list[str]) -> None:
     big = replace(TRANSFORM, resize=300, crop=(300, 300))  # more than a pipe holds
-    messages = [Limits(seconds=1), (files[3], None, big, "centre", False)]
+    messages = [Limits(seconds=3), (files[3], None, big, "centre", False)]
     with subprocess.Popen(
         IMPATIENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as worker:
         assert worker.stdin and worker.stdout
         worker.stdin.write(b"".join(map(pickle.dumps, messages)))
         worker.stdin.close()
-        time.sleep(1.5)
+        time.sleep(3.5)
         assert len(worker.stdout.read()) > 300 * 300 * 3
     assert worker.returncode == 0
 

@@ -112,16 +112,15 @@ def test_what_the_device_refuses_or_dies_of_is_decoded_by_the_workers(
         return repeat(Job(str(tmp_path / f"{name}.jpg")), count)
 
     with DecodePool(TRANSFORM, Limits(), workers=1) as pool:
-        expected = {
-            name: outcome_of(pool, name_job) for name in names for name_job in jobs(name, 1)
-        }
+        expected = {name: pool.submit(next(jobs(name, 1))).result() for name in names}
         pool.use_device(0)
         deadline = time.monotonic() + SECONDS
         while not pool.device_is_ready and time.monotonic() < deadline:
             time.sleep(0.05)
         assert pool.device_is_ready
         # Rounded differently here and there, which tells who decoded a picture.
-        assert any([differ(found, expected["plain"]) for _, found in pool.map(jobs("plain", 20))])
+        decoded = [found for _, found in pool.map(jobs("plain", 20))]
+        assert any(differ(found, expected["plain"]) for found in decoded)
         assert pool.device_is_ready
         for name in ("refused", "deadly", "plain"):
             for _, found in pool.map(jobs(name, 20)):

@@ -79,7 +79,7 @@ def found(build: Build, query: Query) -> list[str]:
     """The files that are shown for a query with filters alone."""
     flags = passing(build, query)
     assert flags is not None
-    passes = file_test(build, query)
+    passes = file_test(query, knows_facts=True)
     return [item.first(passes).path for item in build.records(np.flatnonzero(flags))]
 
 

@@ -112,14 +112,14 @@ def followed(
         target=follow, args=(source, home, changes, lines.append, stop), kwargs={"ready": ready}
     )
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield changes, lines
     stop.set()
     thread.join()
 
 
 def wait_for(found: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not found():
         assert time.monotonic() < deadline, "nothing came"
         time.sleep(0.02)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.settings import RaySettings, Settings
 from retrieval_pipeline.encoders import fused_vision
 from retrieval_pipeline.encoders import int8 as int8_products
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, ThreadPlan, is_int8
@@ -185,6 +185,13 @@ def test_of_too_few_pictures_nothing_is_concluded(
     monkeypatch.setattr(checking, "FEWEST", PICTURES + 1)
     (line,) = check(settings)
     assert line == "int8 is not used yet: its check needs 25 pictures, and here are 24"
+    assert embedded(settings) == (False, 0)
+
+
+def test_a_run_on_ray_leaves_the_question_open_and_says_so(settings: Settings) -> None:
+    far = settings.model_copy(update={"ray": RaySettings()})
+    (line,) = check(far)
+    assert line.startswith("int8 is not used yet") and "without Ray" in line
     assert embedded(settings) == (False, 0)
 
 

@@ -4,9 +4,9 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 
 from retrieval_pipeline.config.loading import with_ray
 from retrieval_pipeline.config.settings import RaySettings, Settings
-from retrieval_pipeline.encoders.base import BaseEncoder, Description, Encoder, ThreadPlan
+from retrieval_pipeline.encoders.base import BaseEncoder, Encoder, ThreadPlan
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.encoders.load import describe
 from retrieval_pipeline.errors import EncoderError, Stopped
@@ -28,11 +28,13 @@ from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.ingest import ray_backend as ray_embed
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
+from retrieval_pipeline.orchestration.flow import Flow
+from retrieval_pipeline.orchestration.metadata import embedding_metadata
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_facts, read_quarantine, read_table
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline_tests.support.library import settings_of
 
 ray = pytest.importorskip("ray", reason='the extra "ray" is not installed')
@@ -134,11 +136,28 @@ def views_of(settings: Settings) -> tuple[pa.Table, Vectors]:
     return table.drop_columns("embedding"), vectors
 
 
-def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings, pictures: Path) -> None:
+def test_ray_writes_row_for_row_what_the_process_writes_whatever_dies(
+    settings: Settings, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (90, 30), "teal").save(pictures / "wide.png")
-    far, here = embed_all(settings), embed_all(in_process(settings))
+    monkeypatch.setattr(ray_embed, "CPU_ROWS", 2)
+    monkeypatch.setattr(ray_embed, "Decoder", DeadlyDecoder)
+    died = tmp_path / "encoder-died"
+    space = describe_encoder(settings).space
+    far = embed_all(settings, functools.partial(load_deadly, settings, space, died))
+    assert (tmp_path / DeadlyDecoder.DIED).exists() and died.exists()
+    here = embed_all(in_process(settings))
     assert (far.embedded, far.duplicates, far.quarantined, far.views) == (8, 1, 1, 4)
     assert (far.files, far.known, far.left) == (here.files, here.known, here.left)
+    # What each machine did comes back with its results; what died with an actor does not count.
+    assert list(far.machines) == [socket.gethostname()] and not here.machines
+    (work,) = far.machines.values()
+    assert (work.decoded, work.encoded) == (9, 8)
+    assert work.decode_seconds > 0 and work.encode_seconds > 0
+    store = Store(settings.home)
+    shown = embedding_metadata(Flow(), store, settings, space, far, pictures=False)
+    (row,) = shown["machines"].records
+    assert (row.data["machine"], row.data["encoded"]) == (socket.gethostname(), 8)
     (rows, vectors, failed), expected = rows_of(settings), rows_of(in_process(settings))
     assert rows.equals(expected[0])
     np.testing.assert_allclose(vectors, expected[1], atol=1e-5)
@@ -156,29 +175,14 @@ def test_ray_writes_row_for_row_what_the_process_writes(settings: Settings, pict
     assert facts.equals(facts_here)
 
 
-def test_dead_actors_lose_nothing(settings: Settings, small_batches: None, tmp_path: Path) -> None:
-    killed = tmp_path / "killed"
-    killer = threading.Thread(target=kill_a_decoder, args=(killed,))
-    killer.start()
-    died = tmp_path / "died"
-    report = embed_all(settings, functools.partial(load_colours, deadly=died))
-    killer.join()
-    assert killed.exists() and died.exists()
-    assert (report.embedded, report.quarantined) == (7, 1)
-    embed_all(in_process(settings), load_colours)
-    rows, expected = rows_of(settings), rows_of(in_process(settings))
-    assert rows[0].equals(expected[0])
-    np.testing.assert_array_equal(rows[1], expected[1])
-
-
-def test_a_run_that_was_stopped_goes_on_without_duplicates(
+def test_a_run_that_was_stopped_goes_on_without_duplicates_also_without_ray(
     settings: Settings, small_batches: None
 ) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped, match="2 images are kept"):
         embed_all(settings, load_colours, stop=stop)
-    report = embed_all(settings, load_colours)
+    report = embed_all(settings.model_copy(update={"ray": None}), load_colours)
     assert (report.known, report.embedded) == (2, 5)
     contents = rows_of(settings)[0]["content_id"].to_pylist()
     assert len(contents) == len(set(contents)) == 7
@@ -199,10 +203,10 @@ def test_what_an_actor_cannot_do_is_one_line(settings: Settings) -> None:
         embed_all(settings, load_nothing)
 
 
-def test_a_machine_with_another_model_is_refused(settings: Settings) -> None:
+def test_a_machine_with_another_model_is_refused() -> None:
+    actor = ray_embed.ImageEncoder(load_colours, describe("offline", precision="reference").space)
     with pytest.raises(EncoderError, match="has another version of offline"):
-        embed_all(settings, load_another)
-    assert not Store(settings.home).parts(describe_encoder(settings).space)
+        actor(ray_embed.RESULTS.empty_table())
 
 
 def test_without_ray_the_message_names_the_extra(
@@ -211,10 +215,6 @@ def test_without_ray_the_message_names_the_extra(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EncoderError, match=r"pip install .*\[ray\]"):
         embed_all(settings)
-
-
-def load_another() -> Encoder:
-    return Colours(describe("offline", precision="reference"), None)
 
 
 def load_nothing() -> Encoder:
@@ -227,42 +227,40 @@ def test_a_cluster_that_is_not_there_is_one_line(settings: Settings) -> None:
         embed_all(with_ray(settings, "auto"))
 
 
+class DeadlyDecoder(ray_embed.Decoder):
+    """Decodes, but the first time its process is killed."""
+
+    DIED = "decoder-died"
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Decode a batch of pictures, beside whose directory it is written that one has died."""
+        died = Path(os.fsdecode(table["path"][0].as_py())).parents[1] / self.DIED
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(table)
+
+
 class Colours(BaseEncoder):
     """Vectors of the colours in a corner: no model to load, the same from process to process."""
-
-    def __init__(self, description: Description, deadly: Path | None) -> None:
-        super().__init__(description, batch=4)
-        self._deadly = deadly
 
     def encode_threads(self) -> AbstractContextManager[ThreadPlan]:
         return nullcontext(ThreadPlan(1, lambda: None))
 
     def _image_features(self, pixels: Sequence[Pixels]) -> Vectors:
-        if self._deadly is not None and not self._deadly.exists():
-            self._deadly.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
         return np.stack([each[:8, :16].reshape(-1) + np.float32(1) for each in pixels])
 
     def _text_features(self, texts: Sequence[str]) -> Vectors:
         raise NotImplementedError
 
 
-def load_colours(deadly: Path | None = None) -> Encoder:
-    """Load an encoder that kills its process at the first batch, if `deadly` is not there yet."""
-    return Colours(describe("offline"), deadly)
+def load_colours() -> Encoder:
+    return Colours(describe("offline"), batch=4)
 
 
-def kill_a_decoder(done: Path, seconds: float = 60) -> None:
-    """Kill the first process that calls itself a decoding actor."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                title = (process / "cmdline").read_bytes()
-                if b"MapBatches(Decoder)" in title and b"ray::" in title:
-                    os.kill(int(process.name), signal.SIGKILL)
-                    done.touch()
-                    return
-            except OSError:
-                continue
-        time.sleep(0.05)
+def load_deadly(settings: Settings, space: VectorSpace, died: Path) -> Encoder:
+    """Kill the process that loads the encoder for its first batch, the first time."""
+    if not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load_settings_encoder(settings, space)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def fill(store: Store, source: str, *parts: str) -> None:
     write_manifest(store, source, {f"{name}.jpg": name for name in "".join(parts)})
     for part in parts:
         embed(store, source, *part)
+
+
+def digest_of(store: Store) -> str:
+    """A hash of the items that an index would have."""
+    joined = join(store, SPACE, ["a"])
+    return table_digest(joined.table(0, len(joined)))
 
 
 def files(store: Store) -> dict[str, bytes]:
@@ -115,6 +122,17 @@ def test_a_dry_run_says_the_same_and_removes_nothing(store: Store) -> None:
     assert not any(path.name.startswith(".tmp-") for path in store.home.rglob("*"))
 
 
+def test_a_check_that_refused_eight_bits_is_not_to_be_made_again(store: Store) -> None:
+    fill(store, "a", "xy")
+    refused = store.int8_check(replace(SPACE, preprocessing="p int8"))
+    refused.parent.mkdir()
+    refused.write_text("{}")
+    embed(store, "a", "gone", space=OTHER)
+    collect(store, ["a"], only_space=SPACE)
+    assert store.int8_checks() == [refused]
+    assert not store.embeddings(OTHER).exists()
+
+
 def test_embeddings_that_another_source_needs_stay(store: Store) -> None:
     fill(store, "old", "shared", "gone")
     write_manifest(store, "a", {"copy.jpg": "s"})
@@ -127,12 +145,11 @@ def test_embeddings_that_another_source_needs_stay(store: Store) -> None:
 def test_small_parts_become_one_and_images_that_are_gone_go(store: Store) -> None:
     fill(store, "a", "xy", "z", "u")
     embed(store, "a", "gone")
-    vectors = join(store, SPACE, ["a"])
-    digest = table_digest(vectors.table)
+    digest = digest_of(store)
     freed = collect(store, ["a"])
     assert reasons(freed) == ["4 parts in one: 1 of 5 belong to no file"]
     assert [part.name for part in store.parts(SPACE)] == ["part-000001-000004.parquet"]
-    assert table_digest(join(store, SPACE, ["a"]).table) == digest
+    assert digest_of(store) == digest
     assert embedded_ids(store, SPACE) == {content(name) for name in "xyzu"}
     assert embed(store, "a", "n").name == "part-000005.parquet"
     assert not problems(store)
@@ -254,7 +271,7 @@ def test_wherever_it_is_killed_nothing_is_lost_and_the_next_one_finishes(
     for names in ("xy", "xyz", "sxyzuv"):
         write_manifest(store, "a", {f"{name}.jpg": name for name in names})
         build_index(store, SPACE, ["a"])
-    expected = table_digest(join(store, SPACE, ["a"]).table)
+    expected = digest_of(store)
 
     def strike(at: int) -> Callable[[Path, Path], Path]:
         def replace(self: Path, target: Path) -> Path:
@@ -282,10 +299,10 @@ def test_wherever_it_is_killed_nothing_is_lost_and_the_next_one_finishes(
                 number += 1
             else:
                 finished = True
-        assert table_digest(join(copy, SPACE, ["a"]).table) == expected
+        assert digest_of(copy) == expected
         for build in copy.all_builds():
             Build.open(build, rehash=True)
         collect(copy, ["a"], grace=NOW)
         assert len(copy.parts(SPACE)) == 2
-        assert table_digest(join(copy, SPACE, ["a"]).table) == expected
+        assert digest_of(copy) == expected
     assert number >= 8

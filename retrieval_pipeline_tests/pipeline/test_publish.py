@@ -6,13 +6,12 @@ import pytest
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import builder, search_structures
+from retrieval_pipeline.index import inputs, search_structures
 from retrieval_pipeline.index.autotune import Calibration
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
 from retrieval_pipeline.index.knn import Plan
-from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline import validation as acceptance
 from retrieval_pipeline.pipeline.publish import update_index, use_build
 from retrieval_pipeline.storage.store import Store
@@ -70,8 +69,8 @@ def test_a_build_that_lost_rows_is_not_published(
     before = update(settings, BLUE)
     store = Store(settings.home)
     write_manifest(store, "b", {f"{name}.jpg": name for name in NAMES[20:39]})
-    join = builder.join
-    monkeypatch.setattr(builder, "join", lambda store, space, sources: join(store, space, ["a"]))
+    join = inputs.join
+    monkeypatch.setattr(inputs, "join", lambda store, space, sources: join(store, space, ["a"]))
     with pytest.raises(RefusedBuildError, match="holds 20 images in 20 files, the tables 39"):
         update(settings, BLUE)
     assert store.current_build() == before.build
@@ -131,7 +130,7 @@ def test_a_file_that_is_always_left_for_the_next_run_does_not_put_off_a_model(
     update(settings, BLUE)
     write_part(Store(settings.home), GREEN, "a", NAMES[:39], random_vectors(39, 24, seed=4))
     assert not update(settings, GREEN).published
-    monkeypatch.setattr(publish, "MAY_BE_PENDING", 1 / 40)
+    monkeypatch.setattr(acceptance, "MAY_BE_PENDING", 1 / 40)
     assert update(settings, GREEN).published
 
 

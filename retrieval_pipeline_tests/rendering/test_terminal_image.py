@@ -158,6 +158,6 @@ def test_a_terminal_is_asked_and_its_answer_is_not_left_among_the_keys(
         threading.Timer(0.5, os.write, (ours, b"\n")).start()
     while b"key" not in seen:
         seen += os.read(ours, 1024)
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=60) == 0
     os.close(ours)
     assert f"protocol {protocol} key".encode() in seen

@@ -11,6 +11,7 @@ import pytest
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
@@ -27,9 +28,8 @@ def test_a_file_with_the_bytes_of_an_indexed_one_takes_the_stored_vector(
 ) -> None:
     settings = load_settings(library / "retrieval.toml")
     # Whoever asked this encoder for anything would fail.
-    searcher = Searcher(
-        settings, open_current(Store(settings.home)), encoder=cast("Encoder", object())
-    )
+    index = EmbeddedIndex(open_current(Store(settings.home)))
+    searcher = Searcher(settings, index, encoder=cast("Encoder", object()))
     elsewhere = tmp_path / "other name.jpg"
     shutil.copy(library / "pictures" / "cat.jpg", elsewhere)
     query = Query(images=(elsewhere,))

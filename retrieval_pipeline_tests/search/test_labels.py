@@ -13,6 +13,7 @@ from retrieval_pipeline.errors import QueryError, StoreError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import LabelsReport, update_labels
 from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.search.query import Query
@@ -61,7 +62,7 @@ def index(settings: Settings) -> Searcher:
     if not store.parts(SPACE):
         write_part(store, SPACE, "cam", names, vectors)
     build_index(store, SPACE, ["cam"])
-    return Searcher(settings, open_current(store), Words())  # type: ignore[arg-type]
+    return Searcher(settings, EmbeddedIndex(open_current(store)), Words())  # type: ignore[arg-type]
 
 
 def label(searcher: Searcher, *words: str, compete: bool = False) -> LabelsReport:
@@ -118,7 +119,7 @@ def test_labels_serve_a_newer_index_and_say_that_they_are_older(searcher: Search
     files = {f"{kind}{number}.jpg": f"{kind}{number}" for number, kind in enumerate(KINDS)}
     write_manifest(store, "cam", files | {"copy.jpg": "dog30"})
     build_index(store, SPACE, ["cam"])
-    newer = Searcher(searcher.settings, open_current(store), Words())  # type: ignore[arg-type]
+    newer = Searcher(searcher.settings, EmbeddedIndex(open_current(store)), Words())  # type: ignore[arg-type]
     assert "of an earlier index" in newer.answer(query).notes[0]
     assert len(newer.search(query, k=500)) == len(labelled(searcher, "dog"))
 

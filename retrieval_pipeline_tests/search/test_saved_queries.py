@@ -13,6 +13,7 @@ from retrieval_pipeline.errors import QueryError, SettingsError, StoreError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.maintenance.verify import verify
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
@@ -53,7 +54,7 @@ def index(settings: Settings, count: int, *, first_axis: float = 0.3) -> None:
 
 
 def ask(settings: Settings, saved: SavedQuery = DELIVERY) -> SavedAnswer:
-    searcher = Searcher(settings, open_current(Store(settings.home)), Words())  # type: ignore[arg-type]
+    searcher = Searcher(settings, EmbeddedIndex(open_current(Store(settings.home))), Words())  # type: ignore[arg-type]
     return run_saved_query(searcher, saved)
 
 

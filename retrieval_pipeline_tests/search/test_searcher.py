@@ -13,6 +13,7 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.results import answer_json
 from retrieval_pipeline.search.searcher import Searcher
@@ -65,7 +66,7 @@ def searcher(tmp_path: Path) -> Searcher:
     write_part(store, SPACE, "a", names + others, np.concatenate([vectors, normalise(noise)]))
     build_index(store, SPACE, ["a", "b"])
     settings = settings_of(tmp_path / "home", a=tmp_path / "A", b=tmp_path / "B")
-    return Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    return Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def judged(searcher: Searcher) -> Searcher:
     vocabulary = random_vectors(552, DIM, seed=5)
     # Longer codes than nothing: the index of the fixture is not the same one.
     build_index(store, SPACE, ["a", "b"], recall=0.95, encode_texts=lambda texts: vocabulary)
-    return Searcher(searcher.settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    return Searcher(searcher.settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
 
 
 def names(searcher: Searcher, query: Query, k: int = 4) -> list[str]:
@@ -329,7 +330,7 @@ def test_a_number_and_a_star_are_a_weight(text: str, expected: tuple[float, str]
 
 
 def test_pictures_like_an_indexed_one_are_found_without_an_encoder(searcher: Searcher) -> None:
-    searcher = Searcher(searcher.settings, searcher.build)
+    searcher = Searcher(searcher.settings, searcher.index)
     hits = searcher.search(Query(like=(content("dog+cat"),)), 220)
     assert len(hits) == 219
     assert content("dog+cat") not in {hit.content_id for hit in hits}
@@ -380,7 +381,7 @@ def album(tmp_path: Path) -> Searcher:
     write_table(store.next_part(SPACE, "a"), table, SPACE)
     build_index(store, SPACE, ["a"])
     settings = settings_of(tmp_path / "home", a=tmp_path / "A")
-    return Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    return Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -424,10 +425,10 @@ def test_pictures_that_look_the_same_are_folded_into_the_best(
     write_part(store, SPACE, "c", list(files.values()), twins)
     build_index(store, SPACE, ["a", "b", "c"])
     settings = settings_of(store.home, c=pictures)
-    fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    fresh = Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
     # Of files that cannot be opened nobody knows what they look like.
     assert [hit.alike for hit in fresh.search(Query(text="dog", collapse=True), 3)] == [0, 0, 0]
-    fresh = Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    fresh = Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
     (tmp_path / "elsewhere").rename(pictures)
     plain = fresh.search(Query(text="dog"), 4)
     folded = fresh.search(Query(text="dog", collapse=True), 2)

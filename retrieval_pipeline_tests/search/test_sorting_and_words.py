@@ -12,6 +12,7 @@ from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.model import Origin, PictureFacts
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.search.results import answer_json
@@ -55,7 +56,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     write_facts(store, "a", facts)
     build_index(store, SPACE, ["a"])
     settings = settings_of(home / "home", a=home / "A")
-    return Searcher(settings, open_current(store), WordEncoder())  # type: ignore[arg-type]
+    return Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sort", ["newest", "oldest", "name"])

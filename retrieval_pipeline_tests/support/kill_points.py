@@ -38,6 +38,7 @@ from retrieval_pipeline.cli.progress import console_progress
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.images import decode_pool as decode
 from retrieval_pipeline.index import tiers
 from retrieval_pipeline.index.build import current_or_none, open_current
@@ -47,7 +48,6 @@ from retrieval_pipeline.latent_map.coordinates import read_coordinates
 from retrieval_pipeline.maintenance import repair as repair_module
 from retrieval_pipeline.maintenance import verify as verify_module
 from retrieval_pipeline.maintenance.gc import collect
-from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline import run as pipeline
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
 from retrieval_pipeline.storage.store import Store
@@ -225,7 +225,7 @@ def run_index(home: Path) -> Callable[[], None]:
             return encoder
 
         pipeline.load_settings_encoder = load_one_by_one
-        publish.write_views = functools.partial(map_views.write_views, size=(256, 256))
+        map_views.write_views = functools.partial(map_views.write_views, size=(256, 256))
         cli.main(["index", "--config", str(home.with_suffix(".toml"))], standalone_mode=False)
 
     return run
@@ -249,7 +249,7 @@ def run_repair(home: Path) -> Callable[[], None]:
     """`retrieval verify --repair`."""
 
     def run() -> None:
-        publish.write_views = functools.partial(map_views.write_views, size=(256, 256))
+        map_views.write_views = functools.partial(map_views.write_views, size=(256, 256))
         read_builds_here()
         with console_progress() as progress:
             repair_module.repair(settings_of(home), progress=progress)
@@ -401,6 +401,9 @@ class Library:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         self.base, self.whole = root / "base", root / "whole"
+        # What transformers compiles for its first model, compiled once as well.
+        settings = settings_of(self.base)
+        pipeline.load_settings_encoder(settings, describe_encoder(settings).space)
         write_settings(root, self.whole)
         self.old: set[str] = done(lambda: contents(self.base), log)
         done(run_index(copy(self.base, self.whole)), log)

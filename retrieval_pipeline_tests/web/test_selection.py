@@ -5,6 +5,8 @@ import zipfile
 
 import pytest
 
+from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.web import selection
 from retrieval_pipeline_tests.support.web import NASTY, WebLibrary, client_of
 
@@ -39,6 +41,15 @@ def test_a_zip_file_holds_the_right_bytes_and_tells_what_is_left_out(
         form = {"content_ids": nasty}
         assert client.post("/zip", data=form).status_code == 403
         assert client.post("/api/zip", json={"content_ids": ["../etc"]}).status_code == 400
+
+
+@pytest.mark.parametrize("years", [-200, 200])
+def test_a_zip_file_takes_odd_names_and_times_and_leads_out_of_no_directory(years: int) -> None:
+    location = Location("photos", "..\\..\\evil.png")
+    file = IndexedFile(location, size=4, mtime_ns=years * 365 * 24 * 3600 * 10**9)
+    with zipfile.ZipFile(io.BytesIO(), "w") as archive:
+        archive.writestr(selection.entry_of(file), b"cats")
+        assert archive.namelist() == ["photos/.._.._evil.png"]
 
 
 def test_votes_on_several_pictures_are_all_or_none_and_are_taken_back(

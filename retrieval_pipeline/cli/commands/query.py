@@ -300,7 +300,7 @@ def _converse(searcher: "Searcher", asked: Mapping[str, Any], form: str | None) 
     """Answer the lines of a prompt; a line may have options, which replace those of the command."""
     from retrieval_pipeline.cli.prompt import converse
 
-    tell(f'{plural(len(searcher.build), "image")}. ":help" helps, "exit" or Ctrl-D leaves.')
+    tell(f'{plural(len(searcher.index), "image")}. ":help" helps, "exit" or Ctrl-D leaves.')
     searcher.warm_up()
     given = {**asked, "words": ()}
     if given["min_relevance"] is None:
@@ -328,7 +328,7 @@ def _answer_lines(
 ) -> "list[Answer]":
     """Answer the lines of the input until "exit" or its end; an error ends only its own query."""
     # Everything else is loaded by the first query.
-    searcher.build.load_codes()
+    searcher.index.warm_up()
     answers: list[Answer] = []
     failed = False
     for line in map(str.strip, sys.stdin):
