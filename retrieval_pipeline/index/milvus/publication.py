@@ -146,7 +146,7 @@ def publish(
             return PublicationReport(answering, known, published=False)
     target = _Target(store, client, index, rows, inputs, name, progress)
     try:
-        info = target.fill(encode_texts, accept)
+        info = target.as_before() or target.fill(encode_texts, accept)
     except RefusedBuildError:
         if target.is_new:
             raise
@@ -287,6 +287,16 @@ class _Target:
         self.ledger.write_published(info, self.rows.inputs.blocks)
         return info
 
+    def as_before(self) -> PublishedInfo | None:
+        """Return what was published in the collection, if that is what the tables say again."""
+        known = self.ledger.published()
+        if known is None or known.inputs != self.inputs or self.ledger.is_unfinished:
+            return None
+        if not self.client.has_collection(self.name) or not self._is_ours():
+            return None
+        load(self.client, self.index, self.name)
+        return known if count(self.client, self.name) == len(self.rows) else None
+
     def drop(self) -> None:
         """Remove the collection from the engine, and forget it."""
         drop(self.client, self.ledger, self.name)
@@ -298,7 +308,7 @@ class _Target:
             EngineError: There is one of this name that was not made from this home.
         """
         made, there = self.ledger.made(), self.client.has_collection(self.name)
-        if there and (made is None or self._token() not in (None, made.token)):
+        if there and not self._is_ours():
             raise EngineError(
                 f'{self.client.where}: the collection "{self.name}" was made from another home: '
                 "give index.collection another name, or drop that one"
@@ -330,6 +340,11 @@ class _Target:
             self.about, [{KEY: "made", VECTOR: _first_axis(dim), "data": {"token": wanted.token}}]
         )
         self.is_new = True
+
+    def _is_ours(self) -> bool:
+        """Tell whether a collection that is there was made from this home."""
+        made = self.ledger.made()
+        return made is not None and self._token() in (None, made.token)
 
     def _token(self) -> str | None:
         """Return the token that tells whose the collection is; None if it was not finished."""

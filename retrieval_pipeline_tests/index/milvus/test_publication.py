@@ -22,6 +22,7 @@ from retrieval_pipeline.index.milvus.publication import PublicationReport, publi
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.views import View, further_views
+from retrieval_pipeline_tests.support.milvus import no_waiting
 from synthetic.tables import (
     content,
     random_vectors,
@@ -30,6 +31,8 @@ from synthetic.tables import (
     write_part,
     write_view_part,
 )
+
+__all__ = ["no_waiting"]
 
 DIM = 8
 BLUE = VectorSpace("made-up", "1", DIM, "p")
