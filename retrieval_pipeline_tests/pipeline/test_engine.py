@@ -141,6 +141,7 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     name = update(settings).collection
     assert problems(settings) == [None]
     with connect(settings) as client:
+        client.load_collection(name)
         (row,) = client.query(name, filter='path == "n3.jpg"', output_fields=["*"])
         client.upsert(name, [{**row, "width": 7}])
     assert "1 of 30 rows are not as the tables say" in str(problems(settings))
@@ -152,6 +153,7 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     assert problems(settings) == [None]
 
 
+@pytest.mark.slow
 def test_the_map_is_drawn_from_the_tables_and_of_a_sample_where_they_are_many(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +163,8 @@ def test_the_map_is_drawn_from_the_tables_and_of_a_sample_where_they_are_many(
     assert drawn.info is not None
     assert (drawn.info.build, drawn.info.items) == (report.info.build, 20)
     # It is that of a publication: nothing takes it for the map of a build that has gone.
-    assert not collect(Store(settings.home), ["a"])
+    collect(Store(settings.home), ["a"])
+    assert drawn.directory.is_dir()
 
 
 def test_the_status_tells_of_the_engine_also_when_it_is_away(settings: Settings) -> None:

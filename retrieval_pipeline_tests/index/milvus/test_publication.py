@@ -281,7 +281,7 @@ def test_another_model_fills_a_collection_of_its_own(store: Store, client: Clien
     assert len(held(client, former.collection)) == 25
     # And back: what is there of the former model is used.
     back = update(store, client)
-    assert (back.collection, back.info.sent) == (former.collection, 0)
+    assert (back.published, back.info) == (True, former.info)
 
 
 def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
