@@ -27,6 +27,8 @@ from synthetic.tables import random_vectors, write_manifest, write_part
 
 __all__ = ["no_waiting"]
 
+pytestmark = pytest.mark.slow
+
 BLUE = VectorSpace("blue", "r1", 16, "p")
 GREEN = VectorSpace("green", "r1", 24, "p")
 NAMES = [f"n{number}" for number in range(40)]
@@ -153,7 +155,6 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     assert problems(settings) == [None]
 
 
-@pytest.mark.slow
 def test_the_map_is_drawn_from_the_tables_and_of_a_sample_where_they_are_many(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +181,6 @@ def test_the_status_tells_of_the_engine_also_when_it_is_away(settings: Settings)
     assert away.sources[0].embedded == 30
 
 
-@pytest.mark.slow
 def test_the_asset_of_the_index_publishes_to_the_engine_of_its_resource(
     settings: Settings, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

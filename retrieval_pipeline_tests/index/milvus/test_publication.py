@@ -34,6 +34,8 @@ from synthetic.tables import (
 
 __all__ = ["no_waiting"]
 
+pytestmark = pytest.mark.slow
+
 DIM = 8
 BLUE = VectorSpace("made-up", "1", DIM, "p")
 OTHER = VectorSpace("made-up", "2", 4, "p")
@@ -224,7 +226,6 @@ tests.update(tests.Store(Path(sys.argv[1])), client)
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_was_killed_while_it_sent_leaves_what_the_next_one_completes(
     store: Store, tmp_path: Path
 ) -> None:
