@@ -133,6 +133,7 @@ def publish(
         StoreError: A table is damaged or a ledger cannot be written.
     """
     progress = progress or Quiet()
+    index = as_engine_takes_it(client, index)
     answering = client.collection_of(index.collection)
     name = _target(store, index, space, answering)
     known_blocks = [
@@ -147,12 +148,13 @@ def publish(
     target = _Target(store, client, index, rows, inputs, name, progress)
     try:
         info = target.as_before() or target.fill(encode_texts, accept)
-    except RefusedBuildError:
+    except RefusedBuildError as refused:
         if target.is_new:
             raise
         # What the ledger says may be wrong: somebody has written into the collection, or it was
         # set back to an older state.
-        progress.note(f"{name} is not as its ledger says: filling it anew")
+        failed = "; ".join(check.found for check in refused.checks if not check.passed)
+        progress.note(f"{name} is not as its ledger says ({failed}): filling it anew")
         target.drop()
         info = target.fill(encode_texts, accept)
     if not move:
@@ -161,6 +163,16 @@ def publish(
         passed((*info.checks, *accept_change(name, info)))
     answer_from(client, index, name)
     return PublicationReport(name, info, published=True)
+
+
+def as_engine_takes_it(client: Client, index: IndexSettings) -> IndexSettings:
+    """Return the settings with the kind of index that the engine is asked for.
+
+    What Milvus Lite takes for AUTOINDEX finds less and less as rows are deleted (0.96 of the ten
+    nearest after 1 % of 5,000); comparing all of the rows that it is good for takes milliseconds.
+    """
+    is_auto = index.index_type == "AUTOINDEX" and client.is_lite
+    return index.model_copy(update={"index_type": "FLAT"}) if is_auto else index
 
 
 def inputs_of(rows: TableRows, index: IndexSettings) -> str:
