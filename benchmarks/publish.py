@@ -4,8 +4,9 @@ next publication costs where little has changed.
     python benchmarks/publish.py --rows 100000 --dim 512                       # Milvus Lite
     python benchmarks/publish.py --uri http://127.0.0.1:19530 --index HNSW     # a server
 
-The seconds are of all processor cores, those of Milvus Lite included, which runs in this process: what
-else a machine does matters less then. The recall is that of the checks: 50 pictures and 50 words against all rows.
+The seconds are of all cores, those of Milvus Lite included, which runs in this process: what else a
+machine does matters less then. The recall is that of the checks: 50 pictures and 50 words against
+all rows.
 """
 
 import argparse
