@@ -26,8 +26,8 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
-from retrieval_pipeline_tests.support.engines import Pictures, Words, publish_pictures
 from retrieval_pipeline_tests.support.web import BASE
+from synthetic.random_questions import Pictures, Words
 from synthetic.tables import content
 
 pytest.importorskip("milvus_lite")
@@ -73,11 +73,11 @@ def settings_of(home: Path, uri: str, collection: str) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def both(client: Client, build: Build, settings: Settings) -> list[Searcher]:
+def both(client: Client, build: Build, settings: Settings, pictures: Pictures) -> list[Searcher]:
     """The same pictures, embedded and in Milvus."""
-    publish_pictures(Store(settings.home), client, settings.index)
+    pictures.publish(Store(settings.home), client, settings.index)
     indexes = (EmbeddedIndex(build), MilvusIndex(client, served(client, settings)))
-    return [Searcher(settings, index, Words()) for index in indexes]  # type: ignore[arg-type]
+    return [Searcher(settings, index, Words(16)) for index in indexes]  # type: ignore[arg-type]
 
 
 def told(answer: Answer) -> tuple[object, ...]:
@@ -176,12 +176,14 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
     settings = settings_of(tmp_path, client.where, "served")
     with pytest.raises(EngineError, match='nothing is published as "served" yet'):
         Searcher.open(settings)
-    publish_pictures(Pictures(seed=4, count=12).write(tmp_path), client, settings.index)
+    pictures = Pictures(seed=4, count=12)
+    pictures.publish(pictures.write(tmp_path), client, settings.index)
     searcher = Searcher.open(settings)
     assert searcher.latest() is searcher
     with pytest.raises(NotOnEngineError, match="files of the embedded index"):
         _ = searcher.build
-    publish_pictures(Pictures(seed=4, count=9).write(tmp_path), client, settings.index)
+    pictures = Pictures(seed=4, count=9)
+    pictures.publish(pictures.write(tmp_path), client, settings.index)
     latest = searcher.latest()
     assert (len(searcher.index), len(latest.index)) == (12, 9)
     client.delete(about_name(served(client, settings)), filter='id == "info"')
