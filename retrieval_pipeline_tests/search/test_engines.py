@@ -54,12 +54,6 @@ def build(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Build
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with Client(str(tmp_path_factory.mktemp("milvus") / "engine.db")) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def settings(client: Client, build: Build) -> Settings:
     """Settings by which the pictures are published."""
     return settings_of(build.path.parents[2], client.where, "pictures")
