@@ -153,6 +153,19 @@ def test_a_glob_becomes_a_pattern_that_matches_no_less(
     assert like_of(glob) == (pattern, is_exact)
 
 
+def test_without_escapes_their_characters_stand_for_any() -> None:
+    assert like_of("100%_[%]*", escapes=False) == ('"100___%"', False)
+
+
+def test_a_pattern_with_an_escape_holds_beside_a_condition_on_an_array(
+    both: list[Searcher],
+) -> None:
+    query = Query(paths=("100%/*", "a_b/*"), formats=("jpeg",), sort="name")
+    embedded, milvus = (searcher.answer(query, 100) for searcher in both)
+    assert told(milvus) == told(embedded)
+    assert embedded.hits
+
+
 def test_names_and_folders_are_found_as_they_are_spelt(
     both: list[Searcher], pictures: Pictures
 ) -> None:
