@@ -133,6 +133,7 @@ def publish(
         StoreError: A table is damaged or a ledger cannot be written.
     """
     progress = progress or Quiet()
+    index = as_engine_takes_it(client, index)
     answering = client.collection_of(index.collection)
     name = _target(store, index, space, answering)
     known_blocks = [
@@ -146,13 +147,14 @@ def publish(
             return PublicationReport(answering, known, published=False)
     target = _Target(store, client, index, rows, inputs, name, progress)
     try:
-        info = target.fill(encode_texts, accept)
-    except RefusedBuildError:
+        info = target.as_before() or target.fill(encode_texts, accept)
+    except RefusedBuildError as refused:
         if target.is_new:
             raise
         # What the ledger says may be wrong: somebody has written into the collection, or it was
         # set back to an older state.
-        progress.note(f"{name} is not as its ledger says: filling it anew")
+        failed = "; ".join(check.found for check in refused.checks if not check.passed)
+        progress.note(f"{name} is not as its ledger says ({failed}): filling it anew")
         target.drop()
         info = target.fill(encode_texts, accept)
     if not move:
@@ -161,6 +163,16 @@ def publish(
         passed((*info.checks, *accept_change(name, info)))
     answer_from(client, index, name)
     return PublicationReport(name, info, published=True)
+
+
+def as_engine_takes_it(client: Client, index: IndexSettings) -> IndexSettings:
+    """Return the settings with the kind of index that the engine is asked for.
+
+    What Milvus Lite takes for AUTOINDEX finds less and less as rows are deleted (0.96 of the ten
+    nearest after 1 % of 5,000); comparing all of the rows that it is good for takes milliseconds.
+    """
+    is_auto = index.index_type == "AUTOINDEX" and client.is_lite
+    return index.model_copy(update={"index_type": "FLAT"}) if is_auto else index
 
 
 def inputs_of(rows: TableRows, index: IndexSettings) -> str:
@@ -287,6 +299,16 @@ class _Target:
         self.ledger.write_published(info, self.rows.inputs.blocks)
         return info
 
+    def as_before(self) -> PublishedInfo | None:
+        """Return what was published in the collection, if that is what the tables say again."""
+        known = self.ledger.published()
+        if known is None or known.inputs != self.inputs or self.ledger.is_unfinished:
+            return None
+        if not self.client.has_collection(self.name) or not self._is_ours():
+            return None
+        load(self.client, self.index, self.name)
+        return known if count(self.client, self.name) == len(self.rows) else None
+
     def drop(self) -> None:
         """Remove the collection from the engine, and forget it."""
         drop(self.client, self.ledger, self.name)
@@ -298,7 +320,7 @@ class _Target:
             EngineError: There is one of this name that was not made from this home.
         """
         made, there = self.ledger.made(), self.client.has_collection(self.name)
-        if there and (made is None or self._token() not in (None, made.token)):
+        if there and not self._is_ours():
             raise EngineError(
                 f'{self.client.where}: the collection "{self.name}" was made from another home: '
                 "give index.collection another name, or drop that one"
@@ -330,6 +352,11 @@ class _Target:
             self.about, [{KEY: "made", VECTOR: _first_axis(dim), "data": {"token": wanted.token}}]
         )
         self.is_new = True
+
+    def _is_ours(self) -> bool:
+        """Tell whether a collection that is there was made from this home."""
+        made = self.ledger.made()
+        return made is not None and self._token() in (None, made.token)
 
     def _token(self) -> str | None:
         """Return the token that tells whose the collection is; None if it was not finished."""
