@@ -39,7 +39,6 @@ class Client:
 
     Attributes:
         where: The engine's address, for messages.
-        is_lite: Whether it is Milvus Lite.
     """
 
     def __init__(self, uri: str, *, token: str = "", timeout: float = 30.0) -> None:
@@ -52,7 +51,6 @@ class Client:
         self.timeout = timeout
         self._token = token
         self._file = Path(uri).absolute() if _is_file(uri) else None
-        self.is_lite = self._file is not None
         with self.explained():
             self._client = self._connect()
         if self._file is not None:
