@@ -17,6 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from retrieval_pipeline.errors import BuildError, RetrievalError
+from retrieval_pipeline.latent_map.fact_groups import known_facts
 from retrieval_pipeline.latent_map.html import MAP_SCRIPTS
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import environment, read_texts
@@ -426,6 +427,7 @@ async def map_page(request: Request) -> Response:
     return _page(
         request,
         "map",
+        facts=known_facts(snapshot.build),
         search=asked,
         count=len(snapshot.index),
     )
