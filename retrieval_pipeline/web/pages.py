@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from retrieval_pipeline.latent_map.fact_groups import known_facts
-from retrieval_pipeline.web import api, assets, search_page, vote_page
+from retrieval_pipeline.web import album_page, api, assets, search_page, vote_page
 from retrieval_pipeline.web.api import access_of, library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
@@ -143,6 +143,8 @@ ROUTES = [
     Route("/vote", shown(vote_page.take_ballot), methods=["POST"]),
     Route("/fragments/vote", shown(vote_page.vote_fragment)),
     Route("/zip", shown(download), methods=["POST"]),
+    Route("/albums", shown(album_page.albums_page)),
+    Route("/albums", shown(album_page.change_album), methods=["POST"]),
     Route("/map", shown(map_page)),
     Route("/duplicates", shown(duplicates_page)),
     Route("/duplicates/script", shown(duplicates_script)),

@@ -687,6 +687,7 @@ def test_axe_finds_nothing_on_any_page(
         f"picture/{library.content('cat.png')}",
         "vote?name=axe",
         "map",
+        "albums",
         "duplicates",
         "quarantine",
         "status",
@@ -744,7 +745,16 @@ def test_no_page_is_wider_than_its_window(
     shared: tuple[WebLibrary, str], open_page: Open, width: int
 ) -> None:
     page = open_page("about:blank", viewport={"width": width, "height": 800})
-    for path in ("?text=a+cat", "vote", "map", "duplicates", "quarantine", "status", "api"):
+    for path in (
+        "?text=a+cat",
+        "vote",
+        "map",
+        "albums",
+        "duplicates",
+        "quarantine",
+        "status",
+        "api",
+    ):
         page.goto(shared[1] + path)
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
