@@ -61,7 +61,7 @@ def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
     }
 
 
-def known_facts(build: Build) -> list[str]:
+def known_facts(build: MapSource) -> list[str]:
     """Return which of "year", "camera" and "country" any item of a build knows."""
     columns = {"year": "taken_at", "camera": "camera", "country": "country"}
     facts = build.facts
