@@ -23,6 +23,7 @@ from retrieval_pipeline.pipeline.run import (
 )
 from retrieval_pipeline.progress import NotesOnly, Progress, Quiet
 from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
 
 # Seconds between two looks at what has changed.
@@ -201,6 +202,7 @@ class _Watcher:
             Stopped: The process is to end.
         """
         self._last_change = time.monotonic()
+        progress = SharedProgress(self._store, progress)
         try:
             with self._store.locked():
                 tables = update_sources(

@@ -36,13 +36,9 @@ async function load() {
   const codes = { cluster: new Uint16Array(bytes(data.cluster)), source: new Uint16Array(bytes(data.source)) };
   /** @type {Record<string, object>} */
   const groups = { cluster: data.clusters, source: data.sources };
-  // What no picture knows is not offered.
   for (const [fact, known] of Object.entries(data.facts)) {
-    const choice = controls.querySelector(`[name="colour"][value="${fact}"]`)?.closest("label");
-    if (!choice) continue;
     Object.assign(codes, { [fact]: new Uint16Array(bytes(known.codes)) });
     groups[fact] = known.groups;
-    choice.hidden = false;
   }
   const scores = data.score && new Float32Array(bytes(data.score));
   const order = new Uint32Array(bytes(data.order));
@@ -108,6 +104,7 @@ function show(flags, count) {
   const heading = element("count");
   if (heading.textContent !== say(count)) heading.textContent = say(count);
   const region = state.get("region");
+  element("seen").hidden = false;
   element("doing").hidden = !region;
   if (region) {
     const search = new URLSearchParams({ region });
