@@ -81,8 +81,8 @@ def update_engine(
                 )
             if is_other and settings.evaluation is not None:
                 progress.note(
-                    "labelled queries do not judge a change of model in an engine: compare the "
-                    "models first, with `retrieval evaluate --model`"
+                    "labelled queries do not judge a change of model in an engine: they need the "
+                    "files of the embedded index"
                 )
         return publish(
             store,
