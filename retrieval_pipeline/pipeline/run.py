@@ -144,7 +144,9 @@ def index_sources(
             progress=progress,
             stop=stop,
         )
-        build = update_index(settings, tables.description.space, tables.load, progress=progress)
+        build = update_index(
+            settings, tables.description.space, tables.load, progress=progress, stop=stop
+        )
         labels = update_labels(settings, progress=progress)
         report = IndexReport(
             tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures, labels

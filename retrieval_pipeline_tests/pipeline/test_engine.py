@@ -1,5 +1,6 @@
 """An index in an engine, looked after: what answers, the way back, checks, what is dropped."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.errors import BuildError, Stopped
 from retrieval_pipeline.index.milvus.client import connect
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.maintenance.engine import collect_engine, verify_engine
@@ -132,6 +133,16 @@ def test_a_new_model_waits_for_all_pictures_and_its_former_collections_can_go(
     assert [each.collection for each in publications(settings)] == [new.collection]
     collect(store, ["a"])
     assert not update(settings, GREEN).published
+
+
+def test_a_stop_ends_a_publication_after_the_call_in_hand(settings: Settings) -> None:
+    first = update(settings)
+    show(Store(settings.home), 31)
+    stop = threading.Event()
+    stop.set()
+    with Store(settings.home).locked(), pytest.raises(Stopped, match="what was sent is kept"):
+        update_index(settings, BLUE, lambda: Words(16), stop=stop)  # type: ignore[arg-type,return-value]
+    assert answering_build(settings) == first.build
 
 
 def problems(settings: Settings) -> list[str | None]:

@@ -391,6 +391,7 @@ class _Target:
         at = pc.index_in(known.ids, rows.keys)
         gone = known.ids.filter(pc.is_null(at))
         if len(changed) or len(gone):
+            self.ledger.retract()
             self.ledger.begin(pa.concat_arrays([rows.keys.take(pa.array(changed)), gone]))
             self._upsert(changed, digests)
             self._delete(gone)

@@ -212,9 +212,12 @@ def test_what_was_sent_before_a_kill_and_is_not_wanted_any_more_is_deleted(
 ) -> None:
     for count in (25, 26, 27):
         write_manifest(store, "s", files_of(NAMES[:count]))
-        update(store, client)
+        answering = update(store, client).collection
     write_manifest(store, "s", files_of(NAMES))
     assert any(_dies_in_upsert(store, client, at) for at in range(1, 100))
+    # What a run has begun to change is no publication to go back to.
+    ledgers = publication.ledgers(store, ALIAS)
+    assert [each.directory.name for each in ledgers if each.published()] == [answering]
     write_manifest(store, "s", files_of(NAMES[1:26]))
     report = update(store, client)
     # The pictures 27 to 30 had arrived, though no run had time to write that down.
