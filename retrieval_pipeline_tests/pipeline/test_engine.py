@@ -183,7 +183,7 @@ def test_the_status_tells_of_the_engine_also_when_it_is_away(settings: Settings)
     update(settings)
     status = read_status(settings, BLUE)
     assert status.index is not None
-    assert search_line(status.index) == ("by an engine: 30 rows in 1 shards, FLAT, recall@10 1.000")
+    assert search_line(status.index) == ("by an engine: 30 rows, FLAT, shards 1, recall@10 1.000")
     index = settings.index.model_copy(update={"uri": "http://127.0.0.1:1", "timeout": 0.2})
     away = read_status(settings.model_copy(update={"index": index}), BLUE)
     assert (
