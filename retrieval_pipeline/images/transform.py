@@ -65,9 +65,15 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged."""
+    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged.
+
+    Attributes:
+        size: Longest edge, in pixels.
+        partial: True to show as much as there is of a JPEG whose data end early, however little.
+    """
 
     size: int
+    partial: bool = False
 
     def of(self, width: int, height: int, times: int = 1) -> Size:
         """Return the (width, height) of a picture after it is fitted into `times` the size."""

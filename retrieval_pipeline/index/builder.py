@@ -214,7 +214,7 @@ def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | No
     published = build != current_or_none(store)
     if published:
         if accept_change is not None:
-            _passed((*read_info(build).checks, *accept_change(Build.open(build))))
+            passed((*read_info(build).checks, *accept_change(Build.open(build))))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -323,10 +323,10 @@ def _write(
         checks: tuple[Check, ...] = ()
         if accept is not None:
             progress.start("checking the index", None, "")
-            checks = _passed(accept(Build.open(directory)))
+            checks = passed(accept(Build.open(directory)))
             progress.finish()
         if accept_change is not None:
-            checks = _passed((*checks, *accept_change(Build.open(directory))))
+            checks = passed((*checks, *accept_change(Build.open(directory))))
         if checks:
             write_info(directory, info.model_copy(update={"checks": checks}))
     return build, read_info(build)
@@ -349,7 +349,7 @@ def _of_all(placed: Placed) -> Calibration:
     return largest.model_copy(update={"recall_at_10": recall})
 
 
-def _passed(checks: Sequence[Check]) -> tuple[Check, ...]:
+def passed(checks: Sequence[Check]) -> tuple[Check, ...]:
     """Return the checks if all of them passed.
 
     Raises:

@@ -20,6 +20,7 @@ from retrieval_pipeline.storage.names import (
     BLOCK_NAME,
     BLOCKS,
     BUILD_NAME,
+    COLLECTION_NAME,
     CONTENTS,
     INT8_CHECK,
     PART_NAME,
@@ -241,6 +242,14 @@ class Store:
             )
         return self.home / "index" / parts[0] / parts[1]
 
+    def engine(self, collection: str) -> Path:
+        """Directory of what was sent to a collection of an engine."""
+        return self.home / "engine" / collection
+
+    def engine_collections(self) -> list[Path]:
+        """Directories of all collections that something was sent to."""
+        return listed(self.home / "engine", COLLECTION_NAME, directories=True)
+
     @property
     def held_file(self) -> Path:
         """File that exists while people hold the current build: no newer one replaces it then."""
@@ -252,9 +261,17 @@ class Store:
         Raises:
             StoreError: The file system refused.
         """
+        self.hold_engine()
+        self.publish(build)
+
+    def hold_engine(self) -> None:
+        """Keep what answers until `release`: no newer index replaces it.
+
+        Raises:
+            StoreError: The file system refused.
+        """
         with replacing(self.held_file) as temporary:
             temporary.touch()
-        self.publish(build)
 
     def release(self) -> None:
         """Let the next new build become the current one again.
@@ -489,7 +506,7 @@ class Store:
         """
         # User data and thumbnails are written without this lock, maybe just now.
         names = (
-            *("manifest", "sidecars", "facts", "embeddings"),
+            *("manifest", "sidecars", "facts", "embeddings", "engine"),
             *("index", "map", "labels", "last-map", "saved", "mirror"),
         )
         places = [
@@ -500,6 +517,7 @@ class Store:
             *self._index_directories(),
             *self.all_builds(),
             *self.all_segments(),
+            *self.engine_collections(),
         ]
         return sorted(path for place in places for path in self._temporaries(place))
 

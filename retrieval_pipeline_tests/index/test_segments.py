@@ -1,7 +1,9 @@
 """Builds one after the other: what they share, what they write, and that all find the same."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index import autotune, blocks, search_structures, segment, tiers
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.build_info import Check
@@ -20,7 +22,7 @@ from retrieval_pipeline.index.runs import RowMap, are_sound, to_runs
 from retrieval_pipeline.index.tiers import to_merge
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.support.plans import blocks_of, segments_of
 from synthetic.tables import clustered, random_vectors, write_manifest, write_part
 
@@ -29,6 +31,17 @@ pytestmark = pytest.mark.slow
 COUNT, MORE = 400, 400
 SPACE = VectorSpace("test/model", "r1", 160, "p")
 VECTORS = clustered(COUNT + MORE, SPACE.dim)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Library:
@@ -61,9 +74,15 @@ def encode_words(texts: Sequence[str]) -> Vectors:
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     """A library in which a segment of 200 images is large."""
-    for module in (autotune, search_structures, segment, tiers):
-        monkeypatch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+    set_limits(monkeypatch)
     return Library(tmp_path)
+
+
+def set_limits(patch: pytest.MonkeyPatch) -> None:
+    for module in (autotune, search_structures, tiers):
+        patch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+    for module in (search_structures, segment):
+        patch.setattr(module, "FEW_ROWS", 50)
 
 
 def rows_of_segments(build: Build) -> list[tuple[int, int]]:
@@ -102,6 +121,44 @@ def test_new_pictures_make_a_segment_of_their_own_and_are_found_at_once(library:
     assert build.info.segments[0].name == first.info.segments[0].name
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert_finds_all(build, library)
+
+
+def test_a_small_segment_takes_the_basis_of_a_large_one_and_both_are_searched_as_one(
+    library: Library,
+) -> None:
+    library.index()
+    library.add(0, 100, "z")
+    index = library.index().vector_index
+    large, small = index.parts
+    assert large.index.reduced is not None and small.index.reduced is not None
+    np.testing.assert_array_equal(small.index.reduced.basis, large.index.reduced.basis)
+    assert (small.index.trees, small.plan.kind) == (None, "projected")
+    for part in index.parts:
+        part.plan = Plan(kind="projected", candidates=60)
+    for query in VECTORS[:COUNT:40]:
+        rows, _ = index.best(query, 60)
+        exact = np.argsort(-index.scan(query), kind="stable")
+        assert len({*rows[:10].tolist()} & {*exact[:10].tolist()}) >= 9
+        # The sixty best of both, not of each: the next are found by a scan.
+        reduced = np.concatenate(
+            [part.index.reduced.vectors for part in index.parts if part.index.reduced is not None]
+        )
+        about = reduced @ large.index.reduced.reduce(query)
+        assert {*rows.tolist()} == {*np.argsort(-about)[:60].tolist()}
+        assert rows[:5].tolist() == index.best(query, 5)[0].tolist()
+
+
+def test_pictures_that_another_basis_loses_are_scanned(library: Library) -> None:
+    (large,) = library.index().vector_index.parts
+    assert large.index.reduced is not None
+    basis = large.index.reduced.basis
+    vectors = random_vectors(100, SPACE.dim)
+    vectors = normalise(vectors - vectors @ basis @ basis.T)
+    names = [f"other{number}" for number in range(100)]
+    write_part(library.store, SPACE, "a", names, vectors)
+    library.files |= {f"z/{name}.jpg": name for name in names}
+    _, small = library.index().vector_index.parts
+    assert small.plan.kind == "scan" and small.index.reduced is None
 
 
 def test_moved_and_renamed_files_write_no_vectors(library: Library) -> None:
@@ -253,6 +310,62 @@ def test_a_killed_run_s_segments_are_used_by_the_next(
     assert_finds_all(build, library)
 
 
+def test_many_tiny_segments_answer_and_the_next_run_makes_one_of_them(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tiers, "FACTOR", 100)
+        for number in range(9):
+            library.add(number, 1, "0200")
+            build = library.index()
+    assert len(build.info.segments) == 9
+    assert_finds_all(build, library)
+    library.add(9, 1, "0200")
+    build = library.index()
+    assert rows_of_segments(build) == [(COUNT + 1, COUNT + 1), (9, 9)]
+    assert_finds_all(build, library)
+
+
+def test_a_full_disk_in_a_merge_leaves_the_index_before_and_the_next_run_merges(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "LEAST_ITEMS", 50)
+    monkeypatch.setattr(blocks, "MOST_ITEMS", 50)
+    monkeypatch.setattr(tiers, "FACTOR", 3)
+    library.index()
+    for number in range(2):
+        library.add(100 * number, 100, "0200")
+        before = library.index()
+    library.add(200, 100, "0200")
+    # Blocks are smaller, the vectors of the merged segment larger.
+    with full_disk(1 << 16), pytest.raises(StoreError, match="segments"):
+        library.index()
+    assert not library.store.leftovers()
+    again = open_current(library.store)
+    assert again.path == before.path
+    query = encode_words(["a"])[0]
+    np.testing.assert_array_equal(again.best(query, 50)[0], before.best(query, 50)[0])
+    build = library.index()
+    assert rows_of_segments(build) == [(COUNT, COUNT), (300, 300)]
+    assert_finds_all(build, library)
+
+
+def test_vectors_of_half_the_size_change_no_order_beyond_a_ten_thousandth(tmp_path: Path) -> None:
+    store, space = Store(tmp_path), VectorSpace("test/model", "r1", 768, "p")
+    names = [name(number) for number in range(300)]
+    vectors = random_vectors(300, space.dim)
+    write_part(store, space, "a", names, vectors)
+    write_manifest(store, "a", {f"{each}.jpg": each for each in names})
+    build_index(store, space, ["a"], precision="float32")
+    full = open_current(store)
+    build_index(store, space, ["a"])
+    half = open_current(store)
+    exact, scores = full.scan(vectors), half.scan(vectors)
+    assert 0 < np.abs(exact - scores).max() < 1e-4
+    order = np.argsort(-scores, axis=0, kind="stable")
+    assert np.diff(np.take_along_axis(exact, order, axis=0), axis=0).max() < 1e-4
+
+
 def test_an_index_that_is_refused_for_what_it_shares_is_made_anew(library: Library) -> None:
     library.index()
     library.add(0, 20, "new")
@@ -392,8 +505,7 @@ CASES: dict[str, Tamper] = {
 @pytest.fixture(scope="module")
 def tampered(tmp_path_factory: pytest.TempPathFactory) -> Library:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (autotune, search_structures, segment, tiers):
-            patch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+        set_limits(patch)
         library = Library(tmp_path_factory.mktemp("tampered"))
         library.index()
         library.add(0, 20, "0200")

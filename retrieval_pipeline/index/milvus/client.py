@@ -57,6 +57,11 @@ class Client:
             with _files_lock:
                 _open_files[self._file] += 1
 
+    @property
+    def is_lite(self) -> bool:
+        """Whether it is Milvus Lite that is asked, by its directory."""
+        return self._file is not None
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Return a method of `pymilvus.MilvusClient` that raises EngineError."""
         method = getattr(self._client, name)
@@ -110,8 +115,8 @@ class Client:
             raise EngineError(
                 'engine = "milvus" needs the extra: pip install "retrieval-pipeline[milvus]"'
             ) from None
-        # Its own log repeats each error with a traceback.
-        for name in ("pymilvus", "milvus_lite"):
+        # Their logs repeat each error with a traceback; that of gRPC tells what Milvus Lite lacks.
+        for name in ("pymilvus", "milvus_lite", *(["grpc._server"] if self._file else [])):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         give_up = time.monotonic() + LITE_WAIT
         while True:
