@@ -412,15 +412,12 @@ def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
     return [directory for directory in orphans if store.is_removable(directory)]
 
 
-<<<<<<< HEAD
 def _content_ids(latent: LatentMap) -> pa.Array:
-    return latent.build.items["content_id"].take(pa.array(latent.numbers)).combine_chunks()
+    ids = latent.build.items["content_id"].take(pa.array(latent.numbers))
+    return ids.combine_chunks()
 
 
-def _common(build: Build, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
-=======
 def _common(build: MapSource, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
->>>>>>> page
     """Return rows of the map and rows of `previous` that are the same image."""
     ids = build.items.column("content_id").take(pa.array(numbers)).combine_chunks()
     rows = pc.index_in(ids, previous["content_id"].combine_chunks())
