@@ -28,6 +28,7 @@ from retrieval_pipeline.ingest.embed import (
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
+from retrieval_pipeline.ingest.small_parts import merge_small_parts
 from retrieval_pipeline.pipeline.engine import answering, has_engine
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
@@ -150,6 +151,7 @@ def index_sources(
         )
         if published is not None:
             published(report)
+        merge_small_parts(store)
         drawn = update_map(settings, build.build, progress=progress, stop=stop)
     return replace(report, map=drawn)
 

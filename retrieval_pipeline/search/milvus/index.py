@@ -231,6 +231,8 @@ class MilvusIndex:
             knows_facts=self.knows_facts,
             cameras=self._values("camera") if query.cameras else (),
             lenses=self._values("lens") if query.lenses else (),
+            # Milvus Lite reads them, but not beside a condition on an array.
+            escapes=not self._client.is_lite,
         )
         for check in checks:
             expressions.append(self._checked(check, expressions))
