@@ -4,7 +4,9 @@ next publication costs where little has changed.
     python benchmarks/publish.py --rows 100000 --dim 512                       # Milvus Lite
     python benchmarks/publish.py --uri http://127.0.0.1:19530 --index HNSW     # a server
 
-The recall is that of the checks: 50 pictures and 50 words against all rows.
+The seconds are of all cores, those of Milvus Lite included, which runs in this process: what else a
+machine does matters less then. The recall is that of the checks: 50 pictures and 50 words against
+all rows.
 """
 
 import argparse
@@ -50,7 +52,7 @@ def main() -> None:
         print(
             f"{asked.rows:,} rows of {asked.dim} dimensions, {asked.index}, {asked.uri or 'Lite'}"
         )
-        print(f"{'what':<28}{'seconds':>9}{'sent':>9}{'deleted':>9}{'recall':>8}{'peak MB':>9}")
+        print(f"{'what':<28}{'CPU s':>9}{'sent':>9}{'deleted':>9}{'recall':>8}{'peak MB':>9}")
         with Client(uri, timeout=600) as client:
             few = asked.rows // 100
             for what, first, last in (
@@ -64,7 +66,7 @@ def main() -> None:
                     for number in range(first, last)
                 }
                 write_manifest(store, "s", shown)
-                start = time.perf_counter()
+                start = time.process_time()
                 with store.locked():
                     report = publish(
                         store,
@@ -75,7 +77,7 @@ def main() -> None:
                         progress=NotesOnly(print),
                         encode_texts=lambda texts: random_vectors(len(texts), asked.dim, 3),
                     )
-                took, info = time.perf_counter() - start, report.info
+                took, info = time.process_time() - start, report.info
                 sent, deleted = (info.sent, info.deleted) if report.published else (0, 0)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
                 print(

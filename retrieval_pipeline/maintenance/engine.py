@@ -58,7 +58,7 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
         return
     where = store.engine(found.collection)
     with connect(settings) as client:
-        load(client, settings.index, found.collection)
+        load(client, found.collection, found.info.replicas)
         there, published = count(client, found.collection), found.info.items + found.info.views
         if there != published:
             yield Finding(

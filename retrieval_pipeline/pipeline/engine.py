@@ -17,6 +17,7 @@ from retrieval_pipeline.index.milvus.publication import (
     answer_from,
     count,
     ledgers,
+    load,
     publish,
     read_vocabulary,
 )
@@ -158,21 +159,19 @@ def use_publication(settings: Settings, build: str) -> Publication:
             raise BuildError(f'"{build}" {what}; there are:', *known)
         (wanted,) = matching
         with connect(settings) as client:
-            _check_whole(store, client, settings, wanted)
+            _check_whole(store, client, wanted)
             store.hold_engine()
-            answer_from(client, settings.index, wanted.collection)
+            answer_from(client, settings.index.collection, wanted.collection, wanted.info.replicas)
     return Publication(wanted.collection, wanted.info, answers=True)
 
 
-def _check_whole(store: Store, client: Client, settings: Settings, wanted: Publication) -> None:
+def _check_whole(store: Store, client: Client, wanted: Publication) -> None:
     """Check that a collection is what was published, and not half of something newer.
 
     Raises:
         BuildError: It is not.
     """
-    from retrieval_pipeline.index.milvus.publication import load
-
-    load(client, settings.index, wanted.collection)
+    load(client, wanted.collection, wanted.info.replicas)
     rows = wanted.info.items + wanted.info.views
     there = count(client, wanted.collection)
     if there != rows or Ledger(store.engine(wanted.collection)).is_unfinished:

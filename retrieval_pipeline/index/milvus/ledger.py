@@ -49,6 +49,7 @@ class Collection(BaseModel):
         dim: Number of components of its vectors.
         index_type: The engine's kind of index.
         shards: How many parts are written at the same time.
+        replicas: How many copies are kept in memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +59,7 @@ class Collection(BaseModel):
     dim: int
     index_type: str
     shards: int
+    replicas: int
 
 
 class _Blocks(BaseModel):

@@ -104,7 +104,6 @@ def publish(
     views: Mapping[str, Views] | None = None,
     encode_texts: EncodeTexts | None = None,
     accept: AcceptRows | None = None,
-    accept_change: Callable[[str, PublishedInfo], Sequence[Check]] | None = None,
     move: bool = True,
     progress: Progress | None = None,
 ) -> PublicationReport:
@@ -121,7 +120,6 @@ def publish(
         views: Which of the stored views of its pictures each source has; default "whole".
         encode_texts: Encodes the vocabulary if no collection of this space has it yet.
         accept: Checks the tables, beside the checks of the engine itself.
-        accept_change: Checks the collection and what is known of it, before it takes over.
         move: False leaves the alias where it is.
         progress: Told about stages and rows.
 
@@ -135,16 +133,22 @@ def publish(
     progress = progress or Quiet()
     index = as_engine_takes_it(client, index)
     answering = client.collection_of(index.collection)
+    earlier = ledgers(store, index.collection)
+    if answering is not None and answering not in [each.directory.name for each in earlier]:
+        raise EngineError(
+            f'{client.where}: "{index.collection}" is answered by "{answering}", which was not '
+            "made from this home: give index.collection another name, or drop that alias"
+        )
     name = _target(store, index, space, answering)
-    known_blocks = [
-        block for ledger in ledgers(store, index.collection) for block in ledger.blocks()
-    ]
+    known_blocks = [block for ledger in earlier for block in ledger.blocks()]
     rows = read_rows(store, space, sources, views or {}, index.vectors, known_blocks)
     inputs = inputs_of(rows, index)
-    if answering is not None and _is_ours(store, index, answering):
+    if answering is not None:
         known = Ledger(store.engine(answering)).published()
         if known is not None and known.inputs == inputs:
-            return PublicationReport(answering, known, published=False)
+            load(client, answering, known.replicas)
+            if count(client, answering) == len(rows):
+                return PublicationReport(answering, known, published=False)
     target = _Target(store, client, index, rows, inputs, name, progress)
     try:
         info = target.as_before() or target.fill(encode_texts, accept)
@@ -159,9 +163,7 @@ def publish(
         info = target.fill(encode_texts, accept)
     if not move:
         return PublicationReport(name, info, published=False)
-    if accept_change is not None:
-        passed((*info.checks, *accept_change(name, info)))
-    answer_from(client, index, name)
+    answer_from(client, index.collection, name, info.replicas)
     return PublicationReport(name, info, published=True)
 
 
@@ -178,35 +180,38 @@ def as_engine_takes_it(client: Client, index: IndexSettings) -> IndexSettings:
 def inputs_of(rows: TableRows, index: IndexSettings) -> str:
     """Return a hash of rows and of every setting that decides what is published of them."""
     return rows.digest(
-        *(rows.space.key, index.vectors, index.index_type, index.shards, vocabulary_digest())
+        *(rows.space.key, index.vectors, index.index_type, index.shards, index.replicas),
+        vocabulary_digest(),
     )
 
 
-def answer_from(client: Client, index: IndexSettings, collection: str) -> None:
+def answer_from(client: Client, alias: str, collection: str, replicas: int) -> None:
     """Let a collection answer: move the alias to it, at one moment for all readers.
 
     Raises:
         EngineError: The engine cannot be asked, or refuses.
     """
-    load(client, index, collection)
-    if client.collection_of(index.collection) is None:
-        client.create_alias(collection, index.collection)
+    load(client, collection, replicas)
+    if client.collection_of(alias) is None:
+        client.create_alias(collection, alias)
     else:
-        client.alter_alias(collection, index.collection)
+        client.alter_alias(collection, alias)
 
 
-def load(client: Client, index: IndexSettings, collection: str) -> None:
+def load(client: Client, collection: str, replicas: int) -> None:
     """Have the engine keep a collection and what is told of it in memory, ready to answer.
+
+    `replicas` must be those that the collection was made for: an engine refuses to change them.
 
     Raises:
         EngineError: The engine cannot be asked, or does not get on.
     """
     for each in (about_name(collection), collection):
-        client.load_collection(each, replica_number=index.replicas, _async=True)
+        client.load_collection(each, replica_number=replicas, _async=True)
         for state in _until_still(partial(client.get_load_state, each)):
-            if "NotExist" in str(state["state"]):
+            if str(state["state"]) == "NotExist":
                 raise EngineError(f"{client.where}: {each} is gone: run `retrieval index`")
-            if str(state["state"]).endswith("Loaded") and "Not" not in str(state["state"]):
+            if str(state["state"]) == "Loaded":
                 break
 
 
@@ -228,11 +233,6 @@ def _until_still(look: Callable[[], Any]) -> Iterator[Any]:
             )
         time.sleep(pause)
         pause = min(2 * pause, LOOK_SECONDS)
-
-
-def _is_ours(store: Store, index: IndexSettings, collection: str) -> bool:
-    made = [ledger.directory.name for ledger in ledgers(store, index.collection)]
-    return collection in made
 
 
 def _target(store: Store, index: IndexSettings, space: VectorSpace, answering: str | None) -> str:
@@ -306,7 +306,7 @@ class _Target:
             return None
         if not self.client.has_collection(self.name) or not self._is_ours():
             return None
-        load(self.client, self.index, self.name)
+        load(self.client, self.name, known.replicas)
         return known if count(self.client, self.name) == len(self.rows) else None
 
     def drop(self) -> None:
@@ -331,6 +331,7 @@ class _Target:
             dim=self.rows.space.dim,
             index_type=self.index.index_type,
             shards=self.index.shards,
+            replicas=self.index.replicas,
         )
         if there and made == wanted and self._token() is not None:
             try:
@@ -451,7 +452,7 @@ class _Target:
         for state in _until_still(lambda: self.client.describe_index(self.name, VECTOR)):
             if not int(state.get("pending_index_rows") or 0):
                 break
-        load(self.client, self.index, self.name)
+        load(self.client, self.name, self.index.replicas)
         self.progress.finish()
 
     def _vocabulary(self, encode_texts: EncodeTexts | None) -> Vectors | None:

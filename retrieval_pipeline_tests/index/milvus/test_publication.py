@@ -322,11 +322,12 @@ def test_a_collection_of_another_home_is_left_alone(
     other = Store(tmp_path / "other")
     write_part(other, BLUE, "s", NAMES, random_vectors(len(NAMES), DIM))
     write_manifest(other, "s", files_of(NAMES[:3]))
-    # The one that does not answer is free for the taking; the other is not.
-    update(other, client)
-    write_manifest(other, "s", files_of(NAMES[:4]))
+    with pytest.raises(EngineError, match="which was not made from this home"):
+        update(other, client)
+    client.drop_alias(ALIAS)
     with pytest.raises(EngineError, match="was made from another home"):
         update(other, client)
+    assert len(held(client, "retrieval_" + BLUE.key[-8:] + "_blue")) == 25
 
 
 def test_shards_replicas_and_the_kind_of_index_are_asked_for(store: Store, client: Client) -> None:
