@@ -16,17 +16,22 @@ from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
+    NEIGHBOURS_FILE,
     MapInfo,
     make_map,
     orphaned_maps,
     previous_coordinates,
+    previous_neighbours,
     read_map_info,
     save_map,
+    with_neighbours,
 )
+from retrieval_pipeline.latent_map.neighbours import is_installed
 from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
 from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -187,9 +192,19 @@ def update_map(
         progress = Stoppable(progress, stop, what)
     store = Store(settings.home)
     directory = store.map(build.name)
+    wanted = settings.map.umap
+    if wanted and not is_installed():
+        progress.note(
+            "the map is not laid out by neighbours: pip install 'retrieval-pipeline[umap]', or "
+            "take `umap = true` out of the settings"
+        )
+        wanted = False
     if directory.exists():
         try:
-            return MapReport(directory, read_map_info(directory))
+            info = read_map_info(directory)
+            if not wanted or is_there(directory / NEIGHBOURS_FILE):
+                return MapReport(directory, info)
+            raise MapError(f"{directory}: has no layout by neighbours yet")
         except MapError as error:
             if not store.is_removable(directory):
                 raise StoreError(
@@ -212,6 +227,8 @@ def update_map(
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )
+        if wanted:
+            latent = with_neighbours(latent, previous_neighbours(store), progress)
     except MapError as error:
         return MapReport(directory, None, str(error))
     with new_directory(directory) as temporary:
