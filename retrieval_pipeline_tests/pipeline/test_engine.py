@@ -1,5 +1,6 @@
 """An index in an engine, looked after: what answers, the way back, checks, what is dropped."""
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,9 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     again = update(settings)
     assert (again.published, again.info.items) == (True, 30)
     assert problems(settings) == [None]
+    ledger = Store(settings.home).engine(again.collection) / "ledger.parquet"
+    ledger.write_bytes(ledger.read_bytes()[:-40])
+    assert "ledger.parquet: damaged" in str(problems(settings))
 
 
 def test_the_map_is_drawn_from_the_tables_and_of_a_sample_where_they_are_many(
@@ -184,6 +188,9 @@ def test_the_status_tells_of_the_engine_also_when_it_is_away(settings: Settings)
     status = read_status(settings, BLUE)
     assert status.index is not None
     assert search_line(status.index) == ("by an engine: 30 rows, FLAT, shards 1, recall@10 1.000")
+    # A machine that only asks has no ledger; the engine itself tells what it holds.
+    shutil.rmtree(Store(settings.home).home / "engine")
+    assert read_status(settings, BLUE).index == status.index
     index = settings.index.model_copy(update={"uri": "http://127.0.0.1:1", "timeout": 0.2})
     away = read_status(settings.model_copy(update={"index": index}), BLUE)
     assert (
