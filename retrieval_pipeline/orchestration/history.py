@@ -27,7 +27,7 @@ FINISHED = [
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 ]
-# Runs that one `gc_job` forgets, some 10 to 20 a second: after a year without it, it ends in minutes.
+# Runs that one `gc_job` forgets, some 10 to 20 a second: the first after a year ends in minutes.
 MOST_RUNS = 5_000
 
 
