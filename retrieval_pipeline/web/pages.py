@@ -77,10 +77,11 @@ async def map_page(request: Request) -> Response:
     """Show the map."""
     asked = parse_address(request, Search)
     snapshot = library_of(request).snapshot
-    snapshot.mapped()
+    at = snapshot.mapped()
     return render_page(
         request,
         "map",
+        has_neighbours=at.neighbours is not None,
         facts=known_facts(snapshot.build),
         search=asked,
         count=len(snapshot.index),

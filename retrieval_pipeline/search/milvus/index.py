@@ -322,6 +322,11 @@ class MilvusIndex:
         asked = count + MORE_ROWS
         while True:
             asked = min(asked, rows_in_all)
+            self._refuse_many(
+                asked,
+                "{count} pictures would have to be read: ask for fewer, or narrow the search by a "
+                "source, a date or a camera",
+            )
             rows, last = self._nearest(vectors.wanted, among, asked)
             best_rows, scores, own_rows = self._scored(vectors, rows)
             order = np.array(

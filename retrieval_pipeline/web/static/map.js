@@ -23,6 +23,8 @@ let idOf = () => "";
 let ranked = [];
 /** @type {number[]} Those that are in view. */
 let seen = [];
+/** @type {(by: string) => void} Takes "axes" or "neighbours". */
+let layOut = () => {};
 /** @type {(count: number) => string} Says how many are in view. */
 let say = () => "";
 
@@ -70,8 +72,14 @@ async function load() {
       seen: show,
     },
   );
-  const corners = state.get("region")?.split(";").map((corner) => corner.split(",").map(Number));
-  if (corners) map.setRegion(corners);
+  const places = data.neighbours?.map((/** @type {string} */ axis) => new Float32Array(bytes(axis)));
+  layOut = (by) => map.setPlaces(by === "neighbours" ? places : null, by === "neighbours" ? "near each other is what is alike; the distance between groups says little" : undefined);
+  const [listed, layout] = (state.get("region") ?? "").split(":").reverse();
+  if (layout && places) {
+    /** @type {HTMLInputElement} */ (controls.querySelector(`[name="layout"][value="${layout}"]`)).checked = true;
+    layOut(layout);
+  }
+  if (listed) map.setRegion(listed.split(";").map((corner) => corner.split(",").map(Number)));
   element("drawing").remove();
   controls.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -192,7 +200,8 @@ function choose(corners) {
   if (corners) {
     const step = Math.ceil(corners.length / MOST_CORNERS);
     const kept = corners.filter((_, i) => i % step === 0).map((corner) => corner.map((value) => Number(value.toPrecision(4))));
-    state.set("region", kept.map((corner) => corner.join(",")).join(";"));
+    const by = /** @type {HTMLInputElement | null} */ (controls.querySelector('[name="layout"]:checked'))?.value;
+    state.set("region", (by === "neighbours" ? "neighbours:" : "") + kept.map((corner) => corner.join(",")).join(";"));
     // What is listed is what a search within the region finds.
     map.setRegion(kept);
   } else state.delete("region");
@@ -245,6 +254,10 @@ element("everywhere").addEventListener("click", () => {
 controls.addEventListener("change", (event) => {
   const field = /** @type {HTMLInputElement} */ (event.target);
   if (field.name === "drag") map?.setDrag(field.value);
+  if (field.name === "layout" && map) {
+    if (state.has("region")) choose(null);
+    layOut(field.value);
+  }
 });
 addEventListener("popstate", () => location.reload());
 
