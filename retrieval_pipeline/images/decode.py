@@ -182,7 +182,7 @@ def _load(
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
         facts = _facts(image, data) if with_facts else None
-        turn = _orientation(image) if orientation is None else orientation
+        turn = orientation_of(image) if orientation is None else orientation
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -208,7 +208,7 @@ def _drafted(least: Size | None, data: bytes) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation_of(image: Image.Image) -> object:
     """Return the EXIF orientation of a loaded image; any value but 2 to 8 means upright."""
     # A JPEG XL stores its pixels upright, whatever its EXIF says, unless it is a repacked JPEG.
     if image.format == "JXL" and not getattr(image, "jpeg", False):

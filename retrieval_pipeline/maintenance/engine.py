@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.checks import ROUNDING
 from retrieval_pipeline.index.milvus.client import Client, connect
@@ -41,6 +41,14 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
         EngineError: The engine cannot be asked.
     """
     store = Store(settings.home)
+    for ledger in ledgers(store, settings.index.collection):
+        try:
+            for read in (ledger.made, ledger.published, ledger.blocks, ledger.read):
+                read()
+        except StoreError as error:
+            is_unreadable = isinstance(error, UnreadableError)
+            yield Finding(ledger.directory, str(error), unreadable=is_unreadable)
+            return
     try:
         found = answering(settings)
         if found is None:

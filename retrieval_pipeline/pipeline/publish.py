@@ -61,6 +61,7 @@ def update_index(
     *,
     publish: bool = True,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> BuildReport | PublicationReport:
     """Build the index of all sources and publish it if it passes its checks.
 
@@ -77,6 +78,8 @@ def update_index(
         publish: False only builds: the current build goes on answering, and nothing compares the
             new one with it.
         progress: Told about stages and items.
+        stop: Once it is set, a publication to an engine ends after the call in hand. Files are
+            written to their end.
 
     Raises:
         BuildError: There is nothing to index.
@@ -86,8 +89,12 @@ def update_index(
             and these cannot be read or have no answer in the new build.
         RefusedBuildError: A check failed; the current build goes on answering.
         StoreError: A table is damaged or the build cannot be written.
+        Stopped: `stop` was set.
     """
     if has_engine(settings):
+        if stop is not None:
+            what = "stopped while publishing to the engine; what was sent is kept"
+            progress = Stoppable(progress or Quiet(), stop, what)
         return update_engine(settings, space, load, publish_it=publish, progress=progress)
     store = Store(settings.home)
     coverage = read_coverage(store, space, settings.source_names)

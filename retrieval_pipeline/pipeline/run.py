@@ -144,7 +144,9 @@ def index_sources(
             progress=progress,
             stop=stop,
         )
-        build = update_index(settings, tables.description.space, tables.load, progress=progress)
+        build = update_index(
+            settings, tables.description.space, tables.load, progress=progress, stop=stop
+        )
         labels = update_labels(settings, progress=progress)
         report = IndexReport(
             tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures, labels
@@ -162,7 +164,7 @@ def update_labels(settings: Settings, *, progress: Progress | None = None) -> "L
     The caller holds the store's lock. Raises what that function raises.
     """
     if has_engine(settings):
-        return None  # Labels are numbers of items of a build, which an engine does not have.
+        return None  # Words are scored on the files of a build, which an engine does not have.
     if not settings.labels.words and not is_there(Store(settings.home).labels):
         return None
     from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search

@@ -1,5 +1,7 @@
 """An index in an engine, looked after: what answers, the way back, checks, what is dropped."""
 
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.errors import BuildError, Stopped
 from retrieval_pipeline.index.milvus.client import connect
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.maintenance.engine import collect_engine, verify_engine
@@ -134,6 +136,16 @@ def test_a_new_model_waits_for_all_pictures_and_its_former_collections_can_go(
     assert not update(settings, GREEN).published
 
 
+def test_a_stop_ends_a_publication_after_the_call_in_hand(settings: Settings) -> None:
+    first = update(settings)
+    show(Store(settings.home), 31)
+    stop = threading.Event()
+    stop.set()
+    with Store(settings.home).locked(), pytest.raises(Stopped, match="what was sent is kept"):
+        update_index(settings, BLUE, lambda: Words(16), stop=stop)  # type: ignore[arg-type,return-value]
+    assert answering_build(settings) == first.build
+
+
 def problems(settings: Settings) -> list[str | None]:
     return [finding.problem for finding in verify_engine(settings)]
 
@@ -153,6 +165,9 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     again = update(settings)
     assert (again.published, again.info.items) == (True, 30)
     assert problems(settings) == [None]
+    ledger = Store(settings.home).engine(again.collection) / "ledger.parquet"
+    ledger.write_bytes(ledger.read_bytes()[:-40])
+    assert "ledger.parquet: damaged" in str(problems(settings))
 
 
 def test_the_map_is_drawn_from_the_tables_and_of_a_sample_where_they_are_many(
@@ -172,7 +187,10 @@ def test_the_status_tells_of_the_engine_also_when_it_is_away(settings: Settings)
     update(settings)
     status = read_status(settings, BLUE)
     assert status.index is not None
-    assert search_line(status.index) == ("by an engine: 30 rows in 1 shards, FLAT, recall@10 1.000")
+    assert search_line(status.index) == ("by an engine: 30 rows, FLAT, shards 1, recall@10 1.000")
+    # A machine that only asks has no ledger; the engine itself tells what it holds.
+    shutil.rmtree(Store(settings.home).home / "engine")
+    assert read_status(settings, BLUE).index == status.index
     index = settings.index.model_copy(update={"uri": "http://127.0.0.1:1", "timeout": 0.2})
     away = read_status(settings.model_copy(update={"index": index}), BLUE)
     assert (

@@ -228,6 +228,15 @@ class Ledger:
         _write(self.directory / "blocks.json", _Blocks(blocks=blocks))
         _write(self.directory / "published.json", info)
 
+    def retract(self) -> None:
+        """Forget the last publication: the collection is about to become something else.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        if is_there(self.directory / "published.json"):
+            discard(self.directory / "published.json")
+
     def forget(self) -> None:
         """Remove all files: the collection is gone.
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.errors import EngineError, StoreError, UnreadableError
@@ -391,6 +392,7 @@ class _Target:
         at = pc.index_in(known.ids, rows.keys)
         gone = known.ids.filter(pc.is_null(at))
         if len(changed) or len(gone):
+            self.ledger.retract()
             self.ledger.begin(pa.concat_arrays([rows.keys.take(pa.array(changed)), gone]))
             self._upsert(changed, digests)
             self._delete(gone)
@@ -587,6 +589,23 @@ def read_vocabulary(client: Client, collection: str, info: PublishedInfo) -> Vec
         return None
     vectors = [row[VECTOR] for row in sorted(found, key=lambda row: str(row[KEY]))]
     return check_vectors(np.array(vectors, np.float32), info.dim, "vocabulary")
+
+
+def read_info(client: Client, collection: str) -> PublishedInfo | None:
+    """Return what a collection itself says of its publication; None if that cannot be understood.
+
+    Raises:
+        EngineError: The engine cannot be asked.
+    """
+    name = about_name(collection)
+    if not client.has_collection(name):
+        return None
+    client.load_collection(name)
+    found = client.query(name, filter=f'{KEY} == "info"', output_fields=["data"])
+    try:
+        return PublishedInfo.model_validate(found[0]["data"]) if found else None
+    except ValidationError:
+        return None
 
 
 def count(client: Client, collection: str) -> int:
