@@ -2,6 +2,8 @@
 
 retrieval serve --port 8765
 python docs/screenshots.py http://127.0.0.1:8765/
+
+The picture of duplicates needs some copies among them; it waits for two minutes and fails without.
 """
 
 import io
