@@ -9,29 +9,20 @@ and after the ticks are purged as the daemon does it, and the runs by `gc_job`.
 """
 
 import argparse
-import json
 import os
 import re
-import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType
-from many_sources import ROOT, made, until_quiet
+from dagster_service import made, made_home, measure_pages, service, until_quiet
 from PIL import Image
-from playwright.sync_api import Request, sync_playwright
 
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.orchestration.code_location import build_definitions
@@ -40,8 +31,6 @@ from retrieval_pipeline.orchestration.resources import LibraryResource
 SOURCES, FILES = 10, 5
 YEAR = timedelta(days=365)
 SESSION_SECONDS = 60
-# Until the requests of a page have been answered.
-PAGE_SECONDS = 12.0
 PAGES = {
     "runs": "runs",
     "overview": "overview",
@@ -55,40 +44,6 @@ PAGES = {
     "asset graph": "asset-groups",
 }
 TIME = re.compile(r'"timestamp": \d{9,}\.\d+')
-
-
-@contextmanager
-def service(file: Path, home: Path, *command: str) -> Iterator[str]:
-    """Run a service of Dagster; give its address when it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    workspace = str(ROOT / "workspace.yaml")
-    env = {"DAGSTER_HOME": str(home), "RETRIEVAL_CONFIG": str(file), "PYTHONPATH": str(ROOT)}
-    with (home / "service.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "-w", workspace, "-p", str(port)],
-            env={**os.environ, **env},
-            cwd=home,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/server_info").close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def session(file: Path, home: Path) -> None:
@@ -219,44 +174,6 @@ def insert(database: sqlite3.Connection, table: str, row: dict) -> int:
     return database.execute(statement, tuple(row.values())).lastrowid or 0
 
 
-def measure_pages(address: str) -> None:
-    """Open each page, and print its slowest request."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        for name, path in PAGES.items():
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            took: dict[str, float] = {}
-            begun: dict[Request, float] = {}
-
-            def begin(request: Request, begun: dict = begun) -> None:
-                if request.url.endswith("/graphql") or "/graphql?" in request.url:
-                    begun[request] = time.monotonic()
-
-            def end(request: Request, begun: dict = begun, took: dict = took) -> None:
-                if request in begun:
-                    what = json.loads(request.post_data or "{}").get("operationName", "?")
-                    seconds = time.monotonic() - begun.pop(request)
-                    took[what] = max(took.get(what, 0.0), seconds)
-
-            page.on("request", begin)
-            page.on("requestfinished", end)
-            page.goto(f"{address}/{path}", timeout=120_000)
-            deadline = time.monotonic() + 60
-            page.wait_for_timeout(PAGE_SECONDS * 1_000)
-            while begun and time.monotonic() < deadline:
-                page.wait_for_timeout(500)
-            slowest = max(took, key=lambda each: took[each], default="none")
-            print(
-                f"  {name}: {took.get(slowest, 0):.2f} s ({slowest}, "
-                f"{len(begun)} not answered in 60 s, load {os.getloadavg()[0]:.0f})",
-                flush=True,
-            )
-            page.close()
-        browser.close()
-
-
 def purge_ticks(home: Path) -> None:
     """Purge ticks as the daemon does at each tick of a sensor."""
     started = time.monotonic()
@@ -295,9 +212,7 @@ def print_size(home: Path) -> None:
 
 def main(folder: Path, runs: int, ticks: int) -> None:
     """Fill an instance, and measure."""
-    file, home = made(folder, SOURCES, FILES), folder / "dagster"
-    home.mkdir()
-    shutil.copy(ROOT / "deploy" / "dagster.yaml", home)
+    file, home = made(folder, SOURCES, FILES), made_home(folder)
     session(file, home)
     print_size(home)
     started = time.monotonic()
@@ -307,8 +222,8 @@ def main(folder: Path, runs: int, ticks: int) -> None:
     print_size(home)
     for what in ("as filled", "after the purge of ticks and gc_job"):
         print(what, flush=True)
-        with service(file, home, "dagster_webserver") as address:
-            measure_pages(address)
+        with service(file, home, "dagster_webserver") as running:
+            measure_pages(running.address, PAGES)
         if what == "as filled":
             purge_ticks(home)
             prune_runs(file, home)

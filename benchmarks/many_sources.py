@@ -1,48 +1,38 @@
 """How long Dagster takes with many sources: definitions, a tick, from a new file to the index.
 
 python benchmarks/many_sources.py --sources 2000 --files 10           # definitions and ticks
+python benchmarks/many_sources.py --sources 2000 --files 10 --pages   # and pages in Chromium
 python benchmarks/many_sources.py --sources 300 --files 5 --service   # and `dagster dev`
 """
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster_service import made, made_home, measure_pages, service, until_quiet
 from PIL import Image
 
 from retrieval_pipeline.config.loading import load_settings
-from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.history import open_history
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.storage.store import Store
 
-ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 1_800
-
-
-def made(folder: Path, sources: int, files: int) -> Path:
-    """Write small pictures, each of another colour, and a settings file; return the file."""
-    pairs = []
-    number = 0
-    for source in range(sources):
-        directory = folder / "pictures" / f"source{source:04}"
-        directory.mkdir(parents=True)
-        pairs.append((directory.name, directory))
-        for file in range(files):
-            number += 1
-            colour = (number % 256, number // 256 % 256, number // 65_536)
-            Image.new("RGB", (48, 32), colour).save(directory / f"{file}.png")
-    settings = folder / "retrieval.toml"
-    settings.write_text(settings_text(pairs, model="offline", home="home"))
-    return settings
+PAGES = {
+    "automation": "automation",
+    "asset, partitions": "assets/image_embeddings?view=partitions",
+    "asset, overview": "assets/image_embeddings?view=overview",
+    "asset, checks": "assets/image_embeddings?view=checks",
+    "all assets": "assets",
+    "asset graph": "asset-groups",
+    "runs": "runs",
+}
 
 
 def cpu_seconds(process: int) -> float:
@@ -62,13 +52,6 @@ def cpu_seconds(process: int) -> float:
         return used.get(number, 0) + sum(below(each) for each in parents if parents[each] == number)
 
     return below(process)
-
-
-def until_quiet(home: Path) -> None:
-    """Wait until no run of the Dagster of this home is on its way."""
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        while instance.get_runs_count(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
-            time.sleep(1)
 
 
 def measure_definitions(file: Path) -> None:
@@ -95,55 +78,31 @@ def measure_definitions(file: Path) -> None:
         print(f"evaluation of the automation: {seconds:.1f} s, {result.total_requested} requested")
 
 
-def measure_service(file: Path, images: int, port: int) -> None:
+def measure_service(file: Path, images: int) -> None:
     """Start `dagster dev`; print when all is indexed, when one more file is, and its history."""
-    home = file.parent / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
-    command = ["-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-p", str(port)]
-    env = {
-        **os.environ,
-        "DAGSTER_HOME": str(home),
-        "RETRIEVAL_CONFIG": str(file),
-        "PYTHONPATH": str(ROOT),
-    }
+    home = made_home(file.parent)
     store = Store(file.parent / "home")
+    # What comes before the web server answers counts, too.
+    begun = time.monotonic()
 
-    def until(count: int, what: str) -> None:
-        started, before = time.monotonic(), cpu_seconds(process.pid)
+    def until(count: int, what: str, started: float, before: float) -> None:
         while store.current_build() is None or len(open_current(store)) < count:
             if time.monotonic() - started > PATIENCE_SECONDS:
                 raise SystemExit(f"{what}: not within {PATIENCE_SECONDS} s")
             time.sleep(0.5)
-        seconds, cpu = time.monotonic() - started, cpu_seconds(process.pid) - before
+        seconds, cpu = time.monotonic() - started, cpu_seconds(dev.process) - before
         load = os.getloadavg()[0]
         print(f"{what}: {seconds:.0f} s, {cpu:.0f} s of CPU (load {load:.0f})", flush=True)
 
-    with (file.parent / "dev.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            env=env,
-            cwd=home,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-    try:
-        until(images, "from the start of `dagster dev` to an index of all")
+    with service(file, home, "dagster", "dev") as dev:
+        until(images, "from the start of `dagster dev` to an index of all", begun, 0.0)
         until_quiet(home)
         new = file.parent / "pictures" / "source0000" / "new.png"
+        started, before = time.monotonic(), cpu_seconds(dev.process)
         Image.new("RGB", (50, 50), (255, 255, 255)).save(new)
-        until(images + 1, "from a new file to the index")
-        time.sleep(30)
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            # With its daemon and servers, which would go on without it.
-            os.killpg(process.pid, signal.SIGKILL)
-    os.environ["DAGSTER_HOME"] = str(home)
-    with dg.DagsterInstance.get() as instance:
+        until(images + 1, "from a new file to the index", started, before)
+        until_quiet(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         records = instance.get_run_records()
         jobs = sorted(record.dagster_run.job_name for record in records)
         for record in reversed(records):
@@ -154,15 +113,42 @@ def measure_service(file: Path, images: int, port: int) -> None:
     print(f"{len(jobs)} runs ({', '.join(sorted(set(jobs)))}), {size / 1e6:.1f} MB of history")
 
 
+def open_pages(file: Path) -> None:
+    """Record every source as embedded, and open the pages that operators use."""
+    home = file.parent / "dagster"
+    if not home.exists():
+        made_home(file.parent)
+
+    @dg.op(out={})
+    def record(context: dg.OpExecutionContext) -> Iterator[dg.AssetMaterialization]:
+        with open_history(context.instance, context.run.run_id):
+            for name in load_settings(file).source_names:
+                for asset in ("file_manifest", "image_embeddings"):
+                    yield dg.AssetMaterialization(
+                        asset,
+                        partition=name,
+                        tags={"dagster/data_version": "1"},
+                        metadata={"dagster/partition_row_count": 10},
+                    )
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        job = dg.GraphDefinition(name="recording", node_defs=[record]).to_job()
+        job.execute_in_process(instance=instance)
+    with service(file, home, "dagster_webserver") as running:
+        measure_pages(running.address, PAGES)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", type=int, default=300)
     parser.add_argument("--files", type=int, default=10)
     parser.add_argument("--service", action="store_true")
-    parser.add_argument("--port", type=int, default=3107)
+    parser.add_argument("--pages", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         settings_file = made(Path(directory), given.sources, given.files)
         measure_definitions(settings_file)
         if given.service:
-            measure_service(settings_file, given.sources * given.files, given.port)
+            measure_service(settings_file, given.sources * given.files)
+        if given.pages:
+            open_pages(settings_file)

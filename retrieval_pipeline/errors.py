@@ -40,6 +40,10 @@ class EngineError(RetrievalError):
     """The engine that holds the index is away, slow, full, of another version, or refuses."""
 
 
+class NotOnEngineError(EngineError):
+    """Only the files of the embedded index can answer this, and an engine keeps the index."""
+
+
 class QueryError(RetrievalError):
     """A query cannot be answered as it was asked."""
 

@@ -25,8 +25,8 @@ def recommender_json(recommender: Recommender, ranking: Sequence[Candidate]) -> 
         "liked": recommender.likes,
         "not_liked": recommender.dislikes,
         "gone": recommender.gone,
-        "model": recommender.build.info.model,
-        "build": recommender.build.path.name,
+        "model": recommender.index.info.model,
+        "build": recommender.index.name,
         "hits": [
             {
                 "content_id": picture.content_id,
@@ -65,7 +65,7 @@ def ranking_html(recommender: Recommender, ranking: Sequence[Candidate], limits:
         empty="Every image has been judged: there is none left to recommend.",
     )
     footer = [
-        f"Model {recommender.build.info.model}, index {recommender.build.path.name}",
+        f"Model {recommender.index.info.model}, index {recommender.index.name}",
         "A score above 0 is a predicted like.",
         "A click opens the file itself, on the computer that holds it.",
     ]

@@ -73,6 +73,8 @@ class Source(_Model):
         exclude: Globs on the relative path or the name of files and folders to leave out.
         follow_symlinks: True to follow symbolic links to files and folders.
         watch: Dagster lists the directory every `schedule.watch_seconds` and indexes changes.
+        queue: Address of a queue of SQS that a bucket tells of its changes: Dagster reads it
+            instead of listing the bucket.
         views: Which parts of its pictures are embedded beside the pictures themselves: "centre" for
             none, "whole" for crops that cover pictures longer than about 2:1, "tiles" for these and
             a 2 x 2 grid over every other picture.
@@ -87,6 +89,7 @@ class Source(_Model):
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     watch: bool = True
+    queue: str = ""
     views: Views = "whole"
 
     @field_validator("extensions", "more_extensions")
@@ -96,6 +99,19 @@ class Source(_Model):
             if not re.fullmatch(r"\.[^./\\\s]+", extension):
                 raise ValueError(f'{extension!r} is not an extension: write it as ".jpg"')
         return tuple(dict.fromkeys(extension.lower() for extension in extensions))
+
+    @model_validator(mode="after")
+    def _only_buckets_have_queues(self) -> "Source":
+        if not self.queue:
+            return self
+        if not re.fullmatch(r"https?://[^\s@]+/[^\s@]+", self.queue):
+            raise ValueError(
+                "`queue` is no address of a queue, such as "
+                "https://sqs.eu-central-1.amazonaws.com/123456789012/pictures"
+            )
+        if not (isinstance(self.path, Remote) and self.path.is_bucket):
+            raise ValueError("`queue` is for buckets alone, such as s3://bucket/prefix")
+        return self
 
 
 class ImageLimits(_Model):

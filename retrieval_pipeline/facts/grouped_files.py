@@ -24,8 +24,26 @@ from retrieval_pipeline.storage.tables import (
 )
 from retrieval_pipeline.vectors import VectorSpace
 
-# Sources whose files stay in memory until they are asked for again, some 0.2 kB a file.
+# Sources whose companions stay in memory until they are asked for again.
 MOST_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Companions:
+    """The companions of the files of one source.
+
+    Attributes:
+        of: Path of a file -> its companions, for those that have any.
+        rows: path, size and mtime_ns of every companion.
+    """
+
+    of: Mapping[str, list[Companion]]
+    rows: pa.Table
+
+    @property
+    def pictures(self) -> list[str]:
+        """The paths of companions that are pictures, and would be items of their own."""
+        return _pictures(self.of)
 
 
 @dataclass(frozen=True)
@@ -33,19 +51,13 @@ class GroupedFiles:
     """The files of one source.
 
     Attributes:
-        files: The rows of the manifest whose content is known and which are no companions.
-        companions: Path of a file -> its companions, for those that have any.
-        rows: path, size and mtime_ns of every companion.
+        files: Those whose content is known and which are no companions: content_id, path, size and
+            mtime_ns.
+        companions: Their companions.
     """
 
     files: pa.Table
-    companions: Mapping[str, list[Companion]]
-    rows: pa.Table
-
-    @property
-    def pictures(self) -> int:
-        """Number of companions that are pictures, and would be items of their own."""
-        return sum(each.kind in PICTURES for many in self.companions.values() for each in many)
+    companions: Companions
 
 
 def read_grouped_files(store: Store, space: VectorSpace, source: str) -> GroupedFiles:
@@ -54,7 +66,7 @@ def read_grouped_files(store: Store, space: VectorSpace, source: str) -> Grouped
     A picture that cannot be embedded in `space` is in no group: the RAW file of a damaged JPEG is
     shown itself.
 
-    A run asks for this several times: it is worked out again when a table has changed.
+    A run asks for this several times: companions are worked out again when a table has changed.
 
     Raises:
         StoreError: A table is damaged.
@@ -65,7 +77,11 @@ def read_grouped_files(store: Store, space: VectorSpace, source: str) -> Grouped
         store.sidecars(source),
         store.facts(source),
     )
-    return _read(store, space, source, tuple(map(_version, tables)))
+    companions = _companions(store, space, source, tuple(map(_version, tables)))
+    files = _files(store, source)
+    if lesser := companions.pictures:
+        files = files.filter(pc.invert(pc.is_in(files["path"], pa.array(lesser, pa.string()))))
+    return GroupedFiles(files, companions)
 
 
 def _version(table: Path) -> tuple[int, int, int] | None:
@@ -80,25 +96,36 @@ def _version(table: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+_COLUMNS = ["path", "size", "mtime_ns"]
+
+
+def _pictures(companions: Mapping[str, list[Companion]]) -> list[str]:
+    return [each.path for many in companions.values() for each in many if each.kind in PICTURES]
+
+
+def _files(store: Store, source: str) -> pa.Table:
+    manifest = read_manifest(store, source, ["content_id", *_COLUMNS])
+    if not manifest["content_id"].null_count:
+        return manifest
+    return manifest.filter(pc.is_valid(manifest["content_id"]))
+
+
 @functools.lru_cache(MOST_KEPT)
-def _read(
+def _companions(
     store: Store, space: VectorSpace, source: str, _: tuple[tuple[int, int, int] | None, ...]
-) -> GroupedFiles:
-    manifest = read_manifest(store, source)
-    files = manifest.filter(pc.is_valid(manifest["content_id"]))
+) -> Companions:
     path = store.manifest(source)
-    columns = ["path", "size", "mtime_ns"]
+    files = _files(store, source)
     if not is_there(path) or read_metadata(path).get(GROUPED) != b"true":
-        return GroupedFiles(files, {}, files[:0].select(columns))
+        return Companions({}, files.schema.empty_table().select(_COLUMNS))
     unusable = read_quarantine(store, space, source)["content_id"]
     usable = files.filter(pc.invert(pc.is_in(files["content_id"], unusable.combine_chunks())))
     pictures = usable["path"].to_pylist()
     beside = read_sidecars(store, source)
-    companions = companions_of(pictures, beside["path"].to_pylist(), _Dates(store, source).taken)
-    lesser = [each.path for many in companions.values() for each in many if each.kind in PICTURES]
-    is_lesser = pc.is_in(files["path"], pa.array(lesser, pa.string()))
-    rows = pa.concat_tables([files.filter(is_lesser).select(columns), beside.select(columns)])
-    return GroupedFiles(files.filter(pc.invert(is_lesser)), companions, rows.combine_chunks())
+    found = companions_of(pictures, beside["path"].to_pylist(), _Dates(store, source).taken)
+    lesser = pa.array(_pictures(found), pa.string())
+    rows = files.filter(pc.is_in(files["path"], lesser)).select(_COLUMNS)
+    return Companions(found, pa.concat_tables([rows, beside.select(_COLUMNS)]).combine_chunks())
 
 
 class _Dates:

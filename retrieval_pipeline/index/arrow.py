@@ -24,6 +24,15 @@ def as_matrix(column: pa.Array | pa.ChunkedArray, dim: int) -> Vectors:
     return values.reshape(-1, dim)
 
 
+def compact(table: pa.Table) -> pa.Table:
+    """Return a table whose buffers hold nothing but its rows.
+
+    A slice lies in the buffers of the whole, and Arrow writes and hashes up to 63 bytes of the next
+    rows with it.
+    """
+    return table.take(pa.array(np.arange(len(table))))
+
+
 def no_rows(schema: pa.Schema) -> pa.Table:
     """Return an empty table."""
     # `empty_table` would import pandas if it is installed, and that takes longer than all the rest.

@@ -5,7 +5,7 @@ backups (content-defined chunking; Muthitacharoen et al., 2001, doi:10.1145/5020
 picture or a moved folder changes the blocks that it is in, and builds share all others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index.arrow import no_rows, one_chunk
+from retrieval_pipeline.index.arrow import compact, no_rows, one_chunk
 from retrieval_pipeline.index.companions import COMPANION_COLUMNS, check_companions
 from retrieval_pipeline.index.facts_table import (
     FACTS_COLUMNS,
@@ -78,7 +78,7 @@ class Block(BaseModel):
 
 @dataclass(frozen=True)
 class ItemTables:
-    """What is told of all items, in their order.
+    """What is told of items, in their order.
 
     Attributes:
         items: The columns of ITEM_COLUMNS.
@@ -112,13 +112,17 @@ def cut(keys: RowKeys) -> list[tuple[int, int]]:
 
 
 def write_blocks(
-    directory: Path, tables: ItemTables, keys: RowKeys, known: Iterable[Block]
+    directory: Path,
+    tables: Callable[[int, int], ItemTables],
+    keys: RowKeys,
+    known: Iterable[Block],
 ) -> tuple[Block, ...]:
     """Write the blocks that are not there yet, and return all of them.
 
     Args:
         directory: Of the blocks.
-        tables: What to write.
+        tables: Returns what to write of the items from a first to before a last one; in tables
+            with some rows for some items, these are counted from 0.
         keys: The content ids of the items.
         known: Blocks of an earlier build, whose hashes are known.
 
@@ -128,12 +132,15 @@ def write_blocks(
     files = {file.name: file for block in known for file in block.tables.values()}
     blocks = []
     for start, end in cut(keys):
-        parts = {ITEMS: tables.items.slice(start, end - start)}
-        if tables.facts is not None:
-            parts[FACTS] = encoded_alone(tables.facts.slice(start, end - start))
-        for name, table in ((COMPANIONS, tables.companions), (VIEWS, tables.views)):
-            if len(rows := _of_items(table, start, end)):
-                parts[name] = rows
+        told = tables(start, end)
+        parts = {ITEMS: compact(told.items)}
+        if told.facts is not None:
+            parts[FACTS] = encoded_alone(told.facts)
+        parts |= {
+            name: compact(table)
+            for name, table in ((COMPANIONS, told.companions), (VIEWS, told.views))
+            if len(table)
+        }
         blocks.append(
             Block(
                 items=end - start,
@@ -143,7 +150,7 @@ def write_blocks(
     return tuple(blocks)
 
 
-def _of_items(table: pa.Table, start: int, end: int) -> pa.Table:
+def of_items(table: pa.Table, start: int, end: int) -> pa.Table:
     """Return the rows of some items, which are counted from 0."""
     if not len(table):
         return table

@@ -5,21 +5,19 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError, UnreadableError
 from retrieval_pipeline.index.ann import METRIC
 from retrieval_pipeline.index.arrays import load_array
-from retrieval_pipeline.index.arrow import one_chunk
 from retrieval_pipeline.index.autotune import Calibration
-from retrieval_pipeline.index.blocks import Block, BlockFile, ItemTables, write_blocks
+from retrieval_pipeline.index.blocks import BlockFile
 from retrieval_pipeline.index.build import Build, current_or_none, vocabulary_file
 from retrieval_pipeline.index.build_info import (
     BUILD_FORMAT,
@@ -31,39 +29,26 @@ from retrieval_pipeline.index.build_info import (
     vocabulary_digest,
     write_info,
 )
-from retrieval_pipeline.index.companions import companions_of_items
-from retrieval_pipeline.index.facts_table import facts_of_items, has_facts
 from retrieval_pipeline.index.hashed_files import FileFacts, check_files, remember_hashed
-from retrieval_pipeline.index.items import (
-    ITEM_COLUMNS,
-    JoinedItems,
-    join,
-    read_vectors,
-)
+from retrieval_pipeline.index.inputs import Inputs, read_inputs
 from retrieval_pipeline.index.knn import evenly_spaced
-from retrieval_pipeline.index.matrices import Matrix
+from retrieval_pipeline.index.placing import Placed, open_segments, place, write_segments
 from retrieval_pipeline.index.quantization import WantCodes, require_codes
 from retrieval_pipeline.index.retention import retire_builds
-from retrieval_pipeline.index.row_keys import RowKeys, find, row_keys
-from retrieval_pipeline.index.runs import RowMap, RowsOfBuild, Runs, to_runs
+from retrieval_pipeline.index.runs import RowMap, Runs, to_runs
 from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES, measure_background
 from retrieval_pipeline.index.segment import (
     Precision,
     Segment,
     SegmentSettings,
-    open_segment,
-    write_segment,
 )
 from retrieval_pipeline.index.segmented_index import Part, SegmentedIndex
-from retrieval_pipeline.index.tiers import largest_segment, to_merge
-from retrieval_pipeline.index.views import JoinedViews, join_views
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import new_directory, replacing
 from retrieval_pipeline.storage.content_id import content_id
-from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import EncodeTexts, Numbers, Vectors, VectorSpace, check_vectors
+from retrieval_pipeline.vectors import EncodeTexts, Vectors, VectorSpace, check_vectors
 from retrieval_pipeline.views import Views
 
 RECALL = 0.99  # The recall at 10 to reach where the settings name none.
@@ -78,19 +63,13 @@ class BuildSpec:
 
     Attributes:
         settings: What segments are made with.
-        joined: The items.
-        views: Their further views.
-        keys: What identifies each row of vectors.
-        blocks: The blocks, which are written.
+        tables: The items, of which the blocks are written already, and where their vectors are.
         inputs: Hash of the items, of all that is told of them, and of every setting that matters.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
     """
 
     settings: SegmentSettings
-    joined: JoinedItems
-    views: JoinedViews
-    keys: RowKeys
-    blocks: tuple[Block, ...]
+    tables: Inputs
     inputs: str
     texts: Vectors | None
 
@@ -173,20 +152,11 @@ def build_index(
     progress = progress or Quiet()
     if codes is True:
         require_codes()
-    joined = _join_sources(store, space, sources)
-    further = join_views(store, space, joined, views or {})
-    tables = ItemTables(
-        joined.table.cast(ITEM_COLUMNS),
-        facts_of_items(store, joined.table) if has_facts(store, joined.table) else None,
-        companions_of_items(joined.table, joined.grouped),
-        further.table,
-    )
-    keys = row_keys(tables.items["content_id"], further.table)
     previous = _previous(store, space)
     known = () if previous is None else previous[1].blocks
-    blocks = write_blocks(store.blocks(space), tables, keys[: len(joined)], known)
+    tables = read_inputs(store, space, sources, views or {}, known)
     made_with = (BUILD_FORMAT, recall, codes, precision, vocabulary_digest(), space.key)
-    names = [[file.name for file in block.tables.values()] for block in blocks]
+    names = [[file.name for file in block.tables.values()] for block in tables.blocks]
     inputs = content_id(json.dumps([made_with, names]).encode())
     if (same := _same_build(store, space, inputs)) is not None:
         if not publish:
@@ -195,8 +165,8 @@ def build_index(
     texts = _vocabulary_vectors(store, space, encode_texts)
     vocabulary = None if texts is None else vocabulary_digest()
     settings = SegmentSettings(space, precision, recall, codes, vocabulary)
-    spec = BuildSpec(settings, joined, further, keys, blocks, inputs, texts)
-    segments = [] if previous is None else _open_segments(store, spec, previous[1])
+    spec = BuildSpec(settings, tables, inputs, texts)
+    segments = [] if previous is None else open_segments(store, settings, previous[1])
     write = partial(_write, store, spec, accept=accept, accept_change=accept_change)
     try:
         build, info = write(segments, progress=progress)
@@ -209,16 +179,6 @@ def build_index(
         store.publish(build)
     retire_builds(store)
     return BuildReport(build, info, published=publish)
-
-
-def _join_sources(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItems:
-    joined = join(store, space, sources)
-    if not len(joined):
-        raise BuildError(
-            "there is nothing to index: no source has an image that could be embedded. "
-            "`retrieval status` shows what was found"
-        )
-    return joined
 
 
 def _previous(store: Store, space: VectorSpace) -> tuple[Path, BuildInfo] | None:
@@ -254,7 +214,7 @@ def _publish_existing(store: Store, build: Path, accept_change: AcceptBuild | No
     published = build != current_or_none(store)
     if published:
         if accept_change is not None:
-            _passed((*read_info(build).checks, *accept_change(Build.open(build))))
+            passed((*read_info(build).checks, *accept_change(Build.open(build))))
         store.publish(build)
     return BuildReport(build, read_info(build), published)
 
@@ -297,55 +257,6 @@ def _write_vocabulary(store: Store, spec: BuildSpec) -> BlockFile | None:
     return BlockFile(name=file.name, rows=len(spec.texts), facts=facts)
 
 
-def _open_segments(store: Store, spec: BuildSpec, info: BuildInfo) -> list[Segment]:
-    """Open the segments of an earlier build that this one may share.
-
-    Vectors that are left out are read from the tables again.
-    """
-    found = []
-    for entry in info.segments:
-        with contextlib.suppress(BuildError, UnreadableError):
-            segment = open_segment(store.segments(spec.space) / entry.name, spec.space.key)
-            if segment.info.precision == spec.settings.precision and len(segment.keys):
-                found.append(segment)
-    return found
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Segments, and which rows of a build theirs are.
-
-    Attributes:
-        segments: The segments.
-        rows: For each segment the rows of the build that its rows are; -1 for others.
-    """
-
-    segments: list[Segment]
-    rows: list[RowsOfBuild]
-
-    @cached_property
-    def alive(self) -> list[int]:
-        """How many rows of each segment are rows of the build."""
-        return [int((rows >= 0).sum()) for rows in self.rows]
-
-
-def _place(segments: Sequence[Segment], keys: RowKeys) -> Placed:
-    """Find the rows of segments in a build; segments without any of its rows are left out.
-
-    Of a row that several segments have, that of the first counts.
-    """
-    taken = np.zeros(len(keys), np.bool_)
-    useful, rows = [], []
-    for segment in segments:
-        found = find(segment.keys, keys)
-        found[(found >= 0) & taken[found]] = -1
-        taken[found[found >= 0]] = True
-        if found.max(initial=-1) >= 0:
-            useful.append(segment)
-            rows.append(found)
-    return Placed(useful, rows)
-
-
 def _write(
     store: Store,
     spec: BuildSpec,
@@ -359,8 +270,11 @@ def _write(
     """Write and check a build, which shares what it can of earlier segments."""
     started = time.monotonic()
     created_at = datetime.now(UTC)
+    settings, keys = spec.settings, spec.tables.keys
     vocabulary = _write_vocabulary(store, spec)
-    placed = _write_segments(store, spec, _place(earlier, spec.keys), progress, anew)
+    placed = write_segments(
+        store, settings, spec.tables, place(earlier, keys), spec.texts, progress, anew=anew
+    )
     before = {segment.name for segment in earlier}
     entries = tuple(
         SegmentEntry(
@@ -379,9 +293,9 @@ def _write(
         runs = to_runs(placed.rows)
         np.save(directory / RUNS_FILE, runs)
         files = {RUNS_FILE: FileFacts.of(directory / RUNS_FILE)}
-        sources = _count_sources(spec)
-        numbers = evenly_spaced(len(spec.joined), SAMPLE_PICTURES)
-        sample = _index_of(placed, runs, len(spec.keys)).vectors(numbers)
+        items = len(spec.tables.items)
+        numbers = evenly_spaced(items, SAMPLE_PICTURES)
+        sample = _index_of(placed, runs, len(keys)).vectors(numbers)
         info = BuildInfo(
             format=BUILD_FORMAT,
             created_at=created_at,
@@ -391,15 +305,15 @@ def _write(
             dim=spec.space.dim,
             preprocessing=spec.space.preprocessing,
             metric=METRIC,
-            items=len(spec.joined),
-            views=len(spec.views),
-            locations=sum(sources.values()),
-            sources=sources,
+            items=items,
+            views=len(spec.tables.views),
+            locations=sum(spec.tables.sources.values()),
+            sources=spec.tables.sources,
             segments=entries,
-            blocks=spec.blocks,
+            blocks=spec.tables.blocks,
             calibration=_of_all(placed),
             background=measure_background(sample, spec.texts),
-            vocabulary=spec.settings.vocabulary,
+            vocabulary=settings.vocabulary,
             vocabulary_vectors=vocabulary,
             build_seconds=round(time.monotonic() - started, 3),
             files=files,
@@ -409,46 +323,13 @@ def _write(
         checks: tuple[Check, ...] = ()
         if accept is not None:
             progress.start("checking the index", None, "")
-            checks = _passed(accept(Build.open(directory)))
+            checks = passed(accept(Build.open(directory)))
             progress.finish()
         if accept_change is not None:
-            checks = _passed((*checks, *accept_change(Build.open(directory))))
+            checks = passed((*checks, *accept_change(Build.open(directory))))
         if checks:
             write_info(directory, info.model_copy(update={"checks": checks}))
     return build, read_info(build)
-
-
-def _write_segments(
-    store: Store, spec: BuildSpec, placed: Placed, progress: Progress, anew: bool
-) -> Placed:
-    """Write segments for the rows that are in none, and merge others with them."""
-    largest = largest_segment(spec.space.dim * _dtype(spec.settings).itemsize)
-    again = to_merge(
-        [len(segment) for segment in placed.segments],
-        placed.alive,
-        len(spec.keys) - sum(placed.alive),
-        largest,
-    ) | {
-        number
-        for number, segment in enumerate(placed.segments)
-        if segment.info.settings != spec.settings.digest(len(segment))
-    }
-    kept = [number for number, alive in enumerate(placed.alive) if alive and number not in again]
-    source = RowSource(spec, placed)
-    missing = np.ones(len(spec.keys), np.bool_)
-    for number in kept:
-        rows = placed.rows[number]
-        missing[rows[rows >= 0]] = False
-    segments = [placed.segments[number] for number in kept]
-    rows_of = [placed.rows[number] for number in kept]
-    for wanted in source.divided(np.flatnonzero(missing), largest):
-        keys = spec.keys[wanted]
-        path = store.segments(spec.space) / spec.settings.name(keys)
-        read = partial(source.read, wanted, progress)
-        write_segment(path, spec.settings, keys, read, spec.texts, progress, anew=anew)
-        segments.append(open_segment(path, spec.space.key))
-        rows_of.append(wanted.astype(np.int32))
-    return Placed(segments, rows_of)
 
 
 def _index_of(placed: Placed, runs: Runs, rows: int) -> SegmentedIndex:
@@ -468,79 +349,7 @@ def _of_all(placed: Placed) -> Calibration:
     return largest.model_copy(update={"recall_at_10": recall})
 
 
-def _count_sources(spec: BuildSpec) -> dict[str, int]:
-    """Return how many files of the items each source has."""
-    locations = pc.list_flatten(one_chunk(spec.joined.table["locations"]))
-    counts = pc.value_counts(locations.field("source")).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counts}
-
-
-@dataclass(frozen=True)
-class RowSource:
-    """Where the vectors of a build's rows are now.
-
-    Attributes:
-        spec: What the build is made from: its tables hold all vectors.
-        placed: Segments that hold some of them.
-    """
-
-    spec: BuildSpec
-    placed: Placed
-
-    @cached_property
-    def _places(self) -> Numbers:
-        """For each row its place in the segments, one after the other; -1 for none."""
-        places = np.full(len(self.spec.keys), -1, np.int64)
-        start = 0
-        for rows in self.placed.rows:
-            here = np.flatnonzero(rows >= 0)
-            places[rows[here]] = start + here
-            start += len(rows)
-        return places
-
-    def divided(self, rows: Numbers, largest: int) -> Iterator[Numbers]:
-        """Divide rows into segments, and yield the rows of each, ascending.
-
-        Where one segment cannot hold them, each has such as are stored together, so that every
-        table is read about once.
-        """
-        count = -(-len(rows) // largest)
-        if count > 1:
-            joined = self.spec.joined
-            stored = np.concatenate([joined.rows, self.spec.views.rows])
-            is_view = rows >= len(joined)
-            order = np.lexsort((stored[rows], is_view, self._places[rows]))
-            rows = rows[order]
-        for some in np.array_split(rows, count) if count else ():
-            yield np.sort(some)
-
-    def read(self, rows: Numbers, progress: Progress) -> Matrix:
-        """Return the vectors of rows, ascending, in the precision of the segments."""
-        spec = self.spec
-        progress.start("writing the index", len(rows), "images")
-        vectors = np.empty((len(rows), spec.space.dim), _dtype(spec.settings))
-        places, start = self._places[rows], 0
-        for segment in self.placed.segments:
-            here = np.flatnonzero((places >= start) & (places < start + len(segment)))
-            (matrix,) = segment.vector_index.matrices
-            vectors[here] = matrix[places[here] - start]
-            start += len(segment)
-            progress.advance(len(here))
-        dim, items = spec.space.dim, len(spec.joined)
-        own = np.flatnonzero((places < 0) & (rows < items))
-        read_vectors(spec.joined, embedding_schema(dim), rows[own], vectors, own)
-        further = np.flatnonzero((places < 0) & (rows >= items))
-        read_vectors(spec.views, views_schema(dim), rows[further] - items, vectors, further)
-        progress.advance(len(own) + len(further))
-        progress.finish()
-        return vectors
-
-
-def _dtype(settings: SegmentSettings) -> np.dtype[np.floating]:
-    return np.dtype(settings.precision)
-
-
-def _passed(checks: Sequence[Check]) -> tuple[Check, ...]:
+def passed(checks: Sequence[Check]) -> tuple[Check, ...]:
     """Return the checks if all of them passed.
 
     Raises:

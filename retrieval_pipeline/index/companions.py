@@ -3,7 +3,6 @@
 Such as the RAW file of a JPEG, the original of an edited copy, the video of a Live Photo.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.facts.grouped_files import GroupedFiles
 from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.index.arrow import one_chunk
+from retrieval_pipeline.index.items import JoinedItems
 
 # Sorted by item; within an item by kind, source and path. Size and time of a video are 0: nobody
 # asked the file system.
@@ -29,22 +28,19 @@ COMPANION_COLUMNS = pa.schema(
 )
 
 
-def companions_of_items(items: pa.Table, grouped: Mapping[str, GroupedFiles]) -> pa.Table:
-    """Return the columns of COMPANION_COLUMNS.
-
-    Args:
-        items: The items, with the column locations.
-        grouped: Source -> its files and their companions.
-    """
-    locations = one_chunk(items["locations"])
-    files = pc.list_flatten(locations)
-    owners = pc.list_parent_indices(locations)
+def companions_of_items(items: JoinedItems) -> pa.Table:
+    """Return the columns of COMPANION_COLUMNS of items."""
+    located = items.located
     tables = [COMPANION_COLUMNS.empty_table()]
-    for source, each in grouped.items():
-        pairs = [(best, one) for best, many in each.companions.items() for one in many]
-        is_here = pc.equal(files.field("source"), source)
-        places = files.field("path").filter(is_here)
-        found = pc.index_in(pa.array([best for best, _ in pairs], pa.string()), places)
+    for number, source in enumerate(located.names):
+        each = items.companions[source]
+        pairs = [(best, one) for best, many in each.of.items() for one in many]
+        if not pairs:
+            continue
+        is_here = located.sources == number
+        places = located.files["path"].filter(pa.array(is_here))
+        owners = pa.array(located.owners()[is_here])
+        found = pc.index_in(pa.array([best for best, _ in pairs], pa.string()), one_chunk(places))
         rows = each.rows.take(
             pc.index_in(
                 pa.array([one.path for _, one in pairs], pa.string()), one_chunk(each.rows["path"])
@@ -52,7 +48,7 @@ def companions_of_items(items: pa.Table, grouped: Mapping[str, GroupedFiles]) ->
         )
         table = pa.table(
             [
-                owners.filter(is_here).take(found).cast(pa.int64()),
+                owners.take(found).cast(pa.int64()),
                 pa.array([one.kind.value for _, one in pairs], pa.string()),
                 pa.repeat(pa.scalar(source, pa.string()), len(pairs)),
                 *(rows[name] for name in ("path", "size", "mtime_ns")),

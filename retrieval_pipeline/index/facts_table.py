@@ -1,5 +1,7 @@
 """The facts of each item of a build, as columns that queries map into memory."""
 
+import bisect
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,13 @@ from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.places import gazetteer_version, name_places
 from retrieval_pipeline.index.arrow import one_chunk
+from retrieval_pipeline.index.items import JoinedItems
+from retrieval_pipeline.index.row_keys import keys_of
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import FACTS
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_facts
+from retrieval_pipeline.storage.tables import read_batches
+from retrieval_pipeline.vectors import Numbers
 
 # Each different text is stored once, and a number for each item.
 _REPEATED = pa.dictionary(pa.int32(), pa.string())
@@ -48,50 +53,101 @@ FACTS_COLUMNS = pa.schema(
 )
 
 
-def has_facts(store: Store, items: pa.Table) -> bool:
-    """Return whether facts were ever read for a source of these items."""
-    return any(is_there(store.facts(source)) for source in _sources(items))
+# Those that tables of facts have; the others are worked out.
+_STORED = pa.schema([field for field in FACTS_COLUMNS if field.name in FACTS.names])
+# Rows of a table of facts that are read at a time.
+BATCH_ROWS = 65_536
 
 
-def facts_of_items(store: Store, items: pa.Table) -> pa.Table:
-    """Return the columns of FACTS_COLUMNS for items with the columns content_id and locations.
+@dataclass(frozen=True)
+class FoundFacts:
+    """The facts of items, in rows of the tables of facts.
+
+    Attributes:
+        table: The columns of FACTS_COLUMNS that such tables have, in one chunk.
+        rows: For each item the row of its facts, int64 (items,); -1 if nothing was read yet.
+    """
+
+    table: pa.Table
+    rows: Numbers
+
+    def of(self, start: int, end: int) -> pa.Table:
+        """Return the columns of FACTS_COLUMNS of items `start` to `end`; all null if unknown."""
+        rows = self.rows[start:end]
+        taken = self.table.take(pa.array(rows, mask=rows < 0))
+        columns = [
+            taken[field.name]
+            if field.name in taken.schema.names
+            else pa.nulls(len(taken), field.type)
+            for field in FACTS_COLUMNS
+        ]
+        return pa.table(columns, schema=FACTS_COLUMNS).combine_chunks()
+
+
+def find_facts(store: Store, items: JoinedItems) -> FoundFacts | None:
+    """Find the facts of items; None if they were never read for a source of these.
 
     Of an item with several files, the facts of that one count whose date has the strongest origin;
-    of several such files, of the first one. All is null for an item whose facts were not read yet.
+    of several such files, of the first one.
 
     Raises:
         StoreError: A table of facts is damaged.
     """
-    locations = one_chunk(items["locations"])
-    files = pc.list_flatten(locations)
-    owners = pc.list_parent_indices(locations).to_numpy().astype(np.int64)
-    contents = one_chunk(items["content_id"])
-    rows = np.full(len(files), -1, np.int64)
-    tables = [FACTS.empty_table()]
-    for source in _sources(items):
-        table = read_facts(store, source)
-        mine = np.flatnonzero(
-            pc.equal(files.field("source"), source).to_numpy(zero_copy_only=False)
-        )
-        found = pc.index_in(files.field("path").take(pa.array(mine)), one_chunk(table["path"]))
-        # A file may have changed since its facts were read.
-        same = pc.equal(
-            one_chunk(table["content_id"]).take(found), contents.take(pa.array(owners[mine]))
-        )
-        is_known = pc.fill_null(same, False).to_numpy(zero_copy_only=False)
-        start = sum(map(len, tables))
-        rows[mine[is_known]] = start + found.filter(pa.array(is_known)).to_numpy()
-        tables.append(table)
-    facts = pa.concat_tables(tables)
-    chosen = _strongest(rows, owners, one_chunk(facts["taken_from"]), len(items))
-    taken = facts.take(pa.array(chosen, mask=chosen < 0))
-    columns = [
-        taken[field.name].cast(field.type)
-        if field.name in taken.schema.names
-        else pa.nulls(len(taken), field.type)
-        for field in FACTS_COLUMNS
-    ]
-    return pa.table(columns, schema=FACTS_COLUMNS).combine_chunks()
+    located = items.located
+    owners = located.owners()
+    rows = np.full(len(located), -1, np.int64)
+    batches = [_STORED.empty_table()]
+    start = 0
+    is_read = False
+    for number in np.unique(located.sources):
+        file = store.facts(located.names[number])
+        if not is_there(file):
+            continue
+        is_read = True
+        mine, paths = located.of(int(number))
+        for batch in read_batches(file, FACTS, ["content_id", "path", *_STORED.names], BATCH_ROWS):
+            here, found = _look_up(paths, batch["path"])
+            # A file may have changed since its facts were read.
+            same = keys_of(batch["content_id"])[found] == items.keys[owners[mine[here]]]
+            is_same = same.all(axis=1)
+            rows[mine[here[is_same]]] = start + found[is_same]
+            start += len(batch)
+            batches.append(_encoded(batch))
+    if not is_read:
+        return None
+    facts = pa.concat_tables(batches).unify_dictionaries().combine_chunks()
+    if located.items is not None:
+        origins = one_chunk(facts["taken_from"]).cast(pa.string())
+        rows = _strongest(rows, owners, origins, len(items))
+    return FoundFacts(facts, rows)
+
+
+def _look_up(paths: pa.Array, some: pa.Array) -> tuple[Numbers, Numbers]:
+    """Return which of `paths`, ascending, are among some, and for each of these its place there.
+
+    Only the paths between the first and the last of `some` are looked up.
+    """
+    ends = pc.min_max(some)
+    if not ends["min"].is_valid:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    numbers = range(len(paths))
+    first = bisect.bisect_left(numbers, ends["min"].as_py(), key=lambda at: paths[at].as_py())
+    last = bisect.bisect_right(numbers, ends["max"].as_py(), key=lambda at: paths[at].as_py())
+    found = pc.index_in(paths.slice(first, last - first), value_set=some)
+    is_there = pc.is_valid(found).to_numpy(zero_copy_only=False)
+    return first + np.flatnonzero(is_there), found.drop_null().to_numpy()
+
+
+def _encoded(batch: pa.RecordBatch) -> pa.Table:
+    """Return rows of a table of facts with the columns of _STORED, repeated texts stored once."""
+    columns = [batch[field.name] for field in _STORED]
+    return pa.table(
+        [
+            column.dictionary_encode() if field.type == _REPEATED else column.cast(field.type)
+            for column, field in zip(columns, _STORED, strict=True)
+        ],
+        schema=_STORED,
+    )
 
 
 def with_places(facts: pa.Table) -> pa.Table:
@@ -116,14 +172,9 @@ def places_version(facts: pa.Table) -> str | None:
     return gazetteer_version() if located else None
 
 
-def _sources(items: pa.Table) -> list[str]:
-    files = pc.list_flatten(one_chunk(items["locations"]))
-    return sorted(pc.unique(files.field("source")).to_pylist())
-
-
 def _strongest(
-    rows: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], origins: pa.Array, items: int
-) -> npt.NDArray[np.int64]:
+    rows: Numbers, owners: npt.NDArray[np.int32], origins: pa.Array, items: int
+) -> Numbers:
     """Return for each item the row of facts of its best file, int64 (items,); -1 for none.
 
     Args:

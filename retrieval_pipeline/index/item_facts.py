@@ -1,6 +1,6 @@
 """The rows of facts.arrow as Python objects: what is told of when, where and with what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -105,15 +105,22 @@ def read_item_facts(facts: pa.Table | None, numbers: Sequence[int] | Numbers) ->
     if facts is None:
         return [UNKNOWN] * len(numbers)
     columns = facts.select(_COLUMNS)
-    rows = []
+    rows: list[ItemFacts] = []
     for number in numbers:
         # `Table.take` of a NumPy array would import pandas where it is installed.
-        (row,) = columns.slice(int(number), 1).to_pylist()
-        if row["taken_at"] is not None:
-            row["taken_at"] = _EPOCH + timedelta(microseconds=row["taken_at"])
-        row["taken_from"] = row["taken_from"] and Origin(row["taken_from"])
-        for name in _SINGLE_PRECISION:
-            # As a double, the float32 nearest to 2.8 is 2.799999952316284.
-            row[name] = row[name] and float(f"{row[name]:.6g}")
-        rows.append(ItemFacts(**row | {"keywords": tuple(row["keywords"] or ())}))
+        rows += map(facts_of_row, columns.slice(int(number), 1).to_pylist())
     return rows
+
+
+def facts_of_row(row: Mapping[str, Any]) -> ItemFacts:
+    """Return the facts of one row of FACTS_COLUMNS; what is unknown may be null, or not there."""
+    known = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+    if "taken_at" in known:
+        known["taken_at"] = _EPOCH + timedelta(microseconds=known["taken_at"])
+    if "taken_from" in known:
+        known["taken_from"] = Origin(known["taken_from"])
+    for name in _SINGLE_PRECISION:
+        if name in known:
+            # As a double, the float32 nearest to 2.8 is 2.799999952316284.
+            known[name] = float(f"{known[name]:.6g}")
+    return ItemFacts(**known | {"keywords": tuple(known.get("keywords", ()))})

@@ -1,6 +1,7 @@
 """The items to index: manifests joined with embeddings, one item for each content id.
 
-Tables stay in Arrow and vectors stay on disk, so that a million items need little memory.
+Vectors stay on disk, texts in Arrow, and content ids are 16 bytes in NumPy's arrays, so that ten
+million items fit into 2 GB.
 """
 
 import json
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.facts.grouped_files import GroupedFiles, read_grouped_files
+from retrieval_pipeline.facts.grouped_files import Companions, read_grouped_files
 from retrieval_pipeline.index.arrow import as_matrix, one_chunk
 from retrieval_pipeline.index.matrices import Matrix
+from retrieval_pipeline.index.row_keys import RowKeys, content_ids_of, find, keys_of, no_keys
 from retrieval_pipeline.storage.schemas import embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table
-from retrieval_pipeline.vectors import Numbers, VectorSpace, check_vectors
+from retrieval_pipeline.vectors import Flags, Numbers, VectorSpace, check_vectors
 
 # Items that are hashed at a time.
 BATCH_ROWS = 65_536
@@ -34,7 +36,8 @@ LOCATION = pa.struct(
         pa.field("mtime_ns", pa.int64(), nullable=False),
     ]
 )
-
+# What is told of a file besides its source.
+_FILE_COLUMNS = pa.schema([*LOCATION][1:])
 
 # What is told of each item, in their order.
 ITEM_COLUMNS = pa.schema(
@@ -66,31 +69,135 @@ class JoinedRows:
     """Rows to write into a build, without their vectors, which stay in Parquet files.
 
     Attributes:
-        table: What is told of each row.
+        keys: What identifies each row.
         rows: Row of each vector in the concatenation of `parts`, int64 (rows,).
         parts: The files with embeddings, and how many rows each has.
     """
 
-    table: pa.Table
+    keys: RowKeys
     rows: npt.NDArray[np.int64]
     parts: list[tuple[Path, int]]
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class LocatedFiles:
+    """The files of items, one item after the other; those of one by source and path.
+
+    Attributes:
+        names: The sources.
+        sources: Which of `names` each file is of, int32 (files,), ascending within each item.
+        files: Their columns path, size and mtime_ns.
+        items: The number of the item that each file is of, ascending, int32 (files,); None if
+            each is of its own.
+    """
+
+    names: Sequence[str]
+    sources: npt.NDArray[np.int32]
+    files: pa.Table
+    items: npt.NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def owners(self) -> npt.NDArray[np.int32]:
+        """Return the number of the item that each file is of, int32 (files,)."""
+        return np.arange(len(self), dtype=np.int32) if self.items is None else self.items
+
+    def starts(self, start: int, end: int) -> Numbers:
+        """Return where the files of items `start` to `end` begin, and where the last ends."""
+        numbers = np.arange(start, end + 1)
+        return numbers if self.items is None else np.searchsorted(self.items, numbers)
+
+    def of(self, source: int) -> tuple[Numbers, pa.Array]:
+        """Return which files one of the sources has, and their paths, ascending by these."""
+        mine = np.flatnonzero(self.sources == source)
+        paths = one_chunk(self.files["path"].take(pa.array(mine)))
+        if self.items is None:
+            return mine, paths
+        order = pc.sort_indices(paths)
+        return mine[order], paths.take(order)
+
+    def only(self, kept: Flags) -> "LocatedFiles":
+        """Return those of files with an item each that are to be kept, bool (files,)."""
+        return LocatedFiles(self.names, self.sources[kept], self.files.filter(pa.array(kept)))
+
+    def grouped_by(self, first: npt.NDArray[np.int32]) -> "LocatedFiles":
+        """Return files with an item each, brought together by the first file of their item."""
+        order = np.argsort(first, kind="stable")
+        items = np.cumsum(np.diff(first[order], prepend=-1) != 0, dtype=np.int32) - 1
+        return LocatedFiles(
+            self.names, self.sources[order], self.files.take(pa.array(order)), items
+        )
+
+    def lists(self, start: int, end: int) -> pa.ListArray:
+        """Return the locations of items `start` to `end`, one list of LOCATION for each."""
+        starts = self.starts(start, end)
+        first, last = int(starts[0]), int(starts[-1])
+        files = self.files.slice(first, last - first)
+        sources = pa.DictionaryArray.from_arrays(
+            pa.array(self.sources[first:last]), pa.array(self.names, pa.string())
+        )
+        locations = pa.StructArray.from_arrays(
+            [sources.cast(pa.string()), *map(one_chunk, files.columns)],
+            fields=list(LOCATION),
+        )
+        offsets = pa.array(starts - first, pa.int32())
+        return pa.ListArray.from_arrays(offsets, locations)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the embedding tables tell of pictures, beside their vectors.
+
+    Attributes:
+        parts: The tables, and how many rows each has.
+        keys: The content ids of all rows.
+        sides: Width and height in pixels, int32 (rows, 2).
+        format_numbers: Which of `formats` each has, int32 (rows,).
+        formats: The formats, such as JPEG.
+    """
+
+    parts: list[tuple[Path, int]]
+    keys: RowKeys
+    sides: npt.NDArray[np.int32]
+    format_numbers: npt.NDArray[np.int32]
+    formats: pa.Array
 
 
 @dataclass(frozen=True)
 class JoinedItems(JoinedRows):
     """The join of manifests and embeddings on the content id.
 
-    `table` has the columns content_id, locations, width, height and format, and is sorted by the
-    source and path of the first location.
+    Items are sorted by the source and path of their first file.
 
     Attributes:
-        grouped: Source -> its files, and their companions.
+        located: Their files.
+        pictures: What `rows` are rows of.
+        companions: Source -> the companions of its files.
     """
 
-    grouped: Mapping[str, GroupedFiles]
+    located: LocatedFiles
+    pictures: Pictures
+    companions: Mapping[str, Companions]
+
+    def table(self, start: int, end: int) -> pa.Table:
+        """Return the columns of ITEM_COLUMNS of items `start` to `end`."""
+        rows, pictures = self.rows[start:end], self.pictures
+        formats = pa.DictionaryArray.from_arrays(
+            pa.array(pictures.format_numbers[rows]), pictures.formats
+        )
+        width, height = pictures.sides[rows].T
+        columns = [
+            content_ids_of(self.keys[start:end]),
+            self.located.lists(start, end),
+            pa.array(width),
+            pa.array(height),
+            formats.cast(pa.string()),
+        ]
+        return pa.table(columns, schema=ITEM_COLUMNS)
 
 
 def table_digest(table: pa.Table, *constants: object) -> str:
@@ -130,62 +237,79 @@ def join(store: Store, space: VectorSpace, sources: Sequence[str]) -> JoinedItem
     and companions: the other files of a photograph.
 
     Raises:
+        BuildError: A table holds something else than content ids.
         StoreError: A table is damaged.
     """
-    grouped = {name: read_grouped_files(store, space, name) for name in sorted(sources)}
-    located = _locations({source: each.files for source, each in grouped.items()})
-    schema = embedding_schema(space.dim)
-    columns = ["content_id", "width", "height", "format"]
-    paths = store.parts(space)
-    tables = [read_table(path, schema, columns) for path in paths]
-    empty = pa.schema([schema.field(name) for name in columns]).empty_table()
-    facts = pa.concat_tables([empty, *tables])
-    # index_in returns the first row with an id: an image that was embedded twice counts once.
-    rows = pc.index_in(located["content_id"], facts["content_id"].combine_chunks())
-    known = pc.is_valid(rows)
-    table, rows = located.filter(known), rows.filter(known)
-    for name in columns[1:]:
-        table = table.append_column(name, facts[name].take(rows))
-    return JoinedItems(
-        table,
-        rows.to_numpy().astype(np.int64),
-        [(path, len(part)) for path, part in zip(paths, tables, strict=True)],
-        grouped,
+    names = sorted(sources)
+    companions: dict[str, Companions] = {}
+    tables, keys, counts = [_FILE_COLUMNS.empty_table()], [no_keys()], []
+    for name in names:
+        grouped = read_grouped_files(store, space, name)
+        companions[name] = grouped.companions
+        files = _sorted_by_path(grouped.files)
+        keys.append(keys_of(files["content_id"]))
+        tables.append(files.select(_FILE_COLUMNS.names))
+        counts.append(len(files))
+    pictures = read_pictures(store, space)
+    located = LocatedFiles(
+        names, np.repeat(np.arange(len(names), dtype=np.int32), counts), pa.concat_tables(tables)
     )
+    return _join(np.concatenate(keys), located, pictures, companions)
 
 
-def _locations(files_of: Mapping[str, pa.Table]) -> pa.Table:
-    """Return the columns content_id and locations, with a row for each content id.
+def _join(
+    keys: RowKeys,
+    located: LocatedFiles,
+    pictures: Pictures,
+    companions: Mapping[str, Companions],
+) -> JoinedItems:
+    """Join files, one by one and sorted by source and path, with pictures, by their contents."""
+    # The first row with an id: an image that was embedded twice counts once.
+    rows = find(keys, pictures.keys)
+    if not (is_embedded := rows >= 0).all():
+        keys, rows, located = keys[is_embedded], rows[is_embedded], located.only(is_embedded)
+    # An item stands where the first file with its content does.
+    first = find(keys, keys)
+    is_first = first == np.arange(len(keys))
+    if not is_first.all():
+        located = located.grouped_by(first)
+        keys, rows = keys[is_first], rows[is_first]
+    return JoinedItems(keys, rows.astype(np.int64), pictures.parts, located, pictures, companions)
 
-    Rows, and the locations within a row, are sorted by source and path.
 
-    Args:
-        files_of: Source -> rows of its manifest whose content is known.
+def _sorted_by_path(files: pa.Table) -> pa.Table:
+    """Return rows sorted by path; they mostly are, and sorting would copy them."""
+    paths = one_chunk(files["path"])
+    ascends = pc.all(pc.less_equal(paths[:-1], paths[1:]), min_count=0).as_py()
+    return files if ascends else files.sort_by("path")
+
+
+def read_pictures(store: Store, space: VectorSpace) -> Pictures:
+    """Return what all embedding tables of `space` tell of pictures, beside their vectors.
+
+    Raises:
+        BuildError: A table holds something else than content ids.
+        StoreError: A table is damaged.
     """
-    manifests = []
-    for source, rows in files_of.items():
-        rows = rows.select(["content_id", "path", "size", "mtime_ns"])
-        manifests.append(
-            rows.append_column("source", pa.repeat(pa.scalar(source, pa.string()), len(rows)))
-        )
-    if not manifests:
-        return pa.table(
-            {"content_id": pa.array([], pa.string()), "locations": pa.array([], pa.list_(LOCATION))}
-        )
-    files = pa.concat_tables(manifests).sort_by([("source", "ascending"), ("path", "ascending")])
-    encoded = one_chunk(files["content_id"]).dictionary_encode()
-    # The dictionary holds each content id once, in the order of its first file.
-    rows_of_files = encoded.indices.to_numpy()
-    order = np.argsort(rows_of_files, kind="stable")
-    offsets = np.concatenate(
-        [[0], np.cumsum(np.bincount(rows_of_files, minlength=len(encoded.dictionary)))]
+    schema = embedding_schema(space.dim)
+    formats: dict[str, int] = {}
+    parts: list[tuple[Path, int]] = []
+    keys, sides, numbers = [no_keys()], [np.empty((0, 2), np.int32)], [np.empty(0, np.int32)]
+    for path in store.parts(space):
+        table = read_table(path, schema, ["content_id", "width", "height", "format"])
+        parts.append((path, len(table)))
+        keys.append(keys_of(table["content_id"]))
+        sides.append(np.stack([one_chunk(table[name]) for name in ("width", "height")], axis=1))
+        encoded = one_chunk(table["format"]).dictionary_encode()
+        known = [formats.setdefault(each, len(formats)) for each in encoded.dictionary.to_pylist()]
+        numbers.append(np.array(known, np.int32)[encoded.indices])
+    return Pictures(
+        parts,
+        np.concatenate(keys),
+        np.concatenate(sides),
+        np.concatenate(numbers),
+        pa.array(formats, pa.string()),
     )
-    files = files.take(pa.array(order)).combine_chunks()
-    locations = pa.StructArray.from_arrays(
-        [one_chunk(files[field.name]) for field in LOCATION], fields=list(LOCATION)
-    )
-    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), locations)
-    return pa.table({"content_id": encoded.dictionary, "locations": lists})
 
 
 def read_vectors(

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from retrieval_pipeline.errors import BuildError, UnreadableError
+from retrieval_pipeline.index.blocks import files_of
 from retrieval_pipeline.index.build_info import INFO_FILE, read_info
+from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.storage.atomic import discard
 from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
 
@@ -30,7 +32,7 @@ def retire_builds(store: Store, grace: timedelta = GRACE) -> list[Path]:
 
 
 def orphans(store: Store, builds: Sequence[Path]) -> list[Path]:
-    """Return the segments and blocks that none of `builds` needs.
+    """Return the segments and blocks that none of `builds`, and no publication, needs.
 
     Killed runs leave them, and builds that were removed. Only the holder of the lock may ask: a run
     writes segments before the build that needs them. There are none in a vector space with a build
@@ -38,6 +40,11 @@ def orphans(store: Store, builds: Sequence[Path]) -> list[Path]:
     """
     needed: set[Path] = set()
     unknown: set[Path] = set()
+    for collection in store.engine_collections():
+        ledger = Ledger(collection)
+        if (published := ledger.published()) is not None:
+            blocks = store.blocks(published.space)
+            needed.update(blocks / name for name in files_of(ledger.blocks()))
     for build in builds:
         try:
             info = read_info(build)

@@ -19,6 +19,22 @@ from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
 
 # uint8 (n, DIGEST_BYTES).
 RowKeys = npt.NDArray[np.uint8]
+# Keys are looked up among those whose last byte is the same modulo this number, one such part after
+# the other: Arrow's hash table of ten million keys would take a gigabyte.
+SHELVES = 16
+
+
+def no_keys() -> RowKeys:
+    """Return an empty array of keys."""
+    return np.empty((0, DIGEST_BYTES), np.uint8)
+
+
+def content_ids_of(keys: RowKeys) -> pa.Array:
+    """Return the content ids, 32 hex digits each, that `keys_of` made these keys of."""
+    digits = binascii.hexlify(keys.tobytes())
+    offsets = np.arange(len(keys) + 1, dtype=np.int32) * 2 * DIGEST_BYTES
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(digits)]
+    return pa.Array.from_buffers(pa.string(), len(keys), buffers)
 
 
 def keys_of(content_ids: pa.ChunkedArray | pa.Array) -> RowKeys:
@@ -41,28 +57,30 @@ def keys_of(content_ids: pa.ChunkedArray | pa.Array) -> RowKeys:
         ) from None
 
 
-def row_keys(content_ids: pa.ChunkedArray | pa.Array, views: pa.Table) -> RowKeys:
-    """Return the keys of all rows: those of the items, then those of their further views.
+def view_keys(own: RowKeys, views: pa.Table) -> RowKeys:
+    """Return the keys of further views.
 
     Args:
-        content_ids: Of the items.
-        views: The columns item and VIEW_COLUMNS of the rows after those of the items.
+        own: The keys of the items.
+        views: The columns item and VIEW_COLUMNS.
     """
-    own = keys_of(content_ids)
-    if not len(views):
-        return own
     edges = [one_chunk(views[name]).cast(pa.string()) for name in VIEW_COLUMNS]
-    owners = one_chunk(content_ids).take(one_chunk(views["item"]))
+    owners = content_ids_of(own[one_chunk(views["item"]).to_numpy()])
     texts = pc.binary_join_element_wise(owners, *edges, " ").to_pylist()
     hashes = b"".join(blake3(text.encode()).digest(length=DIGEST_BYTES) for text in texts)
-    return np.concatenate([own, np.frombuffer(hashes, np.uint8).reshape(-1, DIGEST_BYTES)])
+    return np.frombuffer(hashes, np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def find(keys: RowKeys, among: RowKeys) -> npt.NDArray[np.int32]:
-    """Return for each key its row in `among`, int32 (len(keys),); -1 if it is not there."""
-    found = pc.index_in(_as_arrow(keys), value_set=_as_arrow(among))
-    # A copy: Arrow's own memory may not be written.
-    return np.array(pc.fill_null(found, -1).to_numpy(), np.int32)
+    """Return for each key its first row in `among`, int32 (len(keys),); -1 if it is not there."""
+    found = np.full(len(keys), -1, np.int32)
+    shelf, shelf_among = keys[:, -1] % SHELVES, among[:, -1] % SHELVES
+    for number in range(SHELVES):
+        here, there = np.flatnonzero(shelf == number), np.flatnonzero(shelf_among == number)
+        rows = pc.index_in(_as_arrow(keys[here]), value_set=_as_arrow(among[there]))
+        is_there = pc.is_valid(rows).to_numpy(zero_copy_only=False)
+        found[here[is_there]] = there[rows.drop_null().to_numpy()]
+    return found
 
 
 def _as_arrow(keys: RowKeys) -> pa.Array:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.arrow import no_rows, one_chunk
 from retrieval_pipeline.index.items import JoinedItems, JoinedRows
+from retrieval_pipeline.index.row_keys import find, keys_of, no_keys, view_keys
 from retrieval_pipeline.index.rows import Rows
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS, views_schema
 from retrieval_pipeline.storage.store import Store
@@ -33,7 +34,13 @@ VIEW_ROW_COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class JoinedViews(JoinedRows):
-    """The further views of the items: `table` has the columns of VIEW_ROW_COLUMNS."""
+    """The further views of the items.
+
+    Attributes:
+        table: Which they are, in the columns of VIEW_ROW_COLUMNS.
+    """
+
+    table: pa.Table
 
 
 def join_views(
@@ -56,18 +63,17 @@ def join_views(
     columns = ["content_id", *VIEW_COLUMNS]
     paths = store.view_parts(space)
     if not paths:
-        return JoinedViews(no_rows(VIEW_ROW_COLUMNS), np.empty(0, np.int64), [])
+        return JoinedViews(no_keys(), np.empty(0, np.int64), [], no_rows(VIEW_ROW_COLUMNS))
     tables = [read_table(path, schema, columns) for path in paths]
     stored = pa.concat_tables(
         [pa.schema([schema.field(name) for name in columns]).empty_table(), *tables]
     )
-    owners = pc.index_in(stored["content_id"], one_chunk(items.table["content_id"]))
+    owners = find(keys_of(stored["content_id"]), items.keys)
     edges = zip(*(stored[name].to_pylist() for name in VIEW_COLUMNS), strict=True)
-    numbers = pc.unique(pc.drop_null(owners)).to_numpy()
-    wanted = _wanted(items, numbers, kinds)
+    wanted = _wanted(items, np.unique(owners[owners >= 0]), kinds)
     # A view that was embedded twice counts once. Views of an item are sorted as they lie in it.
     found: dict[tuple[int, int], tuple[int, View]] = {}
-    for row, (number, edge) in enumerate(zip(owners.to_pylist(), edges, strict=True)):
+    for row, (number, edge) in enumerate(zip(owners.tolist(), edges, strict=True)):
         view = View(*edge)
         place = wanted.get(number, {}).get(view)
         if place is not None:
@@ -85,23 +91,26 @@ def join_views(
         schema=VIEW_ROW_COLUMNS,
     )
     return JoinedViews(
-        table,
+        view_keys(items.keys, table),
         np.array([found[key][0] for key in order], np.int64),
         [(path, len(part)) for path, part in zip(paths, tables, strict=True)],
+        table,
     )
 
 
 def _wanted(
-    items: JoinedItems, numbers: np.ndarray, kinds: Mapping[str, Views]
+    items: JoinedItems, numbers: npt.NDArray[np.integer], kinds: Mapping[str, Views]
 ) -> dict[int, dict[View, int]]:
     """Return the views that each of these items should have, and their order."""
-    facts = items.table.select(["locations", "width", "height"]).take(pa.array(numbers))
+    located = items.located
+    kind_of = [kinds.get(name, "whole") for name in located.names]
+    sides = items.pictures.sides[items.rows[numbers]].tolist()
     wanted = {}
-    for number, row in zip(numbers.tolist(), facts.to_pylist(), strict=True):
-        sources = {location["source"] for location in row["locations"]}
-        kind = max((kinds.get(source, "whole") for source in sources), key=KINDS.index)
+    for number, (width, height) in zip(numbers.tolist(), sides, strict=True):
+        first, end = located.starts(number, number + 1)
+        kind = max((kind_of[source] for source in located.sources[first:end]), key=KINDS.index)
         # Whatever the encoder crops: what it sees itself has no row in its table.
-        views = further_views(row["width"], row["height"], kind, own_is_cropped=False)
+        views = further_views(width, height, kind, own_is_cropped=False)
         wanted[number] = {view: place for place, view in enumerate(views)}
     return wanted
 

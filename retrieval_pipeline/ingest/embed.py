@@ -199,8 +199,8 @@ def update_embeddings(
     progress.finish()
     return EmbedReport(
         source=source.name,
-        files=len(grouped.files) + grouped.pictures + large,
-        companions=grouped.pictures,
+        files=len(grouped.files) + len(grouped.companions.pictures) + large,
+        companions=len(grouped.companions.pictures),
         duplicates=len(grouped.files) - len(paths),
         known=len(known),
         embedded=writer.count,

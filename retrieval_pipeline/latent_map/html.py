@@ -1,4 +1,4 @@
-"""A latent map as one self-contained page: plotly, the points and a sample of thumbnails inside.
+"""A latent map as one self-contained page: scripts, points and a sample of thumbnails inside.
 
 It needs no network. Thumbnails of the points beyond the sample, and the pictures themselves, come
 from the files, on the computer that holds them.
@@ -19,6 +19,8 @@ from retrieval_pipeline.storage.remote import Place, Remote
 
 # Points that a browser on two cores still moves fluently; of more, these stand for all.
 POINTS = 100_000
+# What draws maps, here and on the page of the server.
+MAP_SCRIPTS = ("points.js", "latent_map.js")
 
 
 def map_html(drawing: Drawing, thumbnails: Mapping[int, Pixels], *, three: bool = False) -> str:
@@ -29,11 +31,7 @@ def map_html(drawing: Drawing, thumbnails: Mapping[int, Pixels], *, three: bool 
         thumbnails: By row of the map, in the order of importance.
         three: Show it in three dimensions.
     """
-    from plotly.offline import get_plotlyjs
-
-    # The parser of HTML ends a script at this sequence, wherever it stands.
-    plotly = get_plotlyjs().replace("</script", "<\\/script")
-    scripts = [plotly, read_texts("latent_map.js", "map.js")]
+    script = read_texts(*MAP_SCRIPTS, "map.js")
     data = _data(drawing, thumbnails, three)
     return render(
         "map.html.jinja",
@@ -41,8 +39,8 @@ def map_html(drawing: Drawing, thumbnails: Mapping[int, Pixels], *, three: bool 
         data=data,
         shown=len(data["names"]),
         style=read_texts("tokens.css", "latent_map.css", "map.css"),
-        scripts=scripts,
-        hashes=[policy_hash(script) for script in scripts],
+        script=script,
+        hash=policy_hash(script),
     )
 
 

@@ -22,6 +22,12 @@ POINTS = 100_000
 # Names in the legend; the rest is counted in a last line.
 LEGEND_LINES = 24
 
+# Viridis by van der Walt and Smith, in ten steps; latent_map.js has the same.
+VIRIDIS = (
+    "#440154", "#482878", "#3e4989", "#31688e", "#26828e",
+    "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
+)  # fmt: skip
+
 Box = tuple[float, float, float, float]
 
 
@@ -137,11 +143,9 @@ def _apart(places: npt.NDArray[np.float64], rows: Sequence[int], tile: int) -> l
 def _colours(drawing: Drawing) -> tuple[Sequence[str], tuple[Group, ...]]:
     """Return the colour of each image and the legend; a score has a scale instead."""
     if drawing.colour_by == "score" and drawing.scores is not None:
-        from plotly.colors import sample_colorscale
-
         scores = drawing.scores.astype(np.float64)
         extent = max(float(np.ptp(scores)), 1e-9)
-        shades = sample_colorscale("Viridis", (np.arange(256) / 255).tolist())
+        shades = _viridis(256)
         level = np.rint((scores - scores.min()) / extent * 255).astype(int)
         return [shades[number] for number in level], ()
     if drawing.colour_by in drawing.facts:
@@ -153,6 +157,14 @@ def _colours(drawing: Drawing) -> tuple[Sequence[str], tuple[Group, ...]]:
     groups = drawing.source_groups if by_source else drawing.clusters
     numbers = drawing.source_of if by_source else drawing.latent.members
     return [groups[number].colour for number in numbers], groups
+
+
+def _viridis(count: int) -> list[str]:
+    """Return colours "#rrggbb" from the lowest to the highest value."""
+    steps = np.array([ImageColor.getrgb(colour) for colour in VIRIDIS])
+    at = np.linspace(0, len(steps) - 1, count)
+    channels = [np.interp(at, np.arange(len(steps)), channel) for channel in steps.T]
+    return ["#" + bytes(colour).hex() for colour in np.rint(channels).astype(np.uint8).T]
 
 
 def _draw_axes(
@@ -285,13 +297,11 @@ def _draw_legend(
 def _draw_scale(
     draw: ImageDraw.ImageDraw, drawing: Drawing, corner: tuple[float, float], frame: _Frame
 ) -> None:
-    from plotly.colors import sample_colorscale
-
     assert drawing.scores is not None
     (left, top), unit = corner, frame.unit
     height = 800 * unit
     steps = 200
-    for step, shade in enumerate(sample_colorscale("Viridis", (np.arange(steps) / steps).tolist())):
+    for step, shade in enumerate(_viridis(steps)):
         bottom = top + height * (1 - step / steps)
         draw.rectangle((left, bottom - height / steps, left + 50 * unit, bottom), shade)
     font = frame.font(40)

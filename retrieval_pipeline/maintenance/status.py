@@ -208,7 +208,7 @@ def _source_status(
     manifest = read_manifest(store, source.name)
     grouped = read_grouped_files(store, space, source.name)
     files = grouped.files
-    kinds = Counter(each.kind.value for many in grouped.companions.values() for each in many)
+    kinds = Counter(each.kind.value for many in grouped.companions.of.values() for each in many)
     contents = set(files["content_id"].to_pylist())
     statuses = Counter(manifest["status"].to_pylist())
     large = manifest.filter(pc.equal(manifest["status"], Status.TOO_LARGE.value))

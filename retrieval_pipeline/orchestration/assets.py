@@ -273,7 +273,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         **flow.options("latent_map"),
         deps=[flow.key("retrieval_index")],
-        kinds={"plotly", "scikitlearn"},
+        kinds={"scikitlearn"},
         code_version="1",
         metadata=columns(COORDINATES),
         check_specs=[MAP_IS_STEADY.spec(flow)],

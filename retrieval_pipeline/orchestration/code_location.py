@@ -22,6 +22,7 @@ from retrieval_pipeline.orchestration.partitions import (
     partitions_by_saved_query,
     partitions_by_source,
 )
+from retrieval_pipeline.orchestration.queues import build_queue_sensors
 from retrieval_pipeline.orchestration.recommend import (
     build_recommend_job,
     build_recommender_assets,
@@ -79,6 +80,7 @@ def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg
         build_watch_sensor(flow, settings, by_source, by_query, by_recommender, reindex_job),
         build_automation_sensor(settings, flow, target),
         build_lost_runs_sensor(flow),
+        *build_queue_sensors(flow, settings),
         *build_alert_sensors(flow, settings, {key for asset in assets for key in asset.keys}),
     ]
     return dg.Definitions(

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +27,23 @@ FINISHED = [
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 ]
+# Runs that are forgotten at once, some 20 a second: other runs that write their events wait for it.
+MOST_RUNS = 5_000
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was forgotten.
+
+    Attributes:
+        runs: Runs that made nothing.
+        logs: Logs of runs that made something.
+        left: Old runs that wait for the next time.
+    """
+
+    runs: int
+    logs: int
+    left: int
 
 
 @contextlib.contextmanager
@@ -48,26 +66,33 @@ def open_history(instance: dg.DagsterInstance, run: str) -> Iterator[None]:
 
 
 def prune(
-    instance: dg.DagsterInstance, jobs: AbstractSet[str], age: timedelta, *, dry_run: bool
-) -> tuple[int, int]:
-    """Forget finished runs of these jobs that are old.
+    instance: dg.DagsterInstance,
+    jobs: AbstractSet[str],
+    age: timedelta,
+    most: int,
+    *,
+    dry_run: bool,
+) -> Pruned:
+    """Forget finished runs of these jobs that are old: at most so many, the oldest first.
 
     Of runs that made or checked an asset, only the log goes, and that only from SQLite, which keeps
     it in a file of its own: what they made stays on the pages of the assets, with its plots.
-
-    Returns:
-        How many runs are forgotten, and of how many more the log is.
     """
     filters = dg.RunsFilter(statuses=FINISHED, updated_before=datetime.now(UTC) - age)
-    old = {run.run_id for run in instance.get_runs(filters) if run.job_name in jobs}
-    made = old & _runs_that_made_something(instance)
-    logs = [log for run in sorted(made) if (log := _log(instance, run)) and _is_full(log)]
+    # Dagster lists the last one first.
+    old = [run.run_id for run in reversed(instance.get_runs(filters)) if run.job_name in jobs]
+    made = _runs_that_made_something(instance)
+    logs = {run: log for run in old if run in made and (log := _full_log(instance, run))}
+    forgotten = [run for run in old if run not in made or run in logs]
+    now = forgotten[:most]
     if not dry_run:
-        for run in sorted(old - made):
-            instance.delete_run(run)
-        for log in logs:
-            _empty(log)
-    return len(old - made), len(logs)
+        for run in now:
+            if run in logs:
+                _empty(logs[run])
+            else:
+                instance.delete_run(run)
+    emptied = sum(run in logs for run in now)
+    return Pruned(len(now) - emptied, emptied, len(forgotten) - len(now))
 
 
 def _runs_that_made_something(instance: dg.DagsterInstance) -> set[str]:
@@ -81,19 +106,17 @@ def _runs_that_made_something(instance: dg.DagsterInstance) -> set[str]:
         return {run for (run,) in connection.execute(query)}
 
 
-def _log(instance: dg.DagsterInstance, run: str) -> Path | None:
-    """Return the file that holds the log of a run alone; None where there is no such file."""
+def _full_log(instance: dg.DagsterInstance, run: str) -> Path | None:
+    """Return the file that holds the log of a run alone; None if there is none, or it is empty."""
     storage = instance.event_log_storage
     if not isinstance(storage, SqliteEventLogStorage):
         return None
-    return Path(storage.path_for_shard(run))
-
-
-def _is_full(log: Path) -> bool:
+    log = Path(storage.path_for_shard(run))
     if not log.exists():
-        return False
+        return None
     with contextlib.closing(sqlite3.connect(log)) as connection:
-        return connection.execute("SELECT 1 FROM event_logs LIMIT 1").fetchone() is not None
+        is_full = connection.execute("SELECT 1 FROM event_logs LIMIT 1").fetchone() is not None
+    return log if is_full else None
 
 
 def _empty(log: Path) -> None:

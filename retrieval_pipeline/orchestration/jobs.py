@@ -13,7 +13,7 @@ from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify as verify_store
 from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.flow import QUICK, Flow
-from retrieval_pipeline.orchestration.history import prune
+from retrieval_pipeline.orchestration.history import MOST_RUNS, prune
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
@@ -135,6 +135,11 @@ class GcConfig(dg.Config):
         default=30,
         description="Forget older runs; of those that made something, only what they logged",
     )
+    most_runs: int = Field(
+        default=MOST_RUNS,
+        ge=0,
+        description="Forget so many at the most, the oldest first; the next run goes on",
+    )
 
 
 def build_gc_job(flow: Flow) -> dg.JobDefinition:
@@ -154,12 +159,15 @@ def build_gc_job(flow: Flow) -> dg.JobDefinition:
                 wait=True,
             )
         age = timedelta(days=config.keep_runs_days)
-        runs, logs = prune(context.instance, flow.jobs, age, dry_run=config.dry_run)
+        pruned = prune(context.instance, flow.jobs, age, config.most_runs, dry_run=config.dry_run)
+        if pruned.left:
+            context.log.warning(f"{pruned.left:,} old runs are left for the next gc_job")
         context.add_output_metadata(
             {
                 "megabytes": round(sum(each.bytes for each in freed) / 1e6, 1),
-                "runs": runs,
-                "logs_of_runs": logs,
+                "runs": pruned.runs,
+                "logs_of_runs": pruned.logs,
+                "runs_left": pruned.left,
                 "removed": not config.dry_run,
                 "files": freed_table(freed, library.store),
             }

@@ -82,7 +82,7 @@ def build_recommender_assets(
         made: dict[str, Made] = {}
         with explained(context):
             searcher = Searcher.open(library.settings)
-            build = searcher.build.info.inputs
+            build = searcher.index.info.inputs
             for name in context.partition_keys:
                 require_recommender(store, name)
                 version = content_id_of_file(store.judgements(name))
@@ -120,8 +120,8 @@ def build_recommend_job(flow: Flow, names: Sequence[str]) -> dg.JobDefinition:
                 "ranking": _table(best),
                 "pictures": _sheet(best, Limits.of(library.settings.images)),
                 "votes": recommender.votes_text,
-                "model": recommender.build.info.model,
-                "build": recommender.build.path.name,
+                "model": recommender.index.info.model,
+                "build": recommender.index.name,
             }
         )
 
@@ -145,8 +145,8 @@ def _recommender_metadata(searcher: Searcher, store: Store, name: str) -> dict[s
         "liked": recommender.likes,
         "not_liked": recommender.dislikes,
         "not_in_the_index": recommender.gone,
-        "model": searcher.build.info.model,
-        "build": searcher.build.path.name,
+        "model": searcher.index.info.model,
+        "build": searcher.index.name,
         "table": dg.MetadataValue.path(str(store.judgements(name))),
     }
     try:

@@ -156,6 +156,10 @@ def look_at_sources(
         if time.monotonic() - started > LAST_START_SECONDS:
             break
         look.last = source.name
+        if source.queue:
+            # Looked at once, and again if another queue tells of it.
+            look.listings[source.name] = source.queue
+            continue
         try:
             listing, is_all = listed(source, store, look.begun.pop(source.name, Listing()))
         except SourceError as error:

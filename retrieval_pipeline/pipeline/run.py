@@ -324,7 +324,7 @@ def update_sources(
             first = embeddings[number]
             # A date, or a picture that cannot be used, has parted files that seemed one photograph.
             if (
-                read_grouped_files(store, description.space, source.name).pictures
+                len(read_grouped_files(store, description.space, source.name).companions.pictures)
                 < first.companions
             ):
                 again = update_embeddings(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow.compute as pc
 
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
@@ -10,7 +11,8 @@ from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.autotune import RECALL_TOLERANCE, make_sample_queries, measure
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.build_info import Check
-from retrieval_pipeline.ingest.embed import embedded_ids
+from retrieval_pipeline.index.items import read_pictures
+from retrieval_pipeline.index.row_keys import find, keys_of, no_keys
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_quarantine
 from retrieval_pipeline.vectors import VectorSpace
@@ -44,27 +46,35 @@ def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> C
     Raises:
         StoreError: A table is damaged.
     """
-    embedded = embedded_ids(store, space)
-    manifests = {
-        name: read_grouped_files(store, space, name).files["content_id"] for name in sources
-    }
-    contents = {name: set(column.to_pylist()) for name, column in manifests.items()}
-    quarantined = {
-        row["content_id"]
-        for name in sources
-        for row in read_quarantine(store, space, name).to_pylist()
-        # Unreadable images count as pending and are tried again: their disk may be away.
-        if row["reason"] != Reason.UNREADABLE
-    } - embedded
-    images = set().union(*contents.values())
+    embedded = read_pictures(store, space).keys
+    # Unreadable images count as pending and are tried again: their disk may be away.
+    failed = [
+        table.filter(pc.not_equal(table["reason"], Reason.UNREADABLE.value))["content_id"]
+        for table in (read_quarantine(store, space, name) for name in sources)
+    ]
+    unusable = np.concatenate([no_keys(), *map(keys_of, failed)])
+    files = [
+        keys_of(read_grouped_files(store, space, name).files["content_id"]) for name in sources
+    ]
+    # Each content is looked up where it is first seen.
+    first = find(contents := np.concatenate([no_keys(), *files]), contents)
+    seen = np.flatnonzero(first == np.arange(len(first)))
+    is_embedded, is_unusable, is_pending = (np.zeros(len(contents), np.bool_) for _ in range(3))
+    is_embedded[seen] = find(contents[seen], embedded) >= 0
+    is_unusable[seen] = find(contents[seen], unusable) >= 0
+    is_unusable &= ~is_embedded
+    is_pending[seen] = ~is_embedded[seen] & ~is_unusable[seen]
+    pending, start = {}, 0
+    for name, keys in zip(sources, files, strict=True):
+        rows = first[start : start + len(keys)]
+        pending[name] = len(np.unique(rows[is_pending[rows]]))
+        start += len(keys)
     return Coverage(
-        images=len(images),
-        files=sum(
-            content in embedded for column in manifests.values() for content in column.to_pylist()
-        ),
-        embedded=len(images & embedded),
-        quarantined=len(images & quarantined),
-        pending={name: len(found - embedded - quarantined) for name, found in contents.items()},
+        images=len(seen),
+        files=int(is_embedded[first].sum()),
+        embedded=int(is_embedded.sum()),
+        quarantined=int(is_unusable.sum()),
+        pending=pending,
     )
 
 
@@ -94,7 +104,6 @@ def _check_rows(build: Build, coverage: Coverage) -> Check:
 
 def _check_recall(build: Build, target: float) -> Check:
     """Check the recall of new segments with queries that their plans were not tuned with."""
-    build.load_codes()
     recall, how = 1.0, "a scan misses nothing"
     if not build.vector_index.is_scanned:
         how = "as measured before"
@@ -106,6 +115,7 @@ def _check_recall(build: Build, target: float) -> Check:
             # An earlier build was published with it: what finds enough once, always does.
             recall = min(recall, entry.recall_at_10)
             continue
+        part.index.load_codes_for(part.plan)
         queries = make_sample_queries(part.index.matrices, build.vocabulary, QUERY_SEED)
         recall = min(recall, measure(part.index, queries, part.usable_plan).recall)
         how = f"with {len(queries.vectors)} fresh queries"

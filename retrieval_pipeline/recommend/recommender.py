@@ -1,21 +1,18 @@
-"""A recommender: stored votes and a build, what to show next, and what a person will like.
+"""A recommender: stored votes and an index, what to show next, and what a person will like.
 
 The model is in `svm`, the choice of the next picture in `active_learning`: both know arrays alone.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import RecommendError
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.recommend.active_learning import Pool, next_item
+from retrieval_pipeline.recommend.pictures import pictures_of
 from retrieval_pipeline.recommend.svm import (
     SEED,
     Model,
@@ -37,11 +34,7 @@ from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Numbers, Vectors
-
-# Neighbours of a judged image among which the next one is looked for: more than people judge near
-# one image before they go on.
-NEIGHBOURS = 300
+from retrieval_pipeline.vectors import Flags, Numbers
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Candidate:
     """An item to vote on, or one that a model recommends.
 
     Attributes:
-        number: Of the item in the build.
+        number: Of the picture in this recommender.
         content_id: Identity of the image's bytes.
         path: Absolute path of `location`.
         location: Its first location in the recommender's sources.
@@ -79,9 +72,9 @@ class Recommender:
 
     Attributes:
         name: Of the recommender.
-        build: What pictures are taken from.
-        votes: Those on items of this build; the model is trained on them.
-        gone: Number of judged images that are not in this build: kept, but of no use now.
+        index: What pictures are taken from.
+        votes: Those on pictures of this index; the model is trained on them.
+        gone: Number of judged images that are not in this index: kept, but of no use now.
         model: None until there are LEAST_VOTES of each kind.
     """
 
@@ -106,12 +99,13 @@ class Recommender:
         """
         self.name = name
         self.strategy = strategy
-        self.build = searcher.build
+        self.index = searcher.index
         self._path_of = searcher.path_of
         self._store = Store(searcher.settings.home)
         self._sources = tuple(sources)
-        allowed = searcher.allowed(Query(sources=self._sources))
-        self._allowed = np.ones(len(self.build), np.bool_) if allowed is None else allowed.copy()
+        selection = searcher.allowed(Query(sources=self._sources))
+        self._choices = pictures_of(searcher, selection)
+        self._aside: set[int] = set()
         self._numbers: dict[str, int] = {}
         self._predicted: list[bool | None] = []
         self._trainer = Trainer()
@@ -124,16 +118,16 @@ class Recommender:
 
     def next(self) -> Candidate | None:
         """Return the picture to vote on next; None if there is none left."""
-        build = self.build
-        pool = Pool(self._unseen(), build.vectors, functools.partial(_neighbours, build))
+        choices = self._choices
+        pool = Pool(self._unseen(), choices.vectors, choices.neighbours)
         # Seeded by how far the recommender is, so that it goes on alike after a pause.
-        rng = np.random.default_rng([SEED, len(self.votes), int(self._allowed.sum())])
+        rng = np.random.default_rng([SEED, len(self.votes), int(self._allowed().sum())])
         number = next_item(pool, self.votes, self.model, self.strategy, rng)
         return None if number is None else self._pictures(np.array([number]))[0]
 
     def picture(self, content_id: str) -> Candidate | None:
         """Return an indexed picture with its present score; None if the index has none such."""
-        number = self.build.number_of(content_id)
+        number = self._choices.find([content_id]).get(content_id)
         return None if number is None else self._pictures(np.array([number]))[0]
 
     def vote(self, picture: Candidate, liked: bool) -> None:
@@ -188,7 +182,7 @@ class Recommender:
 
     def set_aside(self, picture: Candidate) -> None:
         """Do not show this picture in this recommender: its file has gone, for example."""
-        self._allowed[picture.number] = False
+        self._aside.add(picture.number)
 
     def ranking(self, k: int) -> list[Candidate]:
         """Return the `k` best pictures that are not judged, best first; fewer if there are fewer.
@@ -201,17 +195,17 @@ class Recommender:
                 f'recommender "{self.name}" cannot rank yet: {self.votes_text}. '
                 f"Vote with `retrieval recommend --name {self.name}`"
             )
-        numbers, scores = rank(self.model, self.build.vectors, self._unseen(), k)
+        numbers, scores = rank(self.model, self._choices.vectors, self._unseen(), k)
         return self._pictures(numbers, scores)
 
     @property
     def likes(self) -> int:
-        """Number of liked images of this build."""
+        """Number of liked images of this index."""
         return int(self.votes.liked.sum())
 
     @property
     def dislikes(self) -> int:
-        """Number of judged images of this build that are not liked."""
+        """Number of judged images of this index that are not liked."""
         return len(self.votes) - self.likes
 
     @property
@@ -231,38 +225,37 @@ class Recommender:
         """Return how well the votes are predicted; None if there are too few to tell."""
         return cross_validate(self.votes.vectors, self.votes.liked)
 
+    def _allowed(self) -> Flags:
+        allowed = self._choices.allowed.copy()
+        allowed[[*self._aside]] = False
+        return allowed
+
     def _unseen(self) -> Flags:
-        unseen = self._allowed.copy()
+        unseen = self._allowed()
         unseen[self.votes.numbers] = False
         return unseen
 
     def _take(self, judgements: Sequence[Judgement]) -> None:
         """Make these the votes and train on them."""
         counted = votes_that_count(judgements)
-        self._locate([content_id for content_id in counted if content_id not in self._numbers])
+        new = [content_id for content_id in counted if content_id not in self._numbers]
+        self._numbers.update(self._choices.find(new))
         here = [content_id for content_id in counted if content_id in self._numbers]
         numbers = np.array([self._numbers[content_id] for content_id in here], np.int64)
         liked = np.array([counted[content_id] for content_id in here], np.bool_)
-        self.votes = Votes(numbers, self.build.vectors(numbers), liked)
+        self._choices.look_near(numbers)
+        self.votes = Votes(numbers, self._choices.vectors(numbers), liked)
         self.gone = len(counted) - len(here)
         self.model = self._trainer.train(self.votes)
-
-    def _locate(self, content_ids: Sequence[str]) -> None:
-        """Remember the items of these content ids, as far as the build has them."""
-        if content_ids:
-            known = self.build.items["content_id"]
-            numbers = np.flatnonzero(pc.is_in(known, pa.array(content_ids, pa.string())))
-            found = known.take(pa.array(numbers)).to_pylist()
-            self._numbers.update(zip(found, numbers.tolist(), strict=True))
 
     def _pictures(
         self, numbers: Numbers, scores: npt.NDArray[np.float32] | None = None
     ) -> list[Candidate]:
-        build = self.build
+        choices = self._choices
         if scores is None and self.model is not None:
-            scores = self.model.scores(build.vectors(numbers))
+            scores = self.model.scores(choices.vectors(numbers))
         pictures = []
-        records = build.records(numbers)
+        records = choices.records(numbers)
         for index, (number, item) in enumerate(zip(numbers.tolist(), records, strict=True)):
             places = item.locations
             # An image that was undone may be of another source.
@@ -280,8 +273,3 @@ class Recommender:
                 )
             )
         return pictures
-
-
-def _neighbours(build: Build, vector: Vectors) -> Numbers:
-    """Return the nearest items to a unit vector, nearest first."""
-    return build.best(vector, NEIGHBOURS)[0]

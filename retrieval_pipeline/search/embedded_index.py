@@ -12,6 +12,7 @@ from retrieval_pipeline.facts.query_words import Vocabulary
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.build_info import BuildInfo
 from retrieval_pipeline.index.item_facts import ItemFacts
+from retrieval_pipeline.index.knn import top
 from retrieval_pipeline.index.records import ItemRecord
 from retrieval_pipeline.search.facets import FacetCounter, Facets
 from retrieval_pipeline.search.fact_filters import fact_notes
@@ -92,6 +93,11 @@ class EmbeddedIndex:
         flags: Flags = selection[self.build.sample_numbers]
         return flags
 
+    def sample_items(self, selection: Flags | None) -> Numbers:
+        """Return the items of the sample that are in a selection."""
+        numbers = self.build.sample_numbers
+        return numbers if selection is None else numbers[selection[numbers]]
+
     @property
     def knows_facts(self) -> bool:
         """Whether the build has facts."""
@@ -117,7 +123,9 @@ class EmbeddedIndex:
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""
-        return fact_notes(self.build, query)
+        facts = self.build.facts
+        has_countries = facts is None or facts["country"].null_count < len(facts)
+        return fact_notes(query, knows_facts=facts is not None, knows_countries=has_countries)
 
     def passing(self, query: Query) -> Flags | None:
         """Return which items pass the filters but albums and labels; raises QueryError."""
@@ -157,6 +165,14 @@ class EmbeddedIndex:
     ) -> list[Ranking]:
         """Return the `count` best items of each query."""
         return rank_items(self.build, queries, query_vectors, selections, count)
+
+    def nearest(self, vector: Vectors, count: int, selection: Flags | None) -> Numbers:
+        """Return the nearest items of a selection; without one, by the plans of the build."""
+        if selection is None:
+            return self.build.best(vector, count)[0]
+        rows = self.build.rows.of(selection)
+        scores = self.build.vector_index.scores_of(vector[None], rows)
+        return np.flatnonzero(selection)[top(self.build.rows.largest(scores, rows)[:, 0], count)[0]]
 
     def listing(
         self, selection: Flags | None, sort: Sort, offset: int = 0, count: int | None = None

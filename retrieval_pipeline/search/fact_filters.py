@@ -17,6 +17,7 @@ from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.dates import year_of
 from retrieval_pipeline.facts.places import (
     EARTH_KM,
+    Place,
     chord,
     country_code,
     find_place,
@@ -24,7 +25,7 @@ from retrieval_pipeline.facts.places import (
 )
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.vectors import Flags
+from retrieval_pipeline.vectors import Flags, Values
 
 _EPOCH = datetime(1970, 1, 1)
 
@@ -35,15 +36,12 @@ def fact_flags(build: Build, query: Query) -> Flags | None:
     Raises:
         QueryError: A place or country does not exist, or the build knows no facts.
     """
-    spans, tests = _spans(query), _tests(query)
+    spans, tests = spans_of(query), _tests(query)
     if not spans and not tests:
         return None
     if build.facts is None:
         if tests:
-            raise QueryError(
-                "this index knows no years, cameras, places, keywords and ratings yet: "
-                "run `retrieval index`"
-            )
+            raise facts_unknown()
         # `with_file_times` asks the files.
         return None
     flags = np.ones(len(build), np.bool_)
@@ -54,12 +52,20 @@ def fact_flags(build: Build, query: Query) -> Flags | None:
     return flags
 
 
+def facts_unknown() -> QueryError:
+    """Return what is said of a filter by facts that the index was made too early to know."""
+    return QueryError(
+        "this index knows no years, cameras, places, keywords and ratings yet: "
+        "run `retrieval index`"
+    )
+
+
 def with_file_times(query: Query) -> Query:
     """Return a query that asks the times of files instead of dates taken.
 
     That is what a build can answer that was made before facts were read. `fact_notes` says so.
     """
-    spans = _spans(query)
+    spans = spans_of(query)
     if not spans:
         return query
     starts = [start for start, _ in (*spans, (query.file_after, None)) if start]
@@ -74,15 +80,23 @@ def with_file_times(query: Query) -> Query:
     )
 
 
-def fact_notes(build: Build, query: Query) -> tuple[str, ...]:
-    """Say what should be known of an answer whose query filters by facts."""
+def fact_notes(
+    query: Query, *, knows_facts: bool = True, knows_countries: bool = True
+) -> tuple[str, ...]:
+    """Say what should be known of an answer whose query filters by facts.
+
+    Args:
+        query: What was asked.
+        knows_facts: Whether the index was made when facts were read.
+        knows_countries: Whether a picture of it knows its country.
+    """
     notes = []
-    if build.facts is None and _spans(query):
+    if not knows_facts and spans_of(query):
         notes.append(
             "this index does not know when pictures were taken, so the times of the files count: "
             "run `retrieval index`"
         )
-    if build.facts is not None and query.countries and not _has_any(build.facts, "country"):
+    if knows_facts and query.countries and not knows_countries:
         notes.append(
             "no picture knows its country: with the extra `places` "
             '(pip install "retrieval-pipeline[places]"), `retrieval index` names the places of '
@@ -101,12 +115,12 @@ def fact_notes(build: Build, query: Query) -> tuple[str, ...]:
 
 
 _Test = Callable[[pa.Table], Flags]
-_Span = tuple[datetime | None, datetime | None]
+Span = tuple[datetime | None, datetime | None]
 
 
-def _spans(query: Query) -> list[_Span]:
+def spans_of(query: Query) -> list[Span]:
     """Return the stretches of time that a picture must have been taken in, all of them."""
-    spans: list[_Span] = []
+    spans: list[Span] = []
     if query.after or query.before:
         spans.append((query.after, query.before))
     if query.on:
@@ -122,18 +136,22 @@ def _tests(query: Query) -> list[_Test]:
     """
     tests: list[_Test] = []
     if query.years:
-        years = [_span_of(year) for year in query.years]
+        years = [year_span(year) for year in query.years]
         tests.append(lambda facts: np.logical_or.reduce([_taken(facts, *year) for year in years]))
     if query.cameras:
-        tests.append(lambda facts: _repeated(facts["camera"], _names(query.cameras)))
+        tests.append(lambda facts: _repeated(facts["camera"], names_test(query.cameras)))
     if query.lenses:
-        tests.append(lambda facts: _repeated(facts["lens"], _names(query.lenses)))
+        tests.append(lambda facts: _repeated(facts["lens"], names_test(query.lenses)))
     if query.countries:
         codes = {country_code(country) for country in query.countries}
         tests.append(lambda facts: _repeated(facts["country"], codes.__contains__))
     if query.near is not None:
         place = find_place(query.near)
-        tests.append(lambda facts: _near(facts, place.latitude, place.longitude, query.within_km))
+        tests.append(
+            lambda facts: are_near(
+                facts["latitude"].to_numpy(), facts["longitude"].to_numpy(), place, query.within_km
+            )
+        )
     if query.keywords:
         wanted = {keyword.casefold() for keyword in query.keywords}
         tests.append(lambda facts: _listed(facts["keywords"], wanted))
@@ -148,10 +166,6 @@ def _flags(column: pa.ChunkedArray) -> Flags:
     return flags
 
 
-def _has_any(facts: pa.Table, column: str) -> bool:
-    return bool(facts[column].null_count < len(facts))
-
-
 def _taken(facts: pa.Table, start: datetime | None, end: datetime | None) -> Flags:
     column = facts["taken_at"]
     late = pc.greater_equal(column, microseconds(start)) if start else None
@@ -159,7 +173,12 @@ def _taken(facts: pa.Table, start: datetime | None, end: datetime | None) -> Fla
     return _flags(early if late is None else late if early is None else pc.and_(late, early))
 
 
-def _span_of(year: int) -> _Span:
+def year_span(year: int) -> Span:
+    """Return the stretch of time that a year is.
+
+    Raises:
+        QueryError: There is no such year.
+    """
     try:
         span = year_of(year)
     except (ValueError, OverflowError):
@@ -178,7 +197,7 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _names(asked: Sequence[str]) -> Callable[[str], bool]:
+def names_test(asked: Sequence[str]) -> Callable[[str], bool]:
     """Return what tells whether a name holds every word of one of the texts, in any case."""
     wanted = [text.casefold().split() for text in asked]
 
@@ -217,15 +236,25 @@ def _listed(column: pa.ChunkedArray, wanted: set[str]) -> Flags:
     return np.concatenate(found)
 
 
-def _near(facts: pa.Table, latitude: float, longitude: float, kilometres: float) -> Flags:
-    """Return which rows lie within so many kilometres of a point, on a sphere."""
-    latitudes = facts["latitude"].to_numpy()
+def are_near(latitudes: Values, longitudes: Values, place: Place, kilometres: float) -> Flags:
+    """Return which points lie within so many kilometres of a place, on a sphere, bool (n,).
+
+    Args:
+        latitudes: WGS 84 degrees, float64 (n,); NaN for unknown ones.
+        longitudes: The same.
+        place: The middle.
+        kilometres: How far a point may be.
+    """
     # What is farther north or south is too far; the others are few.
-    degrees = np.degrees(kilometres / EARTH_KM) + 1e-9
     with np.errstate(invalid="ignore"):
-        flags: Flags = np.abs(latitudes - latitude) <= degrees
+        flags: Flags = np.abs(latitudes - place.latitude) <= degrees_of(kilometres)
     rows = np.flatnonzero(flags)
-    points = on_unit_sphere(latitudes[rows], facts["longitude"].to_numpy()[rows])
-    centre = on_unit_sphere(np.array(latitude), np.array(longitude))
+    points = on_unit_sphere(latitudes[rows], longitudes[rows])
+    centre = on_unit_sphere(np.array(place.latitude), np.array(place.longitude))
     flags[rows] = np.linalg.norm(points - centre, axis=1) <= chord(kilometres)
     return flags
+
+
+def degrees_of(kilometres: float) -> float:
+    """Return how many degrees to the north so many kilometres are, and a little more."""
+    return float(np.degrees(kilometres / EARTH_KM)) + 1e-9

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.config.extensions import DAMAGED, format_named
-from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
 from retrieval_pipeline.search.fact_filters import fact_flags, with_file_times
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.vector_index import unknown_source
 from retrieval_pipeline.vectors import Flags
 
 # The fields of a location.
@@ -39,8 +39,7 @@ def passing(build: Build, query: Query) -> Flags | None:
     """
     for source in query.sources:
         if source not in build.info.sources:
-            known = ", ".join(build.info.sources)
-            raise QueryError(f'there is no source "{source}" in the index (sources: {known})')
+            raise unknown_source(source, build.info.sources)
     flags = fact_flags(build, query)
     if build.facts is None:
         query = with_file_times(query)
@@ -105,9 +104,9 @@ def _passing_files(files: pa.Table, query: Query) -> Flags:
         good &= _numpy(pc.is_in(files["source"], pa.array(query.sources)))
     times = files["mtime_ns"]
     if query.file_after:
-        good &= _numpy(pc.greater_equal(times, _nanoseconds(query.file_after)))
+        good &= _numpy(pc.greater_equal(times, nanoseconds(query.file_after)))
     if query.file_before:
-        good &= _numpy(pc.less(times, _nanoseconds(query.file_before)))
+        good &= _numpy(pc.less(times, nanoseconds(query.file_before)))
     if query.paths:
         globs = compile_globs(query.paths)
         # Globs are slow, so they come last and only where it still matters.
@@ -126,8 +125,8 @@ def file_test(query: Query, *, knows_facts: bool) -> Callable[[IndexedFile], boo
     """
     query = query if knows_facts else with_file_times(query)
     globs = compile_globs(query.paths)
-    after = _nanoseconds(query.file_after) if query.file_after else None
-    before = _nanoseconds(query.file_before) if query.file_before else None
+    after = nanoseconds(query.file_after) if query.file_after else None
+    before = nanoseconds(query.file_before) if query.file_before else None
 
     def passes(file: IndexedFile) -> bool:
         return (
@@ -145,7 +144,8 @@ def _numpy(array: pa.BooleanArray | pa.ChunkedArray) -> Flags:
     return flags
 
 
-def _nanoseconds(moment: datetime) -> int:
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment as the times of files are: nanoseconds since 1970."""
     # The times of files are 64 bits; what lies before or after all of them is as good as the end.
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         return -(2**63) if moment.year < FIRST_YEAR else 2**63 - 1

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError, EngineError, QueryError, StoreError
+from retrieval_pipeline.errors import (
+    BuildError,
+    EngineError,
+    NotOnEngineError,
+    QueryError,
+    StoreError,
+)
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build
@@ -86,11 +92,11 @@ class Searcher:
         """The files of the index, for what only they can answer.
 
         Raises:
-            EngineError: The index has none: an engine keeps it.
+            NotOnEngineError: The index has none: an engine keeps it.
         """
         if self.files is not None:
             return self.files
-        raise EngineError(
+        raise NotOnEngineError(
             "this needs the files of the embedded index, and an engine keeps this one: "
             'docs/scale.md says what works with engine = "milvus"'
         )
@@ -413,6 +419,11 @@ def open_index(settings: Settings) -> VectorIndex:
         BuildError: Nothing is indexed yet, or the build is damaged.
         EngineError: The engine cannot be reached, or serves nothing that this program can read.
     """
+    if settings.index.engine == "milvus":
+        # With its client, which takes two seconds to import.
+        from retrieval_pipeline.search.milvus.index import MilvusIndex
+
+        return MilvusIndex.open_served(settings)
     return EmbeddedIndex.open_current(settings)
 
 

@@ -4,7 +4,7 @@ Two makers answer: `embedded_index` from the files of a build, and `milvus` from
 `Searcher.open` opens the one that the settings name; nobody else needs to know which it is.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -163,6 +163,9 @@ class VectorIndex(Protocol):
     def sample_passing(self, selection: Selection) -> Flags:
         """Return which items of the sample are in a selection, bool (n,)."""
 
+    def sample_items(self, selection: Selection | None) -> Items:
+        """Return the items of the sample that are in a selection."""
+
     @property
     def knows_facts(self) -> bool:
         """Whether facts were read when it was made; else the times of files stand for dates."""
@@ -233,6 +236,9 @@ class VectorIndex(Protocol):
         Of equal scores, the item that comes first in the order of the index does.
         """
 
+    def nearest(self, vector: Vectors, count: int, selection: Selection | None) -> Items:
+        """Return the `count` items of a selection nearest to a unit vector, (dim,), best first."""
+
     def listing(
         self, selection: Selection | None, sort: Sort, offset: int = 0, count: int | None = None
     ) -> Items:
@@ -295,3 +301,8 @@ def not_indexed(content_id: str) -> QueryError:
         f'no indexed picture has the content id "{content_id}": '
         "`retrieval query --json` shows those of the hits"
     )
+
+
+def unknown_source(source: str, known: Iterable[str]) -> QueryError:
+    """Return what is said of a filter by a source that is not in the index."""
+    return QueryError(f'there is no source "{source}" in the index (sources: {", ".join(known)})')

@@ -22,6 +22,10 @@ VIEWS_NAME = re.compile(r"views-\d+(-\d+)?\.parquet")
 QUARANTINE_NAME = re.compile(r"quarantine\.parquet")
 INT8_CHECK = "int8.json"
 TABLE_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.parquet")
+# A collection of an engine that this program made: prefix, hash of the vector space, colour.
+COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}_[0-9a-f]{8}_(blue|green)")
+# What was sent to it: the ledger, the ids of an unfinished publication, and those that it has sent.
+SENT_NAME = re.compile(r"sent-\d{6}\.parquet")
 SAVED_NAME = re.compile(rf"{SOURCE_NAME.pattern}\.json")
 # Names of albums and of searches that people save, as `file_name_of` writes them.
 ALBUM_NAME = re.compile(r"([A-Za-z0-9_-]|\+[0-9a-f]{2})+\.parquet")
@@ -53,6 +57,9 @@ CONTENTS = {
         re.compile(_IN_BUILD)
     ),
     re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
+    re.compile(rf"engine/{COLLECTION_NAME.pattern}"): re.compile(
+        rf"(ledger|pending)\.parquet|{SENT_NAME.pattern}|(blocks|collection|published)\.json"
+    ),
 }
 
 # What a repair sets aside, relative to `damaged`.

@@ -113,6 +113,21 @@ class Remote:
         return f"{service}{self}"
 
     @property
+    def is_bucket(self) -> bool:
+        """Whether this is a bucket of S3, or a part of one."""
+        return _split(self._url)[0] in ("s3", "s3a")
+
+    @property
+    def on_store(self) -> str:
+        """Path as the file system has it: the bucket and the prefix, of a bucket.
+
+        Raises:
+            RemoteError: The URL cannot be understood, or the bucket's region cannot be asked for.
+        """
+        with self._opened() as (_, path):
+            return path
+
+    @property
     def name(self) -> str:
         """Last part of the path."""
         return PurePosixPath(str(self)).name

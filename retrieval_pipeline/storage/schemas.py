@@ -88,6 +88,17 @@ ALBUM = pa.schema(
         pa.field("added_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+# The rows that a collection of an engine holds, by the program's own account.
+LEDGER = pa.schema(
+    [
+        # The primary key.
+        pa.field("id", pa.string(), nullable=False),
+        # Hash of the row that was sent; null where it is not known whether it arrived.
+        pa.field("digest", pa.binary(16)),
+        # Hash of the block of items that the row belongs to; null where it is not known.
+        pa.field("block", pa.binary(16)),
+    ]
+)
 LABELS = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),

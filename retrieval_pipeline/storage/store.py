@@ -20,6 +20,7 @@ from retrieval_pipeline.storage.names import (
     BLOCK_NAME,
     BLOCKS,
     BUILD_NAME,
+    COLLECTION_NAME,
     CONTENTS,
     INT8_CHECK,
     PART_NAME,
@@ -240,6 +241,14 @@ class Store:
                 f"{self.current_file}: does not name a build: {text!r}. Run `retrieval index`"
             )
         return self.home / "index" / parts[0] / parts[1]
+
+    def engine(self, collection: str) -> Path:
+        """Directory of what was sent to a collection of an engine."""
+        return self.home / "engine" / collection
+
+    def engine_collections(self) -> list[Path]:
+        """Directories of all collections that something was sent to."""
+        return listed(self.home / "engine", COLLECTION_NAME, directories=True)
 
     @property
     def held_file(self) -> Path:
@@ -489,7 +498,7 @@ class Store:
         """
         # User data and thumbnails are written without this lock, maybe just now.
         names = (
-            *("manifest", "sidecars", "facts", "embeddings"),
+            *("manifest", "sidecars", "facts", "embeddings", "engine"),
             *("index", "map", "labels", "last-map", "saved", "mirror"),
         )
         places = [
@@ -500,6 +509,7 @@ class Store:
             *self._index_directories(),
             *self.all_builds(),
             *self.all_segments(),
+            *self.engine_collections(),
         ]
         return sorted(path for place in places for path in self._temporaries(place))
 

@@ -30,7 +30,7 @@ from retrieval_pipeline.storage.locks import exclusive, is_held
 from retrieval_pipeline.storage.remote import Remote, RemoteError
 
 # Folders that the copy shares with the remote home; all others stay on their machine.
-TABLES = ("manifest", "embeddings", "facts", "sidecars")
+TABLES = ("manifest", "embeddings", "facts", "sidecars", "engine")
 ANSWERS = ("index", "map", "labels")
 # What people decided, which exists nowhere else.
 USER_DATA = ("judgements", "albums", "searches")

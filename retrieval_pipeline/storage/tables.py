@@ -1,6 +1,7 @@
 """Parquet tables: written atomically, and checked against their schema when they are read."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,6 +86,31 @@ def read_table(
         StoreError: The file is damaged, of another version or has other columns.
         UnreadableError: The file cannot be read, which says nothing about its content.
     """
+    with _opened(path, schema, remedy) as file:
+        return file.read(columns=columns)
+
+
+def read_batches(
+    path: Path, schema: pa.Schema, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet table, some at a time; otherwise as `read_table`.
+
+    Args:
+        path: The file.
+        schema: Names, types and order of all its columns.
+        columns: Those to read.
+        rows: How many rows at a time.
+
+    Raises:
+        StoreError: The file is damaged, of another version or has other columns.
+        UnreadableError: The file cannot be read, which says nothing about its content.
+    """
+    with _opened(path, schema, REMEDY) as file:
+        yield from file.iter_batches(rows, columns=columns)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
     try:
         # Not mapped into memory: an I/O error would kill the process.
         with reading(path), pa.OSFile(str(path)) as source:
@@ -93,7 +119,7 @@ def read_table(
             version = (found.metadata or {}).get(b"schema_version")
             if version != SCHEMA_VERSION or not found.equals(schema):
                 raise StoreError(f"{path}: not a table of this program's version: {remedy}")
-            return file.read(columns=columns)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: damaged ({_first_line(error)}): {remedy}") from None
 
@@ -129,14 +155,16 @@ def read_space(path: Path) -> VectorSpace:
         raise StoreError(f"{path}: does not say which model made it: {REMEDY}") from None
 
 
-def read_manifest(store: Store, source: str) -> pa.Table:
-    """Return the manifest of a source; an empty table if it has none yet.
+def read_manifest(store: Store, source: str, columns: list[str] | None = None) -> pa.Table:
+    """Return the manifest of a source, or some of its columns; no rows if it has none yet.
 
     Raises:
         StoreError: It is damaged.
     """
     path = store.manifest(source)
-    return read_table(path, MANIFEST) if is_there(path) else MANIFEST.empty_table()
+    if is_there(path):
+        return read_table(path, MANIFEST, columns)
+    return MANIFEST.empty_table().select(columns or MANIFEST.names)
 
 
 def read_sidecars(store: Store, source: str) -> pa.Table:

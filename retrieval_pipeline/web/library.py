@@ -121,8 +121,10 @@ class Library:
         except RetrievalError as error:
             # The build before goes on answering.
             self._problem = error
-            # A damaged build is read whole before it is refused: not every second.
-            return FAILED_SECONDS if self.store.current_file.exists() else LOOK_SECONDS
+            # A damaged build is read whole before it is refused, and an engine that is away must
+            # not be called without end: not every second.
+            is_new = isinstance(error, BuildError) and not self.store.current_file.exists()
+            return LOOK_SECONDS if is_new else FAILED_SECONDS
         if opened is not None:
             former, self._snapshot = self._snapshot, opened
             self.settings = opened.settings

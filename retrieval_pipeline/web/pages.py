@@ -12,11 +12,12 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from retrieval_pipeline.errors import BuildError, RetrievalError
+from retrieval_pipeline.latent_map.html import MAP_SCRIPTS
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import environment, read_texts
 from retrieval_pipeline.storage.content_id import content_id
@@ -46,7 +47,6 @@ from retrieval_pipeline.web.parameters import (
 )
 from retrieval_pipeline.web.pictures import NARROWEST, WIDEST, AnswerPage, WordsRead
 from retrieval_pipeline.web.problems import RequestError
-from retrieval_pipeline.web.security import MAP_POLICY
 from retrieval_pipeline.web.selection import SELECTION_BYTES, Selected, archive
 
 PACKAGE = "retrieval_pipeline.web"
@@ -426,7 +426,6 @@ async def map_page(request: Request) -> Response:
     return _page(
         request,
         "map",
-        headers={"content-security-policy": MAP_POLICY},
         search=asked,
         count=len(snapshot.index),
     )
@@ -492,12 +491,11 @@ def _page(
     request: Request,
     name: str,
     status: HTTPStatus = HTTPStatus.OK,
-    headers: dict[str, str] | None = None,
     **values: Any,
 ) -> Response:
     template = environment(PACKAGE).get_template(f"{name}.html.jinja")
     html = template.render(_frame(request) | values | {"here": name})
-    return HTMLResponse(html, status, headers=headers)
+    return HTMLResponse(html, status)
 
 
 def _fragment(request: Request, name: str, **values: Any) -> Response:
@@ -595,7 +593,7 @@ def style_sheet() -> str:
 @cache
 def _version() -> str:
     """Return the folder that scripts and styles are served from: a new one for each change."""
-    texts = [style_sheet(), read_texts("latent_map.js")]
+    texts = [style_sheet(), read_texts(*MAP_SCRIPTS)]
     texts += [file.read_text("utf-8") for file in sorted_static()]
     return content_id("\n".join(texts).encode())[:12]
 
@@ -610,16 +608,10 @@ async def style(request: Request) -> Response:
     return Response(style_sheet(), media_type="text/css", headers={"cache-control": _CACHED})
 
 
-async def latent_map(request: Request) -> Response:
-    """Give the script that draws maps, here and in the pages that stand alone."""
-    script = read_texts("latent_map.js")
+async def map_scripts(request: Request) -> Response:
+    """Give the scripts that draw maps, here and in the pages that stand alone."""
+    script = read_texts(*MAP_SCRIPTS)
     return Response(script, media_type="text/javascript", headers={"cache-control": _CACHED})
-
-
-async def plotly(request: Request) -> Response:
-    """Give plotly's own script, as its package has it."""
-    script = Path(str(files("plotly") / "package_data" / "plotly.min.js"))
-    return FileResponse(script, media_type="text/javascript", headers={"cache-control": _CACHED})
 
 
 _CACHED = "public, max-age=31536000, immutable"
@@ -654,7 +646,6 @@ ROUTES = [
     Route("/api/openapi.json", api_document),
     Route("/events", shown(events)),
     Route("/static/{version}/style.css", style),
-    Route("/static/{version}/plotly.js", plotly),
-    Route("/static/{version}/latent_map.js", latent_map),
+    Route("/static/{version}/latent_map.js", map_scripts),
     Mount("/static/{version}", CachedFiles(packages=[(PACKAGE, "static")])),
 ]

@@ -11,13 +11,18 @@ from retrieval_pipeline.errors import (
     AlbumError,
     BuildError,
     EncoderError,
+    EngineError,
     MapError,
+    NotOnEngineError,
     QueryError,
     RecommendError,
     RetrievalError,
     StoreError,
 )
 from retrieval_pipeline.images.errors import ImageError, Reason
+
+# Seconds after which to ask again while the engine is away or overloaded.
+RETRY_SECONDS = 10
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -96,6 +101,16 @@ def problem_of(error: RetrievalError) -> RequestError:
         case BuildError():
             title = "No index to search in"
             return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, text, title=title)
+        case NotOnEngineError():
+            title = "Not with this engine"
+            return RequestError(HTTPStatus.NOT_IMPLEMENTED, text, title=title)
+        case EngineError():
+            return RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                text,
+                title="The engine does not answer",
+                headers={"retry-after": str(RETRY_SECONDS)},
+            )
         case EncoderError():
             title = "The model cannot be loaded"
             return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, text, title=title)

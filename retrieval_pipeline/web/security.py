@@ -40,11 +40,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# plotly compiles its shaders' glue with `Function` and writes style attributes. Nothing but this
-# server's own files runs there either.
-MAP_POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-eval'").replace(
-    "style-src 'self'", "style-src 'self' 'unsafe-inline'"
-)
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",

@@ -147,7 +147,7 @@ class Snapshot:
         """The files of the index, for what only they can answer.
 
         Raises:
-            EngineError: The index has none: an engine keeps it.
+            NotOnEngineError: The index has none: an engine keeps it.
         """
         return self.searcher.build
 
@@ -361,7 +361,7 @@ class Snapshot:
         """Return which items pass the filters that only pages have, bool (items,); None for all.
 
         Raises:
-            EngineError: New pictures are asked for, and an engine keeps the index.
+            NotOnEngineError: New pictures are asked for, and an engine keeps the index.
             MapError: A region is asked for, and there is no map.
             RequestError: The index is gone that new pictures are asked since; 404.
         """

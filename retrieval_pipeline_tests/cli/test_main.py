@@ -204,7 +204,7 @@ def test_a_list_of_hits_ends_with_how_many_are_likely(library: Path) -> None:
 # Each takes from 30 ms to some seconds, and start-up is most of the time that these commands take.
 SLOW = {
     *("torch", "transformers", "scipy", "sklearn", "pandas", "faiss", "onnxruntime"),
-    *("PIL", "dagster", "ray", "plotly", "jinja2", "joblib", "huggingface_hub", "pyarrow.dataset"),
+    *("PIL", "dagster", "ray", "jinja2", "joblib", "huggingface_hub", "pyarrow.dataset"),
 }
 
 

@@ -115,6 +115,20 @@ def test_a_schedule_that_cannot_be_is_refused(tmp_path: Path, text: str, message
     assert message in problem(tmp_path, f"[schedule]\n{text}\n")
 
 
+@pytest.mark.parametrize(
+    ("path", "queue", "message"),
+    [
+        ("/srv", "https://sqs.eu-central-1.amazonaws.com/1/a", "`queue` is for buckets alone"),
+        ("s3://photos/2026", "arn:aws:sqs:eu-central-1:1:a", "`queue` is no address of a queue"),
+    ],
+)
+def test_a_queue_is_an_address_and_of_a_bucket(
+    tmp_path: Path, path: str, queue: str, message: str
+) -> None:
+    source = f'[[sources]]\nname = "a"\npath = "{path}"\nqueue = "{queue}"\n'
+    assert message in problem(tmp_path, source)
+
+
 def test_labelled_queries_are_a_file_beside_the_settings_or_the_folders(tmp_path: Path) -> None:
     named = load_settings(write(tmp_path, '[evaluation]\nfile = "labels/queries.toml"\n'))
     assert named.evaluation is not None

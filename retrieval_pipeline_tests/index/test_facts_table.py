@@ -40,9 +40,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
+@pytest.mark.parametrize("rows_at_a_time", [1, 1_000])
 def test_a_build_maps_the_facts_of_each_item_and_takes_the_file_with_the_strongest_date(
-    store: Store,
+    store: Store, monkeypatch: pytest.MonkeyPatch, rows_at_a_time: int
 ) -> None:
+    monkeypatch.setattr(facts_table, "BATCH_ROWS", rows_at_a_time)
     by_time = PictureFacts(datetime(2024, 1, 1), None, Origin.FILE_TIME)
     by_name = replace(by_time, taken_from=Origin.FILE_NAME, title="named")
     write_facts(store, "a", {"1.jpg": by_time, "3.jpg": LISBON, "2.jpg": by_name})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import autotune, search_structures, segment, tiers
+from retrieval_pipeline.index import autotune, blocks, search_structures, segment, tiers
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.index.builder import build_index
@@ -111,6 +111,18 @@ def test_moved_and_renamed_files_write_no_vectors(library: Library) -> None:
     build = library.index()
     assert segments_of(build) == segments_of(first)
     assert_finds_all(build, library)
+
+
+def test_a_block_is_named_by_its_own_items_alone(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("LEAST_ITEMS", "MOST_ITEMS"):
+        monkeypatch.setattr(blocks, limit, 100)
+    first, *before = library.index().info.blocks
+    library.files["0100a.jpg"] = library.files.pop("0100.jpg")
+    again, *after = library.index().info.blocks
+    assert first == again
+    assert before != after
 
 
 def test_what_has_gone_is_not_found_and_makes_way_when_it_is_a_quarter(library: Library) -> None:

@@ -23,7 +23,7 @@ from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration.code_location import build_definitions
-from retrieval_pipeline.orchestration.history import prune
+from retrieval_pipeline.orchestration.history import Pruned, prune
 from retrieval_pipeline.orchestration.partitions import all_partitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline import run
@@ -383,16 +383,21 @@ def test_of_an_old_run_that_made_something_only_the_log_goes(tmp_path: Path) -> 
         for run in (made, idle):
             instance.report_run_canceled(run)
         log = Path(instance.event_log_storage.path_for_shard(made.run_id))  # type: ignore[attr-defined]
-        jobs = {"verify_job"}
-        assert prune(instance, jobs, timedelta(days=1), dry_run=False) == (0, 0)
-        assert prune(instance, jobs, timedelta(), dry_run=True) == (1, 1)
+
+        def pruned(age: timedelta = timedelta(), most: int = 9, *, dry_run: bool = False) -> Pruned:
+            return prune(instance, {"verify_job"}, age, most, dry_run=dry_run)
+
+        assert pruned(timedelta(days=1)) == Pruned(0, 0, 0)
+        assert pruned(dry_run=True) == Pruned(1, 1, 0)
         assert len(instance.all_logs(made.run_id)) > 1
         size = log.stat().st_size
-        assert prune(instance, jobs, timedelta(), dry_run=False) == (1, 1)
+        # Not more than was allowed at once, the oldest first.
+        assert pruned(most=1) == Pruned(0, 1, 1)
+        assert pruned(most=1) == Pruned(1, 0, 0)
         assert log.stat().st_size <= size
         # Neither the run nor what it made is forgotten, also when somebody looks at the run.
         assert instance.all_logs(made.run_id) == []
-        assert prune(instance, jobs, timedelta(), dry_run=False) == (0, 0)
+        assert pruned() == Pruned(0, 0, 0)
         assert [each.run_id for each in instance.get_runs()] == [made.run_id]
         found = instance.get_latest_materialization_event(dg.AssetKey("file_manifest"))
         assert found is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import VectorError
-from retrieval_pipeline.index import builder
+from retrieval_pipeline.index import builder, inputs
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedReport
@@ -142,9 +143,10 @@ def test_an_index_that_fails_its_check_is_not_published_and_nothing_follows(
     before = open_current(embedded).path
     write_part(embedded, space, "a", ["more"], random_vectors(1, space.dim, seed=5))
     write_manifest(embedded, "a", {f"{name}.png": name for name in [*NAMES, "more"]})
-    whole = builder.join(embedded, space, ["a"])
-    short = replace(whole, table=whole.table.slice(0, 5), rows=whole.rows[:5])
-    monkeypatch.setattr(builder, "join", lambda *_: short)
+    whole = inputs.join(embedded, space, ["a"])
+    located = whole.located.only(np.arange(len(whole)) < 5)
+    short = replace(whole, keys=whole.keys[:5], rows=whole.rows[:5], located=located)
+    monkeypatch.setattr(inputs, "join", lambda *_: short)
     result = run(config, instance, "retrieval_index", "latent_map")
     assert not result.success
     assert not found(result)["rows_agree"].passed

@@ -6,7 +6,7 @@ import pytest
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError
-from retrieval_pipeline.index import builder, search_structures
+from retrieval_pipeline.index import inputs, search_structures
 from retrieval_pipeline.index.autotune import Calibration
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.build_info import read_info
@@ -70,8 +70,8 @@ def test_a_build_that_lost_rows_is_not_published(
     before = update(settings, BLUE)
     store = Store(settings.home)
     write_manifest(store, "b", {f"{name}.jpg": name for name in NAMES[20:39]})
-    join = builder.join
-    monkeypatch.setattr(builder, "join", lambda store, space, sources: join(store, space, ["a"]))
+    join = inputs.join
+    monkeypatch.setattr(inputs, "join", lambda store, space, sources: join(store, space, ["a"]))
     with pytest.raises(RefusedBuildError, match="holds 20 images in 20 files, the tables 39"):
         update(settings, BLUE)
     assert store.current_build() == before.build

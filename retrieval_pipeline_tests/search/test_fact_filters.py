@@ -179,8 +179,8 @@ def test_pictures_are_found_by_country_and_place(
     nearby = passing(build, Query(near="Lisboa"))
     assert nearby is not None
     assert 0 < nearby.sum() < PICTURES / 2
-    assert fact_notes(build, Query(near="Lisboa")) == ()
-    (note,) = fact_notes(build, Query(near="San José"))
+    assert fact_notes(Query(near="Lisboa")) == ()
+    (note,) = fact_notes(Query(near="San José"))
     assert '"San José" is San Jose, California, US' in note
 
 
@@ -201,8 +201,8 @@ def test_an_index_without_facts_asks_the_files_for_dates_and_says_so(tmp_path: P
         assert flags is not None
         assert flags.tolist() == [passes]
         assert file_test(query, knows_facts=False)(file) is passes
-        assert "the times of the files count" in fact_notes(build, query)[0]
-    assert fact_notes(build, Query(file_after=datetime(1980, 1, 1))) == ()
+        assert "the times of the files count" in fact_notes(query, knows_facts=False)[0]
+    assert fact_notes(Query(file_after=datetime(1980, 1, 1))) == ()
     for facts in ({"cameras": ("nikon",)}, {"years": (2019,)}, {"min_rating": 1}):
         with pytest.raises(QueryError, match="run `retrieval index`"):
             passing(build, replace(Query(), **facts))

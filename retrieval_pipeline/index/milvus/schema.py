@@ -266,3 +266,16 @@ def json_bytes(value: object) -> int:
 def _cut(text: str) -> str:
     """Return the beginning of a text, as far as an array takes it."""
     return text.encode()[:LONGEST_VALUE].decode(errors="ignore")
+
+
+def search_params(index_type: str, count: int) -> dict[str, Any]:
+    """Return how hard a search for the `count` nearest rows tries, by the kind of index.
+
+    It is part of what the recall of a publication was measured with.
+    """
+    params = {
+        "HNSW": {"ef": max(256, 2 * count)},
+        "DISKANN": {"search_list": max(200, 2 * count)},
+        "GPU_CAGRA": {"itopk_size": max(256, 2 * count)},
+    }
+    return {"metric_type": METRIC, "params": params.get(index_type, {})}

@@ -61,13 +61,18 @@
   latentMap(
     {
       axes: data.axes,
-      coordinates: data.coordinates.map((text) => new Float32Array(bytes(text))),
+      coordinates: data.coordinates.slice(0, data.three ? 3 : 2).map((text) => new Float32Array(bytes(text))),
       codes,
       groups,
       scores,
       three: data.three,
     },
-    { map, overlay: document.getElementById("overlay"), controls: document.getElementById("controls") },
+    {
+      map,
+      overlay: document.getElementById("overlay"),
+      legend: document.getElementById("legend"),
+      controls: document.getElementById("controls"),
+    },
     thumbnails,
     {
       hover: showCard,

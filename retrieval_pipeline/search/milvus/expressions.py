@@ -1,0 +1,209 @@
+"""Filters of a query as boolean expressions of Milvus: https://milvus.io/docs/boolean.md.
+
+Some filters an expression cannot say exactly: a glob with a class of characters, a distance on a
+sphere, or which of several files of a picture passes. For them there is a `Check`: an expression
+that lets through too much, and a test that is made here on what comes through.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_pipeline.config.extensions import format_named
+from retrieval_pipeline.facts.places import country_code, find_place
+from retrieval_pipeline.search.fact_filters import (
+    Span,
+    are_near,
+    degrees_of,
+    facts_unknown,
+    microseconds,
+    names_test,
+    spans_of,
+    with_file_times,
+    year_span,
+)
+from retrieval_pipeline.search.filters import file_test, nanoseconds
+from retrieval_pipeline.search.milvus.rows import Row
+from retrieval_pipeline.search.query import Query
+
+# What no row passes, and what every row does.
+NOTHING, EVERYTHING = 'id == ""', 'id != ""'
+# Beyond this latitude a circle may lie around a pole.
+_POLE = 80.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A filter of which an expression alone lets through too much.
+
+    Attributes:
+        exact: An expression of items that pass for certain.
+        candidates: An expression of the other items that may pass.
+        test: Tells which of these do.
+    """
+
+    exact: str
+    candidates: str
+    test: Callable[[Row], bool]
+
+
+def quoted(text: str) -> str:
+    """Return a text as an expression has it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def one_of(field: str, values: Iterable[str | int]) -> str:
+    """Return the expression that a field has one of these values."""
+    texts = [quoted(value) if isinstance(value, str) else str(value) for value in values]
+    return f"{field} in [{', '.join(texts)}]" if texts else NOTHING
+
+
+def has_one_of(field: str, values: Collection[str]) -> str:
+    """Return the expression that an array holds one of these values."""
+    listed = ", ".join(map(quoted, values))
+    return f"array_contains_any({field}, [{listed}])" if values else NOTHING
+
+
+def every(expressions: Iterable[str]) -> str:
+    """Return the expression that all of these are true."""
+    return " and ".join(f"({each})" for each in expressions) or EVERYTHING
+
+
+def some(expressions: Iterable[str]) -> str:
+    """Return the expression that one of these is true."""
+    return " or ".join(f"({each})" for each in expressions) or NOTHING
+
+
+def filters_of(
+    query: Query, *, knows_facts: bool, cameras: Sequence[str], lenses: Sequence[str]
+) -> tuple[list[str], list[Check]]:
+    """Return what is to be true of the items that pass a query's filters, but albums and labels.
+
+    Args:
+        query: Has the filters. That its sources are there has been checked.
+        knows_facts: Whether the index knows dates taken; else the times of files stand for them.
+        cameras: The names of all cameras.
+        lenses: The names of all lenses.
+
+    Raises:
+        QueryError: A place or year does not exist, or the index does not know a fact.
+    """
+    expressions, checks = [], []
+    if knows_facts:
+        expressions += [_taken(span) for span in spans_of(query)]
+    else:
+        query = with_file_times(query)
+    if query.years:
+        expressions.append(some(_taken(year_span(year)) for year in query.years))
+    if query.cameras:
+        matches = names_test(query.cameras)
+        expressions.append(one_of("camera", [name for name in cameras if matches(name)]))
+    if query.lenses:
+        matches = names_test(query.lenses)
+        expressions.append(one_of("lens", [name for name in lenses if matches(name)]))
+    if query.countries:
+        expressions.append(one_of("country", sorted(map(country_code, query.countries))))
+    if query.keywords:
+        folded = {keyword.casefold() for keyword in query.keywords}
+        expressions.append(has_one_of("keywords", sorted(folded)))
+    if query.min_rating is not None:
+        expressions.append(f"rating >= {query.min_rating}")
+    if query.near is not None:
+        checks.append(_near(query.near, query.within_km))
+    if not knows_facts and (expressions or checks):
+        raise facts_unknown()
+    if query.min_width:
+        expressions.append(f"width >= {query.min_width}")
+    if query.min_height:
+        expressions.append(f"height >= {query.min_height}")
+    if query.formats:
+        formats = set(map(format_named, query.formats))
+        expressions.append(has_one_of("formats", sorted(formats)))
+    if query.sources:
+        expressions.append(has_one_of("sources", query.sources))
+    if query.paths or query.file_after or query.file_before:
+        checks.append(_files(query))
+    return expressions, checks
+
+
+def _taken(span: Span) -> str:
+    start, end = span
+    bounds = [f"taken_at >= {microseconds(start)}"] if start else []
+    return every([*bounds, f"taken_at < {microseconds(end)}"] if end else bounds)
+
+
+def _near(place_name: str, kilometres: float) -> Check:
+    """Return the filter by a distance: a rectangle holds the candidates."""
+    place = find_place(place_name)
+    degrees = degrees_of(kilometres)
+    south, north = place.latitude - degrees, place.latitude + degrees
+    bounds = [f"latitude >= {south!r}", f"latitude <= {north!r}"]
+    if max(abs(south), abs(north)) < _POLE:
+        # The widest part of the circle lies nearer to the pole than its middle.
+        sideways = degrees / np.cos(np.radians(max(abs(south), abs(north))))
+        west, east = place.longitude - sideways, place.longitude + sideways
+        if west >= -180 and east <= 180:
+            bounds += [f"longitude >= {float(west)!r}", f"longitude <= {float(east)!r}"]
+
+    def test(row: Row) -> bool:
+        at = np.array([row.facts.latitude]), np.array([row.facts.longitude])
+        return bool(are_near(*at, place, kilometres)[0])
+
+    return Check(NOTHING, every(bounds), test)
+
+
+def _files(query: Query) -> Check:
+    """Return the filter by paths and times of files: one and the same file has to pass.
+
+    The fields of a row are those of the first file. They tell all of a picture with a single file.
+    """
+    conditions = []
+    if query.sources:
+        conditions.append(one_of("source", query.sources))
+    if query.file_after:
+        conditions.append(f"mtime_ns >= {nanoseconds(query.file_after)}")
+    if query.file_before:
+        conditions.append(f"mtime_ns < {nanoseconds(query.file_before)}")
+    is_exact = True
+    if query.paths:
+        likes = [like_of(glob) for glob in query.paths]
+        conditions.append(
+            some(f"{field} like {text}" for text, _ in likes for field in ("path", "name"))
+        )
+        is_exact = all(exact for _, exact in likes)
+    single = every(["files == 1", *conditions])
+    passes = file_test(query, knows_facts=True)
+
+    def test(row: Row) -> bool:
+        companions = (companion.file for companion in row.record.companions)
+        return any(map(passes, (*row.record.files, *companions)))
+
+    if is_exact:
+        return Check(single, "files > 1", test)
+    return Check(NOTHING, some([single, "files > 1"]), test)
+
+
+def like_of(glob: str) -> tuple[str, bool]:
+    r"""Return the pattern of `like` for a glob, quoted, and whether it matches nothing more.
+
+    A class such as [a-z], a backslash and what does not print stand for any one character.
+    """
+    pattern, is_exact = "", True
+    # As `fnmatch.translate`: "[" without an end is itself.
+    for part in re.findall(r"\[!?\]?[^\]]*\]|.", unicodedata.normalize("NFC", glob), re.DOTALL):
+        if re.fullmatch(r"\[[^!]\]", part):  # a class of one character is that character
+            part = part[1]
+            pattern += f"\\{part}" if part in "%_" else part
+        elif part in "*?":
+            pattern += "%" if part == "*" else "_"
+        elif part in "%_":
+            pattern += f"\\{part}"
+        elif len(part) == 1 and part != "\\" and part.isprintable():
+            pattern += part
+        else:
+            pattern, is_exact = f"{pattern}_", False
+    return quoted(pattern), is_exact

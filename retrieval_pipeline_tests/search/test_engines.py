@@ -1,0 +1,255 @@
+"""Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from retrieval_pipeline.config.settings import IndexSettings, Settings
+from retrieval_pipeline.errors import EngineError, NotOnEngineError, QueryError
+from retrieval_pipeline.facts import places
+from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.milvus.client import Client, served
+from retrieval_pipeline.index.milvus.schema import about_name
+from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+from retrieval_pipeline.search.milvus import index
+from retrieval_pipeline.search.milvus.expressions import like_of
+from retrieval_pipeline.search.milvus.index import MilvusIndex
+from retrieval_pipeline.search.query import Query, Sort
+from retrieval_pipeline.search.results import Answer
+from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.web.app import create_app
+from retrieval_pipeline.web.security import Access
+from retrieval_pipeline_tests.support.engines import Pictures, Words, publish_pictures
+from retrieval_pipeline_tests.support.web import BASE
+from synthetic.tables import content
+
+pytest.importorskip("milvus_lite")
+
+QUESTIONS = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_towns() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        # Reading all towns takes seconds.
+        patched.setattr(places, "ALL_TOWNS", 15_000)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    return Pictures()
+
+
+@pytest.fixture(scope="module")
+def build(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return pictures.build(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with Client(str(tmp_path_factory.mktemp("milvus") / "engine.db")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def settings(client: Client, build: Build) -> Settings:
+    """Settings by which the pictures are published."""
+    return settings_of(build.path.parents[2], client.where, "pictures")
+
+
+def settings_of(home: Path, uri: str, collection: str) -> Settings:
+    engine = IndexSettings(
+        engine="milvus", uri=uri, timeout=20, collection=collection, index_type="FLAT"
+    )
+    return Settings(home=home, index=engine)
+
+
+@pytest.fixture(scope="module")
+def both(client: Client, build: Build, settings: Settings) -> list[Searcher]:
+    """The same pictures, embedded and in Milvus."""
+    publish_pictures(Store(settings.home), client, settings.index)
+    indexes = (EmbeddedIndex(build), MilvusIndex(client, served(client, settings)))
+    return [Searcher(settings, index, Words()) for index in indexes]  # type: ignore[arg-type]
+
+
+def told(answer: Answer) -> tuple[object, ...]:
+    """What must be the same; float32 products are not, in their last bits."""
+    hits = [
+        replace(
+            hit,
+            score=hit.score and round(hit.score, 4),
+            relevance=hit.relevance and round(hit.relevance, 2),
+        )
+        for hit in answer.hits
+    ]
+    return hits, answer.notes, answer.filtered_out, answer.verdict
+
+
+def test_random_questions_have_the_same_answers(pictures: Pictures, both: list[Searcher]) -> None:
+    found = 0
+    for _ in range(QUESTIONS):
+        asked = pictures.query()
+        k, offset = pictures.random.choice(((5, 0), (20, 0), (7, 13)))
+        query = Query.of(asked)
+        embedded, milvus = (searcher.answer(query, k, offset) for searcher in both)
+        assert told(milvus) == told(embedded), (asked, k, offset)
+        found += len(embedded.hits)
+    assert found > 3 * QUESTIONS
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest", "name"])
+def test_a_list_by_date_is_found_by_counting_wherever_it_begins(
+    sort: Sort, both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milvus does not sort: beyond a few pictures the dates where a page ends are bisected."""
+    monkeypatch.setattr(index, "SORTED_HERE", 5)
+    embedded, milvus = (searcher.index for searcher in both)
+    expected = embedded.records(embedded.listing(None, sort))
+    for offset in (0, 30, 90, len(embedded) - 7, len(embedded)):
+        found = milvus.records(milvus.listing(None, sort, offset, 20))
+        assert found == expected[offset : offset + 20]
+
+
+def test_a_search_goes_on_where_one_answer_of_the_engine_ends(
+    both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(text="dog", plus=("snow",), minus=("3*cat",), literal=True)
+    monkeypatch.setattr(index, "MOST_ROWS", 20)
+    embedded, milvus = (searcher.answer(query, 100, 20) for searcher in both)
+    assert told(milvus) == told(embedded)
+
+
+def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
+    both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MOST_LOOKED_AT", 10)
+    with pytest.raises(QueryError, match="narrow the search"):
+        both[1].search(Query(text="dog", paths=("[a-c]*",)))
+    with pytest.raises(QueryError, match="too many to sort"):
+        both[1].search(Query(sort="name"))
+    assert (
+        both[1].search(Query(text="dog", paths=("copies/*",), sources=("b",), years=(1999,))) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("glob", "pattern", "is_exact"),
+    [
+        ("a*b?.jpg", '"a%b_.jpg"', True),
+        ("100%_", r'"100\\%\\_"', True),
+        ('we"ird', r'"we\"ird"', True),
+        ("[[]x]", '"[x]"', True),
+        ("[!a-z]x", '"_x"', False),
+        ("a\\b", '"a_b"', False),
+        ("[open", '"[open"', True),
+        ("cafe\u0301", '"caf\u00e9"', True),
+    ],
+)
+def test_a_glob_becomes_a_pattern_that_matches_no_less(
+    glob: str, pattern: str, is_exact: bool
+) -> None:
+    assert like_of(glob) == (pattern, is_exact)
+
+
+def test_names_and_folders_are_found_as_they_are_spelt(
+    both: list[Searcher], pictures: Pictures
+) -> None:
+    embedded, milvus = (searcher.index.file_names for searcher in both)
+    (name,) = embedded.named(pictures.names[3])
+    assert milvus.named(name) == milvus.named(pictures.names[3]) == [name]
+    assert milvus.like("picture0001", 3) == sorted(milvus.like("picture0001", 3))
+    assert milvus.folders("2019/Lisbon") == embedded.folders("2019/Lisbon")
+    assert milvus.folders("nowhere") == []
+
+
+def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
+    client: Client, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, client.where, "served")
+    with pytest.raises(EngineError, match='nothing is published as "served" yet'):
+        Searcher.open(settings)
+    publish_pictures(Pictures(seed=4, count=12).write(tmp_path), client, settings.index)
+    searcher = Searcher.open(settings)
+    assert searcher.latest() is searcher
+    with pytest.raises(NotOnEngineError, match="files of the embedded index"):
+        _ = searcher.build
+    publish_pictures(Pictures(seed=4, count=9).write(tmp_path), client, settings.index)
+    latest = searcher.latest()
+    assert (len(searcher.index), len(latest.index)) == (12, 9)
+    client.delete(about_name(served(client, settings)), filter='id == "info"')
+    assert latest.latest() is latest
+    with pytest.raises(EngineError, match="published by another version"):
+        Searcher.open(settings)
+
+
+def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        where = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        settings = settings_of(tmp_path, where, "pictures")
+        short = settings.index.model_copy(update={"timeout": 2.0})
+        with pytest.raises(EngineError, match="the engine is not there") as raised:
+            Searcher.open(settings.model_copy(update={"index": short}))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_recommender_looks_at_a_sample_and_at_what_is_near_the_votes(
+    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        MilvusIndex, "sample_items", lambda index, among: index.listing(among, "name", 0, 12)
+    )
+    recommender = Recommender(both[1], "animals")
+    shown = []
+    for number in range(8):
+        picture = recommender.next()
+        assert picture is not None
+        shown.append(picture.content_id)
+        recommender.vote(picture, number % 2 == 0)
+    ranking = recommender.ranking(1_000)
+    assert len({picture.content_id for picture in ranking} - {*shown}) == len(ranking) > 12
+    assert [picture.score for picture in ranking] == sorted(
+        (picture.score for picture in ranking if picture.score is not None), reverse=True
+    )
+    recommender = Recommender(both[1], "animals", sources=["b"])
+    assert recommender.likes == 4
+    assert {picture.location.source for picture in recommender.ranking(100)} == {"b"}
+    assert recommender.picture(content("unknown")) is None
+
+
+def test_the_page_answers_without_index_files(
+    both: list[Searcher], settings: Settings, pictures: Pictures
+) -> None:
+    access = Access()
+    with TestClient(create_app(lambda: settings, access), base_url=BASE) as client:
+        client.headers["x-retrieval-token"] = access.csrf_token
+        listed = client.get("/api/search", params={"sort": "newest", "k": 5}).json()
+        content_id = listed["hits"][2]["content_id"]
+        embedded = both[0].index
+        newest = embedded.records(embedded.listing(None, "newest", 0, 5))
+        assert [hit["content_id"] for hit in listed["hits"]] == [each.content_id for each in newest]
+        like = client.get("/api/search", params={"like": content_id, "source": "b"}).json()
+        assert {hit["source"] for hit in like["hits"]} == {"b"}
+        assert client.get("/?sort=name").status_code == HTTPStatus.OK
+        assert client.get(f"/picture/{content_id}").status_code == HTTPStatus.OK
+        vote = {"name": "page", "content_id": content_id, "liked": True}
+        assert client.post("/api/judgements", json=vote).json()["liked"] == 1
+        assert client.get("/duplicates").status_code == HTTPStatus.NOT_IMPLEMENTED
+        assert client.get("/map").status_code == HTTPStatus.NOT_FOUND
+
+
+def test_a_page_says_that_the_engine_does_not_answer_and_when_to_ask_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, str(tmp_path / "engine.db"), "nothing")
+    with TestClient(create_app(lambda: settings, Access()), base_url=BASE) as client:
+        answer = client.get("/api/search")
+    assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(answer.headers["retry-after"]) > 0
+    assert "nothing is published" in answer.json()["detail"]
