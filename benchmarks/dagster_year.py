@@ -11,6 +11,7 @@ and after the ticks are purged as the daemon does it, and the runs by `gc_job`.
 import argparse
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -26,6 +27,7 @@ from PIL import Image
 
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.orchestration.code_location import build_definitions
+from retrieval_pipeline.orchestration.history import MOST_RUNS
 from retrieval_pipeline.orchestration.resources import LibraryResource
 
 SOURCES, FILES = 10, 5
@@ -131,8 +133,10 @@ def copy_runs(home: Path, count: int) -> None:
                     "create_timestamp": text,
                 }
                 insert(index, "asset_check_executions", {**check, **changed})
-            # One file for all: 20,000 would take 4 GB, and no page reads more than one.
-            os.link(shard, history / "runs" / f"{name}.db")
+            # One file for all that `gc_job` does not reach: 20,000 would take 4 GB, and no page
+            # reads more than one.
+            copied = shutil.copyfile if number < MOST_RUNS else os.link
+            copied(shard, history / "runs" / f"{name}.db")
 
 
 def copy_ticks(home: Path, count: int) -> None:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from retrieval_pipeline.config.settings import Settings
     from retrieval_pipeline.index.build_info import BuildInfo
+    from retrieval_pipeline.index.milvus.schema import PublishedInfo
     from retrieval_pipeline.latent_map.coordinates import MapInfo
     from retrieval_pipeline.maintenance.failed_files import FailedFile
     from retrieval_pipeline.maintenance.gc import Freed
     from retrieval_pipeline.maintenance.status import LibraryStatus, SourceStatus
+    from retrieval_pipeline.pipeline.engine import Publication
     from retrieval_pipeline.pipeline.publish import MapReport
     from retrieval_pipeline.pipeline.run import IndexReport
     from retrieval_pipeline.pipeline.watch import BatchReport
@@ -244,6 +246,7 @@ def index_details(settings: Settings, file: Path | None, report: IndexReport) ->
         StoreError: What is known of the number format is damaged.
     """
     from retrieval_pipeline.encoders.from_settings import precision_line
+    from retrieval_pipeline.index.milvus.schema import PublishedInfo
 
     info = report.build.info
     lines = [
@@ -254,11 +257,24 @@ def index_details(settings: Settings, file: Path | None, report: IndexReport) ->
         if embedded.timings is not None:
             took = ", ".join(f"{name} {each} s" for name, each in embedded.timings.seconds.items())
             lines.append(f"{embedded.source}: {took}; {embedded.timings.hint}")
+    if isinstance(info, PublishedInfo):
+        return [*lines, f"index: {engine_line(settings, info)}"]
     lines.append(
         f"index: {info.calibration.plan}, recall at 10 {info.recall_at_10:.3f}; "
         f"{plural(len(info.segments), 'segment')}, written in {info.build_seconds:.1f} s"
     )
     return lines
+
+
+def engine_line(settings: Settings, info: PublishedInfo) -> str:
+    """Say which engine holds the index, how, and what the last publication sent."""
+    rows = plural(info.items + info.views, "row")
+    return (
+        f"{settings.index.engine} at {settings.index.uri}: {rows} in "
+        f"{plural(info.shards, 'shard')}, {info.index_type}, recall at 10 "
+        f"{info.recall_at_10:.3f}; {info.sent:,} sent, {info.deleted:,} deleted in "
+        f"{info.seconds:.1f} s"
+    )
 
 
 def batch_text(batch: BatchReport, *, watching: int | None) -> str:
@@ -317,6 +333,20 @@ def builds_text(
             about = f"{images}, model {info.model}, {_ago(info.created_at)}"
         mark = "*" if build == current else " "
         lines.append(f"{mark} {build.name}  {about}{', held' if held and build == current else ''}")
+    return lines
+
+
+def publications_text(found: Sequence[Publication], held: bool) -> list[str]:
+    """List what was published to an engine; a star marks what answers."""
+    lines = []
+    for each in found:
+        info = each.info
+        about = (
+            f"{plural(info.items, 'image')}, model {info.model}, {_ago(info.created_at)}, "
+            f"{each.collection}"
+        )
+        hold = ", held" if held and each.answers else ""
+        lines.append(f"{'*' if each.answers else ' '} {info.build}  {about}{hold}")
     return lines
 
 

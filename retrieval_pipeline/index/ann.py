@@ -56,16 +56,18 @@ class Trees:
         """What Annoy says of the open file."""
         return TreeFacts(trees=self.annoy.get_n_trees(), vectors=self.annoy.get_n_items())
 
-    def nearest(self, vector: Vectors, count: int, search_k: int) -> Numbers:
-        """Return the rows nearest to `vector`, int (at most `count`,).
+    def nearest(self, vector: Vectors, count: int, search_k: int) -> tuple[Numbers, Vectors]:
+        """Return the rows nearest to `vector`, int (at most `count`,), and their products with it.
 
         Args:
             vector: The query, float32 (dim,), of as many components as the vectors in the trees.
             count: How many rows to return.
             search_k: How many of the trees' nodes to look at.
         """
-        found = self.annoy.get_nns_by_vector(vector.tolist(), count, search_k)
-        return np.array(found, np.int64)
+        rows, scores = self.annoy.get_nns_by_vector(
+            vector.tolist(), count, search_k, include_distances=True
+        )
+        return np.array(rows, np.int64), np.array(scores, np.float32)
 
 
 def write_trees(file: Path, matrices: Sequence[Matrix], progress: Progress) -> TreeFacts:

@@ -259,13 +259,13 @@ def choose_plan(
     target: float,
     reduced_scans: Sequence[Measurement],
 ) -> Calibration:
-    """Measure the exact scan, the trees and the codes, and choose the fastest that finds enough.
+    """Measure the exact scan, and trees and codes if there are any; choose the fastest with enough.
 
     Scans have to reach `target`. Trees and codes have to keep the safety margin and be MIN_SPEEDUP
     times as fast as the fastest scan. An exact scan always qualifies.
 
     Args:
-        index: With trees, and with codes if it has any: they are loaded here.
+        index: With trees, codes, or both; codes are loaded here.
         queries: What to measure with.
         target: The recall at 10 that was asked for.
         reduced_scans: What `measure_reduced_scans` returned; empty without reduced vectors.
@@ -279,7 +279,9 @@ def choose_plan(
     limit_ms = fastest_scan.p50_ms / MIN_SPEEDUP
     least_recall = with_safety_margin(target)
     candidates = reduced_scans[-1].plan.candidates if reduced_scans else CANDIDATE_COUNTS[0]
-    starts = [Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K)]
+    starts = []
+    if index.trees is not None:
+        starts.append(Plan(kind="trees", candidates=candidates, search_k=FIRST_SEARCH_K))
     # Codes find at most what a scan of the reduced vectors finds.
     if index.codes_file is not None and reduced_scans and reduced_scans[-1].recall >= least_recall:
         starts.append(Plan(kind="codes", candidates=candidates, search_k=2 * candidates))

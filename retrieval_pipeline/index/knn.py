@@ -94,6 +94,11 @@ class VectorIndex:
             return Plan(kind="projected", candidates=plan.candidates)
         return plan
 
+    @property
+    def proposes_reduced(self) -> bool:
+        """Whether every plan compares reduced vectors before it proposes rows."""
+        return self.reduced is not None and (self.trees is None or self.trees_are_reduced)
+
     def supports(self, plan: Plan) -> bool:
         """Tell whether candidates can be proposed by a plan."""
         structures = {"trees": self.trees, "projected": self.reduced, "codes": self.codes}
@@ -109,7 +114,16 @@ class VectorIndex:
         return scores_of_rows(self.matrices, vectors, rows)
 
     def candidates(self, vector: Vectors, plan: Plan, gone: Numbers | None = None) -> Numbers:
-        """Return the rows that `plan` proposes for `vector` (dim,), ascending.
+        """Return the rows that `plan` proposes for `vector` (dim,), ascending; as `propose`."""
+        return np.sort(self.propose(vector, plan, gone)[0])
+
+    def propose(
+        self, vector: Vectors, plan: Plan, gone: Numbers | None = None
+    ) -> tuple[Numbers, Vectors]:
+        """Return the rows that `plan` proposes for `vector` (dim,), and about how they score.
+
+        Scores are products with reduced vectors or their codes. They can be compared with those of
+        other vectors that are reduced along the same basis.
 
         Args:
             vector: The query.
@@ -124,10 +138,9 @@ class VectorIndex:
         if plan.kind == "projected":
             scores = self._reduced(plan).vectors @ self._reduced(plan).reduce(vector)
             scores[gone] = -np.inf
-            count = min(plan.candidates, len(scores) - len(gone))
-            return np.sort(largest(scores, count))
+            return top(scores, min(plan.candidates, len(scores) - len(gone)))
         if not len(gone):
-            return self._propose(vector, plan)
+            return self._nearest(vector, plan)
         wanted = min(plan.candidates, len(self) - len(gone))
         # In proportion at first: mostly as many are gone among the nearest as among all.
         factor = len(self) / max(len(self) - len(gone), 1)
@@ -137,22 +150,22 @@ class VectorIndex:
                 candidates=min(math.ceil(plan.candidates * factor), len(self)),
                 search_k=math.ceil(plan.search_k * factor),
             )
-            found = self._propose(vector, asked)
-            found = found[~np.isin(found, gone, assume_unique=True)]
-            if len(found) >= wanted or asked.candidates == len(self):
-                return found
+            rows, scores = self._nearest(vector, asked)
+            stays = ~np.isin(rows, gone, assume_unique=True)
+            if stays.sum() >= wanted or asked.candidates == len(self):
+                return rows[stays], scores[stays]
             factor *= 2
 
-    def _propose(self, vector: Vectors, plan: Plan) -> Numbers:
+    def _nearest(self, vector: Vectors, plan: Plan) -> tuple[Numbers, Vectors]:
         if plan.kind == "codes":
             if self.codes is None:
                 raise ValueError("the codes are not loaded")
             short = self._reduced(plan).reduce(vector)
-            return np.sort(self.codes.nearest(short, plan.candidates, plan.search_k))
+            return self.codes.nearest(short, plan.candidates, plan.search_k)
         if plan.kind == "scan" or self.trees is None:
             raise ValueError(f"there is nothing to search by: {plan}")
         asked = self._reduced(plan).reduce(vector) if self.trees_are_reduced else vector
-        return np.sort(self.trees.nearest(asked, plan.candidates, plan.search_k))
+        return self.trees.nearest(asked, plan.candidates, plan.search_k)
 
     def _reduced(self, plan: Plan) -> ReducedVectors:
         if self.reduced is None:

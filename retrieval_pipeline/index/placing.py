@@ -133,10 +133,19 @@ def write_segments(
         keys = tables.keys[wanted]
         path = store.segments(settings.space) / settings.name(keys)
         read = partial(source.read, wanted, progress)
-        write_segment(path, settings, keys, read, texts, progress, anew=anew)
+        basis = _common_basis(segments)
+        write_segment(path, settings, keys, read, basis, texts, progress, anew=anew)
         segments.append(open_segment(path, settings.space.key))
         rows_of.append(wanted.astype(np.int32))
     return Placed(segments, rows_of)
+
+
+def _common_basis(segments: Sequence[Segment]) -> Vectors | None:
+    """Return the basis of the largest segment that has one; None if none has."""
+    for segment in sorted(segments, key=len, reverse=True):
+        if (reduced := segment.vector_index.reduced) is not None:
+            return reduced.basis
+    return None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.items import BATCH_ROWS
-from retrieval_pipeline.vectors import Vectors
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 # Whether to write codes; "auto": of AUTO_ROWS vectors or more, where faiss is installed. A scan of
 # codes takes half the time of a scan of the reduced vectors at 100,000 (docs/benchmarks.md).
@@ -78,8 +77,10 @@ class Codes:
     def __init__(self, index: Any) -> None:
         self._index = index  # a faiss.IndexRefine
 
-    def nearest(self, vector: Vectors, count: int, rerank: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of the items nearest to a reduced vector, int64 (at most `count`,).
+    def nearest(self, vector: Vectors, count: int, rerank: int) -> tuple[Numbers, Vectors]:
+        """Return the rows nearest to a reduced vector, int64 (at most `count`,), and their scores.
+
+        A score is the product with the 8-bit code.
 
         Args:
             vector: The query, float32 (reduced dimensions,).
@@ -90,9 +91,9 @@ class Codes:
 
         parameters = faiss.IndexRefineSearchParameters()
         parameters.k_factor = rerank / count
-        _, found = self._index.search(vector[None], count, params=parameters)
-        numbers: npt.NDArray[np.int64] = found[0]
-        return numbers[numbers >= 0]
+        scores, found = self._index.search(vector[None], count, params=parameters)
+        is_found = found[0] >= 0
+        return found[0][is_found], scores[0][is_found]
 
 
 def read_codes(file: Path) -> Codes | None:

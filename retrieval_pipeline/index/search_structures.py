@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,18 @@ import numpy as np
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.ann import TreeFacts, Trees, write_trees
 from retrieval_pipeline.index.autotune import (
+    CANDIDATE_COUNTS,
     SCAN_ONLY_ITEMS,
     Calibration,
     Measurement,
+    SampleQueries,
     choose_plan,
     make_sample_queries,
+    measure,
     measure_reduced_scans,
     with_safety_margin,
 )
-from retrieval_pipeline.index.knn import SCAN, VectorIndex
+from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex
 from retrieval_pipeline.index.matrices import Matrix
 from retrieval_pipeline.index.quantization import write_codes
 from retrieval_pipeline.index.reduction import (
@@ -37,6 +40,11 @@ TREES_FILE = "vectors.annoy"
 BASIS_FILE = "basis.npy"
 REDUCED_FILE = "projected.f32"
 CODES_FILE = "codes.faiss"
+
+# Up to so many vectors a scan takes as long as asking the reduced ones does.
+FEW_ROWS = 256
+# The least number of candidates that reduced vectors of a small segment are measured with.
+FEW_CANDIDATES = 50
 
 
 @dataclass(frozen=True)
@@ -57,18 +65,22 @@ class SearchStructures:
 def write_structures(
     directory: Path,
     matrix: Matrix,
+    basis: Vectors | None,
     texts: Vectors | None,
     recall: float,
     with_codes: bool,
     progress: Progress,
 ) -> SearchStructures:
-    """Reduce the vectors, grow trees, and choose the fastest plan that finds enough.
+    """Reduce the vectors, and choose the fastest plan that finds enough: by codes, or by trees.
 
-    Few vectors are scanned, and get nothing.
+    Up to SCAN_ONLY_ITEMS vectors are only reduced, if there is a basis that serves; otherwise, and
+    up to FEW_ROWS, they are scanned and get nothing.
 
     Args:
         directory: Of the new segment.
         matrix: The full vectors, float16 or float32 (n, dim).
+        basis: That of a larger segment, float32 (dim, n). Segments with a common basis are searched
+            together (see `segmented_index`); None if there is none.
         texts: Vectors of the vocabulary, float32 (n, dim), or None.
         recall: The recall at 10 that the plan must reach.
         with_codes: Whether to write codes, and to try them. faiss must be installed.
@@ -79,33 +91,94 @@ def write_structures(
         StoreError: The trees cannot be written.
     """
     count, dim = matrix.shape
-    if count <= SCAN_ONLY_ITEMS:
-        return SearchStructures(None, dim, Calibration(target=recall, plan=SCAN, recall_at_10=1.0))
+    scanned = SearchStructures(None, dim, Calibration(target=recall, plan=SCAN, recall_at_10=1.0))
+    if count <= FEW_ROWS or (count <= SCAN_ONLY_ITEMS and basis is None):
+        return scanned
     queries = make_sample_queries([matrix], texts)
-    indexed, files = matrix, {TREES_FILE}
+    indexed, files = matrix, set[str]()
     reduced: ReducedVectors | None = None
     reduced_scans: list[Measurement] = []
-    if dim > REDUCED_DIMENSIONS:
-        np.save(directory / BASIS_FILE, principal_components([matrix], REDUCED_DIMENSIONS))
-        reduced = write_reduced(directory / BASIS_FILE, directory / REDUCED_FILE, [matrix])
-        files |= {BASIS_FILE, REDUCED_FILE}
+    if basis is not None:
+        reduced = _reduce(directory, matrix, basis)
+        index = VectorIndex([matrix], reduced)
+        if count <= SCAN_ONLY_ITEMS:
+            return _of_few(index, queries, recall) or _without_reduced(directory, scanned)
+        reduced_scans = measure_reduced_scans(index, queries, recall)
+    if dim > REDUCED_DIMENSIONS and (
+        not reduced_scans or reduced_scans[-1].recall < with_safety_margin(recall)
+    ):
+        basis = principal_components([matrix], REDUCED_DIMENSIONS)
+        reduced = _reduce(directory, matrix, basis)
         reduced_scans = measure_reduced_scans(VectorIndex([matrix], reduced), queries, recall)
+    if reduced is not None:
+        files |= {BASIS_FILE, REDUCED_FILE}
         # If even a full scan of the reduced vectors finds too little, trees over them would too:
         # then the trees index the full vectors.
         if reduced_scans[-1].recall >= with_safety_margin(recall):
             indexed = reduced.vectors
-    tree_dimensions = indexed.shape[1]
-    trees = write_trees(directory / TREES_FILE, [indexed], progress)
     if with_codes and reduced is not None:
         progress.start("writing the codes", None, "")
         write_codes(directory / CODES_FILE, reduced.vectors)
         progress.finish()
         files.add(CODES_FILE)
-    index = open_vector_index(directory, matrix, trees, tree_dimensions, files)
+        index = open_vector_index(directory, matrix, None, dim, files)
+        calibration = _choose(index, queries, recall, reduced_scans, progress)
+        # Where codes win, trees would be grown and stored for nothing: without faiss, a scan of
+        # the reduced vectors answers in their place.
+        if calibration.plan.kind == "codes":
+            return SearchStructures(None, dim, calibration)
+    trees = write_trees(directory / TREES_FILE, [indexed], progress)
+    files.add(TREES_FILE)
+    index = open_vector_index(directory, matrix, trees, indexed.shape[1], files)
+    calibration = _choose(index, queries, recall, reduced_scans, progress)
+    return SearchStructures(trees, indexed.shape[1], calibration)
+
+
+def _choose(
+    index: VectorIndex,
+    queries: SampleQueries,
+    recall: float,
+    reduced_scans: Sequence[Measurement],
+    progress: Progress,
+) -> Calibration:
     progress.start("measuring the recall", None, "")
     calibration = choose_plan(index, queries, recall, reduced_scans)
     progress.finish()
-    return SearchStructures(trees, tree_dimensions, calibration)
+    return calibration
+
+
+def _reduce(directory: Path, matrix: Matrix, basis: Vectors) -> ReducedVectors:
+    for file in (directory / BASIS_FILE, directory / REDUCED_FILE):
+        file.unlink(missing_ok=True)  # It may be mapped into memory, so it is not written over.
+    np.save(directory / BASIS_FILE, basis)
+    return write_reduced(directory / BASIS_FILE, directory / REDUCED_FILE, [matrix])
+
+
+def _of_few(index: VectorIndex, queries: SampleQueries, recall: float) -> SearchStructures | None:
+    """Return the structures of few reduced vectors; None if the reduction loses too much.
+
+    Alone they would all be candidates. Beside a larger segment only the best of them are, so that a
+    tenth of them has to find enough.
+    """
+    share = Plan(kind="projected", candidates=max(len(index) // 10, FEW_CANDIDATES))
+    found = measure(index, queries, share)
+    if found.recall < with_safety_margin(recall):
+        return None
+    calibration = Calibration(
+        target=recall,
+        plan=Plan(kind="projected", candidates=CANDIDATE_COUNTS[0]),
+        recall_at_10=found.recall,
+        image_queries=queries.images,
+        text_queries=len(queries.vectors) - queries.images,
+        measured=(found,),
+    )
+    return SearchStructures(None, index.matrices[0].shape[1], calibration)
+
+
+def _without_reduced(directory: Path, structures: SearchStructures) -> SearchStructures:
+    for name in (BASIS_FILE, REDUCED_FILE):
+        (directory / name).unlink()
+    return structures
 
 
 def open_vector_index(

@@ -21,7 +21,7 @@ from pydantic_core import from_json
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index.ann import METRIC, TREE_COUNT, TREE_SEED, TreeFacts
 from retrieval_pipeline.index.arrays import load_array, map_array
-from retrieval_pipeline.index.autotune import SCAN_ONLY_ITEMS, Calibration
+from retrieval_pipeline.index.autotune import Calibration
 from retrieval_pipeline.index.hashed_files import FileFacts, check_files, remember_hashed
 from retrieval_pipeline.index.knn import VectorIndex
 from retrieval_pipeline.index.matrices import Matrix
@@ -29,6 +29,8 @@ from retrieval_pipeline.index.quantization import WantCodes, writes_codes
 from retrieval_pipeline.index.reduction import REDUCED_DIMENSIONS
 from retrieval_pipeline.index.row_keys import RowKeys
 from retrieval_pipeline.index.search_structures import (
+    FEW_ROWS,
+    REDUCED_FILE,
     TREES_FILE,
     mismatch,
     open_vector_index,
@@ -47,6 +49,9 @@ SEGMENT_FORMAT = 1
 SEGMENT_FILE = "segment.json"
 VECTORS_FILE = "vectors.npy"
 KEYS_FILE = "keys.npy"
+
+# The file that a plan of each kind needs. Without codes, a scan of the reduced vectors serves.
+_NEEDED = {"trees": TREES_FILE, "projected": REDUCED_FILE, "codes": REDUCED_FILE}
 
 # What vectors are stored as.
 Precision = Literal["float16", "float32"]
@@ -75,7 +80,7 @@ class SegmentSettings:
         """Return a hash of what matters for a segment of so many rows."""
         structures = (TREE_COUNT, TREE_SEED, REDUCED_DIMENSIONS, self.recall, self.codes)
         # Few rows are scanned: nothing but their vectors is stored.
-        more = () if rows <= SCAN_ONLY_ITEMS else (*structures, self.vocabulary)
+        more = () if rows <= FEW_ROWS else (*structures, self.vocabulary)
         constants = (SEGMENT_FORMAT, METRIC, self.space.key, self.precision, *more)
         return blake3(json.dumps(constants).encode()).hexdigest(length=DIGEST_BYTES)
 
@@ -210,7 +215,8 @@ def open_segment(path: Path, space_key: str, *, rehash: bool = False) -> Segment
             index = open_vector_index(path, matrix, info.trees, info.tree_components, info.files)
     except OSError as error:
         raise BuildError(f"{path}: {error.strerror}: run `retrieval index`") from None
-    if info.calibration.plan.kind != "scan" and TREES_FILE not in info.files:
+    needed = _NEEDED.get(info.calibration.plan.kind)
+    if needed is not None and needed not in info.files:
         raise mismatch(path / SEGMENT_FILE)
     return Segment(path, info, index)
 
@@ -220,6 +226,7 @@ def write_segment(
     settings: SegmentSettings,
     keys: RowKeys,
     read_vectors: Callable[[], Matrix],
+    basis: Vectors | None,
     texts: Vectors | None,
     progress: Progress,
     *,
@@ -232,6 +239,7 @@ def write_segment(
         settings: What to make it with.
         keys: What identifies its rows, in their order.
         read_vectors: Returns their vectors, in the precision of the settings (n, dim).
+        basis: Of another segment, which serves if it loses little; None for one of its own.
         texts: Vectors of the vocabulary, float32 (n, dim); None if they are not known.
         progress: Told about stages.
         anew: Write it even if there is a sound one.
@@ -256,7 +264,7 @@ def write_segment(
         )
         with_codes = writes_codes(settings.codes, len(keys))
         structures = write_structures(
-            directory, matrix, texts, settings.recall, with_codes, progress
+            directory, matrix, basis, texts, settings.recall, with_codes, progress
         )
         files = {file.name: FileFacts.of(file) for file in sorted(directory.iterdir())}
         info = SegmentInfo(

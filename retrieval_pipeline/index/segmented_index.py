@@ -113,18 +113,51 @@ class SegmentedIndex:
         return numbers, best
 
     def _candidates_and_scores(self, vector: Vectors) -> Iterator[tuple[Numbers, Vectors]]:
-        for number, part in enumerate(self.parts):
-            plan = part.usable_plan
-            if plan.kind == "scan":
-                scores = part.index.scan(vector)
-                rows = self._map.rows_of_build[number]
-                if len(self._gone[number]):
+        for numbers in self._pools:
+            first = self.parts[numbers[0]]
+            if first.usable_plan.kind == "scan":
+                scores = first.index.scan(vector)
+                rows = self._map.rows_of_build[numbers[0]]
+                if len(self._gone[numbers[0]]):
                     scores, rows = scores[rows >= 0], rows[rows >= 0]
+                yield rows.astype(np.int64), scores
             else:
-                found = part.index.candidates(vector, plan, self._gone[number])
-                scores = part.index.scores_of(vector, found)
-                rows = self._map.rows_of_build[number][found]
-            yield rows.astype(np.int64), scores
+                proposed = self._proposed(vector, numbers)
+                yield proposed, self.scores_of(vector, proposed)
+
+    @cached_property
+    def _pools(self) -> list[list[int]]:
+        """Which segments propose candidates together.
+
+        Those whose vectors are reduced along the same basis: what they propose can be compared
+        before full vectors are, which takes most of the time for a small segment.
+        """
+        pools: list[list[int]] = []
+        bases: dict[bytes, list[int]] = {}
+        for number, part in enumerate(self.parts):
+            reduced = part.index.reduced if part.index.proposes_reduced else None
+            if part.plan.kind == "scan" or reduced is None:
+                pools.append([number])
+            else:
+                basis = reduced.basis.tobytes()
+                if basis not in bases:
+                    pools.append(bases.setdefault(basis, []))
+                bases[basis].append(number)
+        return pools
+
+    def _proposed(self, vector: Vectors, numbers: Sequence[int]) -> Numbers:
+        """Return the rows that these segments propose: as many as their largest plan says."""
+        found, about, most = [], [], 0
+        for number in numbers:
+            plan = self.parts[number].usable_plan
+            rows, scores = self.parts[number].index.propose(vector, plan, self._gone[number])
+            found.append(self._map.rows_of_build[number][rows])
+            about.append(scores)
+            most = max(most, plan.candidates)
+        rows = np.concatenate(found).astype(np.int64)
+        if len(numbers) > 1:
+            rows = rows[largest(np.concatenate(about), most, rows)]
+        return np.sort(rows)
 
     def candidates(self, vectors: Vectors, plan: Plan) -> list[Numbers]:
         """Return for each vector (n, dim) the rows that every segment proposes, ascending.

@@ -13,6 +13,29 @@ SLOW_WRITING = 0.3
 IDLE = 0.5
 
 
+@dataclass
+class MachineWork:
+    """What one machine of a cluster did, summed over its actors.
+
+    Attributes:
+        decoded: Pictures that it decoded, or could not decode.
+        decode_seconds: Seconds that its decoders worked.
+        encoded: Pictures that it encoded.
+        encode_seconds: Seconds that its encoders worked, with the loading of the model.
+    """
+
+    decoded: int = 0
+    decode_seconds: float = 0.0
+    encoded: int = 0
+    encode_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"decoded {self.decoded:,} pictures in {self.decode_seconds:.1f} s, "
+            f"encoded {self.encoded:,} in {self.encode_seconds:.1f} s"
+        )
+
+
 @dataclass(frozen=True)
 class Timings:
     """Where the time went while images were embedded, in seconds.

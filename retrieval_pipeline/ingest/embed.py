@@ -19,7 +19,7 @@ from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
 from retrieval_pipeline.images.errors import ImageError, Limits
-from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.ingest.bottleneck import MachineWork, Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
 from retrieval_pipeline.ingest.manifest import Status, distrust
@@ -37,7 +37,7 @@ from retrieval_pipeline.storage.tables import (
 from retrieval_pipeline.vectors import VectorSpace
 
 # Takes jobs and yields their results in batches, in the order of the jobs.
-Backend = Callable[[Sequence[Job]], Generator[list[Result], None, None]]
+Backend = Callable[[Sequence[Job], dict[str, MachineWork]], Generator[list[Result], None, None]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class EmbedReport:
         seconds: Wall time of the run.
         timings: Where the time went; None if nothing was decoded in this process.
         views: Further views that this run embedded, also of known contents.
+        machines: What each machine of a cluster did, by its name; empty if all was done here.
     """
 
     source: str
@@ -74,6 +75,7 @@ class EmbedReport:
     seconds: float
     timings: Timings | None = None
     views: int = 0
+    machines: Mapping[str, MachineWork] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -90,6 +92,7 @@ class EmbedReport:
             seconds=self.seconds + later.seconds,
             timings=self.timings or later.timings,
             views=self.views + later.views,
+            machines=self.machines or later.machines,
         )
 
 
@@ -101,8 +104,8 @@ class EmbedOptions:
         limits: Bounds for decoding one picture.
         workers: Number of decode processes; None means one per core.
         retry_quarantined: True to try quarantined images again.
-        backend: Decodes and encodes elsewhere, such as on a Ray cluster; None means in this
-            process and its decode workers.
+        backend: Decodes and encodes elsewhere, such as on a Ray cluster, and adds up what each
+            machine did; None means in this process and its decode workers.
         pool: Returns the decode workers of a run over many sources, which would otherwise start
             new ones for each; None starts them. It is called only if there is something to embed.
     """
@@ -182,13 +185,16 @@ def update_embeddings(
         for content, path in todo.items()
     )
     timings = None
+    machines: dict[str, MachineWork] = {}
     try:
         if todo and options.backend is not None:
-            with contextlib.closing(options.backend(list(jobs))) as batches:
+            with contextlib.closing(options.backend(list(jobs), machines)) as batches:
                 results.store(batches)
         elif todo:
             timings = _embed_here(jobs, description, load, options, results, started)
     finally:
+        for name, work in machines.items():
+            progress.note(f"{source.name}: {name} {work}")
         # Otherwise the next run reads these pictures' headers again.
         if results.facts:
             record_facts(store, source.name, results.facts)
@@ -211,6 +217,7 @@ def update_embeddings(
         seconds=time.monotonic() - started,
         timings=timings,
         views=writer.views,
+        machines=machines,
     )
 
 

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from retrieval_pipeline.facts.model import PictureFacts, from_json, to_json
 from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outcome
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, ImageTransform
+from retrieval_pipeline.ingest.bottleneck import MachineWork
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
@@ -49,6 +51,8 @@ JOBS = pa.schema(
         pa.field("views", pa.list_(VIEW)),
     ]
 )
+# Columns of the machine that decoded or encoded an image, and of the seconds that this took.
+DECODING, ENCODING = ("decoded_on", "decode_seconds"), ("encoded_on", "encode_seconds")
 # The result for one image: its pixels or vector and those of its views as bytes, or the reason why
 # it failed.
 RESULTS = pa.schema(
@@ -64,6 +68,11 @@ RESULTS = pa.schema(
         pa.field("views_only", pa.bool_()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
+        *(
+            field
+            for machine, seconds in (DECODING, ENCODING)
+            for field in (pa.field(machine, pa.string()), pa.field(seconds, pa.float64()))
+        ),
     ]
 )
 CHANGED = "changed"
@@ -78,8 +87,9 @@ class Decoder:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Decode a batch in a guarded worker process, as a local run does."""
+        started = time.monotonic()
         outcomes = [outcome for _, outcome in self._pool.map(_jobs(table))]
-        return _packed(table["content_id"], outcomes)
+        return _signed(_packed(table["content_id"], outcomes), *DECODING, started)
 
 
 class ImageEncoder:
@@ -101,12 +111,15 @@ class ImageEncoder:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Encode a batch; rows of images that could not be decoded are passed on."""
+        started = time.monotonic()
         results = [result for batch in self._lanes.map(_outcomes(table)) for result in batch]
-        return _packed(table["content_id"], results)
+        encoded = _signed(_packed(table["content_id"], results), *ENCODING, started)
+        return _put(encoded, {name: table[name] for name in DECODING})
 
 
 def embedded_by_ray(
     jobs: Sequence[Job],
+    machines: dict[str, MachineWork],
     description: Description,
     load: Callable[[], Encoder],
     limits: Limits,
@@ -116,6 +129,7 @@ def embedded_by_ray(
 
     Args:
         jobs: Their files must have the same paths on every machine of the cluster, or be remote.
+        machines: Gets what each machine did, as far as its results have come.
         description: The encoder's vector space and the input that it wants.
         load: Loads the encoder in an actor; every machine needs this package and the model.
         limits: Bounds for decoding one image.
@@ -157,6 +171,7 @@ def embedded_by_ray(
         )
         with _explained(ray):
             for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                _add_work(machines, batch)
                 yield list(_results(batch))
 
 
@@ -232,6 +247,41 @@ def _packed(contents: pa.ChunkedArray, results: Sequence[Outcome | Result]) -> p
         for content, result in zip(contents.to_pylist(), results, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=RESULTS)
+
+
+def _signed(table: pa.Table, machine: str, seconds: str, started: float) -> pa.Table:
+    """Note in each row where it was worked on, and its share of the time since `started`.
+
+    Args:
+        table: One of RESULTS.
+        machine: The column that names the machine.
+        seconds: The column of the time.
+        started: When the work on the table began, by `time.monotonic`.
+    """
+    rows = len(table)
+    share = (time.monotonic() - started) / max(rows, 1)
+    here = pa.array([socket.gethostname()] * rows, pa.string())
+    return _put(table, {machine: here, seconds: pa.array([share] * rows, pa.float64())})
+
+
+def _put(table: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """Replace columns of a table of RESULTS."""
+    for name, values in columns.items():
+        number = RESULTS.get_field_index(name)
+        table = table.set_column(number, RESULTS.field(number), values)
+    return table
+
+
+def _add_work(machines: dict[str, MachineWork], table: pa.Table) -> None:
+    """Add up which machine did what for these results."""
+    for row in table.select([*DECODING, *ENCODING, "reason"]).to_pylist():
+        decoder = machines.setdefault(row["decoded_on"], MachineWork())
+        decoder.decoded += 1
+        decoder.decode_seconds += row["decode_seconds"]
+        encoder = machines.setdefault(row["encoded_on"], MachineWork())
+        # What could not be decoded only passes through.
+        encoder.encoded += row["reason"] is None
+        encoder.encode_seconds += row["encode_seconds"]
 
 
 def _row(result: Outcome | Result) -> dict[str, object]:

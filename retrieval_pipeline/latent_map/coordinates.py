@@ -6,6 +6,7 @@ How it looks is decided in `drawing`, `html` and `picture`.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retrieval_pipeline.errors import MapError, StoreError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.latent_map.clusters import KMEANS_SAMPLE, Clusters, find_clusters, sample
 from retrieval_pipeline.latent_map.pca import (
@@ -30,7 +31,7 @@ from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table, write_table
-from retrieval_pipeline.vectors import Numbers, Vectors
+from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 
 FORMAT = 1
 # Vectors in memory at a time: 50 MB at 768 dimensions.
@@ -49,6 +50,52 @@ COORDINATES = pa.schema(
         pa.field("cluster", pa.int32(), nullable=False),
     ]
 )
+
+
+class MapSource(Protocol):
+    """What a map is made from: an open build, or the tables that an engine was filled from."""
+
+    @property
+    def path(self) -> Path:
+        """Its last part is the name of the build."""
+
+    @property
+    def info(self) -> "MapSourceInfo":
+        """What it was made of."""
+
+    @property
+    def items(self) -> pa.Table:
+        """What is told of each item, with the columns of `items.ITEM_COLUMNS`."""
+
+    @property
+    def facts(self) -> pa.Table | None:
+        """The facts of the items; None if none were read."""
+
+    @property
+    def vocabulary(self) -> Vectors | None:
+        """The vectors of `vocabulary.words()`, float32 (n, dim)."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def vectors(self, numbers: Numbers) -> Vectors:
+        """Return the vectors of these items, float32 (n, dim)."""
+
+
+class MapSourceInfo(Protocol):
+    """What a map is told of its source; the fields of build.json of the same names."""
+
+    @property
+    def model(self) -> str:
+        """Name of the encoder."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    def space(self) -> VectorSpace:
+        """The vector space."""
 
 
 class ClusterInfo(BaseModel):
@@ -99,7 +146,7 @@ class LatentMap:
         info: The facts about it.
     """
 
-    build: Build
+    build: MapSource
     numbers: Numbers
     coordinates: Vectors
     members: npt.NDArray[np.int32]
@@ -141,7 +188,7 @@ def from_coarse_to_fine(points: Vectors, ranked: Numbers) -> Numbers:
 
 
 def make_map(
-    build: Build,
+    build: MapSource,
     *,
     numbers: Numbers | None = None,
     clusters: int | None = None,
@@ -296,13 +343,19 @@ def previous_coordinates(store: Store, build: str) -> pa.Table | None:
 
 
 def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
-    """Return the maps that belong to none of `builds`, but for those with files of others."""
+    """Return the maps that belong to none of `builds`, but for those with files of others.
+
+    Those of what was published to an engine are no orphans.
+    """
     names = {build.name for build in builds}
+    for collection in store.engine_collections():
+        if (published := Ledger(collection).published()) is not None:
+            names.add(published.build)
     orphans = [directory for directory in store.maps() if directory.name not in names]
     return [directory for directory in orphans if store.is_removable(directory)]
 
 
-def _common(build: Build, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
+def _common(build: MapSource, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
     """Return rows of the map and rows of `previous` that are the same image."""
     ids = build.items.column("content_id").take(pa.array(numbers)).combine_chunks()
     rows = pc.index_in(ids, previous["content_id"].combine_chunks())

@@ -19,10 +19,14 @@ from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
-from retrieval_pipeline.latent_map.coordinates import LatentMap, make_map, previous_coordinates
+from retrieval_pipeline.latent_map.coordinates import (
+    LatentMap,
+    MapSource,
+    make_map,
+    previous_coordinates,
+)
 from retrieval_pipeline.latent_map.fact_groups import UNKNOWN, Grouping, groupings
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.progress import Progress
@@ -190,7 +194,9 @@ def _title(query: Query | None) -> str:
     return (str(query) or "Latent map") + (f" ({where})" if where else "")
 
 
-def _shown_locations(build: Build, locations: pa.ListArray, query: Query | None) -> pa.StructArray:
+def _shown_locations(
+    build: MapSource, locations: pa.ListArray, query: Query | None
+) -> pa.StructArray:
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)

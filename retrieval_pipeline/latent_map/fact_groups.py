@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retrieval_pipeline.facts.places import country_name
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.latent_map.coordinates import MapSource
 from retrieval_pipeline.vectors import Numbers
 
 UNKNOWN = "unknown"
@@ -30,7 +30,7 @@ class Grouping:
     group_of: npt.NDArray[np.int32]
 
 
-def groupings(build: Build, numbers: Numbers) -> dict[str, Grouping]:
+def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
     """Return the groups of these items by "year", "camera" and "country".
 
     Years ascend, and of the others the largest group comes first. What no item knows is left out.

@@ -15,16 +15,18 @@ from pydantic_core import core_schema
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.encoders.catalogue import languages_of
 from retrieval_pipeline.encoders.from_settings import precision_line
-from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.errors import BuildError, EngineError
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.summary import FactsSummary, most_frequent, summary_of
 from retrieval_pipeline.images.errors import Reason
 from retrieval_pipeline.index.build import facts_of
 from retrieval_pipeline.index.build_info import BuildInfo, read_info
+from retrieval_pipeline.index.milvus.schema import PublishedInfo
 from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.pipeline.engine import answering, has_engine, published_facts
 from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.storage.albums import album_names, read_album
 from retrieval_pipeline.storage.remote import Place
@@ -91,7 +93,7 @@ def _build_name(build: Path | None) -> str | None:
     return build.name if build else None
 
 
-def _without_files(index: BuildInfo | None) -> dict[str, Any] | None:
+def _without_files(index: BuildInfo | PublishedInfo | None) -> dict[str, Any] | None:
     return index.model_dump(mode="json", exclude={"files"}) if index else None
 
 
@@ -121,7 +123,7 @@ class LibraryStatus(_Model):
     precision: str
     build: Annotated[Path | None, PlainSerializer(_build_name, return_type=str | None)]
     index: Annotated[
-        BuildInfo | None,
+        BuildInfo | PublishedInfo | None,
         _AS_IT_IS,
         PlainSerializer(_without_files, return_type=dict[str, Any] | None),
     ]
@@ -144,6 +146,13 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     store = Store(settings.home)
     # First, since it refuses a directory that is no home.
     build = store.current_build()
+    published, away = None, None
+    if has_engine(settings):
+        try:
+            published = answering(settings)
+        except EngineError as error:
+            away = str(error)
+        build = None if published is None else Path(published.info.build)
     embedded, damaged = embedded_ids(store, space), damaged_ids(store, space)
     views = stored_views(store, space)
     sources = tuple(
@@ -152,15 +161,22 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     )
     tables = [read_facts(store, source.name) for source in settings.sources]
     tables.append(FACTS.empty_table())
-    info, problem = None, None
+    info: BuildInfo | PublishedInfo | None = None
+    problem = None
     towns: dict[str, int] = {}
     countries: dict[str, int] = {}
-    if build is None:
+    if away is not None:
+        problem = away
+    elif build is None:
         problem = "nothing is indexed yet: run `retrieval index`"
     else:
         try:
-            info = read_info(build)
-            if (known := facts_of(build, info)) is not None:
+            if published is not None:
+                info, known = published.info, published_facts(settings, published)
+            else:
+                info = read_info(build)
+                known = facts_of(build, info)
+            if known is not None:
                 towns, countries = _places(known)
         except BuildError as error:
             problem = str(error)
@@ -239,8 +255,13 @@ def _source_status(
     )
 
 
-def search_line(info: BuildInfo) -> str:
-    """Say how a build is searched, what that finds, and on what it was tried."""
+def search_line(info: BuildInfo | PublishedInfo) -> str:
+    """Say how an index is searched, what that finds, and on what it was tried."""
+    if isinstance(info, PublishedInfo):
+        return (
+            f"by an engine: {info.items + info.views:,} rows in {info.shards} shards, "
+            f"{info.index_type}, recall@10 {info.recall_at_10:.3f}"
+        )
     calibration = info.calibration
     line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"
     if calibration.plan.kind == "codes":

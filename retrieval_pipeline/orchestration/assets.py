@@ -62,7 +62,7 @@ from retrieval_pipeline.orchestration.versions import (
     embeddings_version,
     manifest_version,
 )
-from retrieval_pipeline.pipeline.publish import update_index, update_map
+from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
 from retrieval_pipeline.pipeline.run import embed_options
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
@@ -261,7 +261,7 @@ def build_retrieval_index(flow: Flow, settings: Settings) -> dg.AssetsDefinition
                 raise
         if report.kept:
             context.log.warning(f"the index stays as it is: {report.kept}")
-        made = Made(report.info.inputs, build_metadata(flow, report))
+        made = Made(report.info.inputs, build_metadata(flow, settings, report))
         yield from result(context, made, list(build_checks(flow, defined, report.info.checks)))
 
     return retrieval_index
@@ -285,7 +285,7 @@ def build_latent_map(flow: Flow, settings: Settings) -> dg.AssetsDefinition:
         library = flow.library(context)
         settings = library.settings
         with explained(context), library.store.locked(wait=True):
-            build = library.store.current_build()
+            build = answering_build(settings)
             if build is None:
                 raise failure(BuildError("nothing is indexed yet: materialise retrieval_index"))
             report = update_map(settings, build, progress=run_progress(library.store, context.log))

@@ -9,12 +9,14 @@ from pydantic import Field
 from retrieval_pipeline.encoders.from_settings import describe_encoder
 from retrieval_pipeline.errors import StoreError, UnreadableError
 from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.maintenance.engine import collect_engine, verify_engine
 from retrieval_pipeline.maintenance.gc import collect
 from retrieval_pipeline.maintenance.verify import verify as verify_store
 from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.flow import QUICK, Flow
 from retrieval_pipeline.orchestration.history import MOST_RUNS, prune
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
+from retrieval_pipeline.pipeline.engine import has_engine
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 
@@ -97,6 +99,8 @@ def build_verify_job(flow: Flow) -> dg.JobDefinition:
         library = flow.library(context)
         with explained(context):
             findings = list(verify_store(library.store, library.settings.source_names))
+            if has_engine(library.settings):
+                findings += verify_engine(library.settings)
             problems = [finding.problem for finding in findings if finding.problem]
             for finding in findings:
                 if finding.note:
@@ -158,6 +162,14 @@ def build_gc_job(flow: Flow) -> dg.JobDefinition:
                 dry_run=config.dry_run,
                 wait=True,
             )
+            if has_engine(settings):
+                freed += collect_engine(
+                    settings,
+                    space=describe_encoder(settings).space,
+                    other_models=config.other_models,
+                    dry_run=config.dry_run,
+                    wait=True,
+                )
         age = timedelta(days=config.keep_runs_days)
         pruned = prune(context.instance, flow.jobs, age, config.most_runs, dry_run=config.dry_run)
         if pruned.left:

@@ -1,12 +1,15 @@
 """What each run of the flow tells people of what it made, and what Dagster plots over time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.index.builder import BuildReport
-from retrieval_pipeline.ingest.bottleneck import Timings
+from retrieval_pipeline.index.milvus.publication import PublicationReport
+from retrieval_pipeline.index.milvus.schema import PublishedInfo
+from retrieval_pipeline.ingest.bottleneck import MachineWork, Timings
 from retrieval_pipeline.ingest.crawl import ManifestReport
 from retrieval_pipeline.ingest.embed import EmbedReport
 from retrieval_pipeline.orchestration.columns import (
@@ -23,6 +26,7 @@ from retrieval_pipeline.orchestration.previews import (
     source_sheet,
     unreadable_table,
 )
+from retrieval_pipeline.pipeline.engine import engine_facts
 from retrieval_pipeline.pipeline.publish import MapReport
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
@@ -91,6 +95,7 @@ def embedding_metadata(
         "images_per_second": round(report.images_per_second, 1),
         "model": space.model,
         **_timings_metadata(report.timings),
+        **_machines_metadata(report.machines),
         "table": dg.MetadataValue.path(str(store.embeddings(space, report.source))),
     }
     if pictures:
@@ -119,7 +124,37 @@ def _timings_metadata(timings: Timings | None) -> dict[str, Any]:
     }
 
 
-def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
+def _machines_metadata(machines: Mapping[str, MachineWork]) -> dict[str, Any]:
+    """Say what each machine of a cluster did, if there was one."""
+    if not machines:
+        return {}
+    return {
+        "machines": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "machine": name,
+                        "decoded": work.decoded,
+                        "decode_seconds": round(work.decode_seconds, 1),
+                        "encoded": work.encoded,
+                        "encode_seconds": round(work.encode_seconds, 1),
+                    }
+                )
+                for name, work in machines.items()
+            ]
+        ),
+        "decode_seconds_of_all_machines": round(
+            sum(work.decode_seconds for work in machines.values()), 1
+        ),
+        "encode_seconds_of_all_machines": round(
+            sum(work.encode_seconds for work in machines.values()), 1
+        ),
+    }
+
+
+def build_metadata(
+    flow: Flow, settings: Settings, report: BuildReport | PublicationReport
+) -> dict[str, Any]:
     """Tell what the current build is, and why it stayed the current one if it did."""
     info = report.info
     metadata = {
@@ -134,12 +169,19 @@ def build_metadata(flow: Flow, report: BuildReport) -> dict[str, Any]:
         "model": info.model,
         "dimensions": info.dim,
         "recall_at_10": info.recall_at_10,
-        "plan": str(info.calibration.plan),
-        "build_seconds": info.build_seconds,
-        "megabytes": round(info.bytes / 1e6, 1),
-        "directory": dg.MetadataValue.path(str(report.build)),
         "files_by_source": dg.MetadataValue.json(info.sources),
     }
+    if isinstance(info, PublishedInfo):
+        metadata |= engine_facts(settings, info)
+        metadata["build_seconds"] = info.seconds
+    else:
+        metadata |= {
+            "engine": "embedded",
+            "plan": str(info.calibration.plan),
+            "build_seconds": info.build_seconds,
+            "megabytes": round(info.bytes / 1e6, 1),
+            "directory": dg.MetadataValue.path(str(report.build)),
+        }
     if report.kept:
         metadata["kept"] = report.kept
     return metadata

@@ -117,7 +117,7 @@ def build_reindex_job(flow: Flow) -> dg.JobDefinition:
                 tables_read = {
                     flow.key(each): inputs for each in ("image_embeddings", "picture_facts")
                 }
-                made = Made(inputs, build_metadata(flow, build), tables_read)
+                made = Made(inputs, build_metadata(flow, settings, build), tables_read)
                 yield materialisation(InputEvents(context.instance), index, made, "1")
                 yield from build_checks(flow, settings, build.info.checks)
                 made = Made(build.build.name, map_metadata(flow, drawn), {index: inputs})

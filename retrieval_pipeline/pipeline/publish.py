@@ -13,6 +13,8 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
+from retrieval_pipeline.index.knn import evenly_spaced
+from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
     MapInfo,
     make_map,
@@ -21,15 +23,15 @@ from retrieval_pipeline.latent_map.coordinates import (
     read_map_info,
     save_map,
 )
-from retrieval_pipeline.pipeline.validation import Coverage, check_build, read_coverage
+from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
+from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
-# A new model takes over when at most this share of the images is not embedded yet: files that
-# change during a run would otherwise delay it for ever.
-MAY_BE_PENDING = 0.001
+# A map of more pictures shows so many of them.
+MAPPED_ITEMS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,10 @@ def update_index(
     *,
     publish: bool = True,
     progress: Progress | None = None,
-) -> BuildReport:
+) -> BuildReport | PublicationReport:
     """Build the index of all sources and publish it if it passes its checks.
+
+    Where the settings name an engine, it is published there, and no file is written for it.
 
     The current build stays if `retrieval use` holds it. It also stays if it is of another model and
     the model of `space` has not embedded all sources yet: the images that are missing in the new
@@ -72,15 +76,20 @@ def update_index(
     Raises:
         BuildError: There is nothing to index.
         EncoderError: A model cannot be had.
+        EngineError: The engine that the settings name is away, slow, full or refuses.
         EvaluationError: The settings name labelled queries, by which a change of model is judged,
             and these cannot be read or have no answer in the new build.
         RefusedBuildError: A check failed; the current build goes on answering.
         StoreError: A table is damaged or the build cannot be written.
     """
+    if has_engine(settings):
+        return update_engine(settings, space, load, publish_it=publish, progress=progress)
     store = Store(settings.home)
     coverage = read_coverage(store, space, settings.source_names)
     current = current_or_none(store) if publish else None
-    if current is not None and (kept := _reason_to_keep(store, current, space, coverage)):
+    if current is not None and (
+        kept := reason_to_keep(store, current.parent.name != space.key, space, coverage)
+    ):
         try:
             return BuildReport(current, read_info(current), published=False, kept=kept)
         except BuildError:
@@ -110,16 +119,20 @@ def update_index(
     )
 
 
-def _reason_to_keep(store: Store, current: Path, space: VectorSpace, coverage: Coverage) -> str:
-    if store.held_file.exists():
-        return "`retrieval use` holds it; `retrieval use --latest` lets new builds take over again"
-    if current.parent.name == space.key:
-        return ""
-    pending = {name: count for name, count in coverage.pending.items() if count}
-    if sum(pending.values()) <= MAY_BE_PENDING * coverage.images:
-        return ""
-    todo = ", ".join(f"{count:,} of {name}" for name, count in pending.items())
-    return f"before {space.model} can take over, it has images to embed: {todo}"
+def answering_build(settings: Settings) -> Path | None:
+    """Return the directory of the build that answers; of a publication to an engine, its name.
+
+    Returns:
+        None before the first one.
+
+    Raises:
+        EngineError: The engine cannot be asked.
+        StoreError: The pointer to the current build, or a ledger, is damaged.
+    """
+    if not has_engine(settings):
+        return Store(settings.home).current_build()
+    found = answering(settings)
+    return None if found is None else Path(found.info.build)
 
 
 def use_build(settings: Settings, name: str) -> Build:
@@ -151,7 +164,8 @@ def update_map(
 
     Args:
         settings: Where the sources are, and the limits for their images.
-        build: Directory of the build.
+        build: Directory of the build; of a publication to an engine, its name. What an engine
+            holds is read from the tables.
         progress: Told of the steps.
         stop: Once it is set, drawing ends at its next step, and the next call begins anew.
 
@@ -180,9 +194,14 @@ def update_map(
     from retrieval_pipeline.latent_map.drawing import drawing
     from retrieval_pipeline.latent_map.write import write_views
 
+    items = read_map_source(settings, build.name) if has_engine(settings) else Build.open(build)
+    numbers = evenly_spaced(len(items), MAPPED_ITEMS) if len(items) > MAPPED_ITEMS else None
+    if numbers is not None:
+        progress.note(f"the map shows {len(numbers):,} of {len(items):,} pictures, evenly spaced")
     try:
         latent = make_map(
-            Build.open(build),
+            items,
+            numbers=numbers,
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )

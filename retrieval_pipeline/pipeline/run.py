@@ -16,6 +16,7 @@ from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
+from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.ingest.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.ingest.embed import (
@@ -27,11 +28,13 @@ from retrieval_pipeline.ingest.embed import (
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
+from retrieval_pipeline.pipeline.engine import answering, has_engine
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:
     from retrieval_pipeline.search.labelling import LabelsReport
@@ -54,7 +57,7 @@ class IndexReport:
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
     facts: tuple[FactsReport, ...]
-    build: BuildReport
+    build: BuildReport | PublicationReport
     map: MapReport | None
     failures: Mapping[str, SourceError]
     labels: "LabelsReport | None" = None
@@ -156,6 +159,8 @@ def update_labels(settings: Settings, *, progress: Progress | None = None) -> "L
 
     The caller holds the store's lock. Raises what that function raises.
     """
+    if has_engine(settings):
+        return None  # Labels are numbers of items of a build, which an engine does not have.
     if not settings.labels.words and not is_there(Store(settings.home).labels):
         return None
     from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search
@@ -168,7 +173,7 @@ def index_aside(
     *,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> BuildReport:
+) -> BuildReport | PublicationReport:
     """Embed all pictures with the model of the settings, and build an index without publishing it.
 
     The current index goes on answering; what is embedded is there when the settings change to this
@@ -272,8 +277,7 @@ def update_sources(
         raise _joined(failures.values())
     check_int8(settings, wanted, progress=progress, stop=stop)
     description = describe_encoder(settings)
-    current = current_or_none(store)
-    if current is not None and current.parent.name != description.space.key:
+    if _answers_with_another(settings, description.space):
         # The images of a source that cannot be read now would be lost from the new build.
         for source in settings.sources:
             if not source.path.is_dir():
@@ -341,6 +345,15 @@ def update_sources(
     return SourcesReport(
         tuple(manifests), tuple(embeddings), tuple(facts), failures, description, load
     )
+
+
+def _answers_with_another(settings: Settings, space: VectorSpace) -> bool:
+    """Return whether what answers now is of another vector space."""
+    if has_engine(settings):
+        found = answering(settings)
+        return found is not None and found.info.space.key != space.key
+    current = current_or_none(Store(settings.home))
+    return current is not None and current.parent.name != space.key
 
 
 def _joined(errors: Iterable[SourceError]) -> SourceError:

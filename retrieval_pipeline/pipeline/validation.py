@@ -19,6 +19,9 @@ from retrieval_pipeline.vectors import VectorSpace
 
 # Another number than autotune.QUERY_SEED: other queries than the build was calibrated with.
 QUERY_SEED = 5
+# A new model takes over when at most this share of the images is not embedded yet: files that
+# change during a run would otherwise delay it for ever.
+MAY_BE_PENDING = 0.001
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,26 @@ def read_coverage(store: Store, space: VectorSpace, sources: Sequence[str]) -> C
     )
 
 
+def reason_to_keep(store: Store, is_other: bool, space: VectorSpace, coverage: Coverage) -> str:
+    """Say why a new index must not take over; "" if it may.
+
+    Args:
+        store: Tells whether people hold what answers.
+        is_other: Whether what answers is of another vector space.
+        space: That of the new index.
+        coverage: How many images are embedded in it.
+    """
+    if store.held_file.exists():
+        return "`retrieval use` holds it; `retrieval use --latest` lets new builds take over again"
+    if not is_other:
+        return ""
+    pending = {name: count for name, count in coverage.pending.items() if count}
+    if sum(pending.values()) <= MAY_BE_PENDING * coverage.images:
+        return ""
+    todo = ", ".join(f"{count:,} of {name}" for name, count in pending.items())
+    return f"before {space.model} can take over, it has images to embed: {todo}"
+
+
 def check_build(build: Build, coverage: Coverage, target: float) -> list[Check]:
     """Compare a build with the tables that it was made from, and measure its recall.
 
@@ -86,17 +109,17 @@ def check_build(build: Build, coverage: Coverage, target: float) -> list[Check]:
         coverage: Counts of the tables of its sources.
         target: The recall at 10 that the settings ask for, 0 to 1.
     """
-    return [_check_rows(build, coverage), _check_recall(build, target)]
-
-
-def _check_rows(build: Build, coverage: Coverage) -> Check:
-    """Check that the index holds each embedded image of the manifests once, with all its files."""
     files = pc.sum(pc.list_value_length(build.items["locations"])).as_py()
+    return [check_counts(len(build), files, coverage), _check_recall(build, target)]
+
+
+def check_counts(items: int, files: int, coverage: Coverage) -> Check:
+    """Check that the index holds each embedded image of the manifests once, with all its files."""
     return Check(
         name="rows_agree",
-        passed=(len(build), files) == (coverage.embedded, coverage.files),
+        passed=(items, files) == (coverage.embedded, coverage.files),
         found=(
-            f"the index holds {len(build):,} images in {files:,} files, the tables "
+            f"the index holds {items:,} images in {files:,} files, the tables "
             f"{coverage.embedded:,} embedded images in {coverage.files:,} files"
         ),
     )

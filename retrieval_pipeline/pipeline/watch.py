@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError, SettingsError, Stopped
 from retrieval_pipeline.ingest.changes import Changes, Tell, follow
-from retrieval_pipeline.pipeline.publish import update_index, update_map
+from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
 from retrieval_pipeline.pipeline.run import (
     Kept,
     SourcesReport,
@@ -264,7 +264,7 @@ class _Watcher:
         self._has_map = True
         try:
             with self._store.locked():
-                build = self._store.current_build()
+                build = answering_build(self._settings)
                 if build is not None:
                     update_labels(self._settings)
                     update_map(self._settings, build, stop=_Interrupt(self._stop, self._changes))

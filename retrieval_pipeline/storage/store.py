@@ -261,9 +261,17 @@ class Store:
         Raises:
             StoreError: The file system refused.
         """
+        self.hold_engine()
+        self.publish(build)
+
+    def hold_engine(self) -> None:
+        """Keep what answers until `release`: no newer index replaces it.
+
+        Raises:
+            StoreError: The file system refused.
+        """
         with replacing(self.held_file) as temporary:
             temporary.touch()
-        self.publish(build)
 
     def release(self) -> None:
         """Let the next new build become the current one again.

@@ -4,11 +4,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from annoy import AnnoyIndex
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders import load as encoders
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index import autotune, knn, quantization, search_structures
+from retrieval_pipeline.index.ann import Trees
 from retrieval_pipeline.index.autotune import SCAN_ONLY_ITEMS, Calibration, Measurement
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
@@ -86,8 +88,11 @@ def test_codes_propose_the_true_neighbours(store: Store) -> None:
 
 
 def test_codes_are_measured_beside_the_other_plans(store: Store) -> None:
-    kinds = {each.plan.kind for each in index(store).info.calibration.measured}
-    assert kinds == {"scan", "projected", "trees", "codes"}
+    calibration = index(store).info.calibration
+    kinds = {each.plan.kind for each in calibration.measured}
+    # Where codes win, trees are not even grown.
+    more = set() if calibration.plan.kind == "codes" else {"trees"}
+    assert kinds == {"scan", "projected", "codes"} | more
     kinds = {each.plan.kind for each in index(store, False).info.calibration.measured}
     assert kinds == {"scan", "projected", "trees"}
 
@@ -180,16 +185,25 @@ def test_the_setting_makes_another_index(store: Store, chosen: Build) -> None:
     assert (report.build, report.published) == (chosen.path, True)
 
 
-def test_a_plan_that_just_reaches_the_target_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(_: object, __: object, plan: Plan) -> Measurement:
-        recall = {"scan": 1.0, "projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
-        ms = {"scan": 20.0, "projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
-        return Measurement(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
+def measured(_: object, __: object, plan: Plan) -> Measurement:
+    recall = {"scan": 1.0, "projected": 0.999, "trees": 0.994, "codes": 0.996}[plan.kind]
+    ms = {"scan": 20.0, "projected": 10.0, "trees": 1.0, "codes": 2.0}[plan.kind]
+    return Measurement(plan=plan, recall_image=recall, recall_text=None, p50_ms=ms)
 
+
+def test_where_codes_win_no_trees_are_grown(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "measure", measured)
+    build = index(store)
+    assert build.info.calibration.plan.kind == "codes"
+    assert not any((segment / "vectors.annoy").exists() for segment in segments_of(build))
+
+
+def test_a_plan_that_just_reaches_the_target_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotune, "measure", measured)
     monkeypatch.setattr(knn, "read_codes", lambda _: None)
     vectors = [VECTORS[:COUNT]]
-    vector_index = VectorIndex(vectors, codes_file=Path("nowhere"))
+    trees = Trees(AnnoyIndex(SPACE.dim, "dot"))
+    vector_index = VectorIndex(vectors, trees=trees, codes_file=Path("nowhere"))
     queries = autotune.make_sample_queries(vectors, None)
     reduced_scans = autotune.measure_reduced_scans(vector_index, queries, 0.99)
     calibration = autotune.choose_plan(vector_index, queries, 0.99, reduced_scans)

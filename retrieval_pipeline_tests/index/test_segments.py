@@ -20,7 +20,7 @@ from retrieval_pipeline.index.runs import RowMap, are_sound, to_runs
 from retrieval_pipeline.index.tiers import to_merge
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace, normalise
 from retrieval_pipeline_tests.support.plans import blocks_of, segments_of
 from synthetic.tables import clustered, random_vectors, write_manifest, write_part
 
@@ -61,9 +61,15 @@ def encode_words(texts: Sequence[str]) -> Vectors:
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     """A library in which a segment of 200 images is large."""
-    for module in (autotune, search_structures, segment, tiers):
-        monkeypatch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+    set_limits(monkeypatch)
     return Library(tmp_path)
+
+
+def set_limits(patch: pytest.MonkeyPatch) -> None:
+    for module in (autotune, search_structures, tiers):
+        patch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+    for module in (search_structures, segment):
+        patch.setattr(module, "FEW_ROWS", 50)
 
 
 def rows_of_segments(build: Build) -> list[tuple[int, int]]:
@@ -102,6 +108,44 @@ def test_new_pictures_make_a_segment_of_their_own_and_are_found_at_once(library:
     assert build.info.segments[0].name == first.info.segments[0].name
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert_finds_all(build, library)
+
+
+def test_a_small_segment_takes_the_basis_of_a_large_one_and_both_are_searched_as_one(
+    library: Library,
+) -> None:
+    library.index()
+    library.add(0, 100, "z")
+    index = library.index().vector_index
+    large, small = index.parts
+    assert large.index.reduced is not None and small.index.reduced is not None
+    np.testing.assert_array_equal(small.index.reduced.basis, large.index.reduced.basis)
+    assert (small.index.trees, small.plan.kind) == (None, "projected")
+    for part in index.parts:
+        part.plan = Plan(kind="projected", candidates=60)
+    for query in VECTORS[:COUNT:40]:
+        rows, _ = index.best(query, 60)
+        exact = np.argsort(-index.scan(query), kind="stable")
+        assert len({*rows[:10].tolist()} & {*exact[:10].tolist()}) >= 9
+        # The sixty best of both, not of each: the next are found by a scan.
+        reduced = np.concatenate(
+            [part.index.reduced.vectors for part in index.parts if part.index.reduced is not None]
+        )
+        about = reduced @ large.index.reduced.reduce(query)
+        assert {*rows.tolist()} == {*np.argsort(-about)[:60].tolist()}
+        assert rows[:5].tolist() == index.best(query, 5)[0].tolist()
+
+
+def test_pictures_that_another_basis_loses_are_scanned(library: Library) -> None:
+    (large,) = library.index().vector_index.parts
+    assert large.index.reduced is not None
+    basis = large.index.reduced.basis
+    vectors = random_vectors(100, SPACE.dim)
+    vectors = normalise(vectors - vectors @ basis @ basis.T)
+    names = [f"other{number}" for number in range(100)]
+    write_part(library.store, SPACE, "a", names, vectors)
+    library.files |= {f"z/{name}.jpg": name for name in names}
+    _, small = library.index().vector_index.parts
+    assert small.plan.kind == "scan" and small.index.reduced is None
 
 
 def test_moved_and_renamed_files_write_no_vectors(library: Library) -> None:
@@ -392,8 +436,7 @@ CASES: dict[str, Tamper] = {
 @pytest.fixture(scope="module")
 def tampered(tmp_path_factory: pytest.TempPathFactory) -> Library:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (autotune, search_structures, segment, tiers):
-            patch.setattr(module, "SCAN_ONLY_ITEMS", 200)
+        set_limits(patch)
         library = Library(tmp_path_factory.mktemp("tampered"))
         library.index()
         library.add(0, 20, "0200")

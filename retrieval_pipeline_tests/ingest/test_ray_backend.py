@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from retrieval_pipeline.ingest import part_writer
 from retrieval_pipeline.ingest import ray_backend as ray_embed
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
+from retrieval_pipeline.orchestration.flow import Flow
+from retrieval_pipeline.orchestration.metadata import embedding_metadata
 from retrieval_pipeline.storage.remote import Remote
 from retrieval_pipeline.storage.schemas import embedding_schema, views_schema
 from retrieval_pipeline.storage.store import Store
@@ -146,6 +149,15 @@ def test_ray_writes_row_for_row_what_the_process_writes_whatever_dies(
     here = embed_all(in_process(settings))
     assert (far.embedded, far.duplicates, far.quarantined, far.views) == (8, 1, 1, 4)
     assert (far.files, far.known, far.left) == (here.files, here.known, here.left)
+    # What each machine did comes back with its results; what died with an actor does not count.
+    assert list(far.machines) == [socket.gethostname()] and not here.machines
+    (work,) = far.machines.values()
+    assert (work.decoded, work.encoded) == (9, 8)
+    assert work.decode_seconds > 0 and work.encode_seconds > 0
+    store = Store(settings.home)
+    shown = embedding_metadata(Flow(), store, settings, space, far, pictures=False)
+    (row,) = shown["machines"].records
+    assert (row.data["machine"], row.data["encoded"]) == (socket.gethostname(), 8)
     (rows, vectors, failed), expected = rows_of(settings), rows_of(in_process(settings))
     assert rows.equals(expected[0])
     np.testing.assert_allclose(vectors, expected[1], atol=1e-5)

@@ -1,5 +1,6 @@
 """The Dagster definitions, run on a real ephemeral instance."""
 
+import importlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
+from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.history import Pruned, prune
@@ -64,8 +66,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(scope="module")
-def loads() -> list[Settings]:
-    """Filled with the settings of each model that `reindexed` loads."""
+def loads() -> list[Encoder]:
+    """Filled with each model that `reindexed` loads."""
     return []
 
 
@@ -73,11 +75,11 @@ def loads() -> list[Settings]:
 def reindexed(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
-    loads: list[Settings],
+    loads: list[Encoder],
 ) -> dg.ExecuteInProcessResult:
     def load(settings: Settings, *more: int) -> Encoder:
-        loads.append(settings)
-        return load_settings_encoder(settings, *more)
+        loads.append(load_settings_encoder(settings, *more))
+        return loads[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "load_settings_encoder", load)
@@ -133,17 +135,14 @@ def test_definitions_load_without_torch_or_transformers(config: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_bad_settings_are_the_error_of_the_location(tmp_path: Path) -> None:
+def test_bad_settings_are_the_error_of_the_location(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "retrieval.toml"
     file.write_text("modle = 1\n")
-    done = subprocess.run(
-        [sys.executable, "-c", "import retrieval_pipeline.definitions"],
-        env={**os.environ, "RETRIEVAL_CONFIG": str(file)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "modle: unknown key" in done.stderr
+    monkeypatch.setenv("RETRIEVAL_CONFIG", str(file))
+    with pytest.raises(SettingsError, match="modle: unknown key"):
+        importlib.import_module("retrieval_pipeline.definitions")
 
 
 def test_each_source_is_a_partition(definitions: dg.Definitions) -> None:
@@ -176,7 +175,7 @@ def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessRe
 
 
 def test_a_run_over_all_sources_loads_the_model_once(
-    reindexed: dg.ExecuteInProcessResult, loads: list[Settings]
+    reindexed: dg.ExecuteInProcessResult, loads: list[Encoder]
 ) -> None:
     assert metadata(reindexed, "image_embeddings", "animals")["embedded"] == 1
     assert metadata(reindexed, "image_embeddings", "things")["embedded"] == 2
@@ -202,8 +201,13 @@ def test_no_event_is_large(reindexed: dg.ExecuteInProcessResult) -> None:
 
 
 def test_dagster_and_the_command_line_write_the_same_tables(
-    reindexed: dg.ExecuteInProcessResult, config: Path, tmp_path: Path
+    reindexed: dg.ExecuteInProcessResult,
+    loads: list[Encoder],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(run, "load_settings_encoder", lambda *_: loads[0])
     settings = load_settings(config)
     twin = settings.model_copy(update={"home": tmp_path / "twin"})
     index_sources(twin)
@@ -320,6 +324,24 @@ def test_the_launchpad_refuses_a_configuration_that_cannot_be_in_one_line(
         definitions.resolve_job_def(job).execute_in_process(run_config={**QUIET, "ops": ops})
     lines = str(caught.value).strip().splitlines()
     assert message in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("job", "partition"),
+    [
+        *((name, None) for name in ("reindex_job", "query_job", "verify_job", "gc_job")),
+        ("saved_queries_job", "launches"),
+    ],
+)
+def test_every_job_runs_with_what_the_launchpad_begins_with(
+    reindexed: dg.ExecuteInProcessResult,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    partition: str | None,
+) -> None:
+    found = definitions.resolve_job_def(job)
+    assert found.execute_in_process(instance=instance, partition_key=partition).success
 
 
 def output_metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:

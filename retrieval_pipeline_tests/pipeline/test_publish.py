@@ -12,7 +12,6 @@ from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, RefusedBuildError
 from retrieval_pipeline.index.knn import Plan
-from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline import validation as acceptance
 from retrieval_pipeline.pipeline.publish import update_index, use_build
 from retrieval_pipeline.storage.store import Store
@@ -131,7 +130,7 @@ def test_a_file_that_is_always_left_for_the_next_run_does_not_put_off_a_model(
     update(settings, BLUE)
     write_part(Store(settings.home), GREEN, "a", NAMES[:39], random_vectors(39, 24, seed=4))
     assert not update(settings, GREEN).published
-    monkeypatch.setattr(publish, "MAY_BE_PENDING", 1 / 40)
+    monkeypatch.setattr(acceptance, "MAY_BE_PENDING", 1 / 40)
     assert update(settings, GREEN).published
 
 

@@ -37,4 +37,9 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
         only_space=describe_encoder(settings).space if other_models else None,
         dry_run=dry_run,
     )
+    if settings.index.engine != "embedded":
+        from retrieval_pipeline.maintenance.engine import collect_engine
+
+        space = describe_encoder(settings).space
+        freed += collect_engine(settings, space=space, other_models=other_models, dry_run=dry_run)
     report(*gc_text(freed, store.home, dry_run=dry_run))

@@ -156,11 +156,11 @@ def _standing_map(settings: Settings, progress: "Progress") -> "tuple[Path, MapI
     """Return the map of the current build, and draw it if `retrieval index` did not."""
     from retrieval_pipeline.errors import BuildError, MapError
     from retrieval_pipeline.latent_map.coordinates import read_map_info
-    from retrieval_pipeline.pipeline.publish import update_map
+    from retrieval_pipeline.pipeline.publish import answering_build, update_map
     from retrieval_pipeline.storage.store import Store
 
     store = Store(settings.home)
-    build = store.current_build()
+    build = answering_build(settings)
     if build is None:
         raise BuildError(f"nothing is indexed yet in {store.home}: run `retrieval index` first")
     directory = store.map(build.name)

@@ -1,5 +1,6 @@
 """`retrieval verify`: check every stored file, and repair what can be repaired."""
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -50,7 +51,12 @@ def _check(settings: Settings) -> tuple[int, int]:
     from retrieval_pipeline.storage.store import Store
 
     files, problems, unreadable = 0, 0, 0
-    for finding in verify_store(Store(settings.home), settings.source_names):
+    findings = verify_store(Store(settings.home), settings.source_names)
+    if settings.index.engine != "embedded":
+        from retrieval_pipeline.maintenance.engine import verify_engine
+
+        findings = chain(findings, verify_engine(settings))
+    for finding in findings:
         files += not finding.note
         problems += finding.problem is not None
         unreadable += finding.unreadable

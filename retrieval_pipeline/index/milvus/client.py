@@ -110,8 +110,8 @@ class Client:
             raise EngineError(
                 'engine = "milvus" needs the extra: pip install "retrieval-pipeline[milvus]"'
             ) from None
-        # Its own log repeats each error with a traceback.
-        for name in ("pymilvus", "milvus_lite"):
+        # Their logs repeat each error with a traceback; that of gRPC tells what Milvus Lite lacks.
+        for name in ("pymilvus", "milvus_lite", *(["grpc._server"] if self._file else [])):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         give_up = time.monotonic() + LITE_WAIT
         while True:

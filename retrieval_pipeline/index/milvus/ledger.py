@@ -146,13 +146,18 @@ class Ledger:
             is_known[places] = True
         return Sent(ids, rows, is_known, blocks)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a run has begun to send rows, and not written down all of them."""
+        return is_there(self._pending) or bool(self._parts)
+
     def begin(self, ids: pa.Array) -> None:
         """Write down which rows are about to be sent or deleted.
 
         Raises:
             StoreError: A file is damaged, or the file system refused.
         """
-        if is_there(self._pending) or self._parts:
+        if self.is_unfinished:
             sent = self.read()
             self.finish(sent.ids, sent.digests, sent.blocks, sent.is_known)
         write_table(self._pending, pa.table([ids], schema=_IDS))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ class PublicationReport:
     published: bool
     kept: str = ""
 
+    @property
+    def build(self) -> Path:
+        """The name of the publication as a path of one part: that of its map begins with it."""
+        return Path(self.info.build)
+
 
 # Checks a collection before it answers, by its rows.
 AcceptRows = Callable[[TableRows], Sequence[Check]]
@@ -133,9 +139,7 @@ def publish(
         block for ledger in ledgers(store, index.collection) for block in ledger.blocks()
     ]
     rows = read_rows(store, space, sources, views or {}, index.vectors, known_blocks)
-    inputs = rows.digest(
-        *(space.key, index.vectors, index.index_type, index.shards, vocabulary_digest())
-    )
+    inputs = inputs_of(rows, index)
     if answering is not None and _is_ours(store, index, answering):
         known = Ledger(store.engine(answering)).published()
         if known is not None and known.inputs == inputs:
@@ -157,6 +161,13 @@ def publish(
         passed((*info.checks, *accept_change(name, info)))
     answer_from(client, index, name)
     return PublicationReport(name, info, published=True)
+
+
+def inputs_of(rows: TableRows, index: IndexSettings) -> str:
+    """Return a hash of rows and of every setting that decides what is published of them."""
+    return rows.digest(
+        *(rows.space.key, index.vectors, index.index_type, index.shards, vocabulary_digest())
+    )
 
 
 def answer_from(client: Client, index: IndexSettings, collection: str) -> None:
@@ -208,7 +219,8 @@ def _until_still(look: Callable[[], Any]) -> Iterator[Any]:
 
 
 def _is_ours(store: Store, index: IndexSettings, collection: str) -> bool:
-    return collection.startswith(f"{index.collection}_") and store.engine(collection).is_dir()
+    made = [ledger.directory.name for ledger in ledgers(store, index.collection)]
+    return collection in made
 
 
 def _target(store: Store, index: IndexSettings, space: VectorSpace, answering: str | None) -> str:
@@ -407,7 +419,7 @@ class _Target:
 
     def _settle(self) -> None:
         """Wait until all rows are stored and indexed, and the collection is ready to answer."""
-        self.client.flush(self.name)
+        self.client.flush(self.name, timeout=STALL_SECONDS)
         self.progress.start("indexing in the engine", None, "")
         for state in _until_still(lambda: self.client.describe_index(self.name, VECTOR)):
             if not int(state.get("pending_index_rows") or 0):
@@ -417,28 +429,18 @@ class _Target:
 
     def _vocabulary(self, encode_texts: EncodeTexts | None) -> Vectors | None:
         """Return the vectors of `vocabulary.words()`; None if nobody can make them."""
-        dim = self.rows.space.dim
+        space = self.rows.space
         for colour in COLOURS:
-            name = collection_name(self.index.collection, self.rows.space, colour)
+            name = collection_name(self.index.collection, space, colour)
             known = Ledger(self.store.engine(name)).published()
-            if known is None or known.vocabulary != vocabulary_digest():
-                continue
-            if not self.client.has_collection(about_name(name)):
-                continue
-            self.client.load_collection(about_name(name))
-            found = self.client.query(
-                about_name(name),
-                filter=f'{KEY} like "word/%"',
-                output_fields=[KEY, VECTOR],
-                limit=len(words()),
-            )
-            if len(found) == len(words()):
-                rows = sorted(found, key=lambda row: row[KEY])
-                vectors = np.array([row[VECTOR] for row in rows], np.float32)
-                return check_vectors(vectors, dim, "vocabulary")
+            if (
+                known is not None
+                and (found := read_vocabulary(self.client, name, known)) is not None
+            ):
+                return found
         if encode_texts is None:
             return None
-        return check_vectors(encode_texts(words()), dim, "vocabulary")
+        return check_vectors(encode_texts(words()), space.dim, "vocabulary")
 
     def _check_count(self) -> Check:
         """Check that the engine holds as many rows as the tables."""
@@ -518,11 +520,11 @@ class _Target:
 
 
 def ledgers(store: Store, prefix: str) -> list[Ledger]:
-    """Return the ledgers of all collections whose names begin with a prefix."""
+    """Return the ledgers of all collections that were made with a prefix."""
     return [
         Ledger(directory)
         for directory in store.engine_collections()
-        if directory.name.startswith(f"{prefix}_")
+        if directory.name.rsplit("_", 2)[0] == prefix
     ]
 
 
@@ -538,6 +540,25 @@ def drop(client: Client, ledger: Ledger, collection: str) -> None:
         if client.has_collection(name):
             client.drop_collection(name)
     ledger.forget()
+
+
+def read_vocabulary(client: Client, collection: str, info: PublishedInfo) -> Vectors | None:
+    """Return the vectors of `vocabulary.words()` that a publication has; None if it has none.
+
+    Raises:
+        EngineError: The engine cannot be asked.
+    """
+    name = about_name(collection)
+    if info.vocabulary != vocabulary_digest() or not client.has_collection(name):
+        return None
+    client.load_collection(name)
+    found = client.query(
+        name, filter=f'{KEY} like "word/%"', output_fields=[KEY, VECTOR], limit=len(words())
+    )
+    if len(found) != len(words()):
+        return None
+    vectors = [row[VECTOR] for row in sorted(found, key=lambda row: str(row[KEY]))]
+    return check_vectors(np.array(vectors, np.float32), info.dim, "vocabulary")
 
 
 def count(client: Client, collection: str) -> int:

@@ -1,0 +1,263 @@
+"""Publication to an engine, as the settings want it, and the return to an earlier one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.encoders.base import Encoder
+from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.index.blocks import open_blocks
+from retrieval_pipeline.index.milvus.client import Client, connect
+from retrieval_pipeline.index.milvus.ledger import Ledger
+from retrieval_pipeline.index.milvus.publication import (
+    PublicationReport,
+    answer_from,
+    count,
+    ledgers,
+    publish,
+    read_vocabulary,
+)
+from retrieval_pipeline.index.milvus.schema import PublishedInfo
+from retrieval_pipeline.index.milvus.tables import TableRows, read_rows
+from retrieval_pipeline.pipeline.validation import check_counts, read_coverage, reason_to_keep
+from retrieval_pipeline.progress import Progress, Quiet
+from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A collection of the engine that can answer.
+
+    Attributes:
+        collection: Its name.
+        info: What is known of it.
+        answers: Whether the alias names it.
+    """
+
+    collection: str
+    info: PublishedInfo
+    answers: bool
+
+
+def has_engine(settings: Settings) -> bool:
+    """Return whether an engine holds the index, rather than files under home."""
+    return settings.index.engine != "embedded"
+
+
+def update_engine(
+    settings: Settings,
+    space: VectorSpace,
+    load: Callable[[], Encoder],
+    *,
+    publish_it: bool = True,
+    progress: Progress | None = None,
+) -> PublicationReport:
+    """Publish the tables of all sources to the engine, as `publish.update_index` builds an index.
+
+    Labelled queries of the settings do not judge a change of model here, which a note says.
+
+    Raises:
+        BuildError: There is nothing to index.
+        EncoderError: A model cannot be had.
+        EngineError: The engine is away, slow, full or refuses.
+        RefusedBuildError: A check failed; what answered before answers on.
+        StoreError: A table is damaged or a ledger cannot be written.
+    """
+    progress = progress or Quiet()
+    store = Store(settings.home)
+    coverage = read_coverage(store, space, settings.source_names)
+    with connect(settings) as client:
+        current = _answering(store, client, settings) if publish_it else None
+        if current is not None:
+            is_other = current.info.space.key != space.key
+            if kept := reason_to_keep(store, is_other, space, coverage):
+                return PublicationReport(
+                    current.collection, current.info, published=False, kept=kept
+                )
+            if is_other and settings.evaluation is not None:
+                progress.note(
+                    "labelled queries do not judge a change of model in an engine: compare the "
+                    "models first, with `retrieval evaluate --model`"
+                )
+        return publish(
+            store,
+            client,
+            space,
+            settings.source_names,
+            settings.index,
+            views={source.name: source.views for source in settings.sources},
+            encode_texts=lambda texts: load().encode_texts(texts),
+            accept=lambda rows: [
+                check_counts(rows.items, sum(rows.inputs.sources.values()), coverage)
+            ],
+            move=publish_it,
+            progress=progress,
+        )
+
+
+def _answering(store: Store, client: Client, settings: Settings) -> Publication | None:
+    """Return the publication of this home that answers; None if another's does, or none."""
+    name = client.collection_of(settings.index.collection)
+    info = None if name is None else Ledger(store.engine(name)).published()
+    return None if name is None or info is None else Publication(name, info, answers=True)
+
+
+def answering(settings: Settings) -> Publication | None:
+    """Return the publication of this home that answers; None before the first one.
+
+    Raises:
+        EngineError: The engine cannot be asked.
+        StoreError: A ledger is damaged.
+    """
+    with connect(settings) as client:
+        return _answering(Store(settings.home), client, settings)
+
+
+def publications(settings: Settings) -> list[Publication]:
+    """Return the collections of this home that can answer, the newest first.
+
+    Raises:
+        EngineError: The engine cannot be asked.
+        StoreError: A ledger is damaged.
+    """
+    store = Store(settings.home)
+    with connect(settings) as client:
+        alias = client.collection_of(settings.index.collection)
+        found = [
+            Publication(ledger.directory.name, info, ledger.directory.name == alias)
+            for ledger in ledgers(store, settings.index.collection)
+            if (info := ledger.published()) is not None
+            and client.has_collection(ledger.directory.name)
+        ]
+    return sorted(found, key=lambda each: each.info.build, reverse=True)
+
+
+def use_publication(settings: Settings, build: str) -> Publication:
+    """Let an earlier publication answer again, and hold it until `Store.release`.
+
+    Args:
+        settings: Of the home and the engine.
+        build: The name of the publication, or its beginning.
+
+    Raises:
+        BuildError: There is no such publication, or it is no longer what its ledger says.
+        EngineError: The engine cannot be asked.
+        StoreError: Another run is writing, or the file system refused.
+    """
+    store = Store(settings.home)
+    with store.locked():
+        found = publications(settings)
+        matching = [each for each in found if each.info.build.startswith(build)]
+        if len(matching) != 1:
+            known = [each.info.build for each in found] or ["none yet"]
+            what = "is the beginning of several" if matching else "is none of the publications"
+            raise BuildError(f'"{build}" {what}; there are:', *known)
+        (wanted,) = matching
+        with connect(settings) as client:
+            _check_whole(store, client, settings, wanted)
+            store.hold_engine()
+            answer_from(client, settings.index, wanted.collection)
+    return Publication(wanted.collection, wanted.info, answers=True)
+
+
+def _check_whole(store: Store, client: Client, settings: Settings, wanted: Publication) -> None:
+    """Check that a collection is what was published, and not half of something newer.
+
+    Raises:
+        BuildError: It is not.
+    """
+    from retrieval_pipeline.index.milvus.publication import load
+
+    load(client, settings.index, wanted.collection)
+    rows = wanted.info.items + wanted.info.views
+    there = count(client, wanted.collection)
+    if there != rows or Ledger(store.engine(wanted.collection)).is_unfinished:
+        raise BuildError(
+            f"{wanted.info.build}: a later run has begun to bring {wanted.collection} up to date, "
+            f"which holds {there:,} rows now, not {rows:,}: run `retrieval index`"
+        )
+
+
+def published_facts(settings: Settings, published: Publication) -> pa.Table | None:
+    """Return the facts of what was published, from the blocks under home; None if there are none.
+
+    Raises:
+        BuildError: A block is missing or damaged.
+    """
+    store = Store(settings.home)
+    blocks = Ledger(store.engine(published.collection)).blocks()
+    return open_blocks(store.blocks(published.info.space), blocks, set()).facts if blocks else None
+
+
+@dataclass(frozen=True)
+class TableItems:
+    """The items of the tables, as a map is made from them."""
+
+    path: Path
+    info: PublishedInfo
+    rows: TableRows
+    vocabulary: Vectors | None
+
+    @property
+    def items(self) -> pa.Table:
+        """What is told of each item, with the columns of `items.ITEM_COLUMNS`."""
+        return self.rows.tables.items
+
+    @property
+    def facts(self) -> pa.Table | None:
+        """The facts of the items; None if none were read."""
+        facts = self.rows.tables.facts
+        return None if facts is None else facts.unify_dictionaries()
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self.rows.items
+
+    def vectors(self, numbers: Numbers) -> Vectors:
+        """Return the vectors of these items, float32 (n, dim)."""
+        return self.rows.vectors(numbers)
+
+
+def read_map_source(settings: Settings, build: str) -> TableItems:
+    """Read the tables that a publication was made from, to draw its map.
+
+    Raises:
+        BuildError: There is no such publication.
+        EngineError: The engine cannot be asked.
+        StoreError: A table is damaged.
+    """
+    store = Store(settings.home)
+    found = [each for each in publications(settings) if each.info.build == build]
+    if not found:
+        raise BuildError(f'there is no publication "{build}": run `retrieval index`')
+    info = found[0].info
+    with connect(settings) as client:
+        vocabulary = read_vocabulary(client, found[0].collection, info)
+    rows = read_rows(
+        store,
+        info.space,
+        settings.source_names,
+        {source.name: source.views for source in settings.sources},
+        settings.index.vectors,
+        Ledger(store.engine(found[0].collection)).blocks(),
+    )
+    return TableItems(Path(build), info, rows, vocabulary)
+
+
+def engine_facts(settings: Settings, info: PublishedInfo) -> Mapping[str, str | int | float]:
+    """Return what people are told of an engine, by names for metadata."""
+    return {
+        "engine": settings.index.engine,
+        "uri": settings.index.uri,
+        "rows": info.items + info.views,
+        "shards": info.shards,
+        "replicas": info.replicas,
+        "index_type": info.index_type,
+        "recall_at_10": info.recall_at_10,
+        "sent": info.sent,
+        "deleted": info.deleted,
+    }
