@@ -54,7 +54,7 @@ ANSWER = """(text) => new Promise((resolve) => {
 })"""
 # Milliseconds from a click on a card until the large view shows 1,600 pixels, and from a double
 # click on that until it shows the file's own.
-SHARP = """([selector, type, wanted]) => new Promise((resolve) => {
+SHARP = """([selector, number, type, wanted]) => new Promise((resolve) => {
   const image = document.querySelector("#viewer .frame > img");
   const start = performance.now();
   new MutationObserver((_, observer) => {
@@ -62,7 +62,7 @@ SHARP = """([selector, type, wanted]) => new Promise((resolve) => {
     observer.disconnect();
     requestAnimationFrame(() => resolve(performance.now() - start));
   }).observe(image, { attributeFilter: ["src"] });
-  const target = document.querySelector(selector);
+  const target = document.querySelectorAll(selector)[number];
   target.dispatchEvent(new MouseEvent(type, { bubbles: true, cancelable: true,
     clientX: innerWidth / 3, clientY: innerHeight / 2 }));
 })"""
@@ -186,11 +186,10 @@ def measure_viewer(playwright: Playwright, address: str) -> None:
     page.wait_for_selector("[data-ready]")
     page.wait_for_timeout(1_000)
     fits, originals = [], []
-    for number in range(1, PHOTOS + 1):
-        card = f".card:nth-of-type({number}) a.picture"
-        fits.append(page.evaluate(SHARP, [card, "click", "size=large"]))
+    for number in range(PHOTOS):
+        fits.append(page.evaluate(SHARP, [".card a.picture", number, "click", "size=large"]))
         frame = "#viewer .frame > img"
-        originals.append(page.evaluate(SHARP, [frame, "dblclick", "/image"]))
+        originals.append(page.evaluate(SHARP, [frame, 0, "dblclick", "/image"]))
         page.keyboard.press("Escape")
         page.wait_for_timeout(500)
     print(f"click to a sharp picture that fits the window: {statistics.median(fits):.0f} ms")

@@ -22,14 +22,13 @@ os.environ |= dict.fromkeys(ONE_THREAD, "1")
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from search import QUERIES, WARM_UP, Ours, make_data
+from search import QUERIES, SEED, WARM_UP, Ours, cone, distribution, make_data
 
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.storage.schemas import MANIFEST, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, write_table
-from retrieval_pipeline.vectors import normalise
 
 NEW, MOVED, STEPS = 100, 1_000, 11
 SAMPLED_SECONDS = 0.05
@@ -93,12 +92,17 @@ def move_files(store, count):
     change_manifest(store, moved)
 
 
-def add_images(store, space, count, seed):
-    """Add a manifest's rows and an embedding part of so many new images, in one new folder."""
+def add_images(store, space, rows, count, seed):
+    """Add a manifest's rows and an embedding part of so many new images, in one new folder.
+
+    They are like the others, of which there were so many `rows` at first.
+    """
+    random = np.random.default_rng(SEED)
+    centres, spectrum, pictures, _ = distribution(random, rows, space.dim)
     random = np.random.default_rng(seed)
-    vectors = normalise(random.standard_normal((count, space.dim), np.float32))
+    vectors = cone(random, count, space.dim, centres, spectrum, pictures).astype(np.float32)
     ids = [bytes(each).hex() for each in random.integers(0, 256, (count, 16), np.uint8)]
-    rows = [
+    table = [
         {
             "path": f"{50 * seed:06d}-new/{each}.jpg",
             "size": 1,
@@ -108,7 +112,7 @@ def add_images(store, space, count, seed):
         }
         for each in ids
     ]
-    new = pa.Table.from_pylist(rows, schema=MANIFEST)
+    new = pa.Table.from_pylist(table, schema=MANIFEST)
     change_manifest(store, lambda table: pa.concat_tables([table, new]).sort_by("path"))
     facts = {"width": [640] * count, "height": [480] * count, "format": ["JPEG"] * count}
     flat = pa.array(vectors.reshape(-1))
@@ -158,14 +162,15 @@ def main():
         build("first time", store, space, words)
         build("nothing changed", store, space, words)
         answers = [ask("at first", store, directory)]
-        add_images(store, space, NEW, 1)
+        add_images(store, space, options.rows, NEW, 1)
         build(f"{NEW} new images", store, space, words)
         move_files(store, MOVED)
         build(f"{MOVED:,} files moved", store, space, words)
         for step in range(0 if options.short else STEPS):
             # Of several sizes, as months of additions leave them.
-            add_images(store, space, max(options.rows // 1_000 * (1 + step), 1), 2 + step)
-            build(f"{options.rows // 1_000 * (1 + step):,} new images", store, space, words)
+            count = max(options.rows // 1_000 * (1 + step), 1)
+            add_images(store, space, options.rows, count, 2 + step)
+            build(f"{count:,} new images", store, space, words)
         answers.append(ask("after that", store, directory))
         shutil.rmtree(directory / "home")
         print("\n| | opening, ms | p50 of pictures, ms | p50 of texts, ms |\n|---|--:|--:|--:|")

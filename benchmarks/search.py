@@ -30,6 +30,7 @@ WARM_UP = 20
 TARGET = 0.99
 BATCH = 50_000
 TREES = 64
+SEED = 7
 
 
 def cone(rng, count, dim, centres, spectrum, mean):
@@ -45,17 +46,25 @@ def cone(rng, count, dim, centres, spectrum, mean):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def make_data(directory, rows, dim):
-    """Write the vectors, queries of both kinds, words to calibrate with, and the truth."""
+def distribution(rng, rows, dim):
+    """Return the clusters' centres, the spectrum, and where pictures and texts lie."""
     import numpy as np
 
-    rng = np.random.default_rng(7)
     spectrum = np.arange(1, dim + 1, dtype=np.float32) ** -0.5
     spectrum /= np.linalg.norm(spectrum)
     gap = rng.standard_normal((2, dim)).astype(np.float32)
     gap /= np.linalg.norm(gap, axis=1, keepdims=True)
     pictures, texts = gap[0], 0.3 * gap[0] + 1.5 * gap[1]
     centres = rng.standard_normal((max(rows // 500, 20), dim)).astype(np.float32) * spectrum
+    return centres, spectrum, pictures, texts
+
+
+def make_data(directory, rows, dim):
+    """Write the vectors, queries of both kinds, words to calibrate with, and the truth."""
+    import numpy as np
+
+    rng = np.random.default_rng(SEED)
+    centres, spectrum, pictures, texts = distribution(rng, rows, dim)
     stored = np.lib.format.open_memmap(
         directory / "vectors.npy", "w+", np.float32, shape=(rows, dim)
     )

@@ -2,6 +2,8 @@
 
 retrieval serve --port 8765
 python docs/screenshots.py http://127.0.0.1:8765/
+
+The picture of duplicates needs some copies among them; it waits for two minutes and fails without.
 """
 
 import io
@@ -25,12 +27,18 @@ def first_picture(page: Page) -> None:
     page.wait_for_timeout(PATIENCE)
 
 
+def all_compared(page: Page) -> None:
+    """Wait until the duplicates are known."""
+    page.locator(".twins").first.wait_for(timeout=120_000)
+    page.wait_for_timeout(PATIENCE)
+
+
 def votes(page: Page) -> None:
     """Like flowers, and nothing else."""
     for _ in range(10):
         name = page.locator(".question bdi").inner_text()
         page.keyboard.press("y" if name.startswith("image_") else "n")
-        page.wait_for_timeout(700)
+        page.wait_for_timeout(PATIENCE)
 
 
 # Name of the picture, path of the page, width, height, colours, and what is done first.
@@ -39,6 +47,7 @@ SHOTS: list[tuple[str, str, int, int, str, Callable[[Page], None] | None]] = [
     ("picture", "?text=a+dog&minus=grass", 1280, 860, "light", first_picture),
     ("vote", "vote?name=flowers", 1280, 860, "light", votes),
     ("map", "map", 1280, 860, "light", None),
+    ("duplicates", "duplicates", 1280, 860, "light", all_compared),
     ("phone", "?text=a+flower", 390, 844, "dark", None),
 ]
 

@@ -111,7 +111,7 @@ def test_the_core_knows_nothing_of_dagster() -> None:
 OPENERS = {"PIL.Image": {"open"}, "PIL.ImageFile": {"Parser"}}
 WORKER = {
     *("decode_worker", "decode", "formats", "color", "tiff", "png", "cut_jpeg", "raw"),
-    *("header", "libspng"),
+    *("header", "jpeg_header", "libspng"),
 }
 # What reads the metadata of a file, which are as hostile.
 PARSERS = {"embedded", "exif", "iptc", "png", "raw", "takeout", "xmp"}

@@ -318,6 +318,16 @@ class LabelSettings(_Model):
         return self
 
 
+class MapSettings(_Model):
+    """How the map is laid out.
+
+    Attributes:
+        umap: True for a layout by UMAP beside the principal components, with the extra `umap`.
+    """
+
+    umap: bool = False
+
+
 class Checks(_Model):
     """Thresholds above which Dagster's checks warn.
 
@@ -417,6 +427,7 @@ class Settings(_Model):
         alerts: Whom Dagster tells of what went wrong.
         evaluation: Labelled queries that tell how well an index answers; None for none.
         labels: Words that pictures are labelled with.
+        map: How the map is laid out.
         sources: The directories to index.
         saved_queries: Queries that are asked whenever there is a new index.
     """
@@ -436,6 +447,7 @@ class Settings(_Model):
     alerts: Alerts = Alerts()
     evaluation: EvaluationSettings | None = None
     labels: LabelSettings = LabelSettings()
+    map: MapSettings = MapSettings()
     sources: tuple[Source, ...] = ()
     saved_queries: tuple[SavedQuery, ...] = ()
 

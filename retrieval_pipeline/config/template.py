@@ -71,6 +71,9 @@ device = "auto"
 #   compete = false        true: a picture has only the word that fits it best
 #   min_relevance = 0.5
 
+# A table [map] lays the map out by neighbours, too, with the extra `umap` (docs/web.md):
+#   umap = true
+
 # A table [index] says how well the index must answer (docs/searching.md); engine = "milvus"
 # and `uri` in it: Milvus holds the index instead of files under home (docs/scale.md).
 

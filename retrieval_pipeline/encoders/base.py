@@ -91,6 +91,11 @@ class Encoder(Protocol):
         return "float32"
 
     @property
+    def gpu(self) -> int | None:
+        """Number of the NVIDIA GPU that encodes (the first of several); None if none does."""
+        return None
+
+    @property
     def preprocessing(self) -> str:
         """Fingerprint of the preprocessing: equal fingerprints give equal model inputs."""
         return self.space.preprocessing

@@ -5,7 +5,7 @@ import inspect
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,9 @@ FAMILY = {
 # padding would give other vectors.
 PADDED_TO_LIMIT = {"siglip", "siglip2"}
 
+# Types of devices on which the rearranged towers are the faster ones; others were not measured.
+FUSED_ON = {"cpu", "cuda"}
+
 # In the name of a tensor: it belongs to a layer of a tower.
 LAYER = re.compile(r"\.layers?\.\d+\.")
 
@@ -71,7 +74,7 @@ WORTH_MEASURING = 10.0
 
 # Tokens (of all images together) in one batch. On one processor core, larger batches are no faster
 # and take longer to give a first result. A GPU needs large ones, halved if memory runs out.
-BATCH_TOKENS = {"cpu": 800, "cuda": 16_384}
+BATCH_TOKENS = {"cpu": 800, "cuda": 32_768}
 
 
 def describe(model: str, revision: str | None, precision: Precision) -> Description:
@@ -84,6 +87,10 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
     import torch
 
     devices = pick_devices(device)
+    if precision == "reference" and devices[0].type == "cuda":
+        # Otherwise convolutions round their float32 inputs to TF32, which has 10 bits for the
+        # fraction. The setting is that of the process.
+        torch.backends.cudnn.allow_tf32 = False
     int8 = precision == "int8" and devices[0].type == "cpu" and weight_levels() is not None
     checkpoint = find_checkpoint(model, revision, weights=True)
     description, preprocessing = _read(checkpoint, precision)
@@ -108,7 +115,7 @@ def load(model: str, revision: str | None, device: str, precision: Precision) ->
         [network.to(devices[0]), *networks],
         tokenizer,
         preprocessing.processor,
-        fuse=precision != "reference" and devices[0].type == "cpu",
+        fuse=precision != "reference" and devices[0].type in FUSED_ON,
         int8=int8,
     )
 
@@ -233,7 +240,7 @@ class ClipEncoder(BaseEncoder):
             tokenizer: The tokenizer of the model.
             processor: transformers' image processor, if the transform alone does not make the
                 input; else None.
-            fuse: Rearrange the image towers for processors (see `fused_vision`), if possible.
+            fuse: Rearrange the image towers (see `fused_vision`), if possible.
             int8: Let rearranged towers compute in eight bits (see `int8`), if possible.
         """
         network = networks[0]
@@ -245,9 +252,10 @@ class ClipEncoder(BaseEncoder):
         self._fused = towers[0].fused
         # Towers alternate in the queue: threads that each take one keep all devices busy.
         self._threads = encode_threads_of(network.device) * len(towers)
-        self._towers: SimpleQueue[_Tower] = SimpleQueue()
+        self._towers: SimpleQueue[tuple[_Tower, torch.cuda.Stream | None]] = SimpleQueue()
         for thread in range(self._threads):
-            self._towers.put(towers[thread % len(towers)])
+            tower = towers[thread % len(towers)]
+            self._towers.put((tower, _new_stream(tower.device)))
         self._tokenizer = tokenizer
         self._limit = _token_limit(tokenizer, network.config.text_config)
         self._padding = "max_length" if network.config.model_type in PADDED_TO_LIMIT else True
@@ -262,6 +270,12 @@ class ClipEncoder(BaseEncoder):
             return "int8"
         return str(self._network.dtype).removeprefix("torch.")
 
+    @property
+    def gpu(self) -> int | None:
+        """See `Encoder.gpu`."""
+        device = self._network.device
+        return (device.index or 0) if device.type == "cuda" else None
+
     @contextmanager
     def encode_threads(self) -> Iterator[ThreadPlan]:
         """See `Encoder.encode_threads`."""
@@ -270,7 +284,7 @@ class ClipEncoder(BaseEncoder):
 
     def efficiency(self, images: int, seconds: float) -> float | None:
         """See `Encoder.efficiency`."""
-        if self._fused is None or seconds < WORTH_MEASURING:
+        if self._fused is None or self._network.device.type != "cpu" or seconds < WORTH_MEASURING:
             return None
         import torch
 
@@ -278,11 +292,11 @@ class ClipEncoder(BaseEncoder):
         return speed / measured_peak(torch.int8 if self._fused.int8 else self._network.dtype)
 
     def _image_features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        tower = self._towers.get()
+        tower, stream = self._towers.get()
         try:
-            return tower.features(pixels)
+            return tower.features(pixels, stream)
         finally:
-            self._towers.put(tower)
+            self._towers.put((tower, stream))
 
     def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         import torch
@@ -317,6 +331,7 @@ class _Tower:
     """The image tower of a model on one device.
 
     Attributes:
+        device: Where it computes.
         fused: The faster arrangement of the tower; None if there is none for this model.
     """
 
@@ -324,6 +339,7 @@ class _Tower:
         self, network: Any, transform: ImageTransform, processor: Any, fuse: bool, int8: bool
     ) -> None:
         self._network, self._transform, self._processor = network, transform, processor
+        self.device: torch.device = network.device
         fuse = fuse and processor is None
         self.fused = fused_tower(network, int8=True) if fuse and int8 else None
         if self.fused is None and fuse:
@@ -331,14 +347,15 @@ class _Tower:
         if self.fused is not None:
             network.vision_model = None  # the fused tower has its own copy of the weights
 
-    def features(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """Return (n, dim) features."""
+    def features(
+        self, pixels: Sequence[Pixels], stream: "torch.cuda.Stream | None"
+    ) -> npt.NDArray[np.float32]:
+        """Return (n, dim) features, computed on a stream of the device."""
         import torch
 
-        device = self._network.device
-        with torch.inference_mode(), _own_stream(device):
+        with torch.inference_mode(), nullcontext() if stream is None else torch.cuda.stream(stream):
             if self._processor is None:
-                inputs = {"pixel_values": to_tensor(pixels, self._transform, device)}
+                inputs = {"pixel_values": to_tensor(pixels, self._transform, self.device)}
             else:
                 inputs = self._processor(list(pixels), return_tensors="pt")
             placed = _placed(inputs, self._network)
@@ -347,13 +364,16 @@ class _Tower:
             return _features(self._network.get_image_features(**placed))
 
 
-def _own_stream(device: "torch.device") -> AbstractContextManager[Any]:
-    """Give a thread its own CUDA stream, so that its work runs beside that of other threads."""
+def _new_stream(device: "torch.device") -> "torch.cuda.Stream | None":
+    """Return a CUDA stream, so that a thread's work runs beside that of other threads.
+
+    A thread keeps it: PyTorch reuses memory within a stream only.
+    """
     import torch
 
     if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _placed(inputs: "Mapping[str, torch.Tensor]", network: Any) -> "dict[str, torch.Tensor]":

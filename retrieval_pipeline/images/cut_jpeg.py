@@ -20,12 +20,15 @@ def is_cut(image: Image.Image, error: Exception) -> bool:
     return is_jpeg and isinstance(error, OSError) and "truncated" in str(error)
 
 
-def load_cut(data: bytes, opened: Callable[[bytes], Image.Image]) -> tuple[Image.Image, int] | None:
+def load_cut(
+    data: bytes, opened: Callable[[bytes], Image.Image], *, partial: bool = False
+) -> tuple[Image.Image, int] | None:
     """Load what there is of a JPEG.
 
     Args:
         data: The bytes of the file.
         opened: Opens the bytes of a file, so that it can be loaded.
+        partial: True to take however few rows there are, to be looked at.
 
     Returns:
         The image and how many of its rows are there; None if they are too few. Of a progressive
@@ -35,7 +38,10 @@ def load_cut(data: bytes, opened: Callable[[bytes], Image.Image]) -> tuple[Image
     image, other = (opened(data.rstrip(b"\xff") + tail) for tail in TAILS)
     image.load()
     other.load()
+    if partial and "progressive" in image.info:
+        return image, image.height
     differ = (np.asarray(image) != np.asarray(other)).reshape(image.height, -1).any(axis=1)
     rows = int(differ.argmax()) if differ.any() else image.height
-    least = image.height if "progressive" in image.info else LEAST_ROWS * image.height
+    share = 1.0 if "progressive" in image.info else LEAST_ROWS
+    least = 1 if partial else share * image.height
     return (image, rows) if rows >= least else None

@@ -4,11 +4,11 @@ Runs in decode workers only, where a hostile file harms nobody: everything else 
 a `DecodePool`.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
@@ -91,7 +91,8 @@ def decode(
     with_facts = isinstance(transform, ImageTransform)
     format = raw_format(data, named_raw)
     if format is None:
-        picture = _load(data, limits, shrinkable, with_facts=with_facts)
+        partial = isinstance(transform, Fit) and transform.partial
+        picture = _load(data, limits, shrinkable, with_facts=with_facts, partial=partial)
     else:
         picture = load_raw(
             data,
@@ -139,6 +140,7 @@ def _load(
     orientation: int | None = None,
     *,
     with_facts: bool = False,
+    partial: bool = False,
 ) -> UprightImage:
     """Open, decode, convert to sRGB and turn upright.
 
@@ -150,6 +152,7 @@ def _load(
             swapped arguments must give swapped results.
         orientation: How to turn it, as in EXIF; None asks its own EXIF.
         with_facts: Whether to read the facts.
+        partial: Whether any part of a JPEG whose data end early will do.
     """
     if not data:
         raise ImageError(Reason.NOT_AN_IMAGE, "the file is empty")
@@ -167,7 +170,9 @@ def _load(
             image.load()
             rows = image.height
         except OSError as error:
-            cut = load_cut(data, partial(_drafted, least)) if is_cut(image, error) else None
+            if not is_cut(image, error):
+                raise
+            cut = load_cut(data, functools.partial(_drafted, least), partial=partial)
             if cut is None:
                 raise
             image, rows = cut
@@ -177,7 +182,7 @@ def _load(
         else:  # an icon knows the size of its picture only now
             width, height = x_extent, y_extent = image.size
         facts = _facts(image, data) if with_facts else None
-        turn = _orientation(image) if orientation is None else orientation
+        turn = orientation_of(image) if orientation is None else orientation
         profile = image.info.get("icc_profile")
         if rows < image.height:
             height = round(height * rows / y_extent)
@@ -203,7 +208,7 @@ def _drafted(least: Size | None, data: bytes) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation_of(image: Image.Image) -> object:
     """Return the EXIF orientation of a loaded image; any value but 2 to 8 means upright."""
     # A JPEG XL stores its pixels upright, whatever its EXIF says, unless it is a repacked JPEG.
     if image.format == "JXL" and not getattr(image, "jpeg", False):

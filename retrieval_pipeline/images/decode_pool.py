@@ -5,12 +5,6 @@ process that has threads, and its pools do not survive the death of a worker.
 """
 
 import contextlib
-import json
-import os
-import pickle
-import select
-import signal
-import subprocess
 import threading
 import time
 from collections import deque
@@ -26,13 +20,13 @@ import numpy as np
 
 from retrieval_pipeline.concurrency import Stage, available_cores
 from retrieval_pipeline.config.extensions import RAW
-from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.facts.model import PictureFacts, ReadFacts, from_json
+from retrieval_pipeline.images.device_pool import DevicePool
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
-from retrieval_pipeline.images.frames import HEADER
+from retrieval_pipeline.images.jpegs import ForDevice, Jpeg
 from retrieval_pipeline.images.read import read_bytes, start_of_jpeg
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
-from retrieval_pipeline.processes import child_options, python_command
+from retrieval_pipeline.images.worker import Answer, Lost, Worker
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.views import View, Views
 
@@ -46,16 +40,7 @@ MOST_WORKERS = 64
 # Seconds after which a consumer that waits for a slow picture hears of it, again and again.
 WAIT_SECONDS = 5.0
 
-# Longest time to start a worker, and for a killed one to be gone: on a sound machine both take
-# less than a second.
-START_SECONDS = 60.0
-END_SECONDS = 5.0
-
 WORKER_MODULE = "retrieval_pipeline.images.decode_worker"
-
-
-class WorkerError(RetrievalError):
-    """Decode workers cannot be started."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +68,8 @@ _Result = TypeVar("_Result")
 
 # What a worker is sent for each file: path or bytes, content id, what to do, the views to make, and
 # whether its name has the extension of a RAW format.
-_Request = ImageTransform | Fit | ReadFacts
+_Request = ImageTransform | Fit | ReadFacts | ForDevice
 _Task = tuple[str | bytes, str | None, _Request, Views | tuple[View, ...], bool]
-# What it answers: a JSON object, and the pixels if there are any.
-_Answer = tuple[dict[str, Any], bytearray]
 
 
 def default_workers() -> int:
@@ -124,6 +107,9 @@ class DecodePool:
         self._lock = threading.Lock()
         self._workers: set[Worker] = set()
         self._closed = False
+        self._device: DevicePool | None = None
+        # Whether the consumer had to wait for its last outcome.
+        self._awaited = True
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +134,24 @@ class DecodePool:
 
         The future raises WorkerError if no worker can be started.
         """
+        device = self._device
+        if device is not None and transform is None and device.takes(job.views) and self._awaited:
+            return device.threads.submit(self._decode_on, device, job)
         return self._threads.submit(self._decode, job, transform or self._transform)
+
+    def use_device(self, number: int) -> None:
+        """Let a GPU decode large JPEGs as well, while the consumer waits, if it can.
+
+        It needs the extra `gpu`. What it does not take, or fails at, goes to the workers.
+        """
+        transform = self._transform
+        if self._device is None and isinstance(transform, ImageTransform):
+            self._device = DevicePool(transform, number)
+
+    @property
+    def device_is_ready(self) -> bool:
+        """Whether the process of `use_device` is ready; the first question starts it."""
+        return self._device is not None and self._device.takes("centre")
 
     def map(
         self,
@@ -207,6 +210,7 @@ class DecodePool:
                     job, future = pending.popleft()
                     while waiting and not wait([future], WAIT_SECONDS).done:
                         waiting([job, *(each for each, other in pending if other.running())])
+                    self._awaited = not future.done()
                     result = future.result()
                     fill()
                     yield job, result
@@ -223,6 +227,8 @@ class DecodePool:
             self._closed = True
         for worker in self._workers:
             worker.kill()
+        if self._device is not None:
+            self._device.close()
         self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.end()
@@ -233,6 +239,21 @@ class DecodePool:
         except ImageError as error:
             return error
 
+    def _decode_on(self, device: DevicePool, job: Job) -> Outcome:
+        """Let a worker look at the header of a file, and the device decode it if it suits."""
+        try:
+            answer, data = self._answer(job, ForDevice(device.transform))
+            if "orientation" not in answer:
+                return _outcome(answer, data)
+        except ImageError as error:
+            return error
+        jpeg = Jpeg(bytes(data), answer["orientation"])
+        pixels = device.decode(jpeg, answer["width"] * answer["height"])
+        if pixels is None:
+            return self._decode(job, device.transform)
+        facts = None if answer["facts"] is None else _facts(answer["facts"])
+        return Decoded(pixels, answer["width"], answer["height"], answer["format"], facts)
+
     def _read_facts(self, job: Job, request: ReadFacts) -> PictureFacts | ImageError:
         try:
             answer, _ = self._answer(job, request)
@@ -240,7 +261,7 @@ class DecodePool:
             return error
         return _facts(answer["facts"])
 
-    def _answer(self, job: Job, request: _Request) -> _Answer:
+    def _answer(self, job: Job, request: _Request) -> Answer:
         """Return what a worker answers.
 
         Raises:
@@ -253,7 +274,7 @@ class DecodePool:
         path = str(Path(job.path).absolute())
         return self._ask((path, job.content_id, request, job.views, _is_named_raw(path)))
 
-    def _answer_remote(self, path: Remote, job: Job, request: _Request) -> _Answer:
+    def _answer_remote(self, path: Remote, job: Job, request: _Request) -> Answer:
         named_raw = _is_named_raw(path.name)
         if isinstance(request, ReadFacts) and (start := start_of_jpeg(path)) is not None:
             # The rest is read only if the metadata are longer.
@@ -267,22 +288,22 @@ class DecodePool:
             raise
         return self._ask((data, job.content_id, request, job.views, named_raw))
 
-    def _ask(self, task: _Task) -> _Answer:
+    def _ask(self, task: _Task) -> Answer:
         """Give a task to a worker, once more if the first one was killed from outside."""
         try:
             answer = self._attempt(task)
-        except _Lost as lost:
+        except Lost as lost:
             if not lost.from_outside:
                 raise lost.error from None
             try:
                 answer = self._attempt(task)
-            except _Lost as again:
+            except Lost as again:
                 raise again.error from None
         if "reason" in answer[0]:
             raise ImageError(Reason(answer[0]["reason"]), answer[0]["detail"])
         return answer
 
-    def _attempt(self, task: _Task) -> _Answer:
+    def _attempt(self, task: _Task) -> Answer:
         worker = self._idle.get()
         try:
             if worker is None:
@@ -293,7 +314,7 @@ class DecodePool:
                 self._busy += time.monotonic() - began
                 self._computing += answer[0]["computing"]
             return answer
-        except _Lost:
+        except Lost:
             worker = None
             raise
         finally:
@@ -304,7 +325,7 @@ class DecodePool:
             if self._closed:
                 raise CancelledError
             self._workers = {worker for worker in self._workers if not worker.ended}
-            worker = Worker()
+            worker = Worker(WORKER_MODULE)
             self._workers.add(worker)
         worker.prepare(self._limits)
         return worker
@@ -336,133 +357,3 @@ def _facts(known: dict[str, Any]) -> PictureFacts:
     except ValueError:
         # Only a worker that a hostile file has taken over answers so.
         return PictureFacts(problems=("header: impossible facts",))
-
-
-class _Lost(Exception):  # noqa: N818
-    """A worker died before it answered its job."""
-
-    def __init__(self, reason: Reason, detail: str, from_outside: bool = False) -> None:
-        super().__init__(detail)
-        self.error = ImageError(reason, detail)
-        self.from_outside = from_outside
-
-
-class Worker:
-    """The parent's end of one worker process."""
-
-    def __init__(self) -> None:
-        around = child_options()
-        # Numpy's threads would take memory and never run; LibRaw's would compete with the workers.
-        around["env"] |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        try:
-            self._process = subprocess.Popen(
-                python_command(WORKER_MODULE, "main"),
-                **around,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                # Ctrl-C in a terminal must reach the parent only, which then ends the workers.
-                process_group=0,
-            )
-        except OSError as error:
-            raise WorkerError(f"a decode worker cannot be started: {error}") from None
-        assert self._process.stdin and self._process.stdout
-        self._jobs, self._answers = self._process.stdin, self._process.stdout
-        # A worker that does not read must not hold the thread that writes to it.
-        os.set_blocking(self._jobs.fileno(), False)
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(self._answers, select.POLLIN)
-        self._writable.register(self._jobs, select.POLLOUT)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process is known to be over."""
-        return self._process.returncode is not None
-
-    def prepare(self, limits: Limits) -> None:
-        """Send the limits that hold for all jobs, and wait until the worker is ready.
-
-        Raises:
-            WorkerError: The worker failed to start.
-            _Lost: The worker was killed from outside.
-        """
-        try:
-            self._exchange(limits, START_SECONDS)
-        except _Lost as lost:
-            if lost.from_outside:
-                raise
-            raise WorkerError(
-                f"a decode worker did not start ({lost.error.detail}): see what it printed"
-            ) from None
-
-    def answer(self, task: _Task, seconds: float) -> _Answer:
-        """Hand over one file; return the answer, with the processor time in seconds.
-
-        Raises:
-            _Lost: The worker crashed, or was killed because it exceeded the time limit.
-        """
-        return self._exchange(task, seconds)
-
-    def kill(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-
-    def end(self) -> None:
-        """Wait until the process has ended, and close its pipes."""
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            # Even SIGKILL waits while the process waits for a disk that is gone; init inherits it.
-            self.kill()
-        self._jobs.close()
-        self._answers.close()
-
-    def _exchange(self, message: object, seconds: float) -> _Answer:
-        deadline = time.monotonic() + seconds
-        try:
-            self._write(pickle.dumps(message), deadline)
-            text_length, pixels_length = HEADER.unpack(self._read(HEADER.size, deadline))
-            facts = json.loads(self._read(text_length, deadline))
-            return facts, self._read(pixels_length, deadline)
-        except TimeoutError:
-            self.kill()
-            self.end()
-            raise _Lost(Reason.TIMED_OUT, f"no result within {seconds:g} s") from None
-        except (EOFError, BrokenPipeError):
-            self.end()
-            raise self._cause_of_death() from None
-
-    def _write(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
-            if not self._writable.poll(max(deadline - time.monotonic(), 0) * 1000):
-                raise TimeoutError
-            rest = rest[os.write(self._jobs.fileno(), rest) :]
-
-    def _read(self, count: int, deadline: float) -> bytearray:
-        buffer = bytearray(count)
-        rest = memoryview(buffer)
-        while rest:
-            # Read what has arrived even after the deadline: this process may have been suspended.
-            if not self._readable.poll(max(deadline - time.monotonic(), 0) * 1000):
-                raise TimeoutError
-            read = os.readv(self._answers.fileno(), [rest])
-            if not read:
-                raise EOFError
-            rest = rest[read:]
-        return buffer
-
-    def _cause_of_death(self) -> _Lost:
-        code = self._process.returncode
-        if code is None or code >= 0:
-            return _Lost(Reason.CRASHED, f"the decoder ended (exit code {code})")
-        if -code == signal.SIGALRM:
-            return _Lost(Reason.TIMED_OUT, "the decoder ran out of time")
-        name = signal.Signals(-code).name
-        outside = -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-        return _Lost(Reason.CRASHED, f"the decoder was killed by {name}", outside)

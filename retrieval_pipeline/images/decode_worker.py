@@ -26,6 +26,8 @@ from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.frames import HEADER
 from retrieval_pipeline.images.header import read_facts
+from retrieval_pipeline.images.jpeg_header import header_for_device
+from retrieval_pipeline.images.jpegs import ForDevice
 from retrieval_pipeline.images.read import read_bytes
 from retrieval_pipeline.images.transform import Fit, ImageTransform
 from retrieval_pipeline.storage.content_id import content_id
@@ -44,7 +46,7 @@ def main() -> None:
     jobs, answers = private_channels()
     # If the parent is gone, writing the answer ends this process.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    _leave_network()
+    leave_network()
     limits = pickle.load(jobs)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Answers leave through a pipe: a worker has nothing to write into a file.
@@ -53,7 +55,7 @@ def main() -> None:
     # killer acts. Unlike RLIMIT_AS, RLIMIT_DATA does not count libraries and reserved addresses.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mb << 20, limits.memory_mb << 20))
     with pillow_within(limits):
-        _send(answers, {"ready": True})
+        send(answers, {"ready": True})
         while True:
             try:
                 source, expected, request, views, named_raw = pickle.load(jobs)
@@ -65,13 +67,13 @@ def main() -> None:
             facts["computing"] = time.process_time() - began
             # A parent that was suspended may take its time to read.
             signal.setitimer(signal.ITIMER_REAL, 0)
-            _send(answers, facts, pixels)
+            send(answers, facts, pixels)
 
 
 def _answer(
     source: str | bytes,
     expected: str | None,
-    request: ImageTransform | Fit | ReadFacts,
+    request: ImageTransform | Fit | ReadFacts | ForDevice,
     views: Views | tuple[View, ...],
     limits: Limits,
     named_raw: bool,
@@ -82,6 +84,11 @@ def _answer(
         data = source if isinstance(source, bytes) else read_bytes(source, limits)
         if expected is not None and content_id(data) != expected:
             return {"changed": True}, b""
+        if isinstance(request, ForDevice):
+            header = header_for_device(data, request.transform, views)
+            if header is not None:
+                return header, data
+            request = request.transform
         decoded = decode(data, request, limits, views, named_raw=named_raw)
         answer = {
             "shape": decoded.pixels.shape,
@@ -100,7 +107,7 @@ def _answer(
         return {"reason": error.reason, "detail": error.detail}, b""
 
 
-def _leave_network() -> None:
+def leave_network() -> None:
     """Move this process into a network namespace of its own, where the system permits it.
 
     A process without capabilities may do so in a user namespace, unless the system forbids those.
@@ -126,7 +133,8 @@ def private_channels() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(jobs, "rb"), os.fdopen(answers, "wb")
 
 
-def _send(answers: BinaryIO, facts: dict[str, object], pixels: bytes = b"") -> None:
+def send(answers: BinaryIO, facts: dict[str, object], pixels: bytes = b"") -> None:
+    """Write one frame: two lengths, a JSON object, and the pixels."""
     text = json.dumps(facts).encode()
     answers.write(HEADER.pack(len(text), len(pixels)))
     answers.write(text)

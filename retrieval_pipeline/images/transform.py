@@ -65,9 +65,15 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged."""
+    """How an image becomes a thumbnail: within `size` x `size` pixels, never enlarged.
+
+    Attributes:
+        size: Longest edge, in pixels.
+        partial: True to show as much as there is of a JPEG whose data end early, however little.
+    """
 
     size: int
+    partial: bool = False
 
     def of(self, width: int, height: int, times: int = 1) -> Size:
         """Return the (width, height) of a picture after it is fitted into `times` the size."""
@@ -175,13 +181,13 @@ def shrink_limit(
         if isinstance(transform.resize, tuple):
             # The picture may lie on its side.
             return times * max(transform.resize), times * max(transform.resize)
-        new_width, new_height = _resized(width, height, transform.resize)
+        new_width, new_height = resized_size(width, height, transform.resize)
         return times * new_width, times * new_height
 
     return limit
 
 
-def _resized(width: int, height: int, resize: int | Size) -> Size:
+def resized_size(width: int, height: int, resize: int | Size) -> Size:
     """Return the (width, height) after the resize, rounded as transformers does."""
     if isinstance(resize, tuple):
         return resize[1], resize[0]
@@ -209,7 +215,7 @@ def transformed(picture: UprightImage, transform: ImageTransform) -> Pixels:
     Sizes are computed from the picture in full size, even if `picture.image` was shrunk.
     """
     resample = _filter(transform)
-    width, height = _resized(picture.width, picture.height, transform.resize)
+    width, height = resized_size(picture.width, picture.height, transform.resize)
     box = picture.box
     if transform.crop is None:
         return np.array(picture.image.resize((width, height), resample, box))

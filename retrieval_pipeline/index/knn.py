@@ -118,7 +118,11 @@ class VectorIndex:
         return np.sort(self.propose(vector, plan, gone)[0])
 
     def propose(
-        self, vector: Vectors, plan: Plan, gone: Numbers | None = None
+        self,
+        vector: Vectors,
+        plan: Plan,
+        gone: Numbers | None = None,
+        least: float = -math.inf,
     ) -> tuple[Numbers, Vectors]:
         """Return the rows that `plan` proposes for `vector` (dim,), and about how they score.
 
@@ -129,15 +133,27 @@ class VectorIndex:
             vector: The query.
             plan: How to look. As many rows as it says are proposed, if there are as many.
             gone: Rows that are not proposed, ascending; None for none.
+            least: Rows with smaller scores are not proposed.
 
         Raises:
             ValueError: The plan is a scan, or it needs a structure that this index lacks or has not
                 loaded.
         """
+        rows, scores = self._proposed(vector, plan, gone, least)
+        enough = scores >= least
+        return rows[enough], scores[enough]
+
+    def _proposed(
+        self, vector: Vectors, plan: Plan, gone: Numbers | None, least: float
+    ) -> tuple[Numbers, Vectors]:
         gone = np.empty(0, np.int64) if gone is None else gone
         if plan.kind == "projected":
             scores = self._reduced(plan).vectors @ self._reduced(plan).reduce(vector)
             scores[gone] = -np.inf
+            # Selecting the best takes longer than finding those that are good enough.
+            good = np.flatnonzero(scores >= least) if least > -math.inf else None
+            if good is not None and len(good) <= plan.candidates:
+                return good, scores[good]
             return top(scores, min(plan.candidates, len(scores) - len(gone)))
         if not len(gone):
             return self._nearest(vector, plan)

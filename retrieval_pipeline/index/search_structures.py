@@ -43,6 +43,9 @@ CODES_FILE = "codes.faiss"
 
 # Up to so many vectors a scan takes as long as asking the reduced ones does.
 FEW_ROWS = 256
+# Up to so many reduced vectors are scanned in about a millisecond: beside a larger segment, with
+# which they share the candidates that are compared in full, they need no trees or codes.
+POOLED_ROWS = 50_000
 # The least number of candidates that reduced vectors of a small segment are measured with.
 FEW_CANDIDATES = 50
 
@@ -73,8 +76,8 @@ def write_structures(
 ) -> SearchStructures:
     """Reduce the vectors, and choose the fastest plan that finds enough: by codes, or by trees.
 
-    Up to SCAN_ONLY_ITEMS vectors are only reduced, if there is a basis that serves; otherwise, and
-    up to FEW_ROWS, they are scanned and get nothing.
+    Up to POOLED_ROWS vectors are only reduced, if there is a basis that serves. Up to
+    SCAN_ONLY_ITEMS without one, and up to FEW_ROWS, they are scanned and get nothing.
 
     Args:
         directory: Of the new segment.
@@ -101,8 +104,10 @@ def write_structures(
     if basis is not None:
         reduced = _reduce(directory, matrix, basis)
         index = VectorIndex([matrix], reduced)
+        if count <= POOLED_ROWS and (pooled := _of_few(index, queries, recall)) is not None:
+            return pooled
         if count <= SCAN_ONLY_ITEMS:
-            return _of_few(index, queries, recall) or _without_reduced(directory, scanned)
+            return _without_reduced(directory, scanned)
         reduced_scans = measure_reduced_scans(index, queries, recall)
     if dim > REDUCED_DIMENSIONS and (
         not reduced_scans or reduced_scans[-1].recall < with_safety_margin(recall)
@@ -157,10 +162,11 @@ def _reduce(directory: Path, matrix: Matrix, basis: Vectors) -> ReducedVectors:
 def _of_few(index: VectorIndex, queries: SampleQueries, recall: float) -> SearchStructures | None:
     """Return the structures of few reduced vectors; None if the reduction loses too much.
 
-    Alone they would all be candidates. Beside a larger segment only the best of them are, so that a
-    tenth of them has to find enough.
+    Alone a thousand would be candidates. Beside a larger segment only the best of them are, so that
+    a tenth of so few has to find enough.
     """
-    share = Plan(kind="projected", candidates=max(len(index) // 10, FEW_CANDIDATES))
+    most = min(max(len(index) // 10, FEW_CANDIDATES), CANDIDATE_COUNTS[0])
+    share = Plan(kind="projected", candidates=most)
     found = measure(index, queries, share)
     if found.recall < with_safety_margin(recall):
         return None

@@ -1,7 +1,8 @@
 """The vectors of a build: those of its segments, under the row numbers of the build."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -127,33 +128,43 @@ class SegmentedIndex:
 
     @cached_property
     def _pools(self) -> list[list[int]]:
-        """Which segments propose candidates together.
+        """Which segments propose candidates together, the largest of them first.
 
         Those whose vectors are reduced along the same basis: what they propose can be compared
         before full vectors are, which takes most of the time for a small segment.
         """
         pools: list[list[int]] = []
-        bases: dict[bytes, list[int]] = {}
+        bases: dict[bytes, tuple[Vectors, list[int]]] = {}
         for number, part in enumerate(self.parts):
             reduced = part.index.reduced if part.index.proposes_reduced else None
             if part.plan.kind == "scan" or reduced is None:
                 pools.append([number])
             else:
-                basis = reduced.basis.tobytes()
-                if basis not in bases:
-                    pools.append(bases.setdefault(basis, []))
-                bases[basis].append(number)
+                key = reduced.basis.tobytes()
+                if key not in bases:
+                    bases[key] = reduced.basis, []
+                    pools.append(bases[key][1])
+                basis, pool = bases[key]
+                pool.append(number)
+                # One array for all of them stays in the processor's cache.
+                part.index.reduced = replace(reduced, basis=basis)
+        for pool in pools:
+            pool.sort(key=lambda number: -len(self.parts[number].index))
         return pools
 
     def _proposed(self, vector: Vectors, numbers: Sequence[int]) -> Numbers:
         """Return the rows that these segments propose: as many as their largest plan says."""
-        found, about, most = [], [], 0
-        for number in numbers:
-            plan = self.parts[number].usable_plan
-            rows, scores = self.parts[number].index.propose(vector, plan, self._gone[number])
+        plans = [self.parts[number].usable_plan for number in numbers]
+        most = max(plan.candidates for plan in plans)
+        found, about, least = [], [], -math.inf
+        for number, plan in zip(numbers, plans, strict=True):
+            index, gone = self.parts[number].index, self._gone[number]
+            rows, scores = index.propose(vector, plan, gone, least)
             found.append(self._map.rows_of_build[number][rows])
             about.append(scores)
-            most = max(most, plan.candidates)
+            # What is worse than so many of the largest segment, is not among the best of all.
+            if len(rows) >= most:
+                least = max(least, float(scores.min()))
         rows = np.concatenate(found).astype(np.int64)
         if len(numbers) > 1:
             rows = rows[largest(np.concatenate(about), most, rows)]

@@ -17,8 +17,9 @@ from retrieval_pipeline.encoders.base import Description, Encoder
 from retrieval_pipeline.errors import EncoderError, Stopped
 from retrieval_pipeline.facts.grouped_files import read_grouped_files
 from retrieval_pipeline.facts.model import PictureFacts
-from retrieval_pipeline.images.decode_pool import DecodePool, Job, WorkerError
+from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.worker import WorkerError
 from retrieval_pipeline.ingest.bottleneck import MachineWork, Timings
 from retrieval_pipeline.ingest.encode_threads import Embedded, EncodeThreads, Result
 from retrieval_pipeline.ingest.facts import record_facts
@@ -237,7 +238,10 @@ def _embed_here(
             own = DecodePool(description.transform, options.limits, options.workers)
             pool = stack.enter_context(own)
         outcomes = (outcome for _, outcome in pool.map(jobs, waiting=results.wait))
-        threads = EncodeThreads(load())
+        encoder = load()
+        if encoder.gpu is not None:
+            pool.use_device(encoder.gpu)
+        threads = EncodeThreads(encoder)
         batches = threads.map(outcomes, len(results.todo))
         loaded, done_before = time.monotonic(), pool.work
         results.store(batches)

@@ -4,7 +4,7 @@ How it looks is decided in `drawing`, `html` and `picture`.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from retrieval_pipeline.errors import MapError, StoreError
 from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.latent_map.clusters import KMEANS_SAMPLE, Clusters, find_clusters, sample
+from retrieval_pipeline.latent_map.neighbours import LAYOUT, lay_out
 from retrieval_pipeline.latent_map.pca import (
     COMPONENTS,
     SMALLEST_MAP,
@@ -28,12 +29,13 @@ from retrieval_pipeline.latent_map.pca import (
 )
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import replacing
-from retrieval_pipeline.storage.reading import reading
+from retrieval_pipeline.storage.reading import is_there, reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_table, write_table
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 
 FORMAT = 1
+NEIGHBOURS_FILE = "neighbours.parquet"
 # Vectors in memory at a time: 50 MB at 768 dimensions.
 BATCH_ROWS = 16_384
 # The finest grid for choosing which images to show has 2**LEVELS cells a side: 16,384 cells, more
@@ -144,6 +146,7 @@ class LatentMap:
         basis: What made the coordinates.
         clusters: Their centroids and names.
         info: The facts about it.
+        neighbours: float32 (n, 2), the layout by UMAP; None without one.
     """
 
     build: MapSource
@@ -154,6 +157,7 @@ class LatentMap:
     basis: Basis
     clusters: Clusters
     info: MapInfo
+    neighbours: Vectors | None = None
 
     def from_coarse_to_fine(self) -> Numbers:
         """Return rows of the map so that any beginning of them covers it evenly, int64 (m,).
@@ -265,8 +269,27 @@ def make_map(
     return LatentMap(build, numbers, coordinates, members, distances, basis, found, info)
 
 
+def with_neighbours(latent: LatentMap, former: pa.Table | None, progress: Progress) -> LatentMap:
+    """Return a map with a layout by UMAP beside its axes; see `neighbours.lay_out`.
+
+    Args:
+        latent: The map.
+        former: The layout of the map before, if there was one.
+        progress: Told of the step, which takes minutes for tens of thousands of pictures.
+    """
+    progress.start("laying the map out by neighbours", None, "")
+    places = lay_out(
+        lambda rows: latent.build.vectors(latent.numbers[rows]),
+        _content_ids(latent),
+        latent.coordinates[:, :2],
+        former,
+    )
+    progress.finish()
+    return replace(latent, neighbours=places)
+
+
 def save_map(latent: LatentMap, directory: Path) -> None:
-    """Write basis.npz, coordinates.parquet and map.json into a directory.
+    """Write basis.npz, coordinates.parquet, the layout by UMAP and map.json into a directory.
 
     Raises:
         StoreError: The file system refused.
@@ -279,8 +302,12 @@ def save_map(latent: LatentMap, directory: Path) -> None:
             explained=latent.basis.explained,
             centroids=latent.clusters.centroids,
         )
+    if latent.neighbours is not None:
+        layout = [_content_ids(latent), *map(pa.array, latent.neighbours.T.copy())]
+        table = pa.table(layout, schema=LAYOUT)
+        write_table(directory / NEIGHBOURS_FILE, table, latent.build.info.space)
     columns = [
-        latent.build.items.column("content_id").take(pa.array(latent.numbers)),
+        _content_ids(latent),
         *(pa.array(axis) for axis in latent.coordinates.T.copy()),
         pa.array(latent.members),
     ]
@@ -311,6 +338,36 @@ def read_map_info(directory: Path) -> MapInfo:
     if info.format != FORMAT:
         raise MapError(f"{file}: of another version: remove {directory} and run `retrieval index`")
     return info
+
+
+def read_neighbours(directory: Path) -> pa.Table | None:
+    """Read the layout by UMAP, as LAYOUT; None if the map has none.
+
+    Raises:
+        StoreError: It is damaged, of another version, or holds a place that is not finite.
+    """
+    path = directory / NEIGHBOURS_FILE
+    if not is_there(path):
+        return None
+    table = read_table(path, LAYOUT)
+    if not all(np.isfinite(table[axis].to_numpy()).all() for axis in "xy"):
+        raise StoreError(
+            f"{path}: holds a place that is not finite: remove {directory} and run "
+            "`retrieval index`"
+        )
+    return table
+
+
+def previous_neighbours(store: Store) -> pa.Table | None:
+    """Return the layout by UMAP of the last map that has one; None if there is none."""
+    for directory in reversed(store.maps()):
+        try:
+            table = read_neighbours(directory)
+        except StoreError:
+            continue
+        if table is not None:
+            return table
+    return None
 
 
 def read_coordinates(directory: Path) -> pa.Table:
@@ -353,6 +410,11 @@ def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
             names.add(published.build)
     orphans = [directory for directory in store.maps() if directory.name not in names]
     return [directory for directory in orphans if store.is_removable(directory)]
+
+
+def _content_ids(latent: LatentMap) -> pa.Array:
+    ids = latent.build.items["content_id"].take(pa.array(latent.numbers))
+    return ids.combine_chunks()
 
 
 def _common(build: MapSource, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:

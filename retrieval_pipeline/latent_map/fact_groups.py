@@ -61,6 +61,15 @@ def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
     }
 
 
+def known_facts(build: MapSource) -> list[str]:
+    """Return which of "year", "camera" and "country" any item of a build knows."""
+    columns = {"year": "taken_at", "camera": "camera", "country": "country"}
+    facts = build.facts
+    if facts is None:
+        return []
+    return [kind for kind, column in columns.items() if facts[column].null_count < len(facts)]
+
+
 def _grouping(values: list[str | None], *, by_name: bool) -> Grouping:
     names, group_of, counts = np.unique(
         [value or "" for value in values], return_inverse=True, return_counts=True

@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import BuildError, StoreError
+from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.checks import ROUNDING
 from retrieval_pipeline.index.milvus.client import Client, connect
 from retrieval_pipeline.index.milvus.ledger import Ledger
-from retrieval_pipeline.index.milvus.publication import count, drop, inputs_of, ledgers, load
+from retrieval_pipeline.index.milvus.publication import (
+    as_engine_takes_it,
+    count,
+    drop,
+    inputs_of,
+    ledgers,
+    load,
+)
 from retrieval_pipeline.index.milvus.schema import KEY, VECTOR
 from retrieval_pipeline.index.milvus.tables import TableRows, read_rows
 from retrieval_pipeline.maintenance.gc import Freed
@@ -34,6 +41,14 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
         EngineError: The engine cannot be asked.
     """
     store = Store(settings.home)
+    for ledger in ledgers(store, settings.index.collection):
+        try:
+            for read in (ledger.made, ledger.published, ledger.blocks, ledger.read):
+                read()
+        except StoreError as error:
+            is_unreadable = isinstance(error, UnreadableError)
+            yield Finding(ledger.directory, str(error), unreadable=is_unreadable)
+            return
     try:
         found = answering(settings)
         if found is None:
@@ -51,7 +66,7 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
         return
     where = store.engine(found.collection)
     with connect(settings) as client:
-        load(client, settings.index, found.collection)
+        load(client, found.collection, found.info.replicas)
         there, published = count(client, found.collection), found.info.items + found.info.views
         if there != published:
             yield Finding(
@@ -60,7 +75,7 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
                 "published: run `retrieval index`, which fills the other collection",
             )
             return
-        if inputs_of(rows, settings.index) != found.info.inputs:
+        if inputs_of(rows, as_engine_takes_it(client, settings.index)) != found.info.inputs:
             note = f"{found.collection}: the tables have changed since: run `retrieval index`"
             yield Finding(where, None, note)
             return

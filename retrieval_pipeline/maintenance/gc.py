@@ -23,6 +23,7 @@ from retrieval_pipeline.index.retention import (
     orphans,
     remove_build,
 )
+from retrieval_pipeline.ingest.small_parts import replace_parts
 from retrieval_pipeline.latent_map.coordinates import orphaned_maps
 from retrieval_pipeline.storage.atomic import discard, explained
 from retrieval_pipeline.storage.home import is_our_table
@@ -36,7 +37,7 @@ from retrieval_pipeline.storage.parts import (
 )
 from retrieval_pipeline.storage.reading import is_there, listed
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table, write_table
+from retrieval_pipeline.storage.tables import read_manifest, read_space, read_table
 from retrieval_pipeline.vectors import VectorSpace
 
 # Most rows of a merged part: 100 MB at 768 dimensions, in memory while it is written.
@@ -231,10 +232,9 @@ def _merge(
             space = read_space(group[0])
             schema = table.schema(space.dim)
             tables = [read_table(part, schema).filter(pa.array(chosen[part])) for part in group]
-            write_table(target, pa.concat_tables(tables), space)
-            after = _size(target)
-        for part in group:
-            if not kept or part != target:
+            after = _size(replace_parts(group, pa.concat_tables(tables), space))
+        else:
+            for part in group:
                 discard(part)
     what = f"{len(group)} parts in one" if len(group) > 1 and kept else "embeddings"
     gone = f"{rows - kept:,} of {rows:,} belong to no file" if rows > kept else ""

@@ -259,8 +259,8 @@ def search_line(info: BuildInfo | PublishedInfo) -> str:
     """Say how an index is searched, what that finds, and on what it was tried."""
     if isinstance(info, PublishedInfo):
         return (
-            f"by an engine: {info.items + info.views:,} rows in {info.shards} shards, "
-            f"{info.index_type}, recall@10 {info.recall_at_10:.3f}"
+            f"by an engine: {info.items + info.views:,} rows, {info.index_type}, "
+            f"shards {info.shards}, recall@10 {info.recall_at_10:.3f}"
         )
     calibration = info.calibration
     line = f"{calibration.plan}, recall@10 {calibration.recall_at_10:.3f}"

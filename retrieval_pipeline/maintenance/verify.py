@@ -30,7 +30,12 @@ from retrieval_pipeline.index.matrices import in_float32
 from retrieval_pipeline.index.segment import name_of, open_segment
 from retrieval_pipeline.index.views import are_views
 from retrieval_pipeline.ingest.manifest import Status
-from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
+from retrieval_pipeline.latent_map.coordinates import (
+    NEIGHBOURS_FILE,
+    read_coordinates,
+    read_map_info,
+    read_neighbours,
+)
 from retrieval_pipeline.processes import child_options, python_command
 from retrieval_pipeline.recommend.votes import read_judgements
 from retrieval_pipeline.search.labels import read_labels
@@ -290,6 +295,9 @@ def _check_map(path: Path) -> None:
     clusters = table["cluster"].to_numpy()
     if len(table) != info.items or not ((clusters >= 0) & (clusters < len(info.clusters))).all():
         raise StoreError(f"{path / 'coordinates.parquet'}: does not match map.json")
+    layout = read_neighbours(path)
+    if layout is not None and not layout["content_id"].equals(table["content_id"]):
+        raise StoreError(f"{path / NEIGHBOURS_FILE}: does not match coordinates.parquet")
     for name in ("basis.npz", "map.html", "map.png"):
         if not is_there(path / name):
             raise StoreError(f"{path / name}: missing: remove {path} and run `retrieval index`")

@@ -149,7 +149,15 @@ def _version(table: pa.Table) -> str:
 def _metadata(store: Store, report: FactsReport, table: pa.Table) -> dict[str, Any]:
     """Tell what the facts of a source are, for people and for Dagster's plots."""
     summary = summary_of(table)
+    days = " to ".join(
+        dict.fromkeys(
+            f"{each:%Y-%m-%d}" for each in (summary.first_taken, summary.last_taken) if each
+        )
+    )
     return {
+        "summary": f"{summary.dated:,} of {summary.files:,} pictures are dated"
+        + (f", {days}" if days else "")
+        + f"; {summary.positions:,} have a place",
         "dagster/partition_row_count": summary.files,
         "dated": summary.dated,
         "headers_read": report.headers_read,

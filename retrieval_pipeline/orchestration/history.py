@@ -27,7 +27,7 @@ FINISHED = [
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 ]
-# Runs that are forgotten at once, some 20 a second: other runs that write their events wait for it.
+# Runs that one `gc_job` forgets, some 10 to 20 a second: the first after a year ends in minutes.
 MOST_RUNS = 5_000
 
 

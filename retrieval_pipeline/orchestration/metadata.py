@@ -20,6 +20,7 @@ from retrieval_pipeline.orchestration.columns import (
 )
 from retrieval_pipeline.orchestration.flow import Flow
 from retrieval_pipeline.orchestration.previews import (
+    failed_sheet,
     failed_table,
     map_preview,
     quarantine_table,
@@ -77,7 +78,7 @@ def embedding_metadata(
         settings: Where the pictures are.
         space: The vector space of the embeddings.
         report: What a run did.
-        pictures: False leaves out the contact sheet, for a run over many sources.
+        pictures: False leaves out the contact sheets, for a run over many sources.
     """
     rows = report.known + report.embedded
     metadata = {
@@ -103,6 +104,8 @@ def embedding_metadata(
     if report.quarantined:
         metadata["quarantine"] = quarantine_table(store, space, report.source)
         metadata["failed_pictures"] = failed_table(store, space, report.source)
+        if pictures:
+            metadata["failed_thumbnails"] = failed_sheet(store, settings, space, report.source)
     return metadata
 
 
@@ -179,6 +182,9 @@ def build_metadata(
             "engine": "embedded",
             "plan": str(info.calibration.plan),
             "build_seconds": info.build_seconds,
+            "segments": len(info.segments),
+            "blocks": len(info.blocks),
+            "views": info.views,
             "megabytes": round(info.bytes / 1e6, 1),
             "directory": dg.MetadataValue.path(str(report.build)),
         }

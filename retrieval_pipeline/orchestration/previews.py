@@ -3,14 +3,14 @@
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import dagster as dg
 import pyarrow as pa
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.images.decode_pool import Job
-from retrieval_pipeline.images.errors import ImageError, Limits
+from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.pictures import encoded, picture, pictures
 from retrieval_pipeline.images.transform import Fit
 from retrieval_pipeline.ingest.manifest import Status
@@ -66,6 +66,8 @@ FAILED_COLUMNS = dg.TableSchema(
         dg.TableColumn("last_tried"),
     ]
 )
+# Why a picture is not decoded once more to be shown among those that failed.
+NOT_AGAIN = frozenset({Reason.TIMED_OUT, Reason.CRASHED, Reason.TOO_LARGE})
 # Pixels and count of the thumbnails in a table of hits: together below 100 KB.
 HIT_PIXELS = 128
 HIT_PICTURES = 16
@@ -136,6 +138,28 @@ def failed_table(store: Store, space: VectorSpace, source: str) -> dg.TableMetad
         ],
         FAILED_COLUMNS,
     )
+
+
+def failed_sheet(
+    store: Store, settings: Settings, space: VectorSpace, source: str
+) -> dg.MarkdownMetadataValue:
+    """Return a contact sheet of images that cannot be used, those that were tried last first.
+
+    It shows as much of each as can be drawn, else the reason. What killed its worker or took too
+    long is not decoded once more.
+    """
+    root, limits = settings.source(source).path, Limits.of(settings.images)
+    rows = read_quarantine(store, space, source).sort_by([("last_tried", "descending")])
+    failed = rows.slice(0, SHEET_PICTURES).to_pylist()
+    jobs = [
+        ImageError(Reason(row["reason"]), row["detail"])
+        if row["reason"] in NOT_AGAIN
+        else Job(root / to_path(row["path"]), row["content_id"])
+        for row in failed
+    ]
+    captions = [PurePosixPath(row["path"]).name for row in failed]
+    sheet = contact_sheet(jobs, limits, captions, partial=True)
+    return shown_image(sheet, "image/png")
 
 
 def freed_table(freed: Sequence[Freed], store: Store) -> dg.TableMetadataValue:

@@ -17,7 +17,9 @@ from retrieval_pipeline.index.milvus.publication import (
     answer_from,
     count,
     ledgers,
+    load,
     publish,
+    read_info,
     read_vocabulary,
 )
 from retrieval_pipeline.index.milvus.schema import PublishedInfo
@@ -80,8 +82,8 @@ def update_engine(
                 )
             if is_other and settings.evaluation is not None:
                 progress.note(
-                    "labelled queries do not judge a change of model in an engine: compare the "
-                    "models first, with `retrieval evaluate --model`"
+                    "labelled queries do not judge a change of model in an engine: they need the "
+                    "files of the embedded index"
                 )
         return publish(
             store,
@@ -100,14 +102,19 @@ def update_engine(
 
 
 def _answering(store: Store, client: Client, settings: Settings) -> Publication | None:
-    """Return the publication of this home that answers; None if another's does, or none."""
+    """Return the publication that answers; None if there is none.
+
+    A home that did not publish it, such as that of a machine that only asks, has no ledger of it.
+    """
     name = client.collection_of(settings.index.collection)
-    info = None if name is None else Ledger(store.engine(name)).published()
-    return None if name is None or info is None else Publication(name, info, answers=True)
+    if name is None:
+        return None
+    info = Ledger(store.engine(name)).published() or read_info(client, name)
+    return None if info is None else Publication(name, info, answers=True)
 
 
 def answering(settings: Settings) -> Publication | None:
-    """Return the publication of this home that answers; None before the first one.
+    """Return the publication that answers; None before the first one.
 
     Raises:
         EngineError: The engine cannot be asked.
@@ -158,21 +165,19 @@ def use_publication(settings: Settings, build: str) -> Publication:
             raise BuildError(f'"{build}" {what}; there are:', *known)
         (wanted,) = matching
         with connect(settings) as client:
-            _check_whole(store, client, settings, wanted)
+            _check_whole(store, client, wanted)
             store.hold_engine()
-            answer_from(client, settings.index, wanted.collection)
+            answer_from(client, settings.index.collection, wanted.collection, wanted.info.replicas)
     return Publication(wanted.collection, wanted.info, answers=True)
 
 
-def _check_whole(store: Store, client: Client, settings: Settings, wanted: Publication) -> None:
+def _check_whole(store: Store, client: Client, wanted: Publication) -> None:
     """Check that a collection is what was published, and not half of something newer.
 
     Raises:
         BuildError: It is not.
     """
-    from retrieval_pipeline.index.milvus.publication import load
-
-    load(client, settings.index, wanted.collection)
+    load(client, wanted.collection, wanted.info.replicas)
     rows = wanted.info.items + wanted.info.views
     there = count(client, wanted.collection)
     if there != rows or Ledger(store.engine(wanted.collection)).is_unfinished:

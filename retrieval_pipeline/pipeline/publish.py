@@ -16,17 +16,22 @@ from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
+    NEIGHBOURS_FILE,
     MapInfo,
     make_map,
     orphaned_maps,
     previous_coordinates,
+    previous_neighbours,
     read_map_info,
     save_map,
+    with_neighbours,
 )
+from retrieval_pipeline.latent_map.neighbours import is_installed
 from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
 from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -56,6 +61,7 @@ def update_index(
     *,
     publish: bool = True,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> BuildReport | PublicationReport:
     """Build the index of all sources and publish it if it passes its checks.
 
@@ -72,6 +78,8 @@ def update_index(
         publish: False only builds: the current build goes on answering, and nothing compares the
             new one with it.
         progress: Told about stages and items.
+        stop: Once it is set, a publication to an engine ends after the call in hand. Files are
+            written to their end.
 
     Raises:
         BuildError: There is nothing to index.
@@ -81,8 +89,12 @@ def update_index(
             and these cannot be read or have no answer in the new build.
         RefusedBuildError: A check failed; the current build goes on answering.
         StoreError: A table is damaged or the build cannot be written.
+        Stopped: `stop` was set.
     """
     if has_engine(settings):
+        if stop is not None:
+            what = "stopped while publishing to the engine; what was sent is kept"
+            progress = Stoppable(progress or Quiet(), stop, what)
         return update_engine(settings, space, load, publish_it=publish, progress=progress)
     store = Store(settings.home)
     coverage = read_coverage(store, space, settings.source_names)
@@ -180,9 +192,19 @@ def update_map(
         progress = Stoppable(progress, stop, what)
     store = Store(settings.home)
     directory = store.map(build.name)
+    wanted = settings.map.umap
+    if wanted and not is_installed():
+        progress.note(
+            "the map is not laid out by neighbours: pip install 'retrieval-pipeline[umap]', or "
+            "take `umap = true` out of the settings"
+        )
+        wanted = False
     if directory.exists():
         try:
-            return MapReport(directory, read_map_info(directory))
+            info = read_map_info(directory)
+            if not wanted or is_there(directory / NEIGHBOURS_FILE):
+                return MapReport(directory, info)
+            raise MapError(f"{directory}: has no layout by neighbours yet")
         except MapError as error:
             if not store.is_removable(directory):
                 raise StoreError(
@@ -205,6 +227,8 @@ def update_map(
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )
+        if wanted:
+            latent = with_neighbours(latent, previous_neighbours(store), progress)
     except MapError as error:
         return MapReport(directory, None, str(error))
     with new_directory(directory) as temporary:

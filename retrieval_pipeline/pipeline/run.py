@@ -28,6 +28,7 @@ from retrieval_pipeline.ingest.embed import (
 from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
+from retrieval_pipeline.ingest.small_parts import merge_small_parts
 from retrieval_pipeline.pipeline.engine import answering, has_engine
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
@@ -143,13 +144,16 @@ def index_sources(
             progress=progress,
             stop=stop,
         )
-        build = update_index(settings, tables.description.space, tables.load, progress=progress)
+        build = update_index(
+            settings, tables.description.space, tables.load, progress=progress, stop=stop
+        )
         labels = update_labels(settings, progress=progress)
         report = IndexReport(
             tables.manifests, tables.embeddings, tables.facts, build, None, tables.failures, labels
         )
         if published is not None:
             published(report)
+        merge_small_parts(store)
         drawn = update_map(settings, build.build, progress=progress, stop=stop)
     return replace(report, map=drawn)
 
@@ -160,7 +164,7 @@ def update_labels(settings: Settings, *, progress: Progress | None = None) -> "L
     The caller holds the store's lock. Raises what that function raises.
     """
     if has_engine(settings):
-        return None  # Labels are numbers of items of a build, which an engine does not have.
+        return None  # Words are scored on the files of a build, which an engine does not have.
     if not settings.labels.words and not is_there(Store(settings.home).labels):
         return None
     from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError, SettingsError, Stopped
 from retrieval_pipeline.ingest.changes import Changes, Tell, follow
+from retrieval_pipeline.ingest.small_parts import merge_small_parts
 from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
 from retrieval_pipeline.pipeline.run import (
     Kept,
@@ -22,6 +23,7 @@ from retrieval_pipeline.pipeline.run import (
 )
 from retrieval_pipeline.progress import NotesOnly, Progress, Quiet
 from retrieval_pipeline.storage.remote import Remote
+from retrieval_pipeline.storage.shared_progress import SharedProgress
 from retrieval_pipeline.storage.store import Store
 
 # Seconds between two looks at what has changed.
@@ -200,6 +202,7 @@ class _Watcher:
             Stopped: The process is to end.
         """
         self._last_change = time.monotonic()
+        progress = SharedProgress(self._store, progress)
         try:
             with self._store.locked():
                 tables = update_sources(
@@ -260,18 +263,19 @@ class _Watcher:
         self._retry_after = min(2 * self._retry_after, LONGEST_RETRY_SECONDS)
 
     def _draw_map(self) -> None:
-        """Label the current build, and draw its map, until something changes."""
+        """Label the current build, merge small parts, and draw the map, until something changes."""
         self._has_map = True
         try:
             with self._store.locked():
                 build = answering_build(self._settings)
+                merge_small_parts(self._store)
                 if build is not None:
                     update_labels(self._settings)
                     update_map(self._settings, build, stop=_Interrupt(self._stop, self._changes))
         except Stopped:
             self._has_map = False
         except RetrievalError as error:
-            self._tell(f"labels and map were not brought up to date: {error}")
+            self._tell(f"labels, tables and map were not brought up to date: {error}")
 
 
 class _Interrupt(threading.Event):

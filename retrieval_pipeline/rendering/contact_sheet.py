@@ -49,17 +49,27 @@ class _Tile:
         return min(max(self.picture.width / self.picture.height, NARROWEST), WIDEST)
 
 
-def contact_sheet(jobs: Sequence[Job], limits: Limits, captions: Sequence[str] = ()) -> bytes:
+def contact_sheet(
+    jobs: Sequence[Job | ImageError],
+    limits: Limits,
+    captions: Sequence[str] = (),
+    *,
+    partial: bool = False,
+) -> bytes:
     """Return a PNG of less than 70,000 bytes with the first 48 pictures in rows.
 
     Args:
-        jobs: Image files; one that cannot be used becomes a grey tile that names the reason.
+        jobs: Image files; one that cannot be used becomes a grey tile that names the reason, and so
+            does an error in the place of a file.
         limits: Bounds under which they are decoded.
         captions: A line below each picture, in the order of `jobs`; shortened to its width.
+        partial: Whether to show as much as there is of a damaged picture.
     """
     jobs = jobs[:MAX_PICTURES]
     texts = [*captions, *[""] * len(jobs)]
-    found = pictures(jobs, Fit(PICTURE), limits)
+    files = [job for job in jobs if isinstance(job, Job)]
+    shown = pictures(files, Fit(PICTURE, partial), limits)
+    found = (next(shown) if isinstance(job, Job) else job for job in jobs)
     tiles = [_tile(each, text) for each, text in zip(found, texts, strict=False)]
     tiles = tiles or [_Tile(None, "no pictures", "")]
     width = WIDTH

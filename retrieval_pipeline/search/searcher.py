@@ -98,7 +98,7 @@ class Searcher:
             return self.files
         raise NotOnEngineError(
             "this needs the files of the embedded index, and an engine keeps this one: "
-            'docs/scale.md says what works with engine = "milvus"'
+            'docs/milvus.md says what works with engine = "milvus"'
         )
 
     def reopened(self, settings: Settings) -> "Searcher":

@@ -130,6 +130,24 @@ def delete_album(store: Store, name: str) -> None:
         discard(store.album(name))
 
 
+def rename_album(store: Store, name: str, to: str) -> None:
+    """Give an album another name, durably.
+
+    Raises:
+        AlbumError: There is no such album, the other name is not allowed, or an album has it.
+        StoreError: The table is damaged or cannot be written; it is left as it is.
+    """
+    check_title(to)
+    if to == name:
+        return
+    with store.writing_user_data():
+        album = read_album(store, name)
+        if is_there(store.album(to)):
+            raise AlbumError(f'there is an album "{to}" already: choose another name')
+        _write(store, to, album)
+        discard(store.album(name))
+
+
 def _require(store: Store, name: str) -> None:
     check_title(name)
     if not is_there(store.album(name)):

@@ -46,7 +46,7 @@ _SPACE, _SOURCE, _BUILD = SPACE_KEY.pattern, SOURCE_NAME.pattern, BUILD_NAME.pat
 # build and a map. And what the store writes into each, as a path relative to the directory.
 _IN_SOURCE = rf"({PART_NAME.pattern}|{VIEWS_NAME.pattern}|{QUARANTINE_NAME.pattern})"
 _IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
-_IN_MAP = r"(map\.(json|html|png)|basis\.npz|coordinates\.parquet)"
+_IN_MAP = r"(map\.(json|html|png)|basis\.npz|(coordinates|neighbours)\.parquet)"
 CONTENTS = {
     re.compile(rf"embeddings/{_SPACE}"): re.compile(
         rf"{_SOURCE}(/{_IN_SOURCE})?|{re.escape(INT8_CHECK)}"

@@ -310,6 +310,9 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
         ids=as_base64(bytes.fromhex("".join(ids))),
         x=_base64(at.x[rows], "<f4"),
         y=_base64(at.y[rows], "<f4"),
+        neighbours=None
+        if at.neighbours is None
+        else (_base64(at.neighbours[rows, 0], "<f4"), _base64(at.neighbours[rows, 1], "<f4")),
         cluster=_base64(at.clusters[rows], "<u2"),
         clusters=[
             Coloured(name=each.name, colour=colour_of(number), images=each.images)

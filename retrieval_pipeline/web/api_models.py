@@ -233,6 +233,7 @@ class MapData(BaseModel):
         ids: 16 bytes each, the content ids.
         x: float32.
         y: float32.
+        neighbours: x and y of the layout by UMAP; None without one.
         cluster: uint16, numbers of `clusters`.
         clusters: The clusters.
         source: uint16, numbers of `sources`.
@@ -248,6 +249,7 @@ class MapData(BaseModel):
     ids: str
     x: str
     y: str
+    neighbours: tuple[str, str] | None
     cluster: str
     clusters: list[Coloured]
     source: str

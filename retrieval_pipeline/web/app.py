@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.web import pages
 from retrieval_pipeline.web.api_routes import OPERATIONS
+from retrieval_pipeline.web.frame import problem_page
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import problem_response
 from retrieval_pipeline.web.problems import RequestError
@@ -121,4 +122,4 @@ def _shown(request: Request, error: RequestError) -> Response:
     """Return an error as problem details for programs, as a page for people."""
     if route_path(request.scope).startswith("/api/"):
         return problem_response(error)
-    return pages.problem_page(request, error)
+    return problem_page(request, error)

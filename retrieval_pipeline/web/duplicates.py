@@ -18,8 +18,9 @@ from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.web.parameters import ContentId, Page, Text, Texts
 from retrieval_pipeline.web.snapshot import Snapshot
 
-# Groups that may be left as they are.
+# Groups that may be left as they are, and pictures whose duplicates are asked for.
 MOST_LEFT = 500
+MOST_AMONG = 300
 
 
 class PlanAddress(Page):
@@ -32,6 +33,7 @@ class PlanAddress(Page):
         reference: Names of sources whose files always stay.
         action: What the script does with the others.
         left: Content ids of the first pictures of groups that stay as they are.
+        among: Content ids: only groups with one of these pictures; all groups if there is none.
     """
 
     folder: Text = ""
@@ -40,6 +42,7 @@ class PlanAddress(Page):
     reference: Texts = Field(default=[])
     action: Literal["trash", "hardlink"] = "trash"
     left: list[ContentId] = Field(default=[], max_length=MOST_LEFT)
+    among: list[ContentId] = Field(default=[], max_length=MOST_AMONG)
 
     @property
     def query(self) -> str:
@@ -117,6 +120,16 @@ class Planned:
     groups: list[list[TwinPicture]]
 
 
+def chosen(groups: list[DuplicateGroup], asked: PlanAddress) -> list[DuplicateGroup]:
+    """Return the groups that are asked for."""
+    among = set(asked.among)
+    if not among:
+        return groups
+    return [
+        group for group in groups if any(picture.content_id in among for picture in group.pictures)
+    ]
+
+
 def plan_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> DuplicatePlan:
     """Return what could be done about these groups but those that are left.
 
@@ -135,6 +148,7 @@ def plan_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress
 
 def planned(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> Planned:
     """Return the groups of a page, with what could be done about each file; raises as `plan_of`."""
+    groups = chosen(groups, asked)
     plan = plan_of(snapshot, groups, asked)
     roles: dict[Place, str] = {}
     for group in plan.groups:
@@ -175,4 +189,4 @@ def script_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddre
         QueryError: There is no such format.
         StoreError: A file is no longer what was indexed, or cannot be read.
     """
-    return duplicate_script(plan_of(snapshot, groups, asked))
+    return duplicate_script(plan_of(snapshot, chosen(groups, asked), asked))

@@ -1,7 +1,7 @@
 """What a client may ask for, as pydantic models: pages and API share them."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Self, TypeVar, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -72,34 +72,42 @@ class Region(_Parameters):
 
     Attributes:
         corners: x and y of each, in the map's coordinates.
+        layout: Whose coordinates: along the map's axes, or those by neighbours (UMAP).
     """
 
     corners: tuple[tuple[float, float], ...]
+    layout: Literal["axes", "neighbours"] = "axes"
 
     @classmethod
     def parse(cls, text: object) -> Self | None:
-        """Read "x,y;x,y;...".
+        """Read "x,y;x,y;...", after "neighbours:" in the layout of that name.
 
         Raises:
             ValueError: It is something else.
         """
         if text is None or isinstance(text, cls):
             return text
+        layout, _, listed = str(text).rpartition(":")
         try:
-            corners = [tuple(map(float, pair.split(","))) for pair in str(text).split(";")]
+            corners = [tuple(map(float, pair.split(","))) for pair in listed.split(";")]
         except ValueError:
             corners = []
         fine = (
             3 <= len(corners) <= MOST_CORNERS
             and all(len(corner) == 2 for corner in corners)
             and np.isfinite(np.array(corners)).all()
+            and layout in ("", "neighbours")
         )
         if not fine:
             raise ValueError(f"3 to {MOST_CORNERS} corners are needed, like 0,0;1,0;1,1")
-        return cls(corners=tuple((x, y) for x, y in corners))
+        return cls(
+            corners=tuple((x, y) for x, y in corners),
+            layout="neighbours" if layout else "axes",
+        )
 
     def __str__(self) -> str:
-        return ";".join(f"{x:g},{y:g}" for x, y in self.corners)
+        listed = ";".join(f"{x:g},{y:g}" for x, y in self.corners)
+        return f"neighbours:{listed}" if self.layout == "neighbours" else listed
 
     def contains(
         self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]

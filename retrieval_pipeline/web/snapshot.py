@@ -26,6 +26,7 @@ from retrieval_pipeline.latent_map.coordinates import (
     MapInfo,
     read_coordinates,
     read_map_info,
+    read_neighbours,
 )
 from retrieval_pipeline.paths import printable, to_text
 from retrieval_pipeline.recommend.recommender import Recommender
@@ -85,12 +86,14 @@ class Coordinates:
         x: float32 (items,).
         y: float32 (items,).
         clusters: int32 (items,), the cluster of each.
+        neighbours: float32 (items, 2), where they lie in the layout by UMAP; None without one.
     """
 
     info: MapInfo
     x: Vectors
     y: Vectors
     clusters: npt.NDArray[np.int32]
+    neighbours: Vectors | None
 
     @property
     def names(self) -> tuple[ClusterInfo, ...]:
@@ -368,7 +371,12 @@ class Snapshot:
         flags = None
         if search.region is not None:
             at = self.mapped()
-            flags = search.region.contains(at.x, at.y)
+            x, y = at.x, at.y
+            if search.region.layout == "neighbours":
+                if at.neighbours is None:
+                    raise MapError("this map has no layout by neighbours: choose the region anew")
+                x, y = at.neighbours.T
+            flags = search.region.contains(x, y)
         return both(flags, self.newcomers(search.since))
 
     def newcomers(self, since: str | None) -> Flags | None:
@@ -552,11 +560,15 @@ class Snapshot:
             return
         try:
             info, table = read_map_info(directory), read_coordinates(directory)
+            layout = read_neighbours(directory)
         except (MapError, StoreError):
             return
         if table["content_id"].equals(files.items["content_id"]):
             x, y, clusters = (table[name].to_numpy() for name in ("x", "y", "cluster"))
-            self.coordinates = Coordinates(info, x, y, clusters)
+            neighbours = None
+            if layout is not None and layout["content_id"].equals(table["content_id"]):
+                neighbours = np.stack([layout[axis].to_numpy() for axis in "xy"], axis=1)
+            self.coordinates = Coordinates(info, x, y, clusters, neighbours)
 
     def mapped(self) -> Coordinates:
         """Return `coordinates`.

@@ -62,6 +62,23 @@ def test_the_numbers_are_those_of_transformers(
     assert torch.cosine_similarity(expected[:1], expected[1:]).max() < 0.999
 
 
+def test_pixels_that_fill_no_patch_are_left_out_as_in_transformers(tmp_path: Path) -> None:
+    network = model(make_siglip(tmp_path, vision={"image_size": 32, "patch_size": 7}))
+    with torch.inference_mode():
+        expected = network.get_image_features(pixel_values=noise(2)).pooler_output
+        tower = fused_tower(network)
+        assert tower is not None
+        torch.testing.assert_close(tower(noise(2)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_on_a_gpu_is_that_of_the_processor() -> None:
+    query, key, value = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        vision.attention_on_gpu(query[:, :, :1], key, value),
+        vision.attention_by_image(query[:, :, :1], key, value),
+    )
+
+
 def test_a_tower_of_another_kind_stays_with_transformers(tmp_path: Path) -> None:
     directory = make_published_naflex(tmp_path)
     assert fused_tower(model(directory)) is None

@@ -81,6 +81,15 @@ def test_a_jpeg_that_lacks_more_cannot_be_used(photo: Image.Image, share: float)
     assert reason(cut(jpeg(photo), share)) == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_there_is_of_it_can_be_looked_at(photo: Image.Image, progressive: bool) -> None:
+    data = jpeg(photo, progressive=progressive)
+    shown = decode(data[: len(data) // 2], Fit(320, partial=True))
+    assert shown.width == 320
+    assert (shown.height == 240) is progressive
+    assert shown.height > 50
+
+
 def test_of_a_progressive_jpeg_only_the_end_marker_may_be_missing(photo: Image.Image) -> None:
     data = jpeg(photo, progressive=True)
     decoded = decode(data[:-2], WHOLE)

@@ -21,16 +21,17 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.images import decode_pool as decode_module
+from retrieval_pipeline.images import worker as worker_module
 from retrieval_pipeline.images.decode_pool import (
     Changed,
     DecodePool,
     Job,
     Outcome,
-    WorkerError,
     default_workers,
 )
 from retrieval_pipeline.images.errors import ImageError, Limits, Reason
 from retrieval_pipeline.images.transform import Decoded, Fit, ImageTransform
+from retrieval_pipeline.images.worker import Worker, WorkerError
 from retrieval_pipeline.storage.content_id import content_id
 from retrieval_pipeline_tests.support.decoding import decode, one_bit_png
 from retrieval_pipeline_tests.support.library import FORMATS
@@ -82,14 +83,14 @@ def exists(pid: int) -> bool:
 def strike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
     """Signals that a worker gets right before its job of that path: the first of each list."""
     signals: dict[str, list[int]] = {}
-    original = decode_module.Worker.answer
+    original = Worker.answer
 
-    def struck(self: decode_module.Worker, task: Any, seconds: float) -> Any:
+    def struck(self: Worker, task: Any, seconds: float) -> Any:
         if signals.get(task[0]):
             os.kill(self.pid, signals[task[0]].pop(0))
         return original(self, task, seconds)
 
-    monkeypatch.setattr(decode_module.Worker, "answer", struck)
+    monkeypatch.setattr(Worker, "answer", struck)
     yield signals
     assert not any(signals.values()), "a signal was not sent"
 
@@ -237,16 +238,16 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_job_is_replaced(files: list[
 def test_a_worker_that_is_killed_while_it_starts_costs_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = decode_module.Worker.prepare
+    original = Worker.prepare
     killed = []
 
-    def killed_once(self: decode_module.Worker, limits: Limits) -> None:
+    def killed_once(self: Worker, limits: Limits) -> None:
         if not killed:
             os.kill(self.pid, signal.SIGKILL)
             killed.append(self.pid)
         original(self, limits)
 
-    monkeypatch.setattr(decode_module.Worker, "prepare", killed_once)
+    monkeypatch.setattr(Worker, "prepare", killed_once)
     with DecodePool(TRANSFORM, LIMITS, workers=1) as pool:
         assert {summary(outcome) for outcome in outcomes(pool, files)} == {"Decoded"}
 
@@ -255,7 +256,7 @@ def test_workers_that_do_not_start_are_an_error_and_blame_no_image(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
-    monkeypatch.setattr(decode_module, "python_command", lambda *_: failing)
+    monkeypatch.setattr(worker_module, "python_command", lambda *_: failing)
     with (
         DecodePool(TRANSFORM, LIMITS, workers=2) as pool,
         pytest.raises(WorkerError, match="exit code 3"),

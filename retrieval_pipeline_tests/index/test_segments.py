@@ -1,7 +1,9 @@
 """Builds one after the other: what they share, what they write, and that all find the same."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_pipeline.errors import BuildError
+from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.index import autotune, blocks, search_structures, segment, tiers
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.build_info import Check
@@ -29,6 +31,17 @@ pytestmark = pytest.mark.slow
 COUNT, MORE = 400, 400
 SPACE = VectorSpace("test/model", "r1", 160, "p")
 VECTORS = clustered(COUNT + MORE, SPACE.dim)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Library:
@@ -295,6 +308,62 @@ def test_a_killed_run_s_segments_are_used_by_the_next(
     build = library.index()
     assert {path: path.stat().st_ino for path in segments_of(build)} == before
     assert_finds_all(build, library)
+
+
+def test_many_tiny_segments_answer_and_the_next_run_makes_one_of_them(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tiers, "FACTOR", 100)
+        for number in range(9):
+            library.add(number, 1, "0200")
+            build = library.index()
+    assert len(build.info.segments) == 9
+    assert_finds_all(build, library)
+    library.add(9, 1, "0200")
+    build = library.index()
+    assert rows_of_segments(build) == [(COUNT + 1, COUNT + 1), (9, 9)]
+    assert_finds_all(build, library)
+
+
+def test_a_full_disk_in_a_merge_leaves_the_index_before_and_the_next_run_merges(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "LEAST_ITEMS", 50)
+    monkeypatch.setattr(blocks, "MOST_ITEMS", 50)
+    monkeypatch.setattr(tiers, "FACTOR", 3)
+    library.index()
+    for number in range(2):
+        library.add(100 * number, 100, "0200")
+        before = library.index()
+    library.add(200, 100, "0200")
+    # Blocks are smaller, the vectors of the merged segment larger.
+    with full_disk(1 << 16), pytest.raises(StoreError, match="segments"):
+        library.index()
+    assert not library.store.leftovers()
+    again = open_current(library.store)
+    assert again.path == before.path
+    query = encode_words(["a"])[0]
+    np.testing.assert_array_equal(again.best(query, 50)[0], before.best(query, 50)[0])
+    build = library.index()
+    assert rows_of_segments(build) == [(COUNT, COUNT), (300, 300)]
+    assert_finds_all(build, library)
+
+
+def test_vectors_of_half_the_size_change_no_order_beyond_a_ten_thousandth(tmp_path: Path) -> None:
+    store, space = Store(tmp_path), VectorSpace("test/model", "r1", 768, "p")
+    names = [name(number) for number in range(300)]
+    vectors = random_vectors(300, space.dim)
+    write_part(store, space, "a", names, vectors)
+    write_manifest(store, "a", {f"{each}.jpg": each for each in names})
+    build_index(store, space, ["a"], precision="float32")
+    full = open_current(store)
+    build_index(store, space, ["a"])
+    half = open_current(store)
+    exact, scores = full.scan(vectors), half.scan(vectors)
+    assert 0 < np.abs(exact - scores).max() < 1e-4
+    order = np.argsort(-scores, axis=0, kind="stable")
+    assert np.diff(np.take_along_axis(exact, order, axis=0), axis=0).max() < 1e-4
 
 
 def test_an_index_that_is_refused_for_what_it_shares_is_made_anew(library: Library) -> None:

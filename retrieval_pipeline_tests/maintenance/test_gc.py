@@ -12,6 +12,7 @@ from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.items import join, table_digest
+from retrieval_pipeline.ingest import small_parts
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.ingest.manifest import FileRow
 from retrieval_pipeline.ingest.missing_views import stored_views
@@ -140,6 +141,35 @@ def test_embeddings_that_another_source_needs_stay(store: Store) -> None:
     assert embedded_ids(store, SPACE) == {content("s")}
     assert len(join(store, SPACE, ["a"])) == 1
     assert collect(store, ["a"]) == []
+
+
+def test_many_small_parts_become_one_without_gc_and_a_killed_merge_is_repeated(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_parts, "MOST_SMALL", 3)
+    fill(store, "a", "xy", "z", "u")
+    assert small_parts.merge_small_parts(store) == []
+    embed(store, "a", "gone")
+    expected = digest_of(store)
+    with monkeypatch.context() as patch:
+
+        def die(_: Path) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(small_parts, "discard", die)
+        with pytest.raises(KeyboardInterrupt):
+            small_parts.merge_small_parts(store)
+    (part,) = store.parts(SPACE)
+    assert part.name == "part-000001-000004.parquet"
+    assert digest_of(store) == expected
+    assert embedded_ids(store, SPACE) == {content(name) for name in ("x", "y", "z", "u", "gone")}
+    for name in "nmlk":
+        embed(store, "a", name)
+    assert [part.name for part in small_parts.merge_small_parts(store)] == [
+        "part-000001-000008.parquet"
+    ]
+    assert digest_of(store) == expected
+    assert not problems(store)
 
 
 def test_small_parts_become_one_and_images_that_are_gone_go(store: Store) -> None:

@@ -168,10 +168,12 @@ def test_one_run_brings_every_source_up_to_date(reindexed: dg.ExecuteInProcessRe
     assert len(str(embeddings["pictures"])) < 100_000
     facts = metadata(reindexed, "picture_facts", "things")
     assert (facts["dagster/partition_row_count"], facts["headers_read"]) == (2, 0)
+    assert str(facts["summary"]).startswith("0 of 2 pictures are dated")
     assert facts["dates_from"] == {"file_time": 2, "none": 0}
     index = metadata(reindexed, "retrieval_index")
     assert index["dagster/row_count"] == 3
     assert index["model"] == "offline"
+    assert (index["segments"], index["blocks"]) == (1, 1)
 
 
 def test_a_run_over_all_sources_loads_the_model_once(
@@ -287,6 +289,9 @@ def test_a_query_without_hits_is_no_failure(
         ({"text": "x", "sources": ["y"]}, "no source"),
         ({"text": "x", "k": 0}, "k is 0: ask for at least one hit"),
         ({"image": "/nowhere.jpg"}, "/nowhere.jpg"),
+        ({"text": "x", "albums": ["summer"]}, "summer"),
+        ({"text": "x", "labels": ["invoice"]}, "invoice"),
+        ({"like_albums": ["summer"]}, "summer"),
     ],
 )
 def test_a_query_job_that_cannot_answer_fails_with_one_line(

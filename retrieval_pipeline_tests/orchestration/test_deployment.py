@@ -36,6 +36,26 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
+def test_milvus_stands_beside_the_services_and_only_they_reach_it(compose: dict[str, Any]) -> None:
+    added = yaml.safe_load((DEPLOY / "compose-milvus.yaml").read_text())
+    services, known = added["services"], {**compose["services"], **added["services"]}
+    for name, service in services.items():
+        assert "ports" not in service, name
+        assert {*service.get("depends_on", ())} <= known.keys()
+        mounted = {volume.partition(":")[0] for volume in service.get("volumes", ())}
+        assert mounted <= added["volumes"].keys()
+        # Passwords come from the environment, and Compose refuses to start without them.
+        for key, value in service.get("environment", {}).items():
+            if any(word in key for word in ("PASSWORD", "SECRET_", "TOKEN")):
+                assert VARIABLE.search(value)[2] == "?", (name, key)  # type: ignore[index]
+    for name in ("code", "search"):
+        assert "RETRIEVAL_MILVUS_TOKEN" in services[name]["environment"]
+    values = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text())
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert "RETRIEVAL_MILVUS_TOKEN" in {each["name"] for each in deployment["env"]}
+    assert yaml.safe_load((DEPLOY / "helm-milvus-values.yaml").read_text())["cluster"]["enabled"]
+
+
 def commands(compose: dict[str, Any]) -> dict[str, list[str]]:
     return {
         name: service["command"]
@@ -54,7 +74,9 @@ def test_the_main_command_of_the_readme_makes_an_environment_of_its_own() -> Non
 
 def test_the_container_has_what_the_demo_and_the_services_need() -> None:
     steps = (DEPLOY / "Containerfile").read_text()
-    assert re.search(r'pip install -c constraints\.txt .*"\.\[offline,demo,web,postgres\]"', steps)
+    assert re.search(
+        r'pip install -c constraints\.txt .*"\.\[offline,demo,web,postgres,milvus\]"', steps
+    )
     for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", steps, re.MULTILINE):
         for name in copied.split():
             assert (ROOT / name).exists(), name

@@ -21,6 +21,7 @@ from retrieval_pipeline.pipeline import run
 from retrieval_pipeline.pipeline import watch as watching
 from retrieval_pipeline.pipeline.run import index_sources
 from retrieval_pipeline.pipeline.watch import BatchReport, watch
+from retrieval_pipeline.storage.shared_progress import RunProgress
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.support.encoders import DESCRIPTION, MeanColour
 from retrieval_pipeline_tests.support.library import settings_of
@@ -123,6 +124,9 @@ def test_what_changes_in_a_watched_source_changes_in_the_index(
     added = running.wait(2)
     assert counts(added) == (1, 0, 0, 1, 5)
     assert added.seconds is not None
+    # What it does is told to the page.
+    told = Store(settings.home).lock_file.read_text().splitlines()[1]
+    assert RunProgress.model_validate_json(told).stage
     (root / "new.png").rename(root / "moved.png")
     (root / "0.png").unlink()
     assert counts(running.wait(3)) == (1, 0, 2, 0, 4)

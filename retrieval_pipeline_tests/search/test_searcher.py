@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,17 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.settings import IndexSettings, Settings
 from retrieval_pipeline.errors import BuildError, QueryError, VectorError
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.knn import Plan
+from retrieval_pipeline.index.milvus.client import Client, served
+from retrieval_pipeline.index.milvus.publication import publish
 from retrieval_pipeline.search import relevance
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+from retrieval_pipeline.search.milvus import index as milvus_index
+from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.results import answer_json
 from retrieval_pipeline.search.searcher import Searcher
@@ -49,10 +54,9 @@ def direction(*words: str) -> Vectors:
     return axes
 
 
-@pytest.fixture
-def searcher(tmp_path: Path) -> Searcher:
+def write_pictures(home: Path) -> Store:
     """Twenty pictures that show two things each, and two hundred that show nothing."""
-    store = Store(tmp_path / "home")
+    store = Store(home)
     shown = [(first, second) for first in WORDS for second in WORDS if first != second]
     names = ["+".join(pair) for pair in shown]
     vectors = [normalise(direction(first) + 0.5 * direction(second))[0] for first, second in shown]
@@ -64,9 +68,37 @@ def searcher(tmp_path: Path) -> Searcher:
         store, "b", {f"{name}.jpg": name for name in others} | {"copy of dog.jpg": "dog+cat"}
     )
     write_part(store, SPACE, "a", names + others, np.concatenate([vectors, normalise(noise)]))
-    build_index(store, SPACE, ["a", "b"])
+    return store
+
+
+@pytest.fixture(scope="module")
+def published(
+    client: Client, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], MilvusIndex]:
+    """The same pictures in Milvus."""
+    home = tmp_path_factory.mktemp("published")
+    engine = IndexSettings(
+        engine="milvus", uri=client.where, collection="searcher", index_type="FLAT"
+    )
+    publish(write_pictures(home), client, SPACE, ["a", "b"], engine)
+    collection = served(client, Settings(home=home, index=engine))
+    return lambda: MilvusIndex(client, collection)
+
+
+@pytest.fixture
+def searcher(request: pytest.FixtureRequest, tmp_path: Path) -> Searcher:
+    """The pictures of `write_pictures`, embedded unless a test asks for Milvus as well."""
     settings = settings_of(tmp_path / "home", a=tmp_path / "A", b=tmp_path / "B")
-    return Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
+    if getattr(request, "param", "embedded") == "milvus":
+        index = request.getfixturevalue("published")()
+    else:
+        store = write_pictures(tmp_path / "home")
+        build_index(store, SPACE, ["a", "b"])
+        index = EmbeddedIndex(open_current(store))
+    return Searcher(settings, index, WordEncoder())  # type: ignore[arg-type]
+
+
+both_engines = pytest.mark.parametrize("searcher", ["embedded", "milvus"], indirect=True)
 
 
 @pytest.fixture
@@ -83,6 +115,7 @@ def names(searcher: Searcher, query: Query, k: int = 4) -> list[str]:
     return [hit.path.stem for hit in searcher.search(query, k)]
 
 
+@both_engines
 def test_the_nearest_pictures_come_first_with_their_cosine(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog"), k=5)
     assert [hit.path.stem.split("+")[0] for hit in hits[:4]] == ["dog"] * 4
@@ -90,6 +123,7 @@ def test_the_nearest_pictures_come_first_with_their_cosine(searcher: Searcher) -
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@both_engines
 def test_a_hit_names_the_file_and_every_copy(searcher: Searcher, tmp_path: Path) -> None:
     hit = next(
         h for h in searcher.search(Query(text="dog cat")) if h.content_id == content("dog+cat")
@@ -100,6 +134,7 @@ def test_a_hit_names_the_file_and_every_copy(searcher: Searcher, tmp_path: Path)
     ]
 
 
+@both_engines
 def test_plus_and_minus_shift_the_meaning(searcher: Searcher) -> None:
     assert names(searcher, Query(text="dog", plus=("snow",)), 2) == ["dog+snow", "snow+dog"]
     assert "dog+cat" not in names(searcher, Query(text="dog", minus=("cat",)), 3)
@@ -116,6 +151,7 @@ def test_an_answer_has_a_hint_for_each_text_of_which_the_model_knows_no_word(
     assert answer_json(answer)["hints"] == list(answer.hints)
 
 
+@both_engines
 def test_vectors_that_are_known_are_not_computed_again_and_give_the_same_hits(
     searcher: Searcher,
 ) -> None:
@@ -127,6 +163,7 @@ def test_vectors_that_are_known_are_not_computed_again_and_give_the_same_hits(
     assert len(searcher.encoder.calls) == calls  # type: ignore[attr-defined]
 
 
+@both_engines
 def test_a_filter_is_evaluated_once_for_all_pages_and_queries(
     searcher: Searcher,
 ) -> None:
@@ -148,6 +185,7 @@ def test_hits_can_be_confined_to_given_items_on_top_of_the_filters(searcher: Sea
     assert [hit.path.name for hit in only_b] == ["copy of dog.jpg"]
 
 
+@both_engines
 def test_a_source_filter_shows_its_own_copy_first(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog", sources=("b",)), k=3)
     assert hits[0].path.name == "copy of dog.jpg"
@@ -167,6 +205,7 @@ def test_a_year_that_no_file_can_have_is_before_or_after_all_of_them(
     assert (earlier == []) == (year < 2000)
 
 
+@both_engines
 def test_a_path_filter_is_exact_on_what_it_lets_through(searcher: Searcher) -> None:
     assert names(searcher, Query(text="dog", paths=("show/snow*",)), 50) == [
         "snow+dog",
@@ -222,11 +261,13 @@ def test_filters_and_unwanted_things_are_exact_whatever_the_plan(searcher: Searc
     assert {answer.plan for answer in searcher.answer_many(queries)} == {"exact scan"}
 
 
+@both_engines
 def test_more_hits_than_pictures_gives_every_picture_once(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog"), k=10_000)
     assert len({hit.content_id for hit in hits}) == len(hits) == 220
 
 
+@both_engines
 def test_relevance_cuts_off(searcher: Searcher) -> None:
     hits = searcher.search(Query(text="dog"), k=220)
     assert hits[0].relevance > 0.99
@@ -236,6 +277,7 @@ def test_relevance_cuts_off(searcher: Searcher) -> None:
     assert 4 <= len(kept) < 20
 
 
+@both_engines
 def test_pages_of_relevant_hits_continue_each_other(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +289,7 @@ def test_pages_of_relevant_hits_continue_each_other(
     assert [hit for page in pages for hit in page] == everything
 
 
+@both_engines
 def test_what_is_not_wanted_sinks_and_nothing_else_moves(searcher: Searcher) -> None:
     plain = searcher.search(Query(text="dog"), 220)
     without = searcher.search(Query(text="dog", minus=("cat",)), 220)
@@ -303,6 +346,19 @@ def test_of_what_is_not_there_only_the_nearest_are_shown(judged: Searcher) -> No
     assert judged.answer(Query(text="dog"), 2).verdict == "all 2 likely"
 
 
+@both_engines
+def test_a_ranking_goes_on_until_nothing_further_down_can_be_better(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_index, "MORE_ROWS", 0)
+    query = Query(text="dog", minus=("3*cat",))
+    (ranking,) = searcher.index.rank([query], searcher.query_vectors([query]), [None], 4)
+    found = [record.locations[0].path for record in searcher.index.records(ranking.items)]
+    assert "show/dog+cat.jpg" not in found
+    assert len(found) == 4
+
+
+@both_engines
 def test_a_weight_counts(searcher: Searcher) -> None:
     def score(name: str, *plus: str, minus: str = "0.1*cat") -> float:
         hits = searcher.search(Query(text="dog", plus=plus, minus=(minus,)), 220)
@@ -329,6 +385,7 @@ def test_a_number_and_a_star_are_a_weight(text: str, expected: tuple[float, str]
     assert weighted(text) == expected
 
 
+@both_engines
 def test_pictures_like_an_indexed_one_are_found_without_an_encoder(searcher: Searcher) -> None:
     searcher = Searcher(searcher.settings, searcher.index)
     hits = searcher.search(Query(like=(content("dog+cat"),)), 220)
@@ -339,6 +396,7 @@ def test_pictures_like_an_indexed_one_are_found_without_an_encoder(searcher: Sea
     assert set(both[0].path.stem.split("+")) < {"dog", "cat", "snow"}
 
 
+@both_engines
 def test_many_queries_are_encoded_together_and_answered_as_if_alone(searcher: Searcher) -> None:
     queries = [Query(text=text, minus=("cat",) * (text == "dog")) for text in WORDS]
     encoder: WordEncoder = searcher.encoder  # type: ignore[assignment]
@@ -437,6 +495,7 @@ def test_pictures_that_look_the_same_are_folded_into_the_best(
     assert [hit.alike for hit in folded] == [2, 0]
 
 
+@both_engines
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -472,6 +531,7 @@ def test_a_vector_that_cannot_be_a_query_is_refused(
         searcher.search(Query(text="dog"))
 
 
+@both_engines
 def test_a_negative_offset_is_an_error(searcher: Searcher) -> None:
     with pytest.raises(QueryError, match="cannot be negative"):
         searcher.search(Query(text="dog"), offset=-1)

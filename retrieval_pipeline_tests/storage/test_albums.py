@@ -14,6 +14,7 @@ from retrieval_pipeline.storage.albums import (
     delete_album,
     read_album,
     remove_from_album,
+    rename_album,
 )
 from retrieval_pipeline.storage.saved_searches import (
     SavedSearch,
@@ -35,6 +36,19 @@ def store(tmp_path: Path) -> Store:
 
 def ids(store: Store, name: str) -> list[str]:
     return [picture.content_id for picture in read_album(store, name)]
+
+
+def test_a_renamed_album_keeps_its_pictures_and_takes_no_name_of_another(store: Store) -> None:
+    add_to_album(store, "pets", {DOG: None, CAT: "photos/cat.png"})
+    add_to_album(store, "cars", {CAR: None})
+    before = read_album(store, "pets")
+    rename_album(store, "pets", "animals / all")
+    assert album_names(store) == ["animals / all", "cars"]
+    assert read_album(store, "animals / all") == before
+    with pytest.raises(AlbumError, match='there is an album "cars" already'):
+        rename_album(store, "animals / all", "cars")
+    with pytest.raises(AlbumError, match="no album"):
+        rename_album(store, "pets", "dogs")
 
 
 def test_an_album_is_a_set_in_the_order_of_adding(store: Store) -> None:

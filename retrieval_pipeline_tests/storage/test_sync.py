@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.index import tiers
+from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.ingest.embed import embedded_ids
 from retrieval_pipeline.maintenance.verify import verify
 from retrieval_pipeline.pipeline.run import index_sources
@@ -127,6 +131,33 @@ def test_a_build_that_was_removed_goes_from_every_copy(machine: Machine) -> None
         discard(first.all_builds()[0])
     with second.locked():
         assert not second.all_builds()
+
+
+def test_one_machine_merges_segments_while_another_answers(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "FACTOR", 2)
+    first, second = machine("first"), machine("second")
+
+    def add(store: Store, names: str) -> None:
+        with store.locked():
+            vectors = random_vectors(3, SPACE.dim, seed=len(names))
+            write_part(store, SPACE, "here", names[-3:], vectors)
+            write_manifest(store, "here", {f"{each}.jpg": each for each in names})
+            build_index(store, SPACE, ["here"])
+
+    add(first, "abc")
+    answering = open_current(second)
+    add(first, "abcdef")
+    (merged,) = open_current(first).info.segments
+    assert merged.rows == 6
+    assert answering.best(answering.vectors(np.array([2]))[0], 9)[0].tolist()[0] == 2
+    after = open_current(second)
+    assert after.info.segments[0].name == merged.name
+    assert after.scan(after.vectors(np.arange(6))).argmax(axis=0).tolist() == [*range(6)]
+    # The other goes on with what the first merged.
+    add(second, "abcdefghi")
+    assert sum(entry.alive for entry in open_current(first).info.segments) == 9
 
 
 def test_copies_have_the_times_of_the_bucket(home: Remote, machine: Machine) -> None:

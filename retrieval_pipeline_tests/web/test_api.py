@@ -581,6 +581,12 @@ def test_the_page_of_duplicates_marks_what_stays_and_gives_a_script_for_the_rest
     assert len(steps()) == len(going())
     assert sum(copy in step for step in steps()) == 1
     assert not any(copy in step for step in steps(left=cat))
+    # Of those that were selected alone.
+    flower = indexed_library.content("flower.jpg")
+    assert going(among=cat) == {copy}
+    assert copy not in going(among=flower)
+    assert steps(among=flower)
+    assert not any(copy in step for step in steps(among=flower))
     assert client.get("/duplicates", params={"first": "prettiest"}).status_code == 400
 
 

@@ -1,6 +1,5 @@
 """The pages in a real browser: Chromium, driven by Playwright, against a real server."""
 
-import itertools
 import re
 import time
 from pathlib import Path
@@ -441,6 +440,16 @@ def test_the_vote_page_takes_keys_learns_and_undoes(
     assert page.locator(".stage .large").get_attribute("data-id") == seen[-1]
 
 
+NAMES_ARE_APART = """() => {
+  const names = [...document.querySelectorAll("#overlay span")];
+  const boxes = names.map((name) => name.getBoundingClientRect());
+  const apart = (one, other) => one.right <= other.left || other.right <= one.left ||
+    one.bottom <= other.top || other.bottom <= one.top;
+  return boxes.length > 1 &&
+    boxes.every((one, i) => boxes.slice(i + 1).every((other) => apart(one, other)));
+}"""
+
+
 def test_the_map_lists_what_is_in_view_and_what_lies_in_a_region_that_one_draws(
     shared: tuple[WebLibrary, str], open_page: Open
 ) -> None:
@@ -466,14 +475,11 @@ def test_the_map_lists_what_is_in_view_and_what_lies_in_a_region_that_one_draws(
     expect(heading).not_to_have_text(f"{everything} pictures in view")
     page.keyboard.press("0")
     expect(heading).to_have_text(f"{everything} pictures in view")
-    names = page.locator("#overlay span").evaluate_all(
-        "names => names.map((name) => { const { left, right, top, bottom } = "
-        "name.getBoundingClientRect(); return [left, right, top, bottom]; })"
-    )
-    assert names
-    for one, other in itertools.combinations(names, 2):
-        apart = one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] or other[3] <= one[2]
-        assert apart, (one, other)
+    # Names keep apart where there is little room.
+    page.set_viewport_size({"width": 360, "height": 500})
+    page.wait_for_function(NAMES_ARE_APART)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    expect(heading).to_have_text(f"{everything} pictures in view")
     page.get_by_text("choose a region", exact=True).click()
     plane = page.locator("#map").bounding_box()
     assert plane is not None
@@ -672,11 +678,8 @@ def test_ten_thousand_pictures_have_their_place_at_once_and_keep_it(
         page.wait_for_function("y => Math.abs(scrollY - y) < 3", arg=place)
 
 
-SERIOUS = ("serious", "critical")
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_any_page(
+def test_axe_finds_nothing_on_any_page(
     shared: tuple[WebLibrary, str], open_page: Open, theme: str
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -690,6 +693,7 @@ def test_axe_finds_nothing_serious_on_any_page(
         f"picture/{library.content('cat.png')}",
         "vote?name=axe",
         "map",
+        "albums",
         "duplicates",
         "quarantine",
         "status",
@@ -699,16 +703,14 @@ def test_axe_finds_nothing_serious_on_any_page(
         page.goto(address + path)
         page.wait_for_timeout(600)
         for violation in Axe().run(page).response["violations"]:
-            if violation["impact"] in SERIOUS:
-                nodes = [node["html"][:200] for node in violation["nodes"][:3]]
-                findings.append((path, violation["id"], nodes))
+            nodes = [node["html"][:200] for node in violation["nodes"][:3]]
+            findings.append((path, violation["id"], nodes))
     page.goto(address)
     page.locator(".card a.picture").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
     page.wait_for_timeout(600)
     for violation in Axe().run(page).response["violations"]:
-        if violation["impact"] in SERIOUS:
-            findings.append(("viewer", violation["id"], violation["nodes"][0]["html"][:200]))
+        findings.append(("viewer", violation["id"], violation["nodes"][0]["html"][:200]))
     assert findings == []
 
 
@@ -749,7 +751,16 @@ def test_no_page_is_wider_than_its_window(
     shared: tuple[WebLibrary, str], open_page: Open, width: int
 ) -> None:
     page = open_page("about:blank", viewport={"width": width, "height": 800})
-    for path in ("?text=a+cat", "vote", "map", "duplicates", "quarantine", "status", "api"):
+    for path in (
+        "?text=a+cat",
+        "vote",
+        "map",
+        "albums",
+        "duplicates",
+        "quarantine",
+        "status",
+        "api",
+    ):
         page.goto(shared[1] + path)
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path

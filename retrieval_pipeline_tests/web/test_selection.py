@@ -43,6 +43,29 @@ def test_a_zip_file_holds_the_right_bytes_and_tells_what_is_left_out(
         assert client.post("/api/zip", json={"content_ids": ["../etc"]}).status_code == 400
 
 
+def test_the_page_of_albums_renames_and_deletes_them_and_needs_its_token(
+    library: WebLibrary,
+) -> None:
+    cat = library.content("cat.png")
+    with client_of(library) as client:
+        asked = {"name": "pets", "content_ids": [cat]}
+        assert client.post("/api/albums/add", json=asked).status_code == 200
+        page = client.get("/albums").text
+        assert "1 picture<" in page
+        assert f"/picture/{cat}" in page
+        token = client.get("/api/token").json()["token"]
+        form = {"name": "pets", "to": "Été <b>", "do": "rename"}
+        assert client.post("/albums", data=form).status_code == 403
+        renamed = client.post("/albums", data=form | {"token": token})
+        assert "Été &lt;b&gt;" in renamed.text
+        assert client.get("/api/albums").json()["names"] == ["Été <b>"]
+        gone = client.post("/albums", data=form | {"token": token})
+        assert gone.status_code == 400
+        assert "there is no album" in gone.text
+        form = {"name": "Été <b>", "do": "delete", "token": token}
+        assert "There is no album yet" in client.post("/albums", data=form).text
+
+
 @pytest.mark.parametrize("years", [-200, 200])
 def test_a_zip_file_takes_odd_names_and_times_and_leads_out_of_no_directory(years: int) -> None:
     location = Location("photos", "..\\..\\evil.png")

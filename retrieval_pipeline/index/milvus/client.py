@@ -57,6 +57,11 @@ class Client:
             with _files_lock:
                 _open_files[self._file] += 1
 
+    @property
+    def is_lite(self) -> bool:
+        """Whether it is Milvus Lite that is asked, by its directory."""
+        return self._file is not None
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Return a method of `pymilvus.MilvusClient` that raises EngineError."""
         method = getattr(self._client, name)

@@ -49,6 +49,7 @@ class Collection(BaseModel):
         dim: Number of components of its vectors.
         index_type: The engine's kind of index.
         shards: How many parts are written at the same time.
+        replicas: How many copies are kept in memory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +59,7 @@ class Collection(BaseModel):
     dim: int
     index_type: str
     shards: int
+    replicas: int
 
 
 class _Blocks(BaseModel):
@@ -225,6 +227,15 @@ class Ledger:
         """
         _write(self.directory / "blocks.json", _Blocks(blocks=blocks))
         _write(self.directory / "published.json", info)
+
+    def retract(self) -> None:
+        """Forget the last publication: the collection is about to become something else.
+
+        Raises:
+            StoreError: The file system refused.
+        """
+        if is_there(self.directory / "published.json"):
+            discard(self.directory / "published.json")
 
     def forget(self) -> None:
         """Remove all files: the collection is gone.

@@ -82,7 +82,8 @@ function latentMap(data, parts, thumbnails, hooks) {
   const lasso = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const outline = document.createElementNS("http://www.w3.org/2000/svg", "polygon");
   lasso.append(outline);
-  const told = made("p", { className: "axes", textContent: data.axes.slice(0, axes.length).map((axis, i) => `${"→↑↗"[i]} ${axis}`).join("   ") });
+  const described = data.axes.slice(0, axes.length).map((axis, i) => `${"→↑↗"[i]} ${axis}`).join("   ");
+  const told = made("p", { className: "axes", textContent: described });
   const buttons = made("div", { className: "zooms" });
   for (const [label, text, act] of /** @type {[string, string, () => void][]} */ ([
     ["Zoom in", "+", () => zoomBy(1.5)],
@@ -571,5 +572,13 @@ function latentMap(data, parts, thumbnails, hooks) {
       map.classList.toggle("drawing", mode === "lasso");
     },
     setRegion,
+    /** Lays the points out anew, or as at first; a region belongs to a layout, and goes. */
+    setPlaces(/** @type {Float32Array[] | null} */ places, /** @type {string} */ text = described) {
+      [u, v] = places ?? axes;
+      told.textContent = text;
+      images = new Map();
+      setRegion(null);
+      fit();
+    },
   };
 }

@@ -79,7 +79,12 @@ def some(expressions: Iterable[str]) -> str:
 
 
 def filters_of(
-    query: Query, *, knows_facts: bool, cameras: Sequence[str], lenses: Sequence[str]
+    query: Query,
+    *,
+    knows_facts: bool,
+    cameras: Sequence[str],
+    lenses: Sequence[str],
+    escapes: bool = True,
 ) -> tuple[list[str], list[Check]]:
     """Return what is to be true of the items that pass a query's filters, but albums and labels.
 
@@ -88,6 +93,7 @@ def filters_of(
         knows_facts: Whether the index knows dates taken; else the times of files stand for them.
         cameras: The names of all cameras.
         lenses: The names of all lenses.
+        escapes: Whether the engine reads escapes in patterns of `like`, as servers do.
 
     Raises:
         QueryError: A place or year does not exist, or the index does not know a fact.
@@ -126,7 +132,7 @@ def filters_of(
     if query.sources:
         expressions.append(has_one_of("sources", query.sources))
     if query.paths or query.file_after or query.file_before:
-        checks.append(_files(query))
+        checks.append(_files(query, escapes=escapes))
     return expressions, checks
 
 
@@ -156,7 +162,7 @@ def _near(place_name: str, kilometres: float) -> Check:
     return Check(NOTHING, every(bounds), test)
 
 
-def _files(query: Query) -> Check:
+def _files(query: Query, *, escapes: bool) -> Check:
     """Return the filter by paths and times of files: one and the same file has to pass.
 
     The fields of a row are those of the first file. They tell all of a picture with a single file.
@@ -170,7 +176,7 @@ def _files(query: Query) -> Check:
         conditions.append(f"mtime_ns < {nanoseconds(query.file_before)}")
     is_exact = True
     if query.paths:
-        likes = [like_of(glob) for glob in query.paths]
+        likes = [like_of(glob, escapes=escapes) for glob in query.paths]
         conditions.append(
             some(f"{field} like {text}" for text, _ in likes for field in ("path", "name"))
         )
@@ -187,23 +193,23 @@ def _files(query: Query) -> Check:
     return Check(NOTHING, some([single, "files > 1"]), test)
 
 
-def like_of(glob: str) -> tuple[str, bool]:
+def like_of(glob: str, *, escapes: bool = True) -> tuple[str, bool]:
     r"""Return the pattern of `like` for a glob, quoted, and whether it matches nothing more.
 
-    A class such as [a-z], a backslash and what does not print stand for any one character.
+    A class such as [a-z], a backslash and what does not print stand for any one character, and so
+    do "%" and "_" without `escapes`.
     """
     pattern, is_exact = "", True
     # As `fnmatch.translate`: "[" without an end is itself.
     for part in re.findall(r"\[!?\]?[^\]]*\]|.", unicodedata.normalize("NFC", glob), re.DOTALL):
-        if re.fullmatch(r"\[[^!]\]", part):  # a class of one character is that character
-            part = part[1]
-            pattern += f"\\{part}" if part in "%_" else part
-        elif part in "*?":
+        # A class of one character is that character.
+        character = part[1] if re.fullmatch(r"\[[^!]\]", part) else part
+        if part in "*?":
             pattern += "%" if part == "*" else "_"
-        elif part in "%_":
-            pattern += f"\\{part}"
-        elif len(part) == 1 and part != "\\" and part.isprintable():
-            pattern += part
+        elif character in "%_" and escapes:
+            pattern += f"\\{character}"
+        elif len(character) == 1 and character not in "%_\\" and character.isprintable():
+            pattern += character
         else:
             pattern, is_exact = f"{pattern}_", False
     return quoted(pattern), is_exact

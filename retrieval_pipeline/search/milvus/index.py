@@ -231,6 +231,8 @@ class MilvusIndex:
             knows_facts=self.knows_facts,
             cameras=self._values("camera") if query.cameras else (),
             lenses=self._values("lens") if query.lenses else (),
+            # Milvus Lite reads them, but not beside a condition on an array.
+            escapes=not self._client.is_lite,
         )
         for check in checks:
             expressions.append(self._checked(check, expressions))
@@ -320,6 +322,11 @@ class MilvusIndex:
         asked = count + MORE_ROWS
         while True:
             asked = min(asked, rows_in_all)
+            self._refuse_many(
+                asked,
+                "{count} pictures would have to be read: ask for fewer, or narrow the search by a "
+                "source, a date or a camera",
+            )
             rows, last = self._nearest(vectors.wanted, among, asked)
             best_rows, scores, own_rows = self._scored(vectors, rows)
             order = np.array(

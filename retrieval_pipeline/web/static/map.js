@@ -23,6 +23,8 @@ let idOf = () => "";
 let ranked = [];
 /** @type {number[]} Those that are in view. */
 let seen = [];
+/** @type {(by: string) => void} Takes "axes" or "neighbours". */
+let layOut = () => {};
 /** @type {(count: number) => string} Says how many are in view. */
 let say = () => "";
 
@@ -36,13 +38,9 @@ async function load() {
   const codes = { cluster: new Uint16Array(bytes(data.cluster)), source: new Uint16Array(bytes(data.source)) };
   /** @type {Record<string, object>} */
   const groups = { cluster: data.clusters, source: data.sources };
-  // What no picture knows is not offered.
   for (const [fact, known] of Object.entries(data.facts)) {
-    const choice = controls.querySelector(`[name="colour"][value="${fact}"]`)?.closest("label");
-    if (!choice) continue;
     Object.assign(codes, { [fact]: new Uint16Array(bytes(known.codes)) });
     groups[fact] = known.groups;
-    choice.hidden = false;
   }
   const scores = data.score && new Float32Array(bytes(data.score));
   const order = new Uint32Array(bytes(data.order));
@@ -74,8 +72,14 @@ async function load() {
       seen: show,
     },
   );
-  const corners = state.get("region")?.split(";").map((corner) => corner.split(",").map(Number));
-  if (corners) map.setRegion(corners);
+  const places = data.neighbours?.map((/** @type {string} */ axis) => new Float32Array(bytes(axis)));
+  layOut = (by) => map.setPlaces(by === "neighbours" ? places : null, by === "neighbours" ? "near each other is what is alike; the distance between groups says little" : undefined);
+  const [listed, layout] = (state.get("region") ?? "").split(":").reverse();
+  if (layout && places) {
+    /** @type {HTMLInputElement} */ (controls.querySelector(`[name="layout"][value="${layout}"]`)).checked = true;
+    layOut(layout);
+  }
+  if (listed) map.setRegion(listed.split(";").map((corner) => corner.split(",").map(Number)));
   element("drawing").remove();
   controls.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -108,6 +112,7 @@ function show(flags, count) {
   const heading = element("count");
   if (heading.textContent !== say(count)) heading.textContent = say(count);
   const region = state.get("region");
+  element("seen").hidden = false;
   element("doing").hidden = !region;
   if (region) {
     const search = new URLSearchParams({ region });
@@ -195,7 +200,8 @@ function choose(corners) {
   if (corners) {
     const step = Math.ceil(corners.length / MOST_CORNERS);
     const kept = corners.filter((_, i) => i % step === 0).map((corner) => corner.map((value) => Number(value.toPrecision(4))));
-    state.set("region", kept.map((corner) => corner.join(",")).join(";"));
+    const by = /** @type {HTMLInputElement | null} */ (controls.querySelector('[name="layout"]:checked'))?.value;
+    state.set("region", (by === "neighbours" ? "neighbours:" : "") + kept.map((corner) => corner.join(",")).join(";"));
     // What is listed is what a search within the region finds.
     map.setRegion(kept);
   } else state.delete("region");
@@ -248,6 +254,10 @@ element("everywhere").addEventListener("click", () => {
 controls.addEventListener("change", (event) => {
   const field = /** @type {HTMLInputElement} */ (event.target);
   if (field.name === "drag") map?.setDrag(field.value);
+  if (field.name === "layout" && map) {
+    if (state.has("region")) choose(null);
+    layOut(field.value);
+  }
 });
 addEventListener("popstate", () => location.reload());
 

@@ -162,6 +162,9 @@ function judge() {
   else if (grid.surely) verdict.textContent = grid.more ? `More than ${surely} likely` : `All ${surely} likely`;
 }
 
+// Parameters by which pictures are nearer or farther; the others only filter.
+const ASKING = ["text", "plus", "like", "like_album", "upload"];
+
 /** Let screen readers say what has changed. */
 function say(/** @type {string} */ text) {
   const said = document.getElementById("said");
@@ -170,6 +173,9 @@ function say(/** @type {string} */ text) {
 
 /** Let the fields outside of the answer follow the address. */
 function fill(/** @type {URLSearchParams} */ search) {
+  const asks = ASKING.some((name) => search.get(name));
+  const first = document.querySelector('#sort option[value=""]');
+  if (first) first.textContent = asks ? "best first" : "newest first";
   for (const field of fields()) {
     if (field instanceof HTMLInputElement && field.type === "checkbox") {
       field.checked = search.getAll(field.name).includes(field.value);

@@ -6,6 +6,7 @@ import * as votes from "./votes.js";
 
 const MOST = 10_000; // pictures that one request may name
 const MOST_LIKE = 20; // pictures that one search may be like
+const MOST_TWINS = 300; // pictures whose duplicates are shown at once
 const LONG_PRESS = 500; // milliseconds
 const MOVED = 10; // CSS pixels after which a finger scrolls, and does not press
 
@@ -212,6 +213,10 @@ export function listen(around) {
     copy: copyPaths,
     album: () => addToAlbum(around),
     takeOut: () => takeOut(around),
+    twins() {
+      if (selected.size > MOST_TWINS) toast(`The duplicates of ${MOST_TWINS} pictures are shown at most: select fewer.`);
+      else location.assign(`${root}/duplicates?${new URLSearchParams(ids().map((id) => ["among", id]))}`);
+    },
     similar() {
       if (selected.size > MOST_LIKE) toast(`A search is like ${MOST_LIKE} pictures at most: select fewer.`);
       else around.find(new URLSearchParams(ids().map((id) => ["like", id])));

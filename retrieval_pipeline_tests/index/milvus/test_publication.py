@@ -22,6 +22,7 @@ from retrieval_pipeline.index.milvus.publication import PublicationReport, publi
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 from retrieval_pipeline.views import View, further_views
+from retrieval_pipeline_tests.support.milvus import no_waiting
 from synthetic.tables import (
     content,
     random_vectors,
@@ -30,6 +31,10 @@ from synthetic.tables import (
     write_part,
     write_view_part,
 )
+
+__all__ = ["no_waiting"]
+
+pytestmark = pytest.mark.slow
 
 DIM = 8
 BLUE = VectorSpace("made-up", "1", DIM, "p")
@@ -40,7 +45,7 @@ INDEX = IndexSettings(engine="milvus", uri="x.db", index_type="FLAT")
 
 
 def files_of(names: list[str], folder: str = "a") -> dict[str, str]:
-    return {f"{folder}/{number:03d}.jpg": name for number, name in enumerate(names)}
+    return {f"{folder}/{name}.jpg": name for name in names}
 
 
 def encode(texts: Any) -> Vectors:
@@ -101,17 +106,18 @@ def test_only_differences_are_sent_and_the_former_collection_stays_as_it_was(
     assert second.collection != first.collection
     assert held(client).keys() == ids(NAMES[2:27])
     assert held(client, first.collection).keys() == ids(NAMES[:25])
-    # Two pictures are new, two have gone, and one has another path than it had two turns ago.
-    write_manifest(store, "s", files_of(NAMES[:25]) | {"b/moved.jpg": NAMES[3], "a/003.jpg": "x"})
+    # One has moved since this collection answered, two are new, three have gone.
+    write_manifest(store, "s", files_of(NAMES[4:27]) | {"b/moved.jpg": NAMES[3]})
     third = update(store, client)
     assert third.collection == first.collection
-    assert (third.info.sent, third.info.deleted) == (1, 0)
+    assert (third.info.sent, third.info.deleted) == (3, 3)
+    assert held(client).keys() == ids(NAMES[3:27])
     assert held(client)[content(NAMES[3])]["path"] == "b/moved.jpg"
 
 
 def test_rows_tell_what_the_tables_do(store: Store, client: Client) -> None:
     facts = PictureFacts(camera_make="Nikon", camera_model="D750", keywords=("Tree",), rating=4)
-    write_facts(store, "s", {"a/001.jpg": facts})
+    write_facts(store, "s", {"a/picture 1.jpg": facts})
     view = View(0.0, 0.0, 0.5, 1.0)
     write_manifest(store, "s", files_of(NAMES[:25]) | {"b/copy.jpg": NAMES[1]})
     write_part(store, BLUE, "s", ["wide"], random_vectors(1, DIM, 5), size=(4000, 500))
@@ -125,13 +131,13 @@ def test_rows_tell_what_the_tables_do(store: Store, client: Client) -> None:
     row = rows[content(NAMES[1])]
     assert (row["source"], row["path"], row["name"], row["files"]) == (
         "s",
-        "a/001.jpg",
-        "001.jpg",
+        "a/picture 1.jpg",
+        "picture 1.jpg",
         2,
     )
     assert (row["keywords"], row["rating"], row["view"]) == (["tree"], 4, 0)
     assert row["shown"]["facts"]["keywords"] == ["Tree"]
-    assert [path for _, path, *_ in row["shown"]["locations"]] == ["a/001.jpg", "b/copy.jpg"]
+    assert [path for _, path, *_ in row["shown"]["locations"]] == ["a/picture 1.jpg", "b/copy.jpg"]
     further = rows[f"{content('wide')}#2"]
     assert np.allclose(further["vector"], vectors[1].astype(np.float16), atol=1e-6)
     assert View(*further["shown"]["view"]) == views[1] != view
@@ -201,6 +207,31 @@ def test_killed_at_one_call_after_another_it_goes_on_and_each_row_is_there_once(
     assert all(row["path"].startswith("b/") for row in rows.values())
 
 
+def test_what_was_sent_before_a_kill_and_is_not_wanted_any_more_is_deleted(
+    store: Store, client: Client
+) -> None:
+    for count in (25, 26, 27):
+        write_manifest(store, "s", files_of(NAMES[:count]))
+        answering = update(store, client).collection
+    write_manifest(store, "s", files_of(NAMES))
+    assert any(_dies_in_upsert(store, client, at) for at in range(1, 100))
+    # What a run has begun to change is no publication to go back to.
+    ledgers = publication.ledgers(store, ALIAS)
+    assert [each.directory.name for each in ledgers if each.published()] == [answering]
+    write_manifest(store, "s", files_of(NAMES[1:26]))
+    report = update(store, client)
+    # The pictures 27 to 30 had arrived, though no run had time to write that down.
+    assert (report.info.sent, report.info.deleted) == (0, 5)
+    assert held(client).keys() == ids(NAMES[1:26])
+
+
+def _dies_in_upsert(store: Store, client: Client, at: int) -> bool:
+    dying = Dying(client, at, after=True)
+    with pytest.raises(Killed):
+        update(store, dying)  # type: ignore[arg-type]
+    return dying.sent > 0
+
+
 CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -221,7 +252,6 @@ tests.update(tests.Store(Path(sys.argv[1])), client)
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_was_killed_while_it_sent_leaves_what_the_next_one_completes(
     store: Store, tmp_path: Path
 ) -> None:
@@ -278,7 +308,7 @@ def test_another_model_fills_a_collection_of_its_own(store: Store, client: Clien
     assert len(held(client, former.collection)) == 25
     # And back: what is there of the former model is used.
     back = update(store, client)
-    assert (back.collection, back.info.sent) == (former.collection, 0)
+    assert (back.published, back.info) == (True, former.info)
 
 
 def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
@@ -318,11 +348,12 @@ def test_a_collection_of_another_home_is_left_alone(
     other = Store(tmp_path / "other")
     write_part(other, BLUE, "s", NAMES, random_vectors(len(NAMES), DIM))
     write_manifest(other, "s", files_of(NAMES[:3]))
-    # The one that does not answer is free for the taking; the other is not.
-    update(other, client)
-    write_manifest(other, "s", files_of(NAMES[:4]))
+    with pytest.raises(EngineError, match="which was not made from this home"):
+        update(other, client)
+    client.drop_alias(ALIAS)
     with pytest.raises(EngineError, match="was made from another home"):
         update(other, client)
+    assert len(held(client, "retrieval_" + BLUE.key[-8:] + "_blue")) == 25
 
 
 def test_shards_replicas_and_the_kind_of_index_are_asked_for(store: Store, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Random pictures and random questions, to ask two indexes the same."""
+"""Random pictures and random questions about them, to ask two indexes the same."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,8 +30,6 @@ from synthetic.tables import (
     write_view_part,
 )
 
-DIM = 16
-SPACE = VectorSpace("offline", "r1", DIM, "p")
 WORDS = ("dog", "cat", "grass", "snow", "car", "boat", "tree", "house")
 # Names that mean something in globs, in SQL, or in Unicode.
 FOLDERS = ("2019", "2019/Lisbon", "a_b", "aXb", "100%", "[x]", 'we"ird', "b\\\\c", "cafe\u0301", "")
@@ -44,22 +42,17 @@ START = datetime(2018, 1, 1)
 VIEWS: dict[str, Views] = {"a": "tiles", "b": "tiles"}
 
 
-def vocabulary(texts: list[str]) -> Vectors:
-    """Give the words of the vocabulary vectors that show nothing."""
-    return random_vectors(len(texts), DIM, seed=5)
-
-
-def publish_pictures(store: Store, client: Client, index: IndexSettings) -> PublicationReport:
-    """Publish the tables that `Pictures.write` wrote."""
-    return publish(store, client, SPACE, ["a", "b"], index, views=VIEWS, encode_texts=vocabulary)
-
-
 class Words:
     """Texts as sums of fixed directions, one for each word."""
 
+    def __init__(self, dim: int) -> None:
+        self._directions = dict(zip(WORDS, random_vectors(len(WORDS), dim, seed=9), strict=True))
+
     def encode_texts(self, texts: list[str]) -> Vectors:
-        directions = dict(zip(WORDS, random_vectors(len(WORDS), DIM, seed=9), strict=True))
-        return normalise(np.stack([sum(directions[word] for word in t.split()) for t in texts]))
+        """Return unit vectors."""
+        return normalise(
+            np.stack([sum(self._directions[word] for word in text.split()) for text in texts])
+        )
 
 
 @dataclass
@@ -68,11 +61,14 @@ class Pictures:
 
     seed: int = 3
     count: int = 120
+    dim: int = 16
     random: Random = field(init=False)
     names: list[str] = field(init=False)
+    space: VectorSpace = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
+        self.space = VectorSpace("offline", "r1", self.dim, "p")
         self.names = [f"picture{number:05d}" for number in range(self.count)]
 
     def write(self, home: Path, *, views: bool = True) -> Store:
@@ -88,7 +84,7 @@ class Pictures:
             if random.random() < 0.1:
                 files["a"][f"{path}.nef"] = f"{name} raw"
         names = [*self.names, *(f"{name} raw" for name in self.names)]
-        vectors = clustered(len(names), DIM, seed=self.seed)
+        vectors = clustered(len(names), self.dim, seed=self.seed)
         # Equal vectors have equal scores: then the order of the files decides.
         vectors[5:9] = vectors[4]
         for source, contents in files.items():
@@ -96,12 +92,14 @@ class Pictures:
             write_facts(store, source, {path: self._facts() for path in contents})
         write_sidecars(store, "a", [f"{path}.xmp" for path in [*files["a"]][:5]])
         half = len(names) // 2
-        write_part(store, SPACE, "a", names[:half], vectors[:half], (640, 480))
-        write_part(store, SPACE, "b", names[half:], vectors[half:], (1920, 1080))
+        write_part(store, self.space, "a", names[:half], vectors[:half], (640, 480))
+        write_part(store, self.space, "b", names[half:], vectors[half:], (1920, 1080))
         if views:
             further = further_views(640, 480, "tiles", own_is_cropped=True)
             rows = [(name, view) for name in self.names[:6] for view in further]
-            write_view_part(store, SPACE, "a", rows, clustered(len(rows), DIM, seed=self.seed + 1))
+            write_view_part(
+                store, self.space, "a", rows, clustered(len(rows), self.dim, seed=self.seed + 1)
+            )
         return store
 
     def _write_manifest(self, store: Store, source: str, files: dict[str, str]) -> None:
@@ -124,7 +122,10 @@ class Pictures:
         is_known = random.random() < 0.8
         located = random.random() < 0.5
         return PictureFacts(
-            taken_at=START + timedelta(days=random.randrange(900)) if is_known else None,
+            # Many on one day: a page may begin and end among them.
+            taken_at=START + timedelta(days=random.choice((0, random.randrange(900))))
+            if is_known
+            else None,
             taken_from=Origin.EXIF if is_known else None,
             camera=random.choice((*CAMERAS, None)),
             f_number=random.choice((2.8, None)),
@@ -137,8 +138,24 @@ class Pictures:
     def build(self, home: Path, *, views: bool = True) -> Build:
         """Write the tables of all pictures, and build the index of them."""
         store = self.write(home, views=views)
-        build_index(store, SPACE, ["a", "b"], views=VIEWS, encode_texts=vocabulary)
+        build_index(store, self.space, ["a", "b"], views=VIEWS, encode_texts=self._vocabulary)
         return open_current(store)
+
+    def publish(self, store: Store, client: Client, index: IndexSettings) -> PublicationReport:
+        """Publish the tables that `write` wrote."""
+        return publish(
+            store,
+            client,
+            self.space,
+            ["a", "b"],
+            index,
+            views=VIEWS,
+            encode_texts=self._vocabulary,
+        )
+
+    def _vocabulary(self, texts: list[str]) -> Vectors:
+        """Give the words of the vocabulary vectors that show nothing."""
+        return random_vectors(len(texts), self.dim, seed=5)
 
     def query(self) -> dict[str, Any]:
         """Return a question with random filters, as `Query.of` takes it."""

@@ -1,3 +1,5 @@
+"""Milvus Lite without the waiting."""
+
 import time
 from types import SimpleNamespace
 
