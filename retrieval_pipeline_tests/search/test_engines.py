@@ -247,7 +247,11 @@ def test_the_page_answers_without_index_files(
         assert [hit["content_id"] for hit in listed["hits"]] == [each.content_id for each in newest]
         like = client.get("/api/search", params={"like": content_id, "source": "b"}).json()
         assert {hit["source"] for hit in like["hits"]} == {"b"}
-        assert client.get("/?sort=name").status_code == HTTPStatus.OK
+        page = client.get("/?sort=name")
+        assert page.status_code == HTTPStatus.OK
+        # What needs the files of an index is not offered.
+        assert 'href="/vote"' in page.text and 'data-all="zip"' in page.text
+        assert not any(each in page.text for each in ('"/map"', '"/duplicates"', '"twins"'))
         assert client.get(f"/picture/{content_id}").status_code == HTTPStatus.OK
         vote = {"name": "page", "content_id": content_id, "liked": True}
         assert client.post("/api/judgements", json=vote).json()["liked"] == 1
