@@ -122,7 +122,10 @@ class Pictures:
         is_known = random.random() < 0.8
         located = random.random() < 0.5
         return PictureFacts(
-            taken_at=START + timedelta(days=random.randrange(900)) if is_known else None,
+            # Many on one day: a page may begin and end among them.
+            taken_at=START + timedelta(days=random.choice((0, random.randrange(900))))
+            if is_known
+            else None,
             taken_from=Origin.EXIF if is_known else None,
             camera=random.choice((*CAMERAS, None)),
             f_number=random.choice((2.8, None)),

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from numpy.testing import assert_allclose
 from starlette.testclient import TestClient
 
 from retrieval_pipeline.config.settings import IndexSettings, Settings
@@ -75,16 +76,14 @@ def both(client: Client, build: Build, settings: Settings, pictures: Pictures) -
 
 
 def told(answer: Answer) -> tuple[object, ...]:
-    """What must be the same; float32 products are not, in their last bits."""
-    hits = [
-        replace(
-            hit,
-            score=hit.score and round(hit.score, 4),
-            relevance=hit.relevance and round(hit.relevance, 2),
-        )
-        for hit in answer.hits
-    ]
+    """What must be exactly the same."""
+    hits = [replace(hit, score=None, relevance=None) for hit in answer.hits]
     return hits, answer.notes, answer.filtered_out, answer.verdict
+
+
+def numbers(answer: Answer) -> list[list[float]]:
+    """Scores and relevance, whose last bits depend on the order of products."""
+    return [[hit.score or 0.0, hit.relevance or 0.0] for hit in answer.hits]
 
 
 def test_random_questions_have_the_same_answers(pictures: Pictures, both: list[Searcher]) -> None:
@@ -95,6 +94,7 @@ def test_random_questions_have_the_same_answers(pictures: Pictures, both: list[S
         query = Query.of(asked)
         embedded, milvus = (searcher.answer(query, k, offset) for searcher in both)
         assert told(milvus) == told(embedded), (asked, k, offset)
+        assert_allclose(numbers(milvus), numbers(embedded), atol=1e-3, err_msg=str(asked))
         found += len(embedded.hits)
     assert found > 3 * QUESTIONS
 
@@ -192,7 +192,7 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
     pictures = Pictures(seed=4, count=9)
     pictures.publish(pictures.write(tmp_path), client, settings.index)
     latest = searcher.latest()
-    assert (len(searcher.index), len(latest.index)) == (12, 9)
+    assert len(latest.index) < len(searcher.index)
     client.delete(about_name(served(client, settings)), filter='id == "info"')
     assert latest.latest() is latest
     with pytest.raises(EngineError, match="published by another version"):
@@ -247,7 +247,11 @@ def test_the_page_answers_without_index_files(
         assert [hit["content_id"] for hit in listed["hits"]] == [each.content_id for each in newest]
         like = client.get("/api/search", params={"like": content_id, "source": "b"}).json()
         assert {hit["source"] for hit in like["hits"]} == {"b"}
-        assert client.get("/?sort=name").status_code == HTTPStatus.OK
+        page = client.get("/?sort=name")
+        assert page.status_code == HTTPStatus.OK
+        # What needs the files of an index is not offered.
+        assert 'href="/vote"' in page.text and 'data-all="zip"' in page.text
+        assert not any(each in page.text for each in ('"/map"', '"/duplicates"', '"twins"'))
         assert client.get(f"/picture/{content_id}").status_code == HTTPStatus.OK
         vote = {"name": "page", "content_id": content_id, "liked": True}
         assert client.post("/api/judgements", json=vote).json()["liked"] == 1

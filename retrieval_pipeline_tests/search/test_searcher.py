@@ -17,6 +17,7 @@ from retrieval_pipeline.index.milvus.client import Client, served
 from retrieval_pipeline.index.milvus.publication import publish
 from retrieval_pipeline.search import relevance
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+from retrieval_pipeline.search.milvus import index as milvus_index
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.results import answer_json
@@ -343,6 +344,18 @@ def test_of_what_is_not_there_only_the_nearest_are_shown(judged: Searcher) -> No
     assert answer.verdict == "nothing here looks like that: only the nearest are shown"
     assert judged.answer(others, 5, 5).verdict.startswith("none of these is likely")
     assert judged.answer(Query(text="dog"), 2).verdict == "all 2 likely"
+
+
+@both_engines
+def test_a_ranking_goes_on_until_nothing_further_down_can_be_better(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_index, "MORE_ROWS", 0)
+    query = Query(text="dog", minus=("3*cat",))
+    (ranking,) = searcher.index.rank([query], searcher.query_vectors([query]), [None], 4)
+    found = [record.locations[0].path for record in searcher.index.records(ranking.items)]
+    assert "show/dog+cat.jpg" not in found
+    assert len(found) == 4
 
 
 @both_engines
