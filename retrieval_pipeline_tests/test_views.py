@@ -15,7 +15,7 @@ from retrieval_pipeline.images.decode import decode, pillow_within
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.index.row_keys import row_keys
+from retrieval_pipeline.index.row_keys import keys_of, view_keys
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
@@ -165,12 +165,17 @@ def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
 def test_a_row_is_known_again_in_the_next_build(library: Library) -> None:
     library.embed()
     build = library.build()
-    keys = list(map(bytes, row_keys(build.items["content_id"], build.views)))
+
+    def keys_with(content_ids: pa.ChunkedArray, views: pa.Table) -> list[bytes]:
+        own = keys_of(content_ids)
+        return list(map(bytes, [*own, *view_keys(own, views)]))
+
+    keys = keys_with(build.items["content_id"], build.views)
     assert len(set(keys)) == len(build.rows) == 14
     moved = build.items["content_id"].take([3, 0, 1, 2])
     shifted = build.views["item"].to_numpy() + 1
     views = build.views.set_column(0, "item", pa.array(shifted % 4, pa.int32()))
-    assert set(map(bytes, row_keys(moved, views))) == set(keys)
+    assert set(keys_with(moved, views)) == set(keys)
 
 
 def test_tiles_find_what_is_small_in_any_picture(library: Library) -> None:

@@ -46,6 +46,8 @@ pytestmark = pytest.mark.slow
 def cluster() -> Iterator[None]:
     """A small Ray on this machine for all tests here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # By default 30 s, which are too few on a machine that does much else.
+    os.environ["RAY_gcs_server_port_wait_time_s"] = "180"  # noqa: SIM112, Ray's spelling
     ray.init(
         "local",
         num_cpus=2,
