@@ -159,7 +159,7 @@ def measure(playwright: Playwright, address: str, grey: Path) -> None:
     print(f"first contentful paint: {statistics.median(paints):.0f} ms")
     page.evaluate(ANSWER, "warm up")
     answers = [page.evaluate(ANSWER, query) for query in QUERIES]
-    print(f"last key to first card: {statistics.median(answers):.0f} ms, of which 250 are a pause")
+    print(f"last key to first card: {statistics.median(answers):.0f} ms, of which 150 are a pause")
     page.goto(address)
     page.wait_for_selector(".card[aria-setsize]:not([aria-setsize='-1'])")
     before = heap(page)

@@ -14,7 +14,7 @@ import * as votes from "./votes.js";
 
 /** @typedef {{ index: number, below: number }} Anchor */
 
-const PAUSE = 250; // milliseconds without a key before an answer is asked for
+const PAUSE = 150; // milliseconds without a key before an answer is asked for
 const LOOKED_AT = 1500; // milliseconds after which an answer is a step of the history of its own
 // Fields that add to what a search has already, as chips.
 const ADDED = new Set(["path", "camera", "keyword"]);
