@@ -110,7 +110,7 @@ def test_the_end_of_a_run_is_explained(
     indexed_library: WebLibrary, code: str, act: Callable[[TestClient], object], failed: str
 ) -> None:
     with client_of(indexed_library, index_command=python(code)) as client:
-        assert client.post("/api/run").json()["running"]
+        assert client.post("/api/run").is_success
         act(client)
         state = ended(client)
         assert (state["failed"], state["stoppable"]) == (failed, False)
