@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import parse_qsl
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -16,27 +14,24 @@ from retrieval_pipeline.storage.albums import (
     rename_album,
 )
 from retrieval_pipeline.web.albums import AlbumName
-from retrieval_pipeline.web.api import access_of, library_of
-from retrieval_pipeline.web.frame import parse_address, render_page, root_of
-from retrieval_pipeline.web.operations import Nothing, read_limited
-from retrieval_pipeline.web.parameters import parse
+from retrieval_pipeline.web.api import library_of
+from retrieval_pipeline.web.frame import Form, parse_address, read_form, render_page, root_of
+from retrieval_pipeline.web.operations import Nothing
 from retrieval_pipeline.web.snapshot import Snapshot
 
 # Pictures of an album that are shown on the page.
 COVERS = 6
 
 
-class AlbumChange(BaseModel, extra="forbid", frozen=True):
+class AlbumChange(Form, frozen=True):
     """What a form of the page sends.
 
     Attributes:
-        token: What only pages of this server can read.
         name: Of the album.
         to: Its new name.
         do: What is asked for.
     """
 
-    token: str = ""
     name: AlbumName
     to: AlbumName | None = None
     do: Literal["rename", "delete"]
@@ -78,9 +73,7 @@ def _shown_albums(snapshot: Snapshot) -> list[ShownAlbum]:
 
 async def change_album(request: Request) -> Response:
     """Rename or delete an album, and show the albums."""
-    form = (await read_limited(request)).decode("ascii", "replace")
-    change = parse(AlbumChange, parse_qsl(form, max_num_fields=10), {})
-    access_of(request).check(change.token)
+    change = await read_form(request, AlbumChange)
     library = library_of(request)
     if change.do == "delete":
         await library.run(delete_album, library.store, change.name)

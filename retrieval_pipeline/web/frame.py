@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from retrieval_pipeline.web.api import access_of, library_of
 from retrieval_pipeline.web.assets import PACKAGE, version
 from retrieval_pipeline.web.browse import address, breadcrumbs
 from retrieval_pipeline.web.files import GoneError
-from retrieval_pipeline.web.operations import as_request_error
+from retrieval_pipeline.web.operations import LARGEST_BODY, as_request_error, read_limited
 from retrieval_pipeline.web.parameters import parse
 from retrieval_pipeline.web.pictures import AnswerPage
 from retrieval_pipeline.web.problems import RequestError
@@ -88,6 +89,32 @@ def root_of(request: Request) -> str:
 def parse_address(request: Request, model: type[M]) -> M:
     """Return what the address of a page says; raises as `parse` does."""
     return parse(model, request.query_params.multi_items(), request.path_params)
+
+
+class Form(BaseModel, extra="forbid", frozen=True):
+    """What a form of a page sends.
+
+    Attributes:
+        token: What only pages of this server can read.
+    """
+
+    token: str = ""
+
+
+F = TypeVar("F", bound=Form)
+
+
+async def read_form(request: Request, model: type[F], largest: int = LARGEST_BODY) -> F:
+    """Return what a form of a page of this server sends, at most so many bytes.
+
+    Raises:
+        RequestError: It is too large, 413; is not what is asked for, 400; or the token is not of
+            this server, 403.
+    """
+    sent = (await read_limited(request, largest)).decode("ascii", "replace")
+    form = parse(model, parse_qsl(sent, max_num_fields=10), {})
+    access_of(request).check(form.token)
+    return form
 
 
 def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:

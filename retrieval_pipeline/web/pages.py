@@ -1,23 +1,28 @@
 """The smaller pages, and the addresses of all pages and of the fragments that scripts ask for."""
 
 from typing import Any
-from urllib.parse import parse_qsl
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from retrieval_pipeline.latent_map.fact_groups import known_facts
 from retrieval_pipeline.web import album_page, api, assets, search_page, vote_page
-from retrieval_pipeline.web.api import access_of, library_of, may_reveal
+from retrieval_pipeline.web.api import library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
 from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline.web.duplicates import PlanAddress, planned, script_of
-from retrieval_pipeline.web.frame import parse_address, render_fragment, render_page, shown
+from retrieval_pipeline.web.frame import (
+    Form,
+    parse_address,
+    read_form,
+    render_fragment,
+    render_page,
+    shown,
+)
 from retrieval_pipeline.web.news import events
 from retrieval_pipeline.web.openapi import openapi
-from retrieval_pipeline.web.operations import Nothing, read_limited
+from retrieval_pipeline.web.operations import Nothing
 from retrieval_pipeline.web.parameters import ContentId, Search, SearchPage, parse
 from retrieval_pipeline.web.selection import SELECTION_BYTES, Selected, archive
 
@@ -33,15 +38,13 @@ class PictureAddress(Search):
     content_id: ContentId
 
 
-class Download(BaseModel, extra="forbid", frozen=True):
+class Download(Form, frozen=True):
     """What the page sends for a zip file of what is selected.
 
     Attributes:
-        token: What only pages of this server can read.
         content_ids: Of the pictures, with commas between them.
     """
 
-    token: str = ""
     content_ids: str
 
 
@@ -66,9 +69,7 @@ async def _picture(request: Request) -> dict[str, Any]:
 
 async def download(request: Request) -> Response:
     """Give the files of what is selected: the browser writes what it is sent straight to a file."""
-    sent = (await read_limited(request, SELECTION_BYTES)).decode("ascii", "replace")
-    form = parse(Download, parse_qsl(sent, max_num_fields=10), {})
-    access_of(request).check(form.token)
+    form = await read_form(request, Download, SELECTION_BYTES)
     selected = parse(Selected, [("content_ids", each) for each in form.content_ids.split(",")], {})
     return await archive(request, selected)
 

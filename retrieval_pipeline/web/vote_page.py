@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -10,31 +10,30 @@ from starlette.responses import RedirectResponse, Response
 
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.web import voting
-from retrieval_pipeline.web.api import access_of, library_of
+from retrieval_pipeline.web.api import library_of
 from retrieval_pipeline.web.frame import (
+    Form,
     parse_address,
+    read_form,
     render_fragment,
     render_page,
     root_of,
 )
-from retrieval_pipeline.web.operations import read_limited
-from retrieval_pipeline.web.parameters import ContentId, RecommenderName, parse
+from retrieval_pipeline.web.parameters import ContentId, RecommenderName
 
 # Pictures that are shown as recommended.
 RECOMMENDED = 12
 
 
-class Ballot(BaseModel, extra="forbid", frozen=True):
+class Ballot(Form, frozen=True):
     """What the form of the vote page sends.
 
     Attributes:
-        token: What only pages of this server can read.
         name: Of the recommender.
         vote: y, n, or u to take the last vote back.
         content_id: What is voted on.
     """
 
-    token: str = ""
     name: RecommenderName
     vote: Literal["y", "n", "u"]
     content_id: ContentId | None = None
@@ -61,9 +60,7 @@ async def vote_page(request: Request) -> Response:
 
 async def take_ballot(request: Request) -> Response:
     """Take a vote from the form of the vote page, and show the next picture."""
-    form = (await read_limited(request)).decode("ascii", "replace")
-    ballot = parse(Ballot, parse_qsl(form, max_num_fields=10), {})
-    access_of(request).check(ballot.token)
+    ballot = await read_form(request, Ballot)
     library = library_of(request)
     snapshot = library.snapshot
     shown = None
