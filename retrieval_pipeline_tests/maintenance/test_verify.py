@@ -1,7 +1,7 @@
 """What `verify` finds and what `--repair` makes of it; every damage is real."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ from retrieval_pipeline.pipeline.publish import update_map
 from retrieval_pipeline.storage.schemas import FACTS, MANIFEST, QUARANTINE, embedding_schema
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.tables import read_manifest, read_table, write_table
-from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.views import further_views
+from retrieval_pipeline_tests.support.encoders import VocabularyEncoder
 from retrieval_pipeline_tests.support.library import settings_of
 from retrieval_pipeline_tests.support.plans import segments_of
 from synthetic.tables import (
@@ -83,14 +84,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     shutil.copytree(model, tmp_path / "library")
     root = tmp_path / "library"
-
-    class Words:
-        """Encodes the vocabulary in no time; nothing else is to be encoded."""
-
-        def encode_texts(self, texts: Sequence[str]) -> Vectors:
-            return random_vectors(len(texts), 384)
-
-    monkeypatch.setattr(repair_module, "load_settings_encoder", lambda *_: Words())
+    # Nothing else is to be encoded.
+    encoder = VocabularyEncoder(384)
+    monkeypatch.setattr(repair_module, "load_settings_encoder", lambda *_: encoder)
     return settings_of(root / "home", pictures=root / "pictures", other=root / "other")
 
 

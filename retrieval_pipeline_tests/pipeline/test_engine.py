@@ -24,6 +24,7 @@ from retrieval_pipeline.pipeline.engine import publications, use_publication
 from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline_tests.support.encoders import VocabularyEncoder
 from retrieval_pipeline_tests.support.milvus import no_waiting
 from synthetic.tables import random_vectors, write_manifest, write_part
 
@@ -34,16 +35,6 @@ pytestmark = pytest.mark.slow
 BLUE = VectorSpace("blue", "r1", 16, "p")
 GREEN = VectorSpace("green", "r1", 24, "p")
 NAMES = [f"n{number}" for number in range(40)]
-
-
-class Words:
-    """An encoder that only encodes the vocabulary."""
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def encode_texts(self, texts: list[str]) -> object:
-        return random_vectors(len(texts), self.dim, seed=9)
 
 
 @pytest.fixture
@@ -73,7 +64,7 @@ def show(store: Store, count: int) -> None:
 
 def update(settings: Settings, space: VectorSpace = BLUE) -> PublicationReport:
     with Store(settings.home).locked():
-        report = update_index(settings, space, lambda: Words(space.dim))  # type: ignore[arg-type,return-value]
+        report = update_index(settings, space, lambda: VocabularyEncoder(space.dim))  # type: ignore[arg-type,return-value]
     assert isinstance(report, PublicationReport)
     return report
 
@@ -142,7 +133,7 @@ def test_a_stop_ends_a_publication_after_the_call_in_hand(settings: Settings) ->
     stop = threading.Event()
     stop.set()
     with Store(settings.home).locked(), pytest.raises(Stopped, match="what was sent is kept"):
-        update_index(settings, BLUE, lambda: Words(16), stop=stop)  # type: ignore[arg-type,return-value]
+        update_index(settings, BLUE, lambda: VocabularyEncoder(16), stop=stop)  # type: ignore[arg-type,return-value]
     assert answering_build(settings) == first.build
 
 
@@ -203,7 +194,9 @@ def test_the_asset_of_the_index_publishes_to_the_engine_of_its_resource(
     settings: Settings, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assets, "describe_encoder", lambda _: Described)
-    monkeypatch.setattr(assets, "load_settings_encoder", lambda _, space: Words(space.dim))
+    monkeypatch.setattr(
+        assets, "load_settings_encoder", lambda _, space: VocabularyEncoder(space.dim)
+    )
     # The definitions are made from other settings: the resource decides, as in tests.
     other = tmp_path / "other.toml"
     other.write_text(file.read_text().replace("engine.db", "nowhere.db"))

@@ -16,6 +16,7 @@ from retrieval_pipeline.pipeline import validation as acceptance
 from retrieval_pipeline.pipeline.publish import update_index, use_build
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline_tests.support.encoders import VocabularyEncoder
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import random_vectors, write_manifest, write_part
 
@@ -24,16 +25,6 @@ pytestmark = pytest.mark.slow
 BLUE = VectorSpace("blue", "r1", 16, "p")
 GREEN = VectorSpace("green", "r1", 24, "p")
 NAMES = [f"n{number}" for number in range(40)]
-
-
-class Words:
-    """An encoder that only encodes the vocabulary."""
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def encode_texts(self, texts: list[str]) -> object:
-        return random_vectors(len(texts), self.dim, seed=9)
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def update(settings: Settings, space: VectorSpace) -> BuildReport:
-    return update_index(settings, space, lambda: Words(space.dim))  # type: ignore[arg-type,return-value]
+    return update_index(settings, space, lambda: VocabularyEncoder(space.dim))  # type: ignore[arg-type,return-value]
 
 
 def test_a_build_says_which_checks_it_passed(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""An encoder for tests: no model, but the rules of every encoder."""
+"""Encoders for tests, without a model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, ThreadPlan
 from retrieval_pipeline.images.transform import ImageTransform, Pixels
-from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace
+from synthetic.tables import random_vectors
 
 TRANSFORM = ImageTransform(
     resize=8, crop=(8, 8), resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -18,7 +19,7 @@ DESCRIPTION = Description(SPACE, TRANSFORM)
 
 
 class MeanColour(BaseEncoder):
-    """A vector is the mean colour; black has none."""
+    """Has the rules of every encoder; a vector is the mean colour, and black has none."""
 
     def __init__(
         self,
@@ -41,3 +42,14 @@ class MeanColour(BaseEncoder):
 
     def _text_features(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         raise NotImplementedError
+
+
+class VocabularyEncoder:
+    """Encodes the words of the vocabulary, at random but always alike, and nothing else."""
+
+    def __init__(self, dim: int) -> None:
+        """Give vectors of so many components."""
+        self._dim = dim
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return random_vectors(len(texts), self._dim, seed=9)
