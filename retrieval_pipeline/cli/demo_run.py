@@ -95,11 +95,12 @@ def _materialise(settings: Settings, file: Path) -> None:
     """Run the Dagster job that brings everything up to date, in this process."""
     import dagster as dg
 
-    from retrieval_pipeline.orchestration.code_location import build_definitions
+    from retrieval_pipeline.orchestration.code_location import build_definitions, unstable_allowed
     from retrieval_pipeline.orchestration.resources import LibraryResource
 
     definitions = build_definitions(settings, LibraryResource(config_file=str(file)))
-    with dg.DagsterInstance.ephemeral() as instance:
+    # Dagster makes sensors anew when it takes a job out of the definitions.
+    with unstable_allowed(), dg.DagsterInstance.ephemeral() as instance:
         result = definitions.resolve_job_def("reindex_job").execute_in_process(
             instance=instance,
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},

@@ -3,7 +3,9 @@
 Importing this reads no settings; `retrieval_pipeline.definitions` does, for Dagster.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -49,12 +51,21 @@ def build_definitions(
         library: What runs read their settings from; by default the same file as the command line.
         flow: Names and options; by default those of a code location that holds nothing else.
     """
+    with unstable_allowed():
+        return _definitions(settings, library or LibraryResource(), flow or Flow())
+
+
+@contextlib.contextmanager
+def unstable_allowed() -> Iterator[None]:
+    """Silence Dagster's warnings of what it does not call stable yet.
+
+    What is used of it (backfill policies, checks of partitions, owners of sensors) is pinned and
+    tested; warnings at every start would hide what matters.
+    """
     with warnings.catch_warnings():
-        # What is used here before Dagster calls it stable (backfill policies, checks of partitions)
-        # is pinned and tested; warnings at every start would hide what matters.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _definitions(settings, library or LibraryResource(), flow or Flow())
+        yield
 
 
 def _definitions(settings: Settings, library: LibraryResource, flow: Flow) -> dg.Definitions:
