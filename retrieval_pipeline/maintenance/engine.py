@@ -11,14 +11,16 @@ from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.checks import ROUNDING
 from retrieval_pipeline.index.milvus.client import Client, connect
+from retrieval_pipeline.index.milvus.collections import (
+    count,
+    drop,
+    ledgers,
+    load,
+)
 from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.milvus.publication import (
     as_engine_takes_it,
-    count,
-    drop,
     inputs_of,
-    ledgers,
-    load,
 )
 from retrieval_pipeline.index.milvus.schema import KEY, VECTOR
 from retrieval_pipeline.index.milvus.tables import TableRows, read_rows

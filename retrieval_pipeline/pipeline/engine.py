@@ -11,16 +11,18 @@ from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.blocks import open_blocks
 from retrieval_pipeline.index.milvus.client import Client, connect
-from retrieval_pipeline.index.milvus.ledger import Ledger
-from retrieval_pipeline.index.milvus.publication import (
-    PublicationReport,
+from retrieval_pipeline.index.milvus.collections import (
     answer_from,
     count,
     ledgers,
     load,
-    publish,
     read_info,
     read_vocabulary,
+)
+from retrieval_pipeline.index.milvus.ledger import Ledger
+from retrieval_pipeline.index.milvus.publication import (
+    PublicationReport,
+    publish,
 )
 from retrieval_pipeline.index.milvus.schema import PublishedInfo
 from retrieval_pipeline.index.milvus.tables import TableRows, read_rows

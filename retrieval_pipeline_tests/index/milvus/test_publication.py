@@ -18,6 +18,7 @@ from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.index.builder import RefusedBuildError
 from retrieval_pipeline.index.milvus import publication
 from retrieval_pipeline.index.milvus.client import Client
+from retrieval_pipeline.index.milvus.collections import ledgers
 from retrieval_pipeline.index.milvus.publication import PublicationReport, publish
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
@@ -216,8 +217,9 @@ def test_what_was_sent_before_a_kill_and_is_not_wanted_any_more_is_deleted(
     write_manifest(store, "s", files_of(NAMES))
     assert any(_dies_in_upsert(store, client, at) for at in range(1, 100))
     # What a run has begun to change is no publication to go back to.
-    ledgers = publication.ledgers(store, ALIAS)
-    assert [each.directory.name for each in ledgers if each.published()] == [answering]
+    assert [each.directory.name for each in ledgers(store, ALIAS) if each.published()] == [
+        answering
+    ]
     write_manifest(store, "s", files_of(NAMES[1:26]))
     report = update(store, client)
     # The pictures 27 to 30 had arrived, though no run had time to write that down.
