@@ -174,9 +174,19 @@ class MilvusIndex:
     def sample_passing(self, selection: Passing) -> Flags:
         """Return which items of the sample are in a selection."""
         ids = self._sample_ids
-        expression = every([_OWN, *sorted(selection), one_of("content_id", ids)])
-        rows = self._entities(self._collection, expression, ["content_id"])
-        passing = {row["content_id"] for row in rows}
+        expressions = sorted(selection)
+        if self.count(selection) <= MOST_ROWS:
+            # Cheaper than to have each of them compared with the sample there.
+            rows = self._client.query(
+                self._collection,
+                filter=every([_OWN, *expressions]),
+                output_fields=["id"],
+                limit=MOST_ROWS,
+            )
+        else:
+            among = every([*expressions, one_of("id", ids)])
+            rows = list(self._entities(self._collection, among, ["id"]))
+        passing = {row["id"] for row in rows}
         return np.array([each in passing for each in ids], np.bool_)
 
     @property
@@ -185,8 +195,7 @@ class MilvusIndex:
 
     def sample_items(self, selection: Passing | None) -> Items:
         """Return the items of the sample that are in a selection."""
-        ids = one_of("content_id", self._sample_ids)
-        rows = self._rows(every([_OWN, *sorted(selection or ()), ids]))
+        rows = self._rows(every([*sorted(selection or ()), one_of("id", self._sample_ids)]))
         return as_items(sorted(rows, key=lambda row: row.place))
 
     def _values(self, kind: str) -> list[list[Any]]:
@@ -287,8 +296,8 @@ class MilvusIndex:
         wanted = [each for each in content_ids if re.fullmatch("[0-9a-f]{32}", each)]
         found: list[Row] = []
         for start in range(0, len(wanted), BATCH):
-            ids = one_of("content_id", wanted[start : start + BATCH])
-            found += self._rows(every([_OWN, ids]))
+            # The key of an item's own row is its content id.
+            found += self._rows(one_of("id", wanted[start : start + BATCH]))
         return as_items(sorted(found, key=lambda row: row.place))
 
     def added_since(self, settings: Settings, build: str) -> Passing | None:
@@ -337,8 +346,11 @@ class MilvusIndex:
         for content_id in own:
             indexed_item(self, content_id)
         among = selection | (self.lacking(own) if own else frozenset())
-        items = self.count(among)
-        rows_in_all = self._count(among, own=False) if self.info.views else items
+        # Milvus Lite reads the rows that it counts: few are better than many.
+        items = self.count(selection) - (self.count(selection | self.having(own)) if own else 0)
+        rows_in_all = items
+        if self.info.views:
+            rows_in_all += self._count(among | {"view > 0"}, own=False)
         asked = count + MORE_ROWS
         while True:
             asked = min(asked, rows_in_all)
@@ -403,16 +415,24 @@ class MilvusIndex:
         if not self.info.views:
             return rows, vectors.scores(self._cosines(rows, vectors)), rows
         # An item shows what any of its views shows, also what is not wanted.
-        ids = list(dict.fromkeys(row.record.content_id for row in rows))
-        of_item: dict[str, list[Row]] = {content_id: [] for content_id in ids}
+        of_item: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            of_item.setdefault(row.record.content_id, {})[row.id] = row
+        ids = list(of_item)
         for start in range(0, len(ids), BATCH):
-            for row in self._rows(one_of("content_id", ids[start : start + BATCH])):
-                of_item[row.record.content_id].append(row)
-        groups = [sorted(group, key=lambda row: row.number) for group in of_item.values() if group]
-        products = [self._cosines(group, vectors) for group in groups]
-        scores = vectors.scores(np.stack([each.max(axis=0) for each in products]))
+            these = one_of("content_id", ids[start : start + BATCH])
+            for row in self._rows(every(["view > 0", these])):
+                of_item[row.record.content_id][row.id] = row
+        # Items of which only a further view was near enough.
+        for row in self.find([each for each in ids if each not in of_item[each]]).tolist():
+            of_item[row.id][row.id] = row
+        groups = [sorted(group.values(), key=lambda row: row.number) for group in of_item.values()]
+        products = self._cosines([row for group in groups for row in group], vectors)
+        ends = np.cumsum([len(group) for group in groups])
+        scores = vectors.scores(np.maximum.reduceat(products, [0, *ends[:-1]]))
         nearest = [
-            group[int(each[:, 0].argmax())] for group, each in zip(groups, products, strict=True)
+            group[int(products[end - len(group) : end, 0].argmax())]
+            for group, end in zip(groups, ends.tolist(), strict=True)
         ]
         return nearest, scores, [group[0] for group in groups]
 
@@ -572,10 +592,14 @@ class MilvusIndex:
         self, collection: str, expression: str, fields: list[str]
     ) -> Iterator[dict[str, Any]]:
         """Yield these fields of the rows for which an expression is true."""
+        asked = {"filter": expression, "output_fields": fields}
+        # An iterator makes several calls, however few the rows are.
+        found = self._client.query(collection, limit=BATCH + 1, **asked)
+        if len(found) <= BATCH:
+            yield from found
+            return
         with self._client.explained():
-            iterator = self._client.query_iterator(
-                collection, batch_size=BATCH, filter=expression, output_fields=fields
-            )
+            iterator = self._client.query_iterator(collection, batch_size=BATCH, **asked)
             try:
                 while batch := iterator.next():
                     yield from batch
