@@ -23,6 +23,7 @@ from retrieval_pipeline.index.milvus.schema import (
     SCHEMA_VERSION,
     PublishedInfo,
     about_name,
+    moment_of,
     search_params,
 )
 from retrieval_pipeline.index.records import ItemRecord
@@ -35,6 +36,7 @@ from retrieval_pipeline.search.milvus.expressions import (
     one_of,
     some,
 )
+from retrieval_pipeline.search.milvus.facets import FIELDS, KINDS, ValueCounter
 from retrieval_pipeline.search.milvus.names import NamesByExpression
 from retrieval_pipeline.search.milvus.rows import COLUMNS, Row, matrix
 from retrieval_pipeline.search.query import Query, Sort
@@ -64,8 +66,8 @@ LISTED = 1_200
 MORE_ROWS = 32
 # By how much the engine's float32 products may differ from those made here.
 ROUNDING = 1e-5
-# Expressions whose counts are remembered.
-COUNTED = 256
+# Expressions whose counts are remembered, some KB each: panels of filters ask for many.
+COUNTED = 4_096
 
 # Expressions that all have to be true of an item's rows.
 Passing = frozenset[str]
@@ -196,9 +198,13 @@ class MilvusIndex:
         rows = self._rows(every([*sorted(selection or ()), one_of("id", self._sample_ids)]))
         return as_items(sorted(rows, key=lambda row: row.place))
 
-    def _values(self, kind: str) -> list[Any]:
+    def _values(self, kind: str) -> list[list[Any]]:
+        """Return the values of a kind, as `about.values_of` wrote them."""
         parts, _ = self._told.get(f"values/{kind}", ((), None))
         return [value for part in parts for value in part["values"]]
+
+    def _names_of(self, kind: str) -> list[str]:
+        return [str(name) for name, _ in self._values(kind)]
 
     @property
     def knows_facts(self) -> bool:
@@ -215,8 +221,8 @@ class MilvusIndex:
             places = sorted(self._values("place"), key=lambda value: int(value[2]))
             towns = {town: code for town, code, _ in places}
             countries = {country_name(code): code for code in towns.values()}
-        years = frozenset(map(int, self._values("year")))
-        return Vocabulary(tuple(self._values("camera")), towns, countries, years)
+        years = frozenset(map(int, self._names_of("year")))
+        return Vocabulary(tuple(self._names_of("camera")), towns, countries, years)
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""
@@ -238,8 +244,8 @@ class MilvusIndex:
         expressions, checks = filters_of(
             query,
             knows_facts=self.knows_facts,
-            cameras=self._values("camera") if query.cameras else (),
-            lenses=self._values("lens") if query.lenses else (),
+            cameras=self._names_of("camera") if query.cameras else (),
+            lenses=self._names_of("lens") if query.lenses else (),
             # Milvus Lite reads them, but not beside a condition on an array.
             escapes=not self._client.is_lite,
         )
@@ -294,9 +300,23 @@ class MilvusIndex:
             found += self._rows(one_of("id", wanted[start : start + BATCH]))
         return as_items(sorted(found, key=lambda row: row.place))
 
+    def added_since(self, settings: Settings, build: str) -> Passing | None:
+        """Return which items a publication had not; None if that is no name of one."""
+        moment = moment_of(build)
+        return None if moment is None else frozenset([f"first_published > {moment}"])
+
     def facets(self, selection: Passing | None, folder: str = "") -> Facets:
-        """Return nothing: Milvus cannot count by value."""
-        return Facets({}, {}, {}, {}, {}, {})
+        """Count the items of a selection, value by value: see `facets.ValueCounter`."""
+        return self._facets.count(selection or frozenset(), folder)
+
+    @functools.cached_property
+    def _facets(self) -> ValueCounter:
+        values = {kind: self._values(kind) for kind in KINDS}
+
+        def read(selection: Passing) -> Iterator[dict[str, Any]]:
+            return self._entities(self._collection, every([_OWN, *sorted(selection)]), [*FIELDS])
+
+        return ValueCounter(values, self._count, read)
 
     # In which order
 
@@ -492,7 +512,7 @@ class MilvusIndex:
     @functools.cached_property
     def _years(self) -> tuple[int, int]:
         """The beginning of the first year with a picture and the end of the last: microseconds."""
-        years = np.array([*map(int, self._values("year"))] or [1970]) - 1970
+        years = np.array([*map(int, self._names_of("year"))] or [1970]) - 1970
         first, end = np.array([years.min(), years.max() + 1], "datetime64[Y]").astype(
             "datetime64[us]"
         )
