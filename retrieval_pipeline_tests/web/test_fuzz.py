@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
+
 from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline_tests.cli.test_serve_command import server
 from retrieval_pipeline_tests.support.web import WebLibrary
