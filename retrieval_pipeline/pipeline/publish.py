@@ -16,9 +16,11 @@ from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
+    MAPPED_ITEMS,
     NEIGHBOURS_FILE,
     MapInfo,
     make_map,
+    mapped_of,
     orphaned_maps,
     previous_coordinates,
     previous_neighbours,
@@ -27,16 +29,13 @@ from retrieval_pipeline.latent_map.coordinates import (
     with_neighbours,
 )
 from retrieval_pipeline.latent_map.neighbours import is_installed
-from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
+from retrieval_pipeline.pipeline.engine import answering, has_engine, read_published, update_engine
 from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
-
-# A map of more pictures shows so many of them.
-MAPPED_ITEMS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -216,14 +215,14 @@ def update_map(
     from retrieval_pipeline.latent_map.drawing import drawing
     from retrieval_pipeline.latent_map.write import write_views
 
-    items = read_map_source(settings, build.name) if has_engine(settings) else Build.open(build)
-    numbers = evenly_spaced(len(items), MAPPED_ITEMS) if len(items) > MAPPED_ITEMS else None
-    if numbers is not None:
-        progress.note(f"the map shows {len(numbers):,} of {len(items):,} pictures, evenly spaced")
+    found = read_published(settings, build.name) if has_engine(settings) else Build.open(build)
+    if len(found) > MAPPED_ITEMS:
+        progress.note(mapped_of(len(found)))
+    corpus = found.sampled(MAPPED_ITEMS)
     try:
         latent = make_map(
-            items,
-            numbers=numbers,
+            corpus,
+            numbers=evenly_spaced(len(corpus), MAPPED_ITEMS),
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )

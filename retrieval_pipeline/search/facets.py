@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.index.arrow import one_chunk
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.vectors import Flags, Numbers
 
 # Values of one facet: the most frequent ones; of years and folders all.
@@ -39,10 +39,10 @@ class Facets:
 
 
 class FacetCounter:
-    """Counts the facets of the items of a build, whose columns it prepares once. Thread-safe."""
+    """Counts the facets of the items of a corpus, whose columns it prepares once. Thread-safe."""
 
-    def __init__(self, build: Build) -> None:
-        self._build = build
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
 
     def count(self, flags: Flags | None, folder: str = "") -> Facets:
         """Count the values of some items.
@@ -78,18 +78,18 @@ class FacetCounter:
     @functools.cached_property
     def _columns(self) -> dict[str, tuple[list[str], Numbers]]:
         """The values of each kind, and the number of each item's; -1 if unknown."""
-        build = self._build
-        firsts = [pc.list_element(chunk, 0) for chunk in build.items["locations"].chunks]
+        corpus = self._corpus
+        firsts = [pc.list_element(chunk, 0) for chunk in corpus.items["locations"].chunks]
         sources = pa.chunked_array([each.field("source") for each in firsts], pa.string())
         paths = pa.chunked_array([each.field("path") for each in firsts], pa.string())
         columns = {
             "source": _encoded(sources),
             "folder": _encoded(pc.replace_substring_regex(paths, "/?[^/]*$", "")),
-            "format": _encoded(build.items["format"]),
+            "format": _encoded(corpus.items["format"]),
         }
-        facts = build.facts
+        facts = corpus.facts
         if facts is None:
-            nothing: tuple[list[str], Numbers] = ([], np.full(len(build), -1))
+            nothing: tuple[list[str], Numbers] = ([], np.full(len(corpus), -1))
             return columns | dict.fromkeys(("year", "place", "camera"), nothing)
         town = pc.binary_join_element_wise(
             facts["place"].cast(pa.string()), facts["country"].cast(pa.string()), ", "

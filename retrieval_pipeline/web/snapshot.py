@@ -19,6 +19,7 @@ from cachetools import LRUCache
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -146,13 +147,9 @@ class Snapshot:
         return self.searcher.settings
 
     @property
-    def build(self) -> Build:
-        """The files of the index, for what only they can answer.
-
-        Raises:
-            NotOnEngineError: The index has none: an engine keeps it.
-        """
-        return self.searcher.build
+    def corpus(self) -> Corpus:
+        """All items of the index; raises what `Searcher.corpus` does."""
+        return self.searcher.corpus
 
     @property
     def model(self) -> str:
@@ -399,12 +396,12 @@ class Snapshot:
             detail = f"the index {since} is not kept any more: look without it"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
         known = Build.open(path).items["content_id"]
-        flags: Flags = np.asarray(pc.is_in(self.build.items["content_id"], known))
+        flags: Flags = np.asarray(pc.is_in(self.corpus.items["content_id"], known))
         return ~flags
 
     def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""
-        return query_vectors.scores(self.build.scan(query_vectors.vectors))
+        return query_vectors.scores(self.corpus.scan(query_vectors.vectors))
 
     # Pictures
 
@@ -545,7 +542,7 @@ class Snapshot:
         """The sources of the items' first files: their names, and the number of each item's."""
         firsts = [
             pc.list_element(chunk, 0).field("source")
-            for chunk in self.build.items["locations"].chunks
+            for chunk in self.corpus.items["locations"].chunks
         ]
         encoded = pa.concat_arrays(firsts).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()

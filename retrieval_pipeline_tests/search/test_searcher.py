@@ -177,8 +177,8 @@ def test_a_filter_is_evaluated_once_for_all_pages_and_queries(
 
 
 def test_hits_can_be_confined_to_given_items_on_top_of_the_filters(searcher: Searcher) -> None:
-    among = np.zeros(len(searcher.build), np.bool_)
-    among[[searcher.build.number_of(content(name)) for name in ("dog+cat", "car+dog")]] = True
+    among = np.zeros(len(searcher.corpus), np.bool_)
+    among[[searcher.corpus.number_of(content(name)) for name in ("dog+cat", "car+dog")]] = True
     found = [hit.path.stem for hit in searcher.answer(Query(text="dog"), among=among).hits]
     assert found == ["dog+cat", "car+dog"]
     only_b = searcher.answer(Query(text="dog", sources=("b",)), among=among).hits
@@ -219,7 +219,7 @@ def test_a_path_filter_is_exact_on_what_it_lets_through(searcher: Searcher) -> N
 def by_trees(searcher: Searcher, candidates: int) -> Searcher:
     """The same searcher, told to use trees and to look at this many candidates."""
     plan = Plan(kind="trees", candidates=candidates, search_k=10_000)
-    search_by_trees(searcher.build, plan, searcher.build.path)
+    search_by_trees(searcher.corpus, plan, searcher.corpus.path)
     return searcher
 
 
@@ -553,7 +553,7 @@ def test_a_searcher_goes_over_to_a_new_index_and_keeps_its_model(searcher: Searc
     store = Store(searcher.settings.home)
     build_index(store, SPACE, ["a"])
     later = searcher.latest()
-    assert (later.build.path, len(later.build)) == (store.current_build(), 20)
+    assert (later.corpus.path, len(later.corpus)) == (store.current_build(), 20)
     assert later.encoder is searcher.encoder
     store.current_file.write_text("damaged")
     assert later.latest() is later
