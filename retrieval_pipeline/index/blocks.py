@@ -93,6 +93,10 @@ class ItemTables:
     views: pa.Table
 
 
+class NewBlockError(BuildError):
+    """A block is not there that the tables need now."""
+
+
 def cut(keys: RowKeys) -> list[tuple[int, int]]:
     """Return where the blocks of items begin and end.
 
@@ -116,6 +120,8 @@ def write_blocks(
     tables: Callable[[int, int], ItemTables],
     keys: RowKeys,
     known: Iterable[Block],
+    *,
+    write: bool = True,
 ) -> tuple[Block, ...]:
     """Write the blocks that are not there yet, and return all of them.
 
@@ -125,8 +131,10 @@ def write_blocks(
             with some rows for some items, these are counted from 0.
         keys: The content ids of the items.
         known: Blocks of an earlier build, whose hashes are known.
+        write: False writes nothing, for those who do not hold the store's lock.
 
     Raises:
+        NewBlockError: `write` is False, and a block is not there or not known.
         StoreError: The file system refused.
     """
     files = {file.name: file for block in known for file in block.tables.values()}
@@ -144,7 +152,10 @@ def write_blocks(
         blocks.append(
             Block(
                 items=end - start,
-                tables={name: _write(directory, name, part, files) for name, part in parts.items()},
+                tables={
+                    name: _write(directory, name, part, files, write=write)
+                    for name, part in parts.items()
+                },
             )
         )
     return tuple(blocks)
@@ -162,7 +173,9 @@ def of_items(table: pa.Table, start: int, end: int) -> pa.Table:
     return rows.set_column(table.schema.get_field_index("item"), field, items)
 
 
-def _write(directory: Path, name: str, part: pa.Table, known: dict[str, BlockFile]) -> BlockFile:
+def _write(
+    directory: Path, name: str, part: pa.Table, known: dict[str, BlockFile], *, write: bool
+) -> BlockFile:
     """Write one table of a block, unless it is there."""
     # Places are named only where a table is written: the version tells which list of towns it was.
     places = (places_version(part),) if name == FACTS else ()
@@ -170,6 +183,8 @@ def _write(directory: Path, name: str, part: pa.Table, known: dict[str, BlockFil
     found = known.get(file.name)
     if found is not None and _is_whole(file, found.facts):
         return found
+    if not write:
+        raise NewBlockError(f"{file}: not there, or not whole: run `retrieval index`")
     with replacing(file) as temporary:
         table = with_places(part) if name == FACTS else part
         with pa.ipc.new_file(str(temporary), COLUMNS[name]) as writer:

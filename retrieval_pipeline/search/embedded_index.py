@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.facts.query_words import Vocabulary
-from retrieval_pipeline.index.build import open_current
+from retrieval_pipeline.index.build import Build, open_current
 from retrieval_pipeline.index.corpus import Corpus, IndexInfo
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.knn import top
@@ -28,6 +29,8 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.views import View
 
+# Former builds whose differences to this one are remembered: a megabyte each for a million items.
+COMPARED = 8
 # A selection of so many items is sorted by itself; else the order of all items is made, and kept.
 SORTED_ALONE = 20_000
 
@@ -37,6 +40,7 @@ class EmbeddedIndex:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
+        self._lacking_in = functools.lru_cache(COMPARED)(self._compare)
         # All items in an order, 8 MB for a million: of the last two that were asked for.
         self._sorted = functools.lru_cache(2)(
             functools.partial(in_order, corpus, np.arange(len(corpus)))
@@ -121,6 +125,17 @@ class EmbeddedIndex:
     def facets(self, selection: Flags | None, folder: str = "") -> Facets:
         """Count the items of a selection."""
         return self._facets.count(selection, folder)
+
+    def added_since(self, settings: Settings, build: str) -> Flags | None:
+        """Return which items another build had not; None if it is gone; raises BuildError."""
+        builds = Store(settings.home).all_builds()
+        path = next((path for path in builds if path.name == build), None)
+        return None if path is None else self._lacking_in(path)
+
+    def _compare(self, former: Path) -> Flags:
+        known = Build.open(former).items["content_id"]
+        flags: Flags = np.asarray(pc.is_in(self._corpus.items["content_id"], known))
+        return ~flags
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""

@@ -192,7 +192,21 @@ class VectorIndex(Protocol):
             folder: Relative to its source, without a slash at its end; "" for the sources' own.
 
         Returns:
-            Nothing of what the index does not count.
+            Also notes of what the index did not count.
+        """
+
+    def added_since(self, settings: Settings, build: str) -> Selection | None:
+        """Return which items another state of the index had not; do not change the selection.
+
+        Args:
+            settings: Where former builds are kept.
+            build: The name of the other state.
+
+        Returns:
+            None if it is not known what that state had: its build is gone, or has another name.
+
+        Raises:
+            BuildError: The other build is damaged.
         """
 
     def find(self, content_ids: Collection[str]) -> Items:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -27,13 +28,14 @@ from retrieval_pipeline.search import near_duplicates
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
-from retrieval_pipeline.search.milvus import index
+from retrieval_pipeline.search.milvus import facets, index
 from retrieval_pipeline.search.milvus.expressions import like_of
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.results import Answer
 from retrieval_pipeline.search.searcher import Searcher
+from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
@@ -129,6 +131,65 @@ def test_a_search_goes_on_where_one_answer_of_the_engine_ends(
     monkeypatch.setattr(index, "MOST_ROWS", 20)
     embedded, milvus = (searcher.answer(query, 100, 20) for searcher in both)
     assert told(milvus) == told(embedded)
+
+
+@pytest.mark.parametrize(("read_here", "folder"), [(0, ""), (1_000, "2019")])
+def test_what_there_is_to_choose_from_is_counted_alike(
+    read_here: int, folder: str, both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many pictures by the engine, value by value; a few are read and counted here."""
+    monkeypatch.setattr(facets, "MOST_COUNTED", 1_000)
+    monkeypatch.setattr(facets, "READ_HERE", read_here)
+    for query in (Query(), Query(years=(2018,)), Query(formats=("jpeg",), sources=("b",))):
+        embedded, milvus = (
+            searcher.index.facets(searcher.allowed(query), folder) for searcher in both
+        )
+        # Milvus has paths in one of the two forms of Unicode.
+        composed = {normalize("NFC", name): n for name, n in embedded.folders.items()}
+        assert milvus == replace(embedded, folders=composed)
+    assert sum(embedded.formats.values()) > 10
+
+
+def test_what_was_not_counted_is_said(
+    both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = both[1].index
+    selection = both[1].allowed(Query(min_rating=3))
+    whole = index.facets(selection, "100%")
+    monkeypatch.setattr(facets, "READ_HERE", 0)
+    monkeypatch.setattr(facets, "SECONDS", -1.0)
+    late = index.facets(selection, "a_b")
+    assert (late.formats, late.notes[0][:37]) == ({}, "The engine took too long to count all")
+    # What was left out in haste is counted the next time.
+    monkeypatch.setattr(facets, "SECONDS", 60.0)
+    monkeypatch.setattr(facets, "MOST_COUNTED", 1)
+    some = index.facets(selection, "a_b")
+    assert some.years == whole.years
+    assert len(some.sources) == 1
+    assert some.notes == (
+        "Only those sources, cameras, places are counted that most of all pictures have.",
+    )
+
+
+def test_new_pictures_are_those_that_an_earlier_publication_had_not(
+    client: Client, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, client.where, "grown")
+    had = {}
+    for count in (6, 9, 12):
+        pictures = Pictures(seed=4, count=count)
+        report = pictures.publish(pictures.write(tmp_path), client, settings.index)
+        index = Searcher.open(settings).index
+        had[report.info.build] = contents(index, None)
+    assert index.added_since(settings, "a build of files") is None
+    for build, contents_then in had.items():
+        assert contents(index, index.added_since(settings, build)) == (
+            had[report.info.build] - contents_then
+        )
+
+
+def contents(index: VectorIndex, selection: object) -> set[str]:
+    return {each.content_id for each in index.records(index.listing(selection, "name"))}
 
 
 def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
