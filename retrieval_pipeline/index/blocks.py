@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.arrow import compact, no_rows, one_chunk
@@ -29,6 +28,7 @@ from retrieval_pipeline.index.row_keys import RowKeys
 from retrieval_pipeline.index.views import VIEW_ROW_COLUMNS, check_views
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import mapped, reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 
 # Items of a block: at least, at most, and how many follow on average after the least.
 LEAST_ITEMS = 16_384
@@ -46,7 +46,7 @@ COLUMNS: Mapping[str, pa.Schema] = {
 }
 
 
-class BlockFile(BaseModel):
+class BlockFile(StoredModel):
     """One table of a block.
 
     Attributes:
@@ -55,22 +55,18 @@ class BlockFile(BaseModel):
         facts: What the file must be.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     rows: int
     facts: FileFacts
 
 
-class Block(BaseModel):
+class Block(StoredModel):
     """Some neighbouring items of a build.
 
     Attributes:
         items: How many.
         tables: Their tables, by the names of COLUMNS; empty ones are left out.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: int
     tables: dict[str, BlockFile]
@@ -91,6 +87,10 @@ class ItemTables:
     facts: pa.Table | None
     companions: pa.Table
     views: pa.Table
+
+
+class NewBlockError(BuildError):
+    """A block is not there that the tables need now."""
 
 
 def cut(keys: RowKeys) -> list[tuple[int, int]]:
@@ -116,6 +116,8 @@ def write_blocks(
     tables: Callable[[int, int], ItemTables],
     keys: RowKeys,
     known: Iterable[Block],
+    *,
+    write: bool = True,
 ) -> tuple[Block, ...]:
     """Write the blocks that are not there yet, and return all of them.
 
@@ -125,8 +127,10 @@ def write_blocks(
             with some rows for some items, these are counted from 0.
         keys: The content ids of the items.
         known: Blocks of an earlier build, whose hashes are known.
+        write: False writes nothing, for those who do not hold the store's lock.
 
     Raises:
+        NewBlockError: `write` is False, and a block is not there or not known.
         StoreError: The file system refused.
     """
     files = {file.name: file for block in known for file in block.tables.values()}
@@ -144,7 +148,10 @@ def write_blocks(
         blocks.append(
             Block(
                 items=end - start,
-                tables={name: _write(directory, name, part, files) for name, part in parts.items()},
+                tables={
+                    name: _write(directory, name, part, files, write=write)
+                    for name, part in parts.items()
+                },
             )
         )
     return tuple(blocks)
@@ -162,7 +169,9 @@ def of_items(table: pa.Table, start: int, end: int) -> pa.Table:
     return rows.set_column(table.schema.get_field_index("item"), field, items)
 
 
-def _write(directory: Path, name: str, part: pa.Table, known: dict[str, BlockFile]) -> BlockFile:
+def _write(
+    directory: Path, name: str, part: pa.Table, known: dict[str, BlockFile], *, write: bool
+) -> BlockFile:
     """Write one table of a block, unless it is there."""
     # Places are named only where a table is written: the version tells which list of towns it was.
     places = (places_version(part),) if name == FACTS else ()
@@ -170,6 +179,8 @@ def _write(directory: Path, name: str, part: pa.Table, known: dict[str, BlockFil
     found = known.get(file.name)
     if found is not None and _is_whole(file, found.facts):
         return found
+    if not write:
+        raise NewBlockError(f"{file}: not there, or not whole: run `retrieval index`")
     with replacing(file) as temporary:
         table = with_places(part) if name == FACTS else part
         with pa.ipc.new_file(str(temporary), COLUMNS[name]) as writer:

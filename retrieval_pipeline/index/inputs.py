@@ -46,6 +46,8 @@ def read_inputs(
     sources: Sequence[str],
     views: Mapping[str, Views],
     known: Iterable[Block],
+    *,
+    write: bool = True,
 ) -> Inputs:
     """Join the tables of sources, and write the blocks that are not there yet.
 
@@ -55,12 +57,14 @@ def read_inputs(
         sources: The names of the sources.
         views: Which of the stored views of its pictures each source has; default "whole".
         known: Blocks of an earlier build, whose hashes are known.
+        write: False writes no blocks, for those who do not hold the store's lock.
 
     Raises:
         BuildError: There is nothing to index.
+        NewBlockError: `write` is False, and a block is not there or not known.
         StoreError: A table is damaged, or the blocks cannot be written.
     """
-    inputs = _read(store, space, sources, views, known)
+    inputs = _read(store, space, sources, views, known, write=write)
     # What the tables took, goes back to the system before segments are written.
     pa.default_memory_pool().release_unused()
     return inputs
@@ -72,6 +76,8 @@ def _read(
     sources: Sequence[str],
     views: Mapping[str, Views],
     known: Iterable[Block],
+    *,
+    write: bool = True,
 ) -> Inputs:
     joined = join(store, space, sources)
     if not len(joined):
@@ -91,7 +97,7 @@ def _read(
             of_items(further.table, start, end),
         )
 
-    blocks = write_blocks(store.blocks(space), tables, joined.keys, known)
+    blocks = write_blocks(store.blocks(space), tables, joined.keys, known, write=write)
     located = joined.located
     counts = np.bincount(located.sources, minlength=len(located.names))
     return Inputs(

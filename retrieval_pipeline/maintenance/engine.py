@@ -8,6 +8,8 @@ import numpy as np
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
+from retrieval_pipeline.index.blocks import NewBlockError, files_of
+from retrieval_pipeline.index.hashed_files import check_files
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.milvus.checks import ROUNDING
 from retrieval_pipeline.index.milvus.client import Client, connect
@@ -55,18 +57,26 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
         found = answering(settings)
         if found is None:
             return
+        where = store.engine(found.collection)
+        blocks = Ledger(where).blocks()
+        check_files(store.blocks(found.info.space), files_of(blocks))
+        changed = f"{found.collection}: the tables have changed since: run `retrieval index`"
         rows = read_rows(
             store,
             found.info.space,
             settings.source_names,
             {source.name: source.views for source in settings.sources},
             settings.index.vectors,
-            Ledger(store.engine(found.collection)).blocks(),
+            blocks,
+            # A run may be writing: its lock is not held here.
+            write=False,
         )
+    except NewBlockError:
+        yield Finding(where, None, changed)
+        return
     except (StoreError, BuildError) as error:
         yield Finding(store.home / "engine", str(error))
         return
-    where = store.engine(found.collection)
     with connect(settings) as client:
         load(client, found.collection, found.info.replicas)
         there, published = count(client, found.collection), found.info.items + found.info.views
@@ -78,8 +88,7 @@ def verify_engine(settings: Settings) -> Iterator[Finding]:
             )
             return
         if inputs_of(rows, as_engine_takes_it(client, settings.index)) != found.info.inputs:
-            note = f"{found.collection}: the tables have changed since: run `retrieval index`"
-            yield Finding(where, None, note)
+            yield Finding(where, None, changed)
             return
         chosen = evenly_spaced(len(rows), COMPARED_ROWS)
         if other := _differing(client, found.collection, rows, chosen):

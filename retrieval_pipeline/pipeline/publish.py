@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
@@ -13,12 +14,14 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.knn import evenly_spaced
-from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
+    MAPPED_ITEMS,
     NEIGHBOURS_FILE,
     MapInfo,
     make_map,
+    mapped_of,
     orphaned_maps,
     previous_coordinates,
     previous_neighbours,
@@ -27,7 +30,6 @@ from retrieval_pipeline.latent_map.coordinates import (
     with_neighbours,
 )
 from retrieval_pipeline.latent_map.neighbours import is_installed
-from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
 from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
@@ -35,8 +37,8 @@ from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
-# A map of more pictures shows so many of them.
-MAPPED_ITEMS = 1_000_000
+if TYPE_CHECKING:
+    from retrieval_pipeline.index.milvus.publication import PublicationReport
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def update_index(
     publish: bool = True,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> BuildReport | PublicationReport:
+) -> "BuildReport | PublicationReport":
     """Build the index of all sources and publish it if it passes its checks.
 
     Where the settings name an engine, it is published there, and no file is written for it.
@@ -91,7 +93,9 @@ def update_index(
         StoreError: A table is damaged or the build cannot be written.
         Stopped: `stop` was set.
     """
-    if has_engine(settings):
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import update_engine
+
         if stop is not None:
             what = "stopped while publishing to the engine; what was sent is kept"
             progress = Stoppable(progress or Quiet(), stop, what)
@@ -141,8 +145,10 @@ def answering_build(settings: Settings) -> Path | None:
         EngineError: The engine cannot be asked.
         StoreError: The pointer to the current build, or a ledger, is damaged.
     """
-    if not has_engine(settings):
+    if not settings.has_engine:
         return Store(settings.home).current_build()
+    from retrieval_pipeline.pipeline.engine import answering
+
     found = answering(settings)
     return None if found is None else Path(found.info.build)
 
@@ -216,14 +222,19 @@ def update_map(
     from retrieval_pipeline.latent_map.drawing import drawing
     from retrieval_pipeline.latent_map.write import write_views
 
-    items = read_map_source(settings, build.name) if has_engine(settings) else Build.open(build)
-    numbers = evenly_spaced(len(items), MAPPED_ITEMS) if len(items) > MAPPED_ITEMS else None
-    if numbers is not None:
-        progress.note(f"the map shows {len(numbers):,} of {len(items):,} pictures, evenly spaced")
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import read_published
+
+        found: Corpus = read_published(settings, build.name)
+    else:
+        found = Build.open(build)
+    if len(found) > MAPPED_ITEMS:
+        progress.note(mapped_of(len(found)))
+    corpus = found.sampled(MAPPED_ITEMS)
     try:
         latent = make_map(
-            items,
-            numbers=numbers,
+            corpus,
+            numbers=evenly_spaced(len(corpus), MAPPED_ITEMS),
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )

@@ -97,6 +97,8 @@ LEDGER = pa.schema(
         pa.field("digest", pa.binary(16)),
         # Hash of the block of items that the row belongs to; null where it is not known.
         pa.field("block", pa.binary(16)),
+        # When the picture was first published, in microseconds since 1970; 0 where that is unknown.
+        pa.field("first_published", pa.int64(), nullable=False),
     ]
 )
 LABELS = pa.schema(

@@ -17,6 +17,7 @@ from retrieval_pipeline.web.indexing import RunState
 from retrieval_pipeline.web.library import Library
 from retrieval_pipeline.web.operations import Nothing
 from retrieval_pipeline.web.parameters import BuildName, parse
+from retrieval_pipeline.web.snapshot import Snapshot
 
 # Seconds between two looks.
 LOOK_SECONDS = 0.5
@@ -85,13 +86,21 @@ async def events(request: Request) -> Response:
 
 async def _published(library: Library, shown: str | None) -> Published:
     snapshot = library.snapshot
+    return Published(
+        build=snapshot.name,
+        images=len(snapshot.index),
+        new=None if shown is None else await library.run(_new, snapshot, shown),
+    )
+
+
+def _new(snapshot: Snapshot, shown: str) -> int | None:
+    """Count the pictures that another index had not; None if that is not known any more."""
     try:
-        fresh = await library.run(snapshot.newcomers, shown)
+        added = snapshot.index.added_since(snapshot.settings, shown)
+        return None if added is None else snapshot.index.count(added)
     except RetrievalError:
-        # The index that the page shows is gone or damaged by now.
-        fresh = None
-    new = None if fresh is None else int(fresh.sum())
-    return Published(build=snapshot.name, images=len(snapshot.index), new=new)
+        # The index that the page shows is damaged by now, or the engine is away.
+        return None
 
 
 def _event(name: str, told: BaseModel) -> str:

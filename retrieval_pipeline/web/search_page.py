@@ -80,6 +80,7 @@ class Results:
         sources: Names of the sources in the index.
         without_cut: Address of the search without its least relevance.
         facets: What to choose from.
+        facet_notes: What of that was not counted.
     """
 
     search: SearchPage
@@ -92,6 +93,7 @@ class Results:
     sources: Sequence[str]
     without_cut: str
     facets: Sequence[FacetLinks]
+    facet_notes: Sequence[str]
 
     @property
     def by_relevance(self) -> bool:
@@ -157,10 +159,11 @@ async def _results(request: Request, page: SearchPage) -> Results:
     snapshot = library.snapshot
     answer, problem = None, None
     facets: list[FacetLinks] = []
+    notes: Sequence[str] = ()
     try:
         snapshot, answer = await library.search(page)
         counted = await library.run(snapshot.facets, page, present_folder(page))
-        facets = facet_links(page, counted)
+        facets, notes = facet_links(page, counted), counted.notes
     except (RequestError, RetrievalError, GoneError) as error:
         problem = as_request_error(error)
     chips = _chips(page)
@@ -177,6 +180,7 @@ async def _results(request: Request, page: SearchPage) -> Results:
         sources=list(snapshot.index.info.sources),
         without_cut=address(page.model_copy(update={"min_relevance": 0})),
         facets=facets,
+        facet_notes=notes,
     )
 
 

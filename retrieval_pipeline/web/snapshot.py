@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -33,7 +33,7 @@ from retrieval_pipeline.recommend.recommender import Recommender
 from retrieval_pipeline.search.box import BoxRead, read_box
 from retrieval_pipeline.search.facets import Facets
 from retrieval_pipeline.search.fact_filters import microseconds
-from retrieval_pipeline.search.filters import both, file_test
+from retrieval_pipeline.search.filters import file_test
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.results import Hit, rounded
@@ -41,7 +41,7 @@ from retrieval_pipeline.search.searcher import Searcher, listing_sort
 from retrieval_pipeline.search.sorting import months
 from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, Selection
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Flags, Vectors
+from retrieval_pipeline.vectors import Vectors
 from retrieval_pipeline.web.api_models import IdsOf
 from retrieval_pipeline.web.files import GoneError, file_of
 from retrieval_pipeline.web.parameters import Search, SearchPage
@@ -69,8 +69,6 @@ MEDIA_TYPES = {
 }
 # Hits of a search whose shapes are told at once: some 200 rows of a grid.
 SHAPES = 1_200
-# Former builds whose differences to this one are remembered: a megabyte each for a million items.
-COMPARED = 8
 # Recommenders that are kept trained.
 SESSIONS = 16
 # Seconds before a model that could not be loaded is tried again.
@@ -137,7 +135,6 @@ class Snapshot:
         self._query_vectors: LRUCache[Query, QueryVectors] = LRUCache(REMEMBERED_QUERIES)
         self._votings: LRUCache[str, Voting] = LRUCache(SESSIONS)
         self._lock = threading.Lock()
-        self._newcomers = functools.lru_cache(COMPARED)(self._compare)
         self._no_encoder: tuple[float, EncoderError] | None = None
 
     @property
@@ -146,13 +143,9 @@ class Snapshot:
         return self.searcher.settings
 
     @property
-    def build(self) -> Build:
-        """The files of the index, for what only they can answer.
-
-        Raises:
-            NotOnEngineError: The index has none: an engine keeps it.
-        """
-        return self.searcher.build
+    def corpus(self) -> Corpus:
+        """All items of the index; raises what `Searcher.corpus` does."""
+        return self.searcher.corpus
 
     @property
     def model(self) -> str:
@@ -360,15 +353,15 @@ class Snapshot:
             by_date=self.is_by_date(query),
         )
 
-    def within(self, search: Search) -> Flags | None:
-        """Return which items pass the filters that only pages have, bool (items,); None for all.
+    def within(self, search: Search) -> Selection | None:
+        """Return which items pass the filters that only pages have; None for all.
 
         Raises:
-            NotOnEngineError: New pictures are asked for, and an engine keeps the index.
+            BuildError: The build that new pictures are asked since is damaged.
             MapError: A region is asked for, and there is no map.
-            RequestError: The index is gone that new pictures are asked since; 404.
+            RequestError: That build is gone; 404.
         """
-        flags = None
+        selection = None
         if search.region is not None:
             at = self.mapped()
             x, y = at.x, at.y
@@ -376,35 +369,18 @@ class Snapshot:
                 if at.neighbours is None:
                     raise MapError("this map has no layout by neighbours: choose the region anew")
                 x, y = at.neighbours.T
-            flags = search.region.contains(x, y)
-        return both(flags, self.newcomers(search.since))
-
-    def newcomers(self, since: str | None) -> Flags | None:
-        """Return which items another build had not, bool (items,); None if none is named.
-
-        They are remembered. Do not change them.
-
-        Args:
-            since: The name of the other build.
-
-        Raises:
-            BuildError: The other build is damaged.
-            RequestError: It is gone; 404.
-        """
-        return None if since is None else self._newcomers(since)
-
-    def _compare(self, since: str) -> Flags:
-        path = next((path for path in self.store.all_builds() if path.name == since), None)
-        if path is None:
-            detail = f"the index {since} is not kept any more: look without it"
+            selection = search.region.contains(x, y)
+        if search.since is None:
+            return selection
+        new = self.index.added_since(self.settings, search.since)
+        if new is None:
+            detail = f"the index {search.since} is not kept any more: look without it"
             raise RequestError(HTTPStatus.NOT_FOUND, detail)
-        known = Build.open(path).items["content_id"]
-        flags: Flags = np.asarray(pc.is_in(self.build.items["content_id"], known))
-        return ~flags
+        return self.index.both(selection, new)
 
     def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""
-        return query_vectors.scores(self.build.scan(query_vectors.vectors))
+        return query_vectors.scores(self.corpus.scan(query_vectors.vectors))
 
     # Pictures
 
@@ -545,7 +521,7 @@ class Snapshot:
         """The sources of the items' first files: their names, and the number of each item's."""
         firsts = [
             pc.list_element(chunk, 0).field("source")
-            for chunk in self.build.items["locations"].chunks
+            for chunk in self.corpus.items["locations"].chunks
         ]
         encoded = pa.concat_arrays(firsts).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()

@@ -156,6 +156,13 @@ def test_what_was_changed_in_the_engine_is_found(settings: Settings) -> None:
     again = update(settings)
     assert (again.published, again.info.items) == (True, 30)
     assert problems(settings) == [None]
+    # Who does not hold the lock writes nothing: not even the blocks of newer tables.
+    store = Store(settings.home)
+    blocks = {*store.all_blocks()}
+    show(store, 31)
+    (finding,) = verify_engine(settings)
+    assert "the tables have changed since" in str(finding.note)
+    assert {*store.all_blocks()} == blocks
     ledger = Store(settings.home).engine(again.collection) / "ledger.parquet"
     ledger.write_bytes(ledger.read_bytes()[:-40])
     assert "ledger.parquet: damaged" in str(problems(settings))

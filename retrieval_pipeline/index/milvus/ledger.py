@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.arrow import no_rows, one_chunk
@@ -26,6 +26,7 @@ from retrieval_pipeline.storage.content_id import DIGEST_BYTES
 from retrieval_pipeline.storage.names import SENT_NAME
 from retrieval_pipeline.storage.reading import is_there, listed, reading
 from retrieval_pipeline.storage.schemas import LEDGER
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.tables import read_table, write_table
 from retrieval_pipeline.vectors import Flags, Numbers
 
@@ -40,7 +41,7 @@ _IDS = pa.schema([LEDGER.field("id")])
 _SENT = pa.schema([LEDGER.field("id"), LEDGER.field("digest")])
 
 
-class Collection(BaseModel):
+class Collection(StoredModel):
     """A collection as it was made.
 
     Attributes:
@@ -52,8 +53,6 @@ class Collection(BaseModel):
         replicas: How many copies are kept in memory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     token: str
     schema_version: int
     dim: int
@@ -62,9 +61,7 @@ class Collection(BaseModel):
     replicas: int
 
 
-class _Blocks(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Blocks(StoredModel):
     blocks: tuple[Block, ...]
 
 
@@ -77,12 +74,15 @@ class Sent:
         digests: Hashes of what was sent.
         is_known: Whether it is known that the row arrived, bool (n,).
         blocks: Hashes of the blocks that they belong to; null where that is not known.
+        first_published: When their pictures were first published, int64 (n,), in microseconds since
+            1970; 0 where that is not known.
     """
 
     ids: pa.Array
     digests: Digests
     is_known: Flags
     blocks: pa.Array
+    first_published: Numbers
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,6 +127,7 @@ class Ledger:
             base = read_table(self._base, LEDGER, remedy=REMEDY)
         ids, digests = one_chunk(base["id"]), one_chunk(base["digest"])
         blocks, is_known = one_chunk(base["block"]), np.array(digests.is_valid())
+        first = one_chunk(base["first_published"]).to_numpy()
         if is_there(self._pending):
             pending = one_chunk(read_table(self._pending, _IDS, remedy=REMEDY)["id"])
             at = pc.fill_null(pc.index_in(pending, ids), -1).to_numpy()
@@ -138,6 +139,7 @@ class Ledger:
             is_known = np.concatenate([is_known, np.zeros(len(further), np.bool_)])
             blocks = pa.concat_arrays([blocks, unknown])
             blocks = pc.if_else(pa.array(is_known), blocks, None)
+            first = np.concatenate([first, np.zeros(len(further), np.int64)])
         rows = _as_bytes(digests)
         for part in self._parts:
             table = read_table(part, _SENT, remedy=REMEDY)
@@ -146,7 +148,23 @@ class Ledger:
             places = pc.drop_null(at).to_numpy()
             rows[places] = _as_bytes(one_chunk(table["digest"]))[there]
             is_known[places] = True
-        return Sent(ids, rows, is_known, blocks)
+        return Sent(ids, rows, is_known, blocks, first)
+
+    def first_published(self, ids: pa.Array) -> Numbers:
+        """Return when pictures were first published, int64 (n,), as LEDGER has it; 0 if unknown.
+
+        Raises:
+            StoreError: The ledger is damaged.
+        """
+        found = np.zeros(len(ids), np.int64)
+        if is_there(self._base):
+            columns = ["id", "first_published"]
+            known = read_table(self._base, LEDGER, columns, remedy=REMEDY)
+            # The hash table is that of the few that are asked for.
+            at = pc.index_in(one_chunk(known["id"]), ids)
+            moments = one_chunk(known["first_published"]).filter(at.is_valid())
+            found[at.drop_null().to_numpy()] = moments.to_numpy()
+        return found
 
     @property
     def is_unfinished(self) -> bool:
@@ -161,7 +179,7 @@ class Ledger:
         """
         if self.is_unfinished:
             sent = self.read()
-            self.finish(sent.ids, sent.digests, sent.blocks, sent.is_known)
+            self.finish(sent.ids, sent.digests, sent.blocks, sent.first_published, sent.is_known)
         write_table(self._pending, pa.table([ids], schema=_IDS))
 
     def record(self, ids: Sequence[str], digests: Sequence[bytes]) -> None:
@@ -175,14 +193,21 @@ class Ledger:
         write_table(self.directory / f"sent-{number:06d}.parquet", pa.table(columns, schema=_SENT))
 
     def finish(
-        self, ids: pa.Array, digests: Digests, blocks: pa.Array, is_known: Flags | None = None
+        self,
+        ids: pa.Array,
+        digests: Digests,
+        blocks: pa.Array,
+        first_published: Numbers,
+        is_known: Flags | None = None,
     ) -> None:
         """Write down all that the collection holds now; nothing is pending any more.
+
+        Arguments are columns of LEDGER; `is_known` tells which rows have arrived, by default all.
 
         Raises:
             StoreError: The file system refused.
         """
-        columns = [ids, _as_arrow(digests, is_known), blocks]
+        columns = [ids, _as_arrow(digests, is_known), blocks, pa.array(first_published)]
         write_table(self._base, pa.table(columns, schema=LEDGER))
         # In this order: without the list of what was pending, the parts say nothing new.
         for file in (self._pending, *self._parts):

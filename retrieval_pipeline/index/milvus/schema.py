@@ -9,18 +9,17 @@ Beside each collection is another of a few rows, `about`: what is known of the w
 import json
 import re
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.config.extensions import DAMAGED, format_named
 from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.index.score_statistics import Background
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import VectorSpace
 
 # Raised when rows change their meaning: collections of another version are filled anew.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Names of the fields of the primary key and of the vector, in both collections.
 KEY, VECTOR = "id", "vector"
@@ -35,7 +34,10 @@ LONGEST_VALUE = 1_024
 JSON_BYTES = 60_000
 
 # Fields that hold text and are null where nothing is known.
-TEXTS = ("camera", "lens", "country")
+TEXTS = ("camera", "lens", "country", "place")
+
+# How the moment is written that the name of a publication begins with.
+_BUILD_TIME = "%Y%m%dT%H%M%S.%fZ"
 
 # The facts that are shown, and not only filtered by: the fields of `item_facts.ItemFacts`.
 SHOWN_FACTS = (
@@ -45,7 +47,7 @@ SHOWN_FACTS = (
 )
 
 
-class PublishedInfo(BaseModel):
+class PublishedInfo(StoredModel):
     """What is known of a publication: what a reader needs, and what people are shown.
 
     Attributes:
@@ -70,8 +72,6 @@ class PublishedInfo(BaseModel):
         seconds: How long it took, without the checks.
         checks: What it was checked for.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int
     build: str
@@ -103,6 +103,28 @@ class PublishedInfo(BaseModel):
         return VectorSpace(self.model, self.revision, self.dim, self.preprocessing)
 
 
+def build_name(created_at: datetime, inputs: str) -> str:
+    """Return the name of the publication that was begun at a moment, in UTC."""
+    return f"{created_at:{_BUILD_TIME}}-{inputs[:8]}"
+
+
+def moment_of(build: str) -> int | None:
+    """Return when a publication was begun, by its name: microseconds since 1970.
+
+    None if it is the name of something else.
+    """
+    try:
+        created_at = datetime.strptime(build.rpartition("-")[0], _BUILD_TIME)
+    except ValueError:
+        return None
+    return microseconds(created_at.replace(tzinfo=UTC))
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment in microseconds since 1970-01-01 00:00 UTC."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 def collection_name(prefix: str, space: VectorSpace, colour: str) -> str:
     """Return the name of one of the two collections of a vector space, "blue" or "green"."""
     return f"{prefix}_{space.key.rpartition('@')[2]}_{colour}"
@@ -128,9 +150,13 @@ def row_schema(dim: int) -> Any:
         sources: All sources that have a file of it.
         width, height: Pixels of the upright picture.
         formats: Those of all its files, in upper case.
+        format: As in `items.ITEM_COLUMNS`.
         taken_at: Microseconds from 1970-01-01 00:00 to what the clock on the wall said.
-        camera, lens, country, latitude, longitude, rating: As in `facts_table.FACTS_COLUMNS`.
+        camera, lens, country, place, latitude, longitude, rating: As in
+            `facts_table.FACTS_COLUMNS`.
         keywords: Without regard to case (`str.casefold`).
+        first_published: When the publication was begun that had the picture first, in microseconds
+            since 1970; so pages tell what is new since an earlier one.
         shown: See `shown_of`.
     """
     from pymilvus import DataType, MilvusClient
@@ -156,11 +182,13 @@ def row_schema(dim: int) -> Any:
             max_length=LONGEST_VALUE,
         )
     schema.add_field("taken_at", DataType.INT64, nullable=True)
+    schema.add_field("format", DataType.VARCHAR, max_length=LONGEST_VALUE)
     for name in TEXTS:
         schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT, nullable=True)
     for name in ("latitude", "longitude"):
         schema.add_field(name, DataType.DOUBLE, nullable=True)
     schema.add_field("rating", DataType.INT8, nullable=True)
+    schema.add_field("first_published", DataType.INT64)
     schema.add_field("shown", DataType.JSON)
     return schema
 
@@ -173,8 +201,8 @@ def about_schema(dim: int) -> Any:
         word/00000 ...: The vectors of the vocabulary, in its order; empty.
         sample/0000 ...: The vectors of `knn.evenly_spaced` items, SAMPLE_PICTURES at most, in the
             order of source and path: {"id": content id}.
-        values/KIND/0000 ...: {"values": [...]}, a part of the values that a fact has: "camera" and
-            "lens", "year", and "place", each [town, country code, number of pictures].
+        values/KIND/0000 ...: {"values": [[value, number of pictures], ...]}, a part of the values
+            that pictures have: see `about.values_of`.
     Rows without a vector of their own have that of the first axis.
     """
     from pymilvus import DataType, MilvusClient
@@ -213,6 +241,7 @@ def fields_of(
         "sources": sorted({file["source"] for file in (*files, *companions)})[:MOST_VALUES],
         "width": item["width"],
         "height": item["height"],
+        "format": item["format"],
         "formats": sorted({_cut(name) for name in formats})[:MOST_VALUES],
         "keywords": sorted({_cut(word.casefold()) for word in known.get("keywords") or ()})[
             :MOST_VALUES

@@ -90,6 +90,11 @@ class TableRows:
         further = pc.binary_join_element_wise(own.take(pa.array(self._owners)), numbers, "#")
         return pa.concat_arrays([own, further])
 
+    @property
+    def owners(self) -> Numbers:
+        """The item of each row, int64 (rows,)."""
+        return np.concatenate([np.arange(self.items), self._owners])
+
     @cached_property
     def _owners(self) -> Numbers:
         """The item of each further view."""
@@ -228,6 +233,8 @@ def read_rows(
     views: Mapping[str, Views],
     precision: Precision,
     known: Iterable[Block] = (),
+    *,
+    write: bool = True,
 ) -> TableRows:
     """Join the tables of sources to the rows that the engine should hold.
 
@@ -238,11 +245,13 @@ def read_rows(
         views: Which of the stored views of its pictures each source has; default "whole".
         precision: What vectors are rounded to.
         known: Blocks of earlier rows, whose hashes are known.
+        write: False writes no blocks, for those who do not hold the store's lock.
 
     Raises:
         BuildError: There is nothing to index.
+        NewBlockError: `write` is False, and a block is not there or not known.
         StoreError: A table is damaged, or blocks cannot be written.
     """
-    inputs = read_inputs(store, space, sources, views, known)
+    inputs = read_inputs(store, space, sources, views, known, write=write)
     tables = open_blocks(store.blocks(space), inputs.blocks, set())
     return TableRows(space, precision, inputs, tables)

@@ -17,12 +17,15 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EngineError, QueryError
 from retrieval_pipeline.facts.places import are_available, country_name
 from retrieval_pipeline.facts.query_words import Vocabulary
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.milvus.client import Client, connect, served
+from retrieval_pipeline.index.milvus.published import PublishedCorpus, is_from_here
 from retrieval_pipeline.index.milvus.schema import (
     SCHEMA_VERSION,
     PublishedInfo,
     about_name,
+    moment_of,
     search_params,
 )
 from retrieval_pipeline.index.records import ItemRecord
@@ -35,6 +38,7 @@ from retrieval_pipeline.search.milvus.expressions import (
     one_of,
     some,
 )
+from retrieval_pipeline.search.milvus.facets import FIELDS, KINDS, ValueCounter
 from retrieval_pipeline.search.milvus.names import NamesByExpression
 from retrieval_pipeline.search.milvus.rows import COLUMNS, Row, matrix
 from retrieval_pipeline.search.query import Query, Sort
@@ -47,6 +51,7 @@ from retrieval_pipeline.search.vector_index import (
     indexed_item,
     unknown_source,
 )
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.views import View
 
@@ -54,6 +59,8 @@ from retrieval_pipeline.views import View
 MOST_ROWS = 16_384
 # Rows that are read in one go: 3 MB of vectors at 768 dimensions.
 BATCH = 1_000
+# Vectors whose neighbours are looked for in one call: their ids are 1 MB.
+SEARCHED_TOGETHER = 256
 # Items that are sorted here, or whose files are looked at here, one by one: some seconds.
 MOST_LOOKED_AT = 100_000
 # Items that are sorted here rather than found by their dates.
@@ -64,8 +71,8 @@ LISTED = 1_200
 MORE_ROWS = 32
 # By how much the engine's float32 products may differ from those made here.
 ROUNDING = 1e-5
-# Expressions whose counts are remembered.
-COUNTED = 256
+# Expressions whose counts are remembered, some KB each: panels of filters ask for many.
+COUNTED = 4_096
 
 # Expressions that all have to be true of an item's rows.
 Passing = frozenset[str]
@@ -144,6 +151,34 @@ class MilvusIndex:
             )
         return info
 
+    def corpus(self, settings: Settings) -> Corpus | None:
+        """Return all items, from the tables of the home that published them; None elsewhere."""
+        store = Store(settings.home)
+        if not is_from_here(store, self._collection, self.info):
+            return None
+        return PublishedCorpus(
+            store,
+            self._collection,
+            self.info,
+            settings.index.vectors,
+            lambda: self.vocabulary,
+            self._nearest_ids,
+        )
+
+    def _nearest_ids(self, vectors: Vectors, count: int) -> list[list[str]]:
+        """Return for each vector, (n, dim), the content ids of the items nearest to it."""
+        ids: list[list[str]] = []
+        for start in range(0, len(vectors), SEARCHED_TOGETHER):
+            found = self._client.search(
+                self._collection,
+                data=list(vectors[start : start + SEARCHED_TOGETHER]),
+                limit=count,
+                search_params=search_params(self.info.index_type, count),
+            )
+            # A row of a further view has a key with its number.
+            ids += [[hit["id"] for hit in hits if "#" not in hit["id"]] for hits in found]
+        return ids
+
     # What queries are understood and judged by
 
     @functools.cached_property
@@ -172,9 +207,19 @@ class MilvusIndex:
     def sample_passing(self, selection: Passing) -> Flags:
         """Return which items of the sample are in a selection."""
         ids = self._sample_ids
-        expression = every([_OWN, *sorted(selection), one_of("content_id", ids)])
-        rows = self._entities(self._collection, expression, ["content_id"])
-        passing = {row["content_id"] for row in rows}
+        expressions = sorted(selection)
+        if self.count(selection) <= MOST_ROWS:
+            # Cheaper than to have each of them compared with the sample there.
+            rows = self._client.query(
+                self._collection,
+                filter=every([_OWN, *expressions]),
+                output_fields=["id"],
+                limit=MOST_ROWS,
+            )
+        else:
+            among = every([*expressions, one_of("id", ids)])
+            rows = list(self._entities(self._collection, among, ["id"]))
+        passing = {row["id"] for row in rows}
         return np.array([each in passing for each in ids], np.bool_)
 
     @property
@@ -183,13 +228,16 @@ class MilvusIndex:
 
     def sample_items(self, selection: Passing | None) -> Items:
         """Return the items of the sample that are in a selection."""
-        ids = one_of("content_id", self._sample_ids)
-        rows = self._rows(every([_OWN, *sorted(selection or ()), ids]))
+        rows = self._rows(every([*sorted(selection or ()), one_of("id", self._sample_ids)]))
         return as_items(sorted(rows, key=lambda row: row.place))
 
-    def _values(self, kind: str) -> list[Any]:
+    def _values(self, kind: str) -> list[list[Any]]:
+        """Return the values of a kind, as `about.values_of` wrote them."""
         parts, _ = self._told.get(f"values/{kind}", ((), None))
         return [value for part in parts for value in part["values"]]
+
+    def _names_of(self, kind: str) -> list[str]:
+        return [str(name) for name, _ in self._values(kind)]
 
     @property
     def knows_facts(self) -> bool:
@@ -206,8 +254,8 @@ class MilvusIndex:
             places = sorted(self._values("place"), key=lambda value: int(value[2]))
             towns = {town: code for town, code, _ in places}
             countries = {country_name(code): code for code in towns.values()}
-        years = frozenset(map(int, self._values("year")))
-        return Vocabulary(tuple(self._values("camera")), towns, countries, years)
+        years = frozenset(map(int, self._names_of("year")))
+        return Vocabulary(tuple(self._names_of("camera")), towns, countries, years)
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""
@@ -229,8 +277,8 @@ class MilvusIndex:
         expressions, checks = filters_of(
             query,
             knows_facts=self.knows_facts,
-            cameras=self._values("camera") if query.cameras else (),
-            lenses=self._values("lens") if query.lenses else (),
+            cameras=self._names_of("camera") if query.cameras else (),
+            lenses=self._names_of("lens") if query.lenses else (),
             # Milvus Lite reads them, but not beside a condition on an array.
             escapes=not self._client.is_lite,
         )
@@ -281,13 +329,27 @@ class MilvusIndex:
         wanted = [each for each in content_ids if re.fullmatch("[0-9a-f]{32}", each)]
         found: list[Row] = []
         for start in range(0, len(wanted), BATCH):
-            ids = one_of("content_id", wanted[start : start + BATCH])
-            found += self._rows(every([_OWN, ids]))
+            # The key of an item's own row is its content id.
+            found += self._rows(one_of("id", wanted[start : start + BATCH]))
         return as_items(sorted(found, key=lambda row: row.place))
 
+    def added_since(self, settings: Settings, build: str) -> Passing | None:
+        """Return which items a publication had not; None if that is no name of one."""
+        moment = moment_of(build)
+        return None if moment is None else frozenset([f"first_published > {moment}"])
+
     def facets(self, selection: Passing | None, folder: str = "") -> Facets:
-        """Return nothing: Milvus cannot count by value."""
-        return Facets({}, {}, {}, {}, {}, {})
+        """Count the items of a selection, value by value: see `facets.ValueCounter`."""
+        return self._facets.count(selection or frozenset(), folder)
+
+    @functools.cached_property
+    def _facets(self) -> ValueCounter:
+        values = {kind: self._values(kind) for kind in KINDS}
+
+        def read(selection: Passing) -> Iterator[dict[str, Any]]:
+            return self._entities(self._collection, every([_OWN, *sorted(selection)]), [*FIELDS])
+
+        return ValueCounter(values, self._count, read)
 
     # In which order
 
@@ -317,8 +379,11 @@ class MilvusIndex:
         for content_id in own:
             indexed_item(self, content_id)
         among = selection | (self.lacking(own) if own else frozenset())
-        items = self.count(among)
-        rows_in_all = self._count(among, own=False) if self.info.views else items
+        # Milvus Lite reads the rows that it counts: few are better than many.
+        items = self.count(selection) - (self.count(selection | self.having(own)) if own else 0)
+        rows_in_all = items
+        if self.info.views:
+            rows_in_all += self._count(among | {"view > 0"}, own=False)
         asked = count + MORE_ROWS
         while True:
             asked = min(asked, rows_in_all)
@@ -383,16 +448,24 @@ class MilvusIndex:
         if not self.info.views:
             return rows, vectors.scores(self._cosines(rows, vectors)), rows
         # An item shows what any of its views shows, also what is not wanted.
-        ids = list(dict.fromkeys(row.record.content_id for row in rows))
-        of_item: dict[str, list[Row]] = {content_id: [] for content_id in ids}
+        of_item: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            of_item.setdefault(row.record.content_id, {})[row.id] = row
+        ids = list(of_item)
         for start in range(0, len(ids), BATCH):
-            for row in self._rows(one_of("content_id", ids[start : start + BATCH])):
-                of_item[row.record.content_id].append(row)
-        groups = [sorted(group, key=lambda row: row.number) for group in of_item.values() if group]
-        products = [self._cosines(group, vectors) for group in groups]
-        scores = vectors.scores(np.stack([each.max(axis=0) for each in products]))
+            these = one_of("content_id", ids[start : start + BATCH])
+            for row in self._rows(every(["view > 0", these])):
+                of_item[row.record.content_id][row.id] = row
+        # Items of which only a further view was near enough.
+        for row in self.find([each for each in ids if each not in of_item[each]]).tolist():
+            of_item[row.id][row.id] = row
+        groups = [sorted(group.values(), key=lambda row: row.number) for group in of_item.values()]
+        products = self._cosines([row for group in groups for row in group], vectors)
+        ends = np.cumsum([len(group) for group in groups])
+        scores = vectors.scores(np.maximum.reduceat(products, [0, *ends[:-1]]))
         nearest = [
-            group[int(each[:, 0].argmax())] for group, each in zip(groups, products, strict=True)
+            group[int(products[end - len(group) : end, 0].argmax())]
+            for group, end in zip(groups, ends.tolist(), strict=True)
         ]
         return nearest, scores, [group[0] for group in groups]
 
@@ -472,7 +545,7 @@ class MilvusIndex:
     @functools.cached_property
     def _years(self) -> tuple[int, int]:
         """The beginning of the first year with a picture and the end of the last: microseconds."""
-        years = np.array([*map(int, self._values("year"))] or [1970]) - 1970
+        years = np.array([*map(int, self._names_of("year"))] or [1970]) - 1970
         first, end = np.array([years.min(), years.max() + 1], "datetime64[Y]").astype(
             "datetime64[us]"
         )
@@ -552,10 +625,14 @@ class MilvusIndex:
         self, collection: str, expression: str, fields: list[str]
     ) -> Iterator[dict[str, Any]]:
         """Yield these fields of the rows for which an expression is true."""
+        asked = {"filter": expression, "output_fields": fields}
+        # An iterator makes several calls, however few the rows are.
+        found = self._client.query(collection, limit=BATCH + 1, **asked)
+        if len(found) <= BATCH:
+            yield from found
+            return
         with self._client.explained():
-            iterator = self._client.query_iterator(
-                collection, batch_size=BATCH, filter=expression, output_fields=fields
-            )
+            iterator = self._client.query_iterator(collection, batch_size=BATCH, **asked)
             try:
                 while batch := iterator.next():
                     yield from batch

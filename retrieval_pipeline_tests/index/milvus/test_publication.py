@@ -16,7 +16,7 @@ from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.errors import EngineError
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.index.builder import RefusedBuildError
-from retrieval_pipeline.index.milvus import publication
+from retrieval_pipeline.index.milvus import filling
 from retrieval_pipeline.index.milvus.client import Client
 from retrieval_pipeline.index.milvus.collections import ledgers
 from retrieval_pipeline.index.milvus.publication import PublicationReport, publish
@@ -183,9 +183,9 @@ class Dying:
 def test_killed_at_one_call_after_another_it_goes_on_and_each_row_is_there_once(
     store: Store, client: Client, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    monkeypatch.setattr(publication, "CALL_BYTES", 4 * (4 * DIM + publication.ROW_BYTES))
-    monkeypatch.setattr(publication, "ROWS_IN_MEMORY", 8)
-    monkeypatch.setattr(publication, "SAMPLE_PICTURES", 4)
+    monkeypatch.setattr(filling, "CALL_BYTES", 4 * (4 * DIM + filling.ROW_BYTES))
+    monkeypatch.setattr(filling, "ROWS_IN_MEMORY", 8)
+    monkeypatch.setattr(filling, "SAMPLE_PICTURES", 4)
     update(store, client, encode_texts=None)
     before = held(client)
     write_manifest(store, "s", files_of(NAMES[3:], "b"))
@@ -238,9 +238,9 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from retrieval_pipeline_tests.index.milvus import test_publication as tests
-from retrieval_pipeline.index.milvus import publication
-publication.CALL_BYTES = 4 * (4 * tests.DIM + publication.ROW_BYTES)
-publication.ROWS_IN_MEMORY = 8
+from retrieval_pipeline.index.milvus import filling
+filling.CALL_BYTES = 4 * (4 * tests.DIM + filling.ROW_BYTES)
+filling.ROWS_IN_MEMORY = 8
 client = tests.Client(sys.argv[2], timeout=60)
 upsert, calls = client.upsert, []
 def dying(name, rows, **options):
@@ -329,6 +329,33 @@ def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
     assert held(client).keys() == ids(NAMES[:28])
 
 
+def test_a_collection_that_loses_rows_again_and_again_is_not_filled_again_and_again(
+    store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(store, client)
+    for count in (26, 27):
+        write_manifest(store, "s", files_of(NAMES[:count]))
+        answering = update(store, client).collection
+    sent: list[int] = []
+    upsert = client.upsert
+
+    def losing(name: str, rows: list[dict[str, Any]], **options: Any) -> None:
+        sent.append(len(rows))
+        upsert(name, rows if "about" in name else rows[1:], **options)
+
+    monkeypatch.setattr(client, "upsert", losing, raising=False)
+    write_manifest(store, "s", files_of(NAMES[:28]))
+    for rows in ([2, 1, 28], []):
+        with pytest.raises(RefusedBuildError, match="anew once it is dropped in the engine"):
+            update(store, client)
+        assert sent == rows
+        sent.clear()
+    monkeypatch.undo()
+    (other,) = {each.directory.name for each in ledgers(store, ALIAS)} - {answering}
+    client.drop_collection(other)
+    assert update(store, client).info.sent == 28
+
+
 def test_an_index_that_finds_too_little_does_not_answer(
     store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,8 +364,19 @@ def test_an_index_that_finds_too_little_does_not_answer(
     search = client.search
     poor = {"search": lambda *args, **kwargs: [each[-3:] for each in search(*args, **kwargs)]}
     monkeypatch.setattr(client, "search", poor["search"], raising=False)
-    with pytest.raises(RefusedBuildError, match=r"recall@10 is 0\.300"):
-        update(store, client)
+    made: list[str] = []
+    create = client.create_collection
+
+    def making(name: str, **options: Any) -> None:
+        made.append(name)
+        create(name, **options)
+
+    monkeypatch.setattr(client, "create_collection", making, raising=False)
+    for _ in range(2):
+        with pytest.raises(RefusedBuildError, match=r"recall@10 is 0\.300.*index\.index_type"):
+            update(store, client)
+    # Sending all rows anew, which may be a billion, would not make it find more.
+    assert len(made) == 2
     assert client.collection_of(ALIAS) == first.collection
     assert held(client).keys() == ids(NAMES[:25])
 
