@@ -298,7 +298,7 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
     rows = sample(len(snapshot.index), POINTS)
     sources, source_of = snapshot.first_sources
     points = np.stack([at.x[rows], at.y[rows]], axis=1)
-    ids = snapshot.build.items["content_id"].take(rows).to_pylist()
+    ids = snapshot.corpus.items["content_id"].take(rows).to_pylist()
     shares = at.info.explained
     scores = None if query_vectors is None else snapshot.scores(query_vectors)[rows]
     return MapData(
@@ -331,7 +331,7 @@ def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData
                     for group in fact_groups(grouping)
                 ],
             )
-            for kind, grouping in groupings(snapshot.build, rows).items()
+            for kind, grouping in groupings(snapshot.corpus, rows).items()
         },
         score=None if scores is None else _base64(scores, "<f4"),
         order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),

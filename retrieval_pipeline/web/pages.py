@@ -83,7 +83,7 @@ async def map_page(request: Request) -> Response:
         request,
         "map",
         has_neighbours=at.neighbours is not None,
-        facts=known_facts(snapshot.build),
+        facts=known_facts(snapshot.corpus),
         search=asked,
         count=len(snapshot.index),
     )

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EncoderError, MapError, StoreError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.latent_map.coordinates import (
@@ -143,13 +143,9 @@ class Snapshot:
         return self.searcher.settings
 
     @property
-    def build(self) -> Build:
-        """The files of the index, for what only they can answer.
-
-        Raises:
-            NotOnEngineError: The index has none: an engine keeps it.
-        """
-        return self.searcher.build
+    def corpus(self) -> Corpus:
+        """All items of the index; raises what `Searcher.corpus` does."""
+        return self.searcher.corpus
 
     @property
     def model(self) -> str:
@@ -384,7 +380,7 @@ class Snapshot:
 
     def scores(self, query_vectors: QueryVectors) -> Vectors:
         """Return the score of every item, float32 (items,)."""
-        return query_vectors.scores(self.build.scan(query_vectors.vectors))
+        return query_vectors.scores(self.corpus.scan(query_vectors.vectors))
 
     # Pictures
 
@@ -525,7 +521,7 @@ class Snapshot:
         """The sources of the items' first files: their names, and the number of each item's."""
         firsts = [
             pc.list_element(chunk, 0).field("source")
-            for chunk in self.build.items["locations"].chunks
+            for chunk in self.corpus.items["locations"].chunks
         ]
         encoded = pa.concat_arrays(firsts).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
