@@ -136,7 +136,7 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "version": version(),
         # What an engine's index does not answer is not offered (docs/milvus.md).
         "has_files": snapshot is None or snapshot.searcher.files is not None,
-        "has_map": snapshot is not None and snapshot.coordinates is not None,
+        "has_map": snapshot is not None and snapshot.map is not None,
     }
 
 

@@ -133,7 +133,7 @@ class Library:
                 self._encoding.submit(self._warm_up, opened)
             if opened.searcher.files is not None:
                 await self.run(self.thumbnails.sweep, opened.searcher.files)
-        elif self._snapshot is not None and self._snapshot.coordinates is None:
+        elif self._snapshot is not None and self._snapshot.map is None:
             await self.run(self._snapshot.look_for_map)
         return LOOK_SECONDS
 
