@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from gc import freeze
 from pathlib import Path
 
 import click
@@ -37,7 +38,10 @@ def main() -> None:
     """Run the command line; the entry point of `retrieval`."""
     guard_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    sys.exit(_exit_code())
+    code = _exit_code()
+    # The interpreter would look through all objects once more for garbage before it ends.
+    freeze()
+    sys.exit(code)
 
 
 def _exit_code() -> int | None:

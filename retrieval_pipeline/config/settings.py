@@ -30,8 +30,11 @@ ORIGINAL = "clip"
 
 
 class _Model(BaseModel):
-    # Input may hold credentials; load_settings shows it where it cannot.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Input may hold credentials; load_settings shows it where it cannot. Validators are built when
+    # they are first used: the one of Settings holds those of all its tables.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -532,6 +535,11 @@ class Settings(_Model):
                         "would become: give it a prefix or bucket of its own"
                     )
         return self
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether an engine holds the index, rather than files under home."""
+        return self.index.engine != "embedded"
 
     @property
     def engine_file(self) -> Path | None:

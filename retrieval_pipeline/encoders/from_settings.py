@@ -7,7 +7,7 @@ from retrieval_pipeline.encoders.base import Description, Encoder, int8_descript
 from retrieval_pipeline.encoders.hardware import Precision
 from retrieval_pipeline.encoders.load import OFFLINE, describe, load_encoder
 from retrieval_pipeline.errors import EncoderError, StoreError
-from retrieval_pipeline.storage.int8_check import read_int8_check
+from retrieval_pipeline.storage.int8_check import Int8Check, read_int8_check
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
@@ -43,7 +43,7 @@ def precision_line(settings: Settings) -> str:
         return "float32"
     plain = faithful_description(settings)
     eight = int8_description(plain).space
-    check = read_int8_check(Store(settings.home).int8_check(eight))
+    check = _read_check(settings, eight)
     uses_int8 = _uses_int8(settings, plain.space, eight)
     if check is not None and check.is_used == uses_int8:
         return check.line
@@ -61,12 +61,21 @@ def _uses_int8(settings: Settings, plain: VectorSpace, eight: VectorSpace) -> bo
     if settings.precision == "reference" or settings.model == OFFLINE:
         return False
     store = Store(settings.home)
-    check = read_int8_check(store.int8_check(eight))
+    check = _read_check(settings, eight)
     # Who only reads a remote home has its builds, but not the tables.
     if not (store.builds(eight) if check is None else check.is_used):
         return False
     # What was asked for once need not be kept, if the faithful vectors are there as well.
     return settings.precision == "int8" or not store.parts(plain)
+
+
+def _read_check(settings: Settings, eight: VectorSpace) -> Int8Check | None:
+    """Return the check of eight bits of a home, as it counts with these settings."""
+    check = read_int8_check(Store(settings.home).int8_check(eight))
+    # Who asks for eight bits takes them also where "auto" has found that they are hardly faster.
+    if check is None or settings.precision != "int8":
+        return check
+    return check.model_copy(update={"asked": True})
 
 
 def _former_revision(settings: Settings) -> str | None:

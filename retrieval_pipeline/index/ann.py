@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 from annoy import AnnoyIndex
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.matrices import Matrix, in_float32
 from retrieval_pipeline.progress import Progress
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import Numbers, Vectors
 
 # A segment keeps the trees that were grown with these three values: whoever changes one also raises
@@ -23,10 +23,8 @@ TREE_SEED = 20  # Any fixed number: the same vectors give the same file.
 LIST_ROWS = 8_192
 
 
-class TreeFacts(BaseModel):
+class TreeFacts(StoredModel):
     """How many trees over how many vectors an Annoy file must hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     trees: int
     vectors: int

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.index.knn import SCAN, Plan, VectorIndex, largest
 from retrieval_pipeline.index.matrices import Matrix, in_float32, rows_of
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import Vectors, normalise
 
 # Up to this many items only an exact scan is considered: it takes some tenths of a millisecond.
@@ -45,7 +45,7 @@ QUERY_SEED = 4
 PRODUCT_ROWS = 8_192
 
 
-class Measurement(BaseModel):
+class Measurement(StoredModel):
     """What one plan found, and how long a query took.
 
     Attributes:
@@ -56,8 +56,6 @@ class Measurement(BaseModel):
         p50_ms: Median processor time of a query in milliseconds. It is not wall-clock time, so that
             other work on the machine does not decide which plan is chosen.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: Plan
     recall_image: float
@@ -70,7 +68,7 @@ class Measurement(BaseModel):
         return min(self.recall_image, 1.0 if self.recall_text is None else self.recall_text)
 
 
-class Calibration(BaseModel):
+class Calibration(StoredModel):
     """The plan that a segment is searched by, and the measurements that it was chosen from.
 
     Attributes:
@@ -83,8 +81,6 @@ class Calibration(BaseModel):
         text_queries: How many texts were tried.
         measured: All measurements.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: float
     plan: Plan

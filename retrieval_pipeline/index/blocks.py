@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.arrow import compact, no_rows, one_chunk
@@ -29,6 +28,7 @@ from retrieval_pipeline.index.row_keys import RowKeys
 from retrieval_pipeline.index.views import VIEW_ROW_COLUMNS, check_views
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import mapped, reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 
 # Items of a block: at least, at most, and how many follow on average after the least.
 LEAST_ITEMS = 16_384
@@ -46,7 +46,7 @@ COLUMNS: Mapping[str, pa.Schema] = {
 }
 
 
-class BlockFile(BaseModel):
+class BlockFile(StoredModel):
     """One table of a block.
 
     Attributes:
@@ -55,22 +55,18 @@ class BlockFile(BaseModel):
         facts: What the file must be.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     rows: int
     facts: FileFacts
 
 
-class Block(BaseModel):
+class Block(StoredModel):
     """Some neighbouring items of a build.
 
     Attributes:
         items: How many.
         tables: Their tables, by the names of COLUMNS; empty ones are left out.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: int
     tables: dict[str, BlockFile]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError
@@ -16,6 +16,7 @@ from retrieval_pipeline.index.hashed_files import FileFacts
 from retrieval_pipeline.index.score_statistics import Background
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.reading import reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import VectorSpace
 
 # Raised when files of a build change their meaning: builds of a later format are not opened.
@@ -28,7 +29,7 @@ INFO_FILE = "build.json"
 RUNS_FILE = "runs.npy"
 
 
-class Check(BaseModel):
+class Check(StoredModel):
     """A check that a build went through before it was published.
 
     Attributes:
@@ -37,14 +38,12 @@ class Check(BaseModel):
         found: What was found, as part of a sentence.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     passed: bool
     found: str
 
 
-class SegmentEntry(BaseModel):
+class SegmentEntry(StoredModel):
     """A segment of a build.
 
     Attributes:
@@ -56,8 +55,6 @@ class SegmentEntry(BaseModel):
         recall_at_10: What its plan finds.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     rows: int
     alive: int
@@ -66,7 +63,7 @@ class SegmentEntry(BaseModel):
     recall_at_10: float
 
 
-class BuildInfo(BaseModel):
+class BuildInfo(StoredModel):
     """The contents of build.json.
 
     Attributes:
@@ -89,8 +86,6 @@ class BuildInfo(BaseModel):
         files: What each other file in the directory of the build must be, by file name.
         checks: The checks that it passed before it was published.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int
     created_at: datetime

@@ -5,20 +5,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError, StoreError
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.reading import reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.sync import CHECKED
 
 
-class FileFacts(BaseModel):
+class FileFacts(StoredModel):
     """What a file must be: its size in bytes and its BLAKE3, as a content id."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int
     blake3: str

@@ -12,19 +12,19 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from retrieval_pipeline.index.ann import Trees
 from retrieval_pipeline.index.matrices import Matrix, placed, products, products_of_rows
 from retrieval_pipeline.index.quantization import Codes, read_codes
 from retrieval_pipeline.index.reduction import ReducedVectors
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import Numbers, Vectors
 
 # To guess which of many scores are among the largest, one of so many is looked at.
 SAMPLE_STEP = 16
 
 
-class Plan(BaseModel):
+class Plan(StoredModel):
     """How to find the best items for a query.
 
     Attributes:
@@ -35,8 +35,6 @@ class Plan(BaseModel):
         search_k: For "trees", how many nodes Annoy looks at; for "codes", how many items are
             compared by 8-bit codes; otherwise 0.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["scan", "projected", "codes", "trees"]
     candidates: int = 0

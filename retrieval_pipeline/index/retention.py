@@ -9,7 +9,6 @@ from pathlib import Path
 from retrieval_pipeline.errors import BuildError, UnreadableError
 from retrieval_pipeline.index.blocks import files_of
 from retrieval_pipeline.index.build_info import INFO_FILE, read_info
-from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.storage.atomic import discard
 from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
 
@@ -41,6 +40,8 @@ def orphans(store: Store, builds: Sequence[Path]) -> list[Path]:
     needed: set[Path] = set()
     unknown: set[Path] = set()
     for collection in store.engine_collections():
+        from retrieval_pipeline.index.milvus.ledger import Ledger  # for homes with an engine alone
+
         ledger = Ledger(collection)
         if (published := ledger.published()) is not None:
             blocks = store.blocks(published.space)

@@ -6,8 +6,8 @@ A score is the cosine of two vectors. `search.relevance` compares a query's scor
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import Values, Vectors
 
 # Their pairs are enough to know a mean and a deviation to within a percent.
@@ -18,24 +18,20 @@ SAME_PICTURE_COSINE = 0.9999
 PRIOR_SCORES = 10
 
 
-class Spread(BaseModel):
+class Spread(StoredModel):
     """Mean and standard deviation of the scores of unrelated pairs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mean: float
     deviation: float
 
 
-class Background(BaseModel):
+class Background(StoredModel):
     """How unrelated things score on a build's pictures.
 
     Attributes:
         words: The scores of the vocabulary; None if the build has no vectors of it.
         pictures: The scores of other pictures.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     words: Spread | None
     pictures: Spread

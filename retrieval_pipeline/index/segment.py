@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from retrieval_pipeline.errors import BuildError, StoreError
@@ -40,6 +40,7 @@ from retrieval_pipeline.progress import Progress
 from retrieval_pipeline.storage.atomic import new_directory
 from retrieval_pipeline.storage.content_id import DIGEST_BYTES
 from retrieval_pipeline.storage.reading import reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import Vectors, VectorSpace
 
 # Raised when files of a segment change their meaning: segments of another format are not opened.
@@ -96,7 +97,7 @@ def name_of(settings: str, keys: RowKeys) -> str:
     return digest.hexdigest(length=DIGEST_BYTES)
 
 
-class SegmentInfo(BaseModel):
+class SegmentInfo(StoredModel):
     """The contents of segment.json.
 
     Attributes:
@@ -111,8 +112,6 @@ class SegmentInfo(BaseModel):
         calibration: How the segment is searched, and what that finds.
         files: What each other file must be, by file name.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int
     space: str

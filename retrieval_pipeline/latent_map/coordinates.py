@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from retrieval_pipeline.errors import MapError, StoreError
-from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.latent_map.clusters import KMEANS_SAMPLE, Clusters, find_clusters, sample
 from retrieval_pipeline.latent_map.neighbours import LAYOUT, lay_out
@@ -31,6 +30,7 @@ from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import is_there, reading
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.tables import read_table, write_table
 from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
 
@@ -100,16 +100,14 @@ class MapSourceInfo(Protocol):
         """The vector space."""
 
 
-class ClusterInfo(BaseModel):
+class ClusterInfo(StoredModel):
     """One cluster of a map."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     images: int
 
 
-class MapInfo(BaseModel):
+class MapInfo(StoredModel):
     """The contents of map.json.
 
     Attributes:
@@ -121,8 +119,6 @@ class MapInfo(BaseModel):
         drift: How far images moved since the map before, see `pca.drift`; None without one.
         clusters: In the order of the numbers in coordinates.parquet.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int
     build: str
@@ -406,6 +402,8 @@ def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
     """
     names = {build.name for build in builds}
     for collection in store.engine_collections():
+        from retrieval_pipeline.index.milvus.ledger import Ledger  # for homes with an engine alone
+
         if (published := Ledger(collection).published()) is not None:
             names.add(published.build)
     orphans = [directory for directory in store.maps() if directory.name not in names]

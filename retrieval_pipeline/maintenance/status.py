@@ -26,7 +26,6 @@ from retrieval_pipeline.ingest.embed import damaged_ids, embedded_ids
 from retrieval_pipeline.ingest.manifest import Status, read_not_looked_at
 from retrieval_pipeline.ingest.missing_views import stored_views
 from retrieval_pipeline.paths import to_text
-from retrieval_pipeline.pipeline.engine import answering, has_engine, published_facts
 from retrieval_pipeline.search.labels import read_labels
 from retrieval_pipeline.storage.albums import album_names, read_album
 from retrieval_pipeline.storage.remote import Place
@@ -147,7 +146,9 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     # First, since it refuses a directory that is no home.
     build = store.current_build()
     published, away = None, None
-    if has_engine(settings):
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import answering
+
         try:
             published = answering(settings)
         except EngineError as error:
@@ -172,6 +173,8 @@ def read_status(settings: Settings, space: VectorSpace) -> LibraryStatus:
     else:
         try:
             if published is not None:
+                from retrieval_pipeline.pipeline.engine import published_facts
+
                 info, known = published.info, published_facts(settings, published)
             else:
                 info = read_info(build)

@@ -16,7 +16,6 @@ from retrieval_pipeline.orchestration.events import explained
 from retrieval_pipeline.orchestration.flow import QUICK, Flow
 from retrieval_pipeline.orchestration.history import MOST_RUNS, prune
 from retrieval_pipeline.orchestration.previews import freed_table, hits_pictures, hits_table
-from retrieval_pipeline.pipeline.engine import has_engine
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 
@@ -102,7 +101,7 @@ def build_verify_job(flow: Flow) -> dg.JobDefinition:
         library = flow.library(context)
         with explained(context):
             findings = list(verify_store(library.store, library.settings.source_names))
-            if has_engine(library.settings):
+            if library.settings.has_engine:
                 findings += verify_engine(library.settings)
             problems = [finding.problem for finding in findings if finding.problem]
             for finding in findings:
@@ -165,7 +164,7 @@ def build_gc_job(flow: Flow) -> dg.JobDefinition:
                 dry_run=config.dry_run,
                 wait=True,
             )
-            if has_engine(settings):
+            if settings.has_engine:
                 freed += collect_engine(
                     settings,
                     space=describe_encoder(settings).space,

@@ -47,11 +47,6 @@ class Publication:
     answers: bool
 
 
-def has_engine(settings: Settings) -> bool:
-    """Return whether an engine holds the index, rather than files under home."""
-    return settings.index.engine != "embedded"
-
-
 def update_engine(
     settings: Settings,
     space: VectorSpace,

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Encoder
@@ -14,10 +15,10 @@ from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
 from retrieval_pipeline.index.knn import evenly_spaced
-from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.latent_map.coordinates import (
     NEIGHBOURS_FILE,
     MapInfo,
+    MapSource,
     make_map,
     orphaned_maps,
     previous_coordinates,
@@ -27,13 +28,15 @@ from retrieval_pipeline.latent_map.coordinates import (
     with_neighbours,
 )
 from retrieval_pipeline.latent_map.neighbours import is_installed
-from retrieval_pipeline.pipeline.engine import answering, has_engine, read_map_source, update_engine
 from retrieval_pipeline.pipeline.validation import check_build, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet, Stoppable
 from retrieval_pipeline.storage.atomic import discard, new_directory
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.index.milvus.publication import PublicationReport
 
 # A map of more pictures shows so many of them.
 MAPPED_ITEMS = 1_000_000
@@ -62,7 +65,7 @@ def update_index(
     publish: bool = True,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> BuildReport | PublicationReport:
+) -> "BuildReport | PublicationReport":
     """Build the index of all sources and publish it if it passes its checks.
 
     Where the settings name an engine, it is published there, and no file is written for it.
@@ -91,7 +94,9 @@ def update_index(
         StoreError: A table is damaged or the build cannot be written.
         Stopped: `stop` was set.
     """
-    if has_engine(settings):
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import update_engine
+
         if stop is not None:
             what = "stopped while publishing to the engine; what was sent is kept"
             progress = Stoppable(progress or Quiet(), stop, what)
@@ -141,8 +146,10 @@ def answering_build(settings: Settings) -> Path | None:
         EngineError: The engine cannot be asked.
         StoreError: The pointer to the current build, or a ledger, is damaged.
     """
-    if not has_engine(settings):
+    if not settings.has_engine:
         return Store(settings.home).current_build()
+    from retrieval_pipeline.pipeline.engine import answering
+
     found = answering(settings)
     return None if found is None else Path(found.info.build)
 
@@ -216,7 +223,12 @@ def update_map(
     from retrieval_pipeline.latent_map.drawing import drawing
     from retrieval_pipeline.latent_map.write import write_views
 
-    items = read_map_source(settings, build.name) if has_engine(settings) else Build.open(build)
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import read_map_source
+
+        items: MapSource = read_map_source(settings, build.name)
+    else:
+        items = Build.open(build)
     numbers = evenly_spaced(len(items), MAPPED_ITEMS) if len(items) > MAPPED_ITEMS else None
     if numbers is not None:
         progress.note(f"the map shows {len(numbers):,} of {len(items):,} pictures, evenly spaced")

@@ -16,7 +16,6 @@ from retrieval_pipeline.images.decode_pool import DecodePool
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import current_or_none
 from retrieval_pipeline.index.builder import BuildReport
-from retrieval_pipeline.index.milvus.publication import PublicationReport
 from retrieval_pipeline.index.quantization import require_codes
 from retrieval_pipeline.ingest.crawl import ManifestReport, update_manifest
 from retrieval_pipeline.ingest.embed import (
@@ -29,7 +28,6 @@ from retrieval_pipeline.ingest.facts import FactsReport, update_facts
 from retrieval_pipeline.ingest.int8_check import check_int8
 from retrieval_pipeline.ingest.missing_views import ViewTables
 from retrieval_pipeline.ingest.small_parts import merge_small_parts
-from retrieval_pipeline.pipeline.engine import answering, has_engine
 from retrieval_pipeline.pipeline.publish import MapReport, update_index, update_map
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.reading import is_there
@@ -38,6 +36,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:
+    from retrieval_pipeline.index.milvus.publication import PublicationReport
     from retrieval_pipeline.search.labelling import LabelsReport
 
 
@@ -58,7 +57,7 @@ class IndexReport:
     manifests: tuple[ManifestReport, ...]
     embeddings: tuple[EmbedReport, ...]
     facts: tuple[FactsReport, ...]
-    build: BuildReport | PublicationReport
+    build: "BuildReport | PublicationReport"
     map: MapReport | None
     failures: Mapping[str, SourceError]
     labels: "LabelsReport | None" = None
@@ -163,7 +162,7 @@ def update_labels(settings: Settings, *, progress: Progress | None = None) -> "L
 
     The caller holds the store's lock. Raises what that function raises.
     """
-    if has_engine(settings):
+    if settings.has_engine:
         return None  # Words are scored on the files of a build, which an engine does not have.
     if not settings.labels.words and not is_there(Store(settings.home).labels):
         return None
@@ -177,7 +176,7 @@ def index_aside(
     *,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> BuildReport | PublicationReport:
+) -> "BuildReport | PublicationReport":
     """Embed all pictures with the model of the settings, and build an index without publishing it.
 
     The current index goes on answering; what is embedded is there when the settings change to this
@@ -353,7 +352,9 @@ def update_sources(
 
 def _answers_with_another(settings: Settings, space: VectorSpace) -> bool:
     """Return whether what answers now is of another vector space."""
-    if has_engine(settings):
+    if settings.has_engine:
+        from retrieval_pipeline.pipeline.engine import answering
+
         found = answering(settings)
         return found is not None and found.info.space.key != space.key
     current = current_or_none(Store(settings.home))

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from retrieval_pipeline.config.settings import LabelSettings
 from retrieval_pipeline.errors import QueryError, StoreError
 from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.schemas import LABELS
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.tables import read_metadata, read_table
 from retrieval_pipeline.vectors import VectorSpace
 
 REMEDY = "remove it, and run `retrieval label` again"
 
 
-class LabelsInfo(BaseModel):
+class LabelsInfo(StoredModel):
     """What a table of labels was made of.
 
     Attributes:
@@ -31,8 +32,6 @@ class LabelsInfo(BaseModel):
         build: Name of the build whose pictures were scored.
         space: Key of its vector space.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     asked: LabelSettings
     build: str

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from retrieval_pipeline.config.settings import SavedQuery
 from retrieval_pipeline.errors import CommandError, QueryError, StoreError
@@ -18,20 +18,19 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import reading
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.stored_model import StoredModel
 
 # What is told of new hits must not keep the pipeline for ever.
 NOTIFY_SECONDS = 60.0
 
 
-class FoundSoFar(BaseModel):
+class FoundSoFar(StoredModel):
     """What a saved query has found so far.
 
     Attributes:
         asked: What was asked, and of which model; another question begins anew.
         hits: When each content id was found first.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     asked: str
     hits: dict[str, datetime]

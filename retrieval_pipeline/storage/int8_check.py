@@ -5,11 +5,12 @@ The check itself is made by `ingest.int8_check`.
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.reading import is_there, reading
+from retrieval_pipeline.storage.stored_model import StoredModel
 
 # What vectors of eight bits must reach: mean and least cosine to the faithful ones, and the share
 # of each picture's nearest neighbours that stay.
@@ -18,7 +19,7 @@ MEAN_COSINE, LEAST_COSINE, KEPT_NEIGHBOURS = 0.995, 0.98, 0.95
 WORTHWHILE = 1.3
 
 
-class Int8Check(BaseModel):
+class Int8Check(StoredModel):
     """What was found, and whether eight bits are used.
 
     Attributes:
@@ -30,8 +31,6 @@ class Int8Check(BaseModel):
         other: The format of the faithful vectors, such as "float32".
         asked: Whether the settings asked for eight bits; else these must also be worthwhile.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pictures: int
     mean_cosine: float

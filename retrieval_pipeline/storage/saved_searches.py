@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from retrieval_pipeline.errors import AlbumError, StoreError
 from retrieval_pipeline.storage.albums import check_title
 from retrieval_pipeline.storage.atomic import discard, replacing
 from retrieval_pipeline.storage.reading import is_there, reading
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.storage.stored_model import StoredModel
 
 
-class SavedSearch(BaseModel):
+class SavedSearch(StoredModel):
     """A search under a name.
 
     Attributes:
@@ -27,8 +28,6 @@ class SavedSearch(BaseModel):
         seen: Content ids of the hits when somebody looked last; None before the first time. A hit
             that is not among them is new.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     parameters: Mapping[str, JsonValue]

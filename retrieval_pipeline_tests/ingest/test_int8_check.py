@@ -214,6 +214,10 @@ def test_by_itself_a_new_home_takes_eight_bits_where_they_are_worthwhile(
     assert [found[: len(line)] for found in lines if line] == ([line] if line else [])
     assert embedded(settings)[0] == (worthwhile == 0.0 and has_instructions)
     assert precision_line(settings).startswith(line or "the fastest of float32")
+    # Whoever asks after that gets them, although they are hardly faster.
+    asks = settings.model_copy(update={"precision": "int8"})
+    assert embedded(asks)[0] == has_instructions
+    assert precision_line(asks).startswith("int8: on 24 pictures") == has_instructions
 
 
 @pytest.mark.usefixtures("noise")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from retrieval_pipeline.errors import StoreError
 from retrieval_pipeline.index.arrow import no_rows, one_chunk
@@ -26,6 +26,7 @@ from retrieval_pipeline.storage.content_id import DIGEST_BYTES
 from retrieval_pipeline.storage.names import SENT_NAME
 from retrieval_pipeline.storage.reading import is_there, listed, reading
 from retrieval_pipeline.storage.schemas import LEDGER
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.tables import read_table, write_table
 from retrieval_pipeline.vectors import Flags, Numbers
 
@@ -40,7 +41,7 @@ _IDS = pa.schema([LEDGER.field("id")])
 _SENT = pa.schema([LEDGER.field("id"), LEDGER.field("digest")])
 
 
-class Collection(BaseModel):
+class Collection(StoredModel):
     """A collection as it was made.
 
     Attributes:
@@ -52,8 +53,6 @@ class Collection(BaseModel):
         replicas: How many copies are kept in memory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     token: str
     schema_version: int
     dim: int
@@ -62,9 +61,7 @@ class Collection(BaseModel):
     replicas: int
 
 
-class _Blocks(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Blocks(StoredModel):
     blocks: tuple[Block, ...]
 
 

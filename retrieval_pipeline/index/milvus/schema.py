@@ -12,11 +12,10 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from retrieval_pipeline.config.extensions import DAMAGED, format_named
 from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.index.score_statistics import Background
+from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import VectorSpace
 
 # Raised when rows change their meaning: collections of another version are filled anew.
@@ -48,7 +47,7 @@ SHOWN_FACTS = (
 )
 
 
-class PublishedInfo(BaseModel):
+class PublishedInfo(StoredModel):
     """What is known of a publication: what a reader needs, and what people are shown.
 
     Attributes:
@@ -73,8 +72,6 @@ class PublishedInfo(BaseModel):
         seconds: How long it took, without the checks.
         checks: What it was checked for.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int
     build: str
