@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build_info import BuildInfo
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
 from retrieval_pipeline.paths import to_path
@@ -35,7 +34,6 @@ from retrieval_pipeline.web.api_models import (
     Month,
     OnePicture,
     Recommenders,
-    Run,
     ServerStatus,
     Shapes,
     ShapesOf,
@@ -358,21 +356,7 @@ async def status(request: Request, _: Nothing) -> ServerStatus:
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
     running = await library.run(library.is_being_written)
-    told = [_run(*each) for each in runs]
-    return ServerStatus(**dict(state), running=running, serving=serving, runs=told)
-
-
-def _run(build: str, info: BuildInfo, current: bool) -> Run:
-    return Run(
-        build=build,
-        created_at=info.created_at,
-        items=info.items,
-        files=info.locations,
-        seconds=info.build_seconds,
-        model=info.model,
-        recall_at_10=info.recall_at_10,
-        current=current,
-    )
+    return ServerStatus(**dict(state), running=running, serving=serving, runs=runs)
 
 
 async def token(request: Request, _: Nothing) -> Token:

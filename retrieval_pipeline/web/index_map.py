@@ -1,4 +1,4 @@
-"""The map of an index as pages have it: where its pictures lie, in which cluster, in which region."""
+"""The map of an index as pages have it: where its pictures lie, in which cluster and region."""
 
 import functools
 from dataclasses import dataclass

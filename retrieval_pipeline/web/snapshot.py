@@ -12,7 +12,13 @@ import numpy.typing as npt
 from cachetools import LRUCache
 
 from retrieval_pipeline.config.settings import Settings
-from retrieval_pipeline.errors import EncoderError, MapError, NotOnEngineError
+from retrieval_pipeline.errors import (
+    BuildError,
+    EncoderError,
+    MapError,
+    NotOnEngineError,
+    StoreError,
+)
 from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.search.box import BoxRead, read_box
 from retrieval_pipeline.search.facets import Facets
@@ -89,17 +95,16 @@ class Snapshot:
         """The settings under which the build was opened."""
         return self.searcher.settings
 
-    @property
+    @functools.cached_property
     def corpus(self) -> Corpus | None:
-        """All items of the index; None if an engine keeps it, and their tables are elsewhere.
+        """All items of the index, which the map and the search for duplicates need.
 
-        Raises:
-            BuildError: What is told of them is damaged.
-            StoreError: The ledger of a publication is.
+        None if an engine keeps it, and the tables that it was published from are elsewhere, or
+        damaged: then it answers on without them.
         """
         try:
             return self.searcher.corpus
-        except NotOnEngineError:
+        except (NotOnEngineError, BuildError, StoreError):
             return None
 
     @property
