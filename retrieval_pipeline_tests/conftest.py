@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retrieval_pipeline_tests.support import forked_commands
+from retrieval_pipeline_tests.support.engines import Engines
 from retrieval_pipeline_tests.support.library import SHARED_DATA
 from retrieval_pipeline_tests.support.processes import made_once, shared_directory
 from retrieval_pipeline_tests.support.sentences import remember_sentences
@@ -93,6 +94,14 @@ def sample_photos() -> dict[str, Path]:
         "flower": more / "flower.jpg",
         "temple": more / "china.jpg",
     }
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Makes indexes of made-up libraries, embedded and in Milvus."""
+    engines = Engines(tmp_path_factory.mktemp("milvus"))
+    yield engines
+    engines.close()
 
 
 @pytest.fixture

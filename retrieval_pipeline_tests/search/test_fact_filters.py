@@ -8,24 +8,23 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts import places
 from retrieval_pipeline.facts.dates import Interval, parse_dates
 from retrieval_pipeline.facts.model import Origin, PictureFacts
-from retrieval_pipeline.index.build import Build, open_current
-from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.filters import file_test, passing
 from retrieval_pipeline.search.query import Query, kilometres
+from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+from retrieval_pipeline_tests.support.engines import ENGINES, Engines
 from synthetic.tables import random_vectors, write_facts, write_manifest, write_part
 
 SPACE = VectorSpace("test/model", "r1", 8, "p")
-PICTURES = 400
+PICTURES = 200
 CAMERAS = ("Nikon D750", "Nikon Z 6", "Canon EOS 5D Mark II", "Apple iPhone 12")
 LENSES = ("24-70mm f/2.8", "50mm f/1.8", "iPhone 12 back camera 4.2mm f/1.6")
 KEYWORDS = ("Dog", "dog", "beach", "Straße", "STRASSE", "2019")
@@ -65,9 +64,11 @@ def random_facts(random: Random) -> PictureFacts:
     )
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, list[PictureFacts]]:
-    """A build, and the facts of its items in their order."""
+@pytest.fixture(scope="module", params=ENGINES)
+def library(
+    request: pytest.FixtureRequest, engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[VectorIndex, list[PictureFacts]]:
+    """An index, and the facts of its items in the order of their names."""
     store = Store(tmp_path_factory.mktemp("home"))
     random = Random(7)
     names = [f"{number:04d}.jpg" for number in range(PICTURES)]
@@ -77,8 +78,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, list[Pictu
     write_facts(store, "a", facts)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(places, "ALL_TOWNS", 15_000)
-        build_index(store, SPACE, ["a"])
-    return open_current(store), [facts[name] for name in names]
+        index = engines.index(request.param, store, SPACE, ["a"])
+    return index, [facts[name] for name in names]
+
+
+def passed(index: VectorIndex, query: Query) -> list[bool]:
+    """Tell of each item, in the order of their names, whether it passes the filters."""
+    everything = index.records(index.listing(None, "name"))
+    found = index.records(index.listing(index.passing(query), "name"))
+    passing = {record.content_id for record in found}
+    assert len(passing) == len(found) == index.count(index.passing(query))
+    return [record.content_id in passing for record in everything]
 
 
 def distance(facts: PictureFacts) -> float:
@@ -152,60 +162,56 @@ def camera(facts: PictureFacts) -> str:
     ],
 )
 def test_a_filter_passes_exactly_what_a_plain_loop_does(
-    library: tuple[Build, list[PictureFacts]],
+    library: tuple[VectorIndex, list[PictureFacts]],
     asked: dict[str, Any],
     expected: Callable[[PictureFacts], bool],
 ) -> None:
-    build, facts = library
-    flags = passing(build, Query.of(asked))
-    wanted = [expected(each) for each in facts]
-    assert (np.ones(len(build), np.bool_) if flags is None else flags).tolist() == wanted
-    assert (flags is None) == (not asked)
+    index, facts = library
+    query = Query.of(asked)
+    assert passed(index, query) == [expected(each) for each in facts]
+    assert (index.passing(query) is None) == (not asked)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not places.are_available(), reason="the extra `places` is not installed")
 def test_pictures_are_found_by_country_and_place(
-    library: tuple[Build, list[PictureFacts]],
+    library: tuple[VectorIndex, list[PictureFacts]],
 ) -> None:
-    build, _ = library
-    assert build.facts is not None
-    countries = build.facts["country"].to_pylist()
+    index, _ = library
+    facts = index.item_facts(index.listing(None, "name"))
+    portuguese = [each.country == "PT" for each in facts]
+    assert any(portuguese)
     for asked in ("pt", "Portugal"):
-        flags = passing(build, Query(countries=(asked,)))
-        assert flags is not None
-        assert flags.tolist() == [country == "PT" for country in countries]
-        assert flags.any()
-    nearby = passing(build, Query(near="Lisboa"))
-    assert nearby is not None
-    assert 0 < nearby.sum() < PICTURES / 2
+        assert passed(index, Query(countries=(asked,))) == portuguese
+    assert 0 < sum(passed(index, Query(near="Lisboa"))) < PICTURES / 2
     assert fact_notes(Query(near="Lisboa")) == ()
     (note,) = fact_notes(Query(near="San José"))
     assert '"San José" is San Jose, California, US' in note
 
 
-def test_an_index_without_facts_asks_the_files_for_dates_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_index_without_facts_asks_the_files_for_dates_and_says_so(
+    engine: str, engines: Engines, tmp_path: Path
+) -> None:
     store = Store(tmp_path)
     write_manifest(store, "a", {"1.jpg": "dog"})  # changed in 1970
     write_part(store, SPACE, "a", ["dog"], random_vectors(1, 8))
-    build_index(store, SPACE, ["a"])
-    build = open_current(store)
-    (file,) = build.records([0])[0].files
+    index = engines.index(engine, store, SPACE, ["a"])
+    (record,) = index.records(index.listing(None, "name"))
+    (file,) = record.files
     for query, passes in (
         (Query(after=datetime(1980, 1, 1)), False),
         (Query(before=datetime(1980, 1, 1)), True),
         (Query(on=parse_dates("1969 to 1971")), True),
         (Query(on=parse_dates("2019"), file_after=datetime(1960, 1, 1)), False),
     ):
-        flags = passing(build, query)
-        assert flags is not None
-        assert flags.tolist() == [passes]
+        assert passed(index, query) == [passes]
         assert file_test(query, knows_facts=False)(file) is passes
         assert "the times of the files count" in fact_notes(query, knows_facts=False)[0]
     assert fact_notes(Query(file_after=datetime(1980, 1, 1))) == ()
     for facts in ({"cameras": ("nikon",)}, {"years": (2019,)}, {"min_rating": 1}):
         with pytest.raises(QueryError, match="run `retrieval index`"):
-            passing(build, replace(Query(), **facts))
+            index.passing(replace(Query(), **facts))
 
 
 def test_a_query_is_read_from_text() -> None:

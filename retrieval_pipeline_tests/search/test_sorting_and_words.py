@@ -10,9 +10,6 @@ import pytest
 from retrieval_pipeline.config.settings import SavedQuery
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.model import Origin, PictureFacts
-from retrieval_pipeline.index.build import open_current
-from retrieval_pipeline.index.builder import build_index
-from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.relevance import LIKELY
 from retrieval_pipeline.search.results import answer_json
@@ -21,19 +18,22 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import normalise
 from retrieval_pipeline_tests.search.test_searcher import DIM, SPACE, WordEncoder, direction
+from retrieval_pipeline_tests.support.engines import ENGINES, Engines
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import random_vectors, write_facts, write_manifest, write_part
 
-DOGS = 30
+DOGS, OTHERS = 30, 300
 
 
-@pytest.fixture(scope="module")
-def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    """Thirty dogs of thirty days, of which every third has no date, and 600 other pictures."""
+@pytest.fixture(scope="module", params=ENGINES)
+def searcher(
+    request: pytest.FixtureRequest, engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> Searcher:
+    """Thirty dogs of thirty days, of which every third has no date, and 300 other pictures."""
     home = tmp_path_factory.mktemp("library")
     store = Store(home / "home")
     dogs = [f"{(7 * number) % DOGS:02d}.jpg" for number in range(DOGS)]
-    others = [f"other/{number:03d}.jpg" for number in range(600)]
+    others = [f"other/{number:03d}.jpg" for number in range(OTHERS)]
     noise = random_vectors(len(others), DIM, seed=3)
     noise[:, :5] *= 0.01
     dogs_vectors = np.stack(
@@ -54,9 +54,9 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
             else PictureFacts(day, 120, Origin.EXIF, camera=camera)
         )
     write_facts(store, "a", facts)
-    build_index(store, SPACE, ["a"])
     settings = settings_of(home / "home", a=home / "A")
-    return Searcher(settings, EmbeddedIndex(open_current(store)), WordEncoder())  # type: ignore[arg-type]
+    index = engines.index(request.param, store, SPACE, ["a"])
+    return Searcher(settings, index, WordEncoder())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sort", ["newest", "oldest", "name"])
@@ -84,7 +84,7 @@ def test_sorted_hits_are_the_relevant_ones_in_order_and_a_page_is_a_part_of_them
 def test_an_order_without_words_lists_what_passes_the_filters(searcher: Searcher) -> None:
     answer = searcher.answer(Query(cameras=("nikon",), sort="oldest"), 1_000)
     assert {hit.facts.camera for hit in answer.hits} == {"Nikon D750"}
-    assert len(answer.hits) == (DOGS + 600) // 2
+    assert len(answer.hits) == (DOGS + OTHERS) // 2
     assert {(hit.score, hit.relevance) for hit in answer.hits} == {(None, None)}
     assert answer_json(answer)["hits"][0]["score"] is None
     with pytest.raises(QueryError, match="the query is empty"):
