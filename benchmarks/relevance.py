@@ -195,7 +195,7 @@ def make_library(root, home, per_class):
 def labelled(settings):
     """Return the index of these settings; a picture's class is the name of its folder."""
     searcher = Searcher.open(settings)
-    items = searcher.build.items
+    items = searcher.corpus.items
     places = [each[0] for each in items["locations"].to_pylist()]
     contents = items["content_id"].to_pylist()
     classes = [place["path"].split("/")[0] for place in places]
@@ -365,9 +365,9 @@ def print_negatives(library):
     flags = searcher.allowed(Query(text="a", sources=only))
     numbers = np.flatnonzero(flags)
     names = np.array(
-        [library.classes[each] for each in searcher.build.items["content_id"].to_pylist()]
+        [library.classes[each] for each in searcher.corpus.items["content_id"].to_pylist()]
     )[numbers]
-    vectors = searcher.build.vectors(numbers)
+    vectors = searcher.corpus.vectors(numbers)
     rows = {"no negative": [], "difference of vectors": [], "this project": []}
     for text, unwanted, kind in NEGATIVES:
         wanted = [each for each in kind if each != unwanted]

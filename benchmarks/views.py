@@ -113,7 +113,7 @@ def recalls(searcher: Searcher, photos: Sequence[Path], at: int) -> float:
 
 def rules(searcher: Searcher, photos: Sequence[Path]) -> dict[str, float]:
     """Return the recall at 1 if items are scored by other rules than their best view."""
-    build = searcher.build
+    build = searcher.corpus
     queries = [Query(text=f"a photo of a {photo.stem.replace('_', ' ')}") for photo in photos]
     wanted = np.stack([each.wanted for each in searcher.query_vectors(queries)])
     scores = build.vector_index.scan(wanted)
@@ -156,7 +156,7 @@ def print_places(root: Path, encoder: Encoder, photos: list[Path], flowers: list
         for views in kinds:
             searcher = collection.searcher(views)
             found = [recalls(searcher, photos, at) for at in (1, 10)]
-            vectors = len(searcher.build.rows) / len(searcher.build)
+            vectors = len(searcher.corpus.rows) / len(searcher.corpus)
             print(
                 f"| {place} | {views} | {found[0]:.3f} | {found[1]:.3f} | {vectors:.1f} |",
                 flush=True,

@@ -100,7 +100,7 @@ def test_a_new_picture_joins_the_old_ones(former: Settings, sample_photos: dict[
     shutil.copy(sample_photos["motorcycle"], Path(str(source.path)) / "motorcycle.png")
     (embedded,) = index_sources(former).embeddings
     assert (embedded.known, embedded.embedded) == (5, 1)
-    assert len(Searcher.open(former).build) == 6
+    assert len(Searcher.open(former).corpus) == 6
 
 
 TREES = {"kind": "trees", "candidates": 100, "search_k": 1_000}

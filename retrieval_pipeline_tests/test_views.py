@@ -158,7 +158,7 @@ def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
         (Query(like=(wide,), paths=("*e.png", "sky*")), 1, 1),
     ):
         vectors, flags = searcher.query_vectors([query]), searcher.allowed(query)
-        ranking = rank_items(searcher.build, [query], vectors, [flags], 10)[0]
+        ranking = rank_items(searcher.corpus, [query], vectors, [flags], 10)[0]
         assert (ranking.among, ranking.among_rows) == (items, rows)
 
 

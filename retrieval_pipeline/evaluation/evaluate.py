@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.errors import EvaluationError, QueryError
@@ -118,9 +119,10 @@ def evaluate(
     Raises:
         EncoderError: The model cannot be had.
         EvaluationError: No query has a right answer in the index, or one cannot be asked.
+        NotOnEngineError: An engine keeps the index, and it was not published from this home.
     """
     progress = progress or Quiet()
-    resolver = Resolver(searcher.build, lambda glob: _matching(searcher, glob))
+    resolver = Resolver(searcher.corpus, lambda glob: _matching(searcher, glob))
     counts = _Counts()
     examples: dict[str, None] = {}
     unknown = unanswerable = 0
@@ -147,9 +149,9 @@ def evaluate(
         )
     values = np.array(counts.values)
     return Evaluation(
-        model=searcher.build.info.model,
-        build=searcher.build.path.name,
-        items=len(searcher.build),
+        model=searcher.index.info.model,
+        build=searcher.index.name,
+        items=len(searcher.index),
         queries=len(values),
         metrics=dict(zip(NAMES, intervals(values), strict=True)),
         near=counts.near,
@@ -170,7 +172,7 @@ def evaluate(
 
 
 def _matching(searcher: Searcher, glob: str) -> list[int]:
-    flags = searcher.allowed(Query(paths=(glob,)))
+    flags = searcher.whole.allowed(Query(paths=(glob,)))
     return [] if flags is None else np.flatnonzero(flags).tolist()
 
 
@@ -188,7 +190,7 @@ def _ask(
         vectors = searcher.query_vectors(queries)
     except QueryError as error:
         raise EvaluationError(f"a query cannot be asked: {error}") from None
-    scores = exact_scores(searcher.build, vectors)
+    scores = exact_scores(searcher.corpus, vectors)
     for (number, labelled, items, once_more), query, each, exact in zip(
         batch, queries, vectors, scores, strict=True
     ):
@@ -197,7 +199,7 @@ def _ask(
             counts.alarms += answer.likely > 0
             counts.alarms_asked += 1
             continue
-        if labelled.like and (own := searcher.build.number_of(labelled.like)) is not None:
+        if labelled.like and (own := searcher.corpus.number_of(labelled.like)) is not None:
             exact[own] = -np.inf
         ranks = _ranks(exact, items)
         values = metrics_of(ranks)
@@ -236,7 +238,7 @@ def _compare(
     counts: _Counts,
 ) -> None:
     """Count the right ones among the hits, and what exact search finds and the index does not."""
-    found = {searcher.build.number_of(hit.content_id) for hit in answer.hits}
+    found = {searcher.corpus.number_of(hit.content_id) for hit in answer.hits}
     near = int((ranks < LOOKED_AT).sum())
     # Of equal scores any may be among the first ten.
     least = np.partition(exact, -LOOKED_AT)[-LOOKED_AT] if len(exact) >= LOOKED_AT else -np.inf
@@ -249,16 +251,16 @@ def _compare(
             continue
         number = int(np.searchsorted(BINS, hit.relevance, side="right")) - 1
         counts.hits[number] += 1
-        counts.right[number] += searcher.build.number_of(hit.content_id) in right
+        counts.right[number] += searcher.corpus.number_of(hit.content_id) in right
 
 
 def _ask_without_answers(
     searcher: Searcher, query: Query, vectors: QueryVectors, items: Numbers, counts: _Counts
 ) -> None:
     """Ask among the other pictures, none of which is labelled right: is a hit likely?"""
-    others = np.ones(len(searcher.build), np.bool_)
-    others[items] = False
-    if others.any():
+    ids = searcher.corpus.items["content_id"].take(pa.array(items))
+    others = searcher.index.lacking(ids.to_pylist())
+    if searcher.index.count(others):
         answer = searcher.answer(query, 1, query_vectors=vectors, among=others)
         counts.alarms += answer.likely > 0
         counts.alarms_asked += 1

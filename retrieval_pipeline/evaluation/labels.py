@@ -14,7 +14,7 @@ from typing import Any
 
 from retrieval_pipeline.config.settings import EvaluationSettings
 from retrieval_pipeline.errors import EvaluationError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.recommend.votes import read_judgements, require_recommender
 from retrieval_pipeline.storage.store import Store
@@ -139,15 +139,15 @@ def _captions(found: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
         ) from None
 
 
-def folder_queries(build: Build) -> list[LabelledQuery]:
+def folder_queries(corpus: Corpus) -> list[LabelledQuery]:
     """Return a query for each folder: its name asks for the pictures in it.
 
     A picture directly in a source's directory belongs to the source's name. Folders of one name are
     one query. "_" and "-" are read as spaces.
     """
     folders: dict[str, dict[str, None]] = {}
-    content_ids = build.items["content_id"].to_pylist()
-    for content, places in zip(content_ids, build.items["locations"].to_pylist(), strict=True):
+    content_ids = corpus.items["content_id"].to_pylist()
+    for content, places in zip(content_ids, corpus.items["locations"].to_pylist(), strict=True):
         for place in places:
             parts = place["path"].split("/")
             name = parts[-2] if len(parts) > 1 else place["source"]
@@ -158,13 +158,13 @@ def folder_queries(build: Build) -> list[LabelledQuery]:
     ]
 
 
-def settings_queries(settings: EvaluationSettings, build: Build) -> list[LabelledQuery]:
-    """Return the queries that the settings name; the folders are those of `build`.
+def settings_queries(settings: EvaluationSettings, corpus: Corpus) -> list[LabelledQuery]:
+    """Return the queries that the settings name; the folders are those of `corpus`.
 
     Raises:
         EvaluationError: The file cannot be read, is in none of the formats, or has no query.
     """
-    return folder_queries(build) if settings.file is None else read_labelled(settings.file)[0]
+    return folder_queries(corpus) if settings.file is None else read_labelled(settings.file)[0]
 
 
 def vote_queries(store: Store, name: str) -> list[LabelledQuery]:
@@ -190,9 +190,9 @@ def vote_queries(store: Store, name: str) -> list[LabelledQuery]:
 class Resolver:
     """Finds the items that labels name."""
 
-    def __init__(self, build: Build, matching: Callable[[str], Sequence[int]]) -> None:
-        """Find them in `build`; `matching` gives the items that a glob matches."""
-        self._build = build
+    def __init__(self, corpus: Corpus, matching: Callable[[str], Sequence[int]]) -> None:
+        """Find them in `corpus`; `matching` gives the items that a glob matches."""
+        self._corpus = corpus
         self._matching = matching
         self._paths: dict[str, list[int]] | None = None
 
@@ -209,7 +209,7 @@ class Resolver:
 
     def _items(self, label: str, by_content: bool) -> Sequence[int]:
         if by_content:
-            number = self._build.number_of(label)
+            number = self._corpus.number_of(label)
             return [] if number is None else [number]
         if numbers := self._by_path().get(label.removeprefix("./")):
             return numbers
@@ -219,7 +219,7 @@ class Resolver:
         """Items by path below the source, by source and path, and by the name of the file."""
         if self._paths is None:
             self._paths = {}
-            for number, places in enumerate(self._build.items["locations"].to_pylist()):
+            for number, places in enumerate(self._corpus.items["locations"].to_pylist()):
                 for place in places:
                     path = to_text(place["path"])
                     for name in {path, f"{place['source']}/{path}", path.rpartition("/")[2]}:

@@ -114,7 +114,7 @@ def _section(searcher: Searcher, evaluation: Evaluation, bad: BadAnswer) -> Sect
             height=record.height,
             others=record.locations[1:],
         )
-        for record in searcher.build.records(bad.meant[:SHOWN])
+        for record in searcher.corpus.records(bad.meant[:SHOWN])
     ]
     return Section(
         heading=bad.query.text or f"Pictures like {bad.query.like}",

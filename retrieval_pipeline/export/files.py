@@ -76,7 +76,7 @@ def write_numpy(rows: PictureRows, directory: Path, progress: Progress) -> None:
         StoreError: The file system refused, or the directory exists.
     """
     names = [name for name in rows.schema.names if name != "embedding"]
-    dim = rows.searcher.build.info.dim
+    dim = rows.searcher.index.info.dim
     with _new_tree(directory) as temporary:
         vectors = None
         if "embedding" in rows.schema.names:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline import __version__
 from retrieval_pipeline.errors import MapError, StoreError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.facts_table import FACTS_COLUMNS
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.latent_map.coordinates import read_coordinates, read_map_info
@@ -112,7 +112,7 @@ class Selection:
 
 
 def select(searcher: Searcher, query: Query, most: int | None = None) -> Selection:
-    """Return which pictures a query chooses: all without one.
+    """Return which pictures a query chooses, compared with all: all without one.
 
     Args:
         searcher: Of the index.
@@ -123,7 +123,9 @@ def select(searcher: Searcher, query: Query, most: int | None = None) -> Selecti
     Raises:
         QueryError: As `Searcher.search` does.
         EncoderError: The model cannot be had.
+        NotOnEngineError: An engine keeps the index, and it was not published from this home.
     """
+    searcher = searcher.whole
     asked, _ = searcher.understand(query)
     if asked.asks:
         if most is None and not asked.min_relevance:
@@ -131,7 +133,7 @@ def select(searcher: Searcher, query: Query, most: int | None = None) -> Selecti
         numbers, relevance = searcher.relevant_items(asked, most)
         return Selection(asked, numbers, relevance)
     allowed = searcher.allowed(asked)
-    numbers = np.arange(len(searcher.build)) if allowed is None else np.flatnonzero(allowed)
+    numbers = np.arange(len(searcher.corpus)) if allowed is None else np.flatnonzero(allowed)
     return Selection(asked, numbers[:most], None)
 
 
@@ -157,7 +159,7 @@ class PictureRows:
 
     Attributes:
         schema: Of the batches: a column's metadata has its `description`, the schema's have
-            `retrieval`, the JSON of what was exported from which build of which model.
+            `retrieval`, the JSON of what was exported from which index of which model.
         selection: Which pictures.
         searcher: Of the index.
     """
@@ -169,11 +171,11 @@ class PictureRows:
             StoreError: A table of votes, albums, labels or the map is damaged.
         """
         self.searcher, self.selection = searcher, selection
-        build, store = searcher.build, Store(searcher.settings.home)
-        self.schema = _schema(build, selection.query, vectors=vectors)
-        ids = build.items["content_id"]
-        self._known = build.facts
-        self._map = _Map(build, store)
+        corpus, store = searcher.corpus, Store(searcher.settings.home)
+        self.schema = _schema(corpus, selection.query, vectors=vectors)
+        ids = corpus.items["content_id"]
+        self._known = corpus.facts
+        self._map = _Map(corpus, store)
         labels = read_labels(store)
         marks = LABELS.empty_table() if labels is None else labels.table
         contents, *marked = (marks[field.name].combine_chunks() for field in LABELS)
@@ -204,7 +206,7 @@ class PictureRows:
             yield self._batch(start, self.selection.numbers[start : start + BATCH])
 
     def _batch(self, start: int, numbers: Numbers) -> pa.RecordBatch:
-        build, count = self.searcher.build, len(numbers)
+        corpus, count = self.searcher.corpus, len(numbers)
         relevance = self.selection.relevance
         columns = {
             **self._files(numbers),
@@ -216,8 +218,8 @@ class PictureRows:
             **{name: lists.columns(numbers)[0] for name, lists in self._members.items()},
         }
         if "embedding" in self.schema.names:
-            flat = pa.array(build.vectors(numbers).reshape(-1), pa.float32())
-            columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, build.info.dim)
+            flat = pa.array(corpus.vectors(numbers).reshape(-1), pa.float32())
+            columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, corpus.info.dim)
         arrays = [
             pa.nulls(count, field.type)
             if (column := columns[field.name]) is None
@@ -229,9 +231,9 @@ class PictureRows:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _files(self, numbers: Numbers) -> dict[str, object]:
-        build = self.searcher.build
-        passes = file_test(self.selection.query, knows_facts=build.facts is not None)
-        records = build.records(numbers)
+        corpus = self.searcher.corpus
+        passes = file_test(self.selection.query, knows_facts=corpus.facts is not None)
+        records = corpus.records(numbers)
         first = [record.first(passes) for record in records]
         return {
             "content_id": [record.content_id for record in records],
@@ -258,7 +260,7 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _schema(build: Build, query: Query, *, vectors: bool) -> pa.Schema:
+def _schema(corpus: Corpus, query: Query, *, vectors: bool) -> pa.Schema:
     facts = {field.name: field.type for field in FACTS_COLUMNS}
     fields = []
     for name, description in COLUMNS.items():
@@ -266,14 +268,14 @@ def _schema(build: Build, query: Query, *, vectors: bool) -> pa.Schema:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if name == "embedding":
-            kind = pa.list_(pa.float32(), build.info.dim)
+            kind = pa.list_(pa.float32(), corpus.info.dim)
         if name != "embedding" or vectors:
             fields.append(pa.field(name, kind, metadata={"description": description}))
     about = {
         "made_by": f"retrieval-pipeline {__version__}",
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": build.info.model,
-        "build": build.path.name,
+        "model": corpus.info.model,
+        "build": corpus.name,
         "query": str(query),
     }
     return pa.schema(fields, metadata={"retrieval": json.dumps(about)})
@@ -294,18 +296,18 @@ def _facts(facts: pa.Table | None, numbers: Numbers) -> dict[str, pa.Array | Non
 
 
 class _Map:
-    """Where the items lie on the map of their build, if it is drawn."""
+    """Where the items lie on the map of their index, if it is drawn."""
 
-    def __init__(self, build: Build, store: Store) -> None:
+    def __init__(self, corpus: Corpus, store: Store) -> None:
         self._table: pa.Table | None = None
-        directory = store.map(build.path.name)
+        directory = store.map(corpus.name)
         if is_there(directory):
             try:
                 self._table, info = read_coordinates(directory), read_map_info(directory)
             except MapError as error:
                 raise StoreError(*error.args) from None
             self._words = pa.array([cluster.name for cluster in info.clusters], pa.string())
-            ids = build.items["content_id"]
+            ids = corpus.items["content_id"]
             self._rows = pc.index_in(ids, value_set=self._table["content_id"].combine_chunks())
 
     def of(self, numbers: Numbers) -> dict[str, pa.Array | None]:

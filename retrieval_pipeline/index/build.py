@@ -1,15 +1,11 @@
-"""One build of the index: opening it, and asking it."""
+"""The builds of the embedded index: opening them."""
 
 import contextlib
 import fcntl
-import functools
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from retrieval_pipeline.errors import BuildError, StoreError, UnreadableError
@@ -22,42 +18,26 @@ from retrieval_pipeline.index.build_info import (
     BuildInfo,
     read_info,
 )
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.former_build import FACTS_FILE, VOCABULARY_FILE, open_former
 from retrieval_pipeline.index.hashed_files import FileFacts, check_files, remember_hashed
-from retrieval_pipeline.index.item_facts import ItemFacts, read_item_facts
-from retrieval_pipeline.index.knn import Plan, evenly_spaced
-from retrieval_pipeline.index.records import ItemRecord, read_records
-from retrieval_pipeline.index.row_keys import keys_of
 from retrieval_pipeline.index.runs import RowMap, are_sound
-from retrieval_pipeline.index.score_statistics import SAMPLE_PICTURES
 from retrieval_pipeline.index.segment import Segment, open_segment
 from retrieval_pipeline.index.segmented_index import Part, SegmentedIndex
-from retrieval_pipeline.index.views import rows_of_views
 from retrieval_pipeline.storage.reading import reading
-from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
 from retrieval_pipeline.storage.store import Store, blocks_beside, segments_beside
-from retrieval_pipeline.vectors import Numbers, Vectors
-from retrieval_pipeline.views import View
+from retrieval_pipeline.vectors import Vectors
 
 
-class Build:
+class Build(Corpus):
     """An open build: its files are mapped into memory, and nobody changes or removes them.
-
-    Items are numbered from 0, in the order of the source and path of their first file. Each has a
-    vector of its own, and may have others of further views: `rows` tells which rows of vectors are
-    whose.
 
     Attributes:
         path: Its directory.
         info: The contents of its build.json.
-        items: What is told of each item, with the columns of `items.ITEM_COLUMNS`.
-        vector_index: The vectors of all rows.
-        rows: Which item each row of vectors belongs to.
-        views: Of which view each row after those of the items is the vector, with the columns of
-            `views.VIEW_ROW_COLUMNS`.
-        companions: The files that belong to items without being such, with the columns of
-            `companions.COMPANION_COLUMNS`.
     """
+
+    info: BuildInfo
 
     def __init__(
         self,
@@ -67,14 +47,9 @@ class Build:
         vector_index: SegmentedIndex,
         lock: IO[bytes],
     ) -> None:
+        super().__init__(path.name, info, tables)
         self.path = path
-        self.info = info
-        self.items = tables.items
-        self.vector_index = vector_index
-        self.views = tables.views
-        self.rows = rows_of_views(len(tables.items), tables.views)
-        self.companions = tables.companions
-        self._facts = tables.facts
+        self._vectors = vector_index
         # Python closes the file, which ends the lock, when nobody refers to this object any more.
         self._lock = lock
 
@@ -94,124 +69,13 @@ class Build:
         open_it = _open if info.format == BUILD_FORMAT else open_former
         return cls(path, info, *open_it(path, info, rehash=rehash), lock)
 
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return self.info.items
+    def _open_vectors(self) -> SegmentedIndex:
+        return self._vectors
 
-    @functools.cached_property
-    def facts(self) -> pa.Table | None:
-        """The facts of the items, a row for each, with the columns of `facts_table.FACTS_COLUMNS`.
-
-        None if the build was made before facts were read.
-        """
-        # Blocks have dictionaries of their own; comparing their numbers needs common ones.
-        return None if self._facts is None else self._facts.unify_dictionaries()
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the largest segment; without loaded codes, a scan instead of codes."""
-        return max(self.vector_index.parts, key=lambda part: len(part.index)).usable_plan
-
-    def load_codes(self) -> None:
-        """Read the codes if plans use them; this pays off for many queries only.
-
-        Raises:
-            BuildError: The codes cannot be read.
-        """
-        self.vector_index.load_codes()
-
-    def number_of(self, content_id: str) -> int | None:
-        """Return the number of the item with this content id; None if there is none."""
-        if not re.fullmatch("[0-9a-f]{32}", content_id):
-            return None
-        keys, order = self._sorted_keys
-        key = np.uint64(int(content_id[:16], 16))
-        first, last = (int(np.searchsorted(keys, key, side)) for side in ("left", "right"))
-        for number in order[first:last].tolist():
-            if self.items["content_id"][number].as_py() == content_id:
-                return int(number)
-        return None
-
-    @functools.cached_property
-    def _sorted_keys(self) -> tuple[npt.NDArray[np.uint64], Numbers]:
-        """The first 8 bytes of the content ids, sorted, and the item number of each."""
-        keys = np.ascontiguousarray(keys_of(self.items["content_id"])[:, :8]).view(">u8")[:, 0]
-        order = np.argsort(keys)
-        return keys[order].astype(np.uint64), order
-
-    def records(self, numbers: Sequence[int] | Numbers) -> list[ItemRecord]:
-        """Return what is told of these items, in this order."""
-        return read_records(self.items, numbers, self.companions)
-
-    def item_facts(self, numbers: Sequence[int] | Numbers) -> list[ItemFacts]:
-        """Return when, where and with what these items were taken, in this order."""
-        return read_item_facts(self.facts, numbers)
-
-    def vectors(self, numbers: Numbers) -> Vectors:
-        """Return the full vectors of these items, or of these `rows`: float32 (n, dim)."""
-        return self.vector_index.vectors(numbers)
-
-    def view_of(self, row: int) -> View | None:
-        """Return the view that a row is the vector of; None for an item's own vector."""
-        if row < len(self):
-            return None
-        values = self.views.slice(row - len(self), 1).to_pylist()[0]
-        return View(*(values[name] for name in VIEW_COLUMNS))
-
-    def best_rows(self, numbers: Numbers, vector: Vectors) -> Numbers:
-        """Return for each of these items its row that is nearest to `vector`, float32 (dim,)."""
-        further, places = self.rows.further_rows(numbers)
-        if not len(further):
-            return numbers
-        scores = self.vectors(further) @ vector
-        order = np.lexsort((further, -scores, places))
-        found, first = np.unique(places[order], return_index=True)
-        best = order[first]
-        nearer = scores[best] > self.vectors(numbers[found]) @ vector
-        rows = numbers.copy()
-        rows[found[nearer]] = further[best[nearer]]
-        return rows
-
-    @functools.cached_property
-    def sample_numbers(self) -> Numbers:
-        """Numbers of items, evenly spaced, whose scores stand for the scores of all."""
-        return evenly_spaced(len(self), SAMPLE_PICTURES)
-
-    @functools.cached_property
-    def sample(self) -> Vectors:
-        """The vectors of `sample_numbers`, float32 (n, dim), n at most SAMPLE_PICTURES."""
-        return self.vectors(self.sample_numbers)
-
-    @functools.cached_property
-    def vocabulary(self) -> Vectors | None:
-        """The vectors of `vocabulary.words()`, float32 (n, dim); None if the build has none."""
+    def _read_vocabulary(self) -> Vectors | None:
         if (found := vocabulary_file(self.path, self.info)) is None:
             return None
         return load_array(found, np.float32, (None, self.info.dim))
-
-    def scan(self, vectors: Vectors) -> Vectors:
-        """Return the exact score of every item's own vector.
-
-        The result is (items,) for (dim,), and (items, n) for (n, dim).
-        """
-        return self.vector_index.scan(vectors)[: len(self)]
-
-    def best(self, vector: Vectors, count: int) -> tuple[Numbers, Vectors]:
-        """Return the `count` best items for `vector` (dim,) and their scores, by the build's plans.
-
-        An item's score is that of its best row. Of equal scores the smaller row comes first.
-        """
-        wanted = count
-        while True:
-            rows, scores = self.vector_index.best(vector, wanted)
-            if not self.info.views:
-                return rows, scores
-            numbers = self.rows.items_of(rows)
-            first = np.sort(np.unique(numbers, return_index=True)[1])
-            if len(first) >= count or len(rows) < wanted:
-                return numbers[first[:count]], scores[first[:count]]
-            # Several rows of one item were found: look further down.
-            wanted *= 2
 
 
 def _open(

@@ -6,7 +6,6 @@ How it looks is decided in `drawing`, `html` and `picture`.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from retrieval_pipeline.errors import MapError, StoreError
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.latent_map.clusters import KMEANS_SAMPLE, Clusters, find_clusters, sample
 from retrieval_pipeline.latent_map.neighbours import LAYOUT, lay_out
@@ -32,7 +32,7 @@ from retrieval_pipeline.storage.reading import is_there, reading
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.storage.tables import read_table, write_table
-from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
+from retrieval_pipeline.vectors import Numbers, Vectors
 
 FORMAT = 1
 NEIGHBOURS_FILE = "neighbours.parquet"
@@ -41,6 +41,8 @@ BATCH_ROWS = 16_384
 # The finest grid for choosing which images to show has 2**LEVELS cells a side: 16,384 cells, more
 # than any picture has room for.
 LEVELS = 7
+# A map of more images shows so many of them.
+MAPPED_ITEMS = 1_000_000
 
 
 COORDINATES = pa.schema(
@@ -52,52 +54,6 @@ COORDINATES = pa.schema(
         pa.field("cluster", pa.int32(), nullable=False),
     ]
 )
-
-
-class MapSource(Protocol):
-    """What a map is made from: an open build, or the tables that an engine was filled from."""
-
-    @property
-    def path(self) -> Path:
-        """Its last part is the name of the build."""
-
-    @property
-    def info(self) -> "MapSourceInfo":
-        """What it was made of."""
-
-    @property
-    def items(self) -> pa.Table:
-        """What is told of each item, with the columns of `items.ITEM_COLUMNS`."""
-
-    @property
-    def facts(self) -> pa.Table | None:
-        """The facts of the items; None if none were read."""
-
-    @property
-    def vocabulary(self) -> Vectors | None:
-        """The vectors of `vocabulary.words()`, float32 (n, dim)."""
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-
-    def vectors(self, numbers: Numbers) -> Vectors:
-        """Return the vectors of these items, float32 (n, dim)."""
-
-
-class MapSourceInfo(Protocol):
-    """What a map is told of its source; the fields of build.json of the same names."""
-
-    @property
-    def model(self) -> str:
-        """Name of the encoder."""
-
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space."""
 
 
 class ClusterInfo(StoredModel):
@@ -134,8 +90,8 @@ class LatentMap:
     """Where images lie.
 
     Attributes:
-        build: The build they are from.
-        numbers: int64 (n,), the items of the build that are shown.
+        corpus: What they are from.
+        numbers: int64 (n,), the items of it that are shown.
         coordinates: float32 (n, COMPONENTS).
         members: int32 (n,), the cluster of each.
         distances: float32 (n,), from the centroid of that cluster.
@@ -145,7 +101,7 @@ class LatentMap:
         neighbours: float32 (n, 2), the layout by UMAP; None without one.
     """
 
-    build: MapSource
+    corpus: Corpus
     numbers: Numbers
     coordinates: Vectors
     members: npt.NDArray[np.int32]
@@ -188,19 +144,19 @@ def from_coarse_to_fine(points: Vectors, ranked: Numbers) -> Numbers:
 
 
 def make_map(
-    build: MapSource,
+    corpus: Corpus,
     *,
     numbers: Numbers | None = None,
     clusters: int | None = None,
     previous: pa.Table | None = None,
     progress: Progress | None = None,
 ) -> LatentMap:
-    """Map the items `numbers` of a build (default: all).
+    """Map the items `numbers` of a corpus (default: all).
 
-    Clusters are named after the build's vocabulary; without one they are numbered.
+    Clusters are named after its vocabulary; without one they are numbered.
 
     Args:
-        build: Where the vectors are.
+        corpus: Where the vectors are.
         numbers: int64 (n,), in ascending order.
         clusters: How many; None chooses.
         previous: Coordinates of the map that this one should resemble.
@@ -211,24 +167,24 @@ def make_map(
         VectorError: A vector is not finite or not of unit length.
     """
     progress = progress or Quiet()
-    numbers = np.arange(len(build)) if numbers is None else numbers
+    numbers = np.arange(len(corpus)) if numbers is None else numbers
     if len(numbers) < SMALLEST_MAP:
         raise MapError(f"a map needs at least {SMALLEST_MAP} images; here are {len(numbers)}")
 
     def batches() -> Iterator[Vectors]:
         for start in range(0, len(numbers), BATCH_ROWS):
-            vectors = build.vectors(numbers[start : start + BATCH_ROWS])
+            vectors = corpus.vectors(numbers[start : start + BATCH_ROWS])
             yield vectors
             progress.advance(len(vectors))
 
     progress.start("finding the axes of the map", len(numbers), "images")
-    basis = fit_basis(batches(), build.info.dim)
+    basis = fit_basis(batches(), corpus.info.dim)
     progress.finish()
     progress.start("finding the clusters of the map", None, "")
-    some = build.vectors(numbers[sample(len(numbers), KMEANS_SAMPLE)])
+    some = corpus.vectors(numbers[sample(len(numbers), KMEANS_SAMPLE)])
     found = find_clusters(some, clusters, progress)
-    if build.vocabulary is not None:
-        found = found.named(words(), build.vocabulary)
+    if corpus.vocabulary is not None:
+        found = found.named(words(), corpus.vocabulary)
     progress.finish()
     progress.start("placing images on the map", len(numbers), "images")
     coordinates = np.empty((len(numbers), COMPONENTS), np.float32)
@@ -242,7 +198,7 @@ def make_map(
     progress.finish()
     moved = None
     if previous is not None:
-        here, there = _common(build, numbers, previous)
+        here, there = _common(corpus, numbers, previous)
         if len(here) >= SMALLEST_MAP:
             before = _xyz(previous)[there]
             rotation = alignment(basis.explained, coordinates[here], before)
@@ -252,8 +208,8 @@ def make_map(
     sizes = np.bincount(members, minlength=len(found))
     info = MapInfo(
         format=FORMAT,
-        build=build.path.name,
-        model=build.info.model,
+        build=corpus.name,
+        model=corpus.info.model,
         items=len(numbers),
         explained=tuple(round(float(share), 6) for share in basis.explained),
         drift=None if moved is None else round(moved, 6),
@@ -262,7 +218,12 @@ def make_map(
             for name, size in zip(found.names, sizes, strict=True)
         ),
     )
-    return LatentMap(build, numbers, coordinates, members, distances, basis, found, info)
+    return LatentMap(corpus, numbers, coordinates, members, distances, basis, found, info)
+
+
+def mapped_of(items: int) -> str:
+    """Say that a map shows MAPPED_ITEMS of so many images."""
+    return f"the map shows {MAPPED_ITEMS:,} of {items:,} pictures, evenly spaced"
 
 
 def with_neighbours(latent: LatentMap, former: pa.Table | None, progress: Progress) -> LatentMap:
@@ -275,7 +236,7 @@ def with_neighbours(latent: LatentMap, former: pa.Table | None, progress: Progre
     """
     progress.start("laying the map out by neighbours", None, "")
     places = lay_out(
-        lambda rows: latent.build.vectors(latent.numbers[rows]),
+        lambda rows: latent.corpus.vectors(latent.numbers[rows]),
         _content_ids(latent),
         latent.coordinates[:, :2],
         former,
@@ -301,14 +262,14 @@ def save_map(latent: LatentMap, directory: Path) -> None:
     if latent.neighbours is not None:
         layout = [_content_ids(latent), *map(pa.array, latent.neighbours.T.copy())]
         table = pa.table(layout, schema=LAYOUT)
-        write_table(directory / NEIGHBOURS_FILE, table, latent.build.info.space)
+        write_table(directory / NEIGHBOURS_FILE, table, latent.corpus.info.space)
     columns = [
         _content_ids(latent),
         *(pa.array(axis) for axis in latent.coordinates.T.copy()),
         pa.array(latent.members),
     ]
     table = pa.table(columns, schema=COORDINATES)
-    write_table(directory / "coordinates.parquet", table, latent.build.info.space)
+    write_table(directory / "coordinates.parquet", table, latent.corpus.info.space)
     with replacing(directory / "map.json") as temporary:
         temporary.write_text(latent.info.model_dump_json(indent=2), encoding="utf-8")
 
@@ -411,13 +372,13 @@ def orphaned_maps(store: Store, builds: Iterable[Path]) -> list[Path]:
 
 
 def _content_ids(latent: LatentMap) -> pa.Array:
-    ids = latent.build.items["content_id"].take(pa.array(latent.numbers))
+    ids = latent.corpus.items["content_id"].take(pa.array(latent.numbers))
     return ids.combine_chunks()
 
 
-def _common(build: MapSource, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
+def _common(corpus: Corpus, numbers: Numbers, previous: pa.Table) -> tuple[Numbers, Numbers]:
     """Return rows of the map and rows of `previous` that are the same image."""
-    ids = build.items.column("content_id").take(pa.array(numbers)).combine_chunks()
+    ids = corpus.items.column("content_id").take(pa.array(numbers)).combine_chunks()
     rows = pc.index_in(ids, previous["content_id"].combine_chunks())
     here = np.flatnonzero(pc.is_valid(rows).to_numpy(zero_copy_only=False))
     return here, rows.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)

@@ -19,12 +19,15 @@ from retrieval_pipeline.errors import MapError
 from retrieval_pipeline.images.decode_pool import DecodePool, Job
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
+from retrieval_pipeline.index.corpus import Corpus
+from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.latent_map.clusters import sample
 from retrieval_pipeline.latent_map.coordinates import (
+    MAPPED_ITEMS,
     LatentMap,
-    MapSource,
     make_map,
+    mapped_of,
     previous_coordinates,
 )
 from retrieval_pipeline.latent_map.fact_groups import UNKNOWN, Grouping, groupings
@@ -127,7 +130,7 @@ class Drawing:
 
     def content_id(self, row: int) -> str:
         """Return the content id of an image of the map."""
-        content: str = self.latent.build.items["content_id"][int(self.latent.numbers[row])].as_py()
+        content: str = self.latent.corpus.items["content_id"][int(self.latent.numbers[row])].as_py()
         return content
 
 
@@ -165,12 +168,12 @@ def drawing(
     Raises:
         MapError: The colours are to mean a fact that no image knows.
     """
-    locations = latent.build.items.column("locations").take(pa.array(latent.numbers))
-    places = _shown_locations(latent.build, locations.combine_chunks(), query)
+    locations = latent.corpus.items.column("locations").take(pa.array(latent.numbers))
+    places = _shown_locations(latent.corpus, locations.combine_chunks(), query)
     encoded = places.field("source").dictionary_encode()
     sources = tuple(encoded.dictionary.to_pylist())
     roots = {source.name: source.path for source in settings.sources}
-    facts = groupings(latent.build, latent.numbers)
+    facts = groupings(latent.corpus, latent.numbers)
     if colour_by in get_args(ColourBy)[3:] and colour_by not in facts:
         raise MapError(f"no image of the map knows its {colour_by}: run `retrieval index` first")
     return Drawing(
@@ -195,12 +198,12 @@ def _title(query: Query | None) -> str:
 
 
 def _shown_locations(
-    build: MapSource, locations: pa.ListArray, query: Query | None
+    corpus: Corpus, locations: pa.ListArray, query: Query | None
 ) -> pa.StructArray:
     """Return the first location of each image that the query's filters admit."""
     if query is None or query == Query():
         return pc.list_element(locations, 0)
-    passes = file_test(query, knows_facts=build.facts is not None)
+    passes = file_test(query, knows_facts=corpus.facts is not None)
     chosen = [
         next(row for row in rows if passes(IndexedFile.of(row))) for rows in locations.to_pylist()
     ]
@@ -219,7 +222,7 @@ def drawing_to_order(
     """Map the images that pass the filters of `query`.
 
     Args:
-        searcher: Of the build.
+        searcher: Of the index.
         query: Its words and image, if any, give each image a score.
         count: Only the images with the highest scores; without a score, some at random.
         clusters: How many; None chooses.
@@ -230,29 +233,35 @@ def drawing_to_order(
         MapError: Too few images pass, or fewer than `clusters`, or there are no scores to show.
         QueryError: The query is empty of meaning, or names a source that is not in the index.
         ImageError: The query's image cannot be used.
+        NotOnEngineError: An engine keeps the index, and it was not published from this home.
     """
-    build = searcher.build
+    searcher = searcher.whole
+    corpus = searcher.corpus
     wanted = bool(query.wanted or query.images or query.like)
     if colour_by == "score" and not wanted:
         raise MapError("a score is the nearness to a query: say which, with --like or --like-image")
     allowed = searcher.allowed(query)
-    numbers = np.arange(len(build)) if allowed is None else np.flatnonzero(allowed)
+    numbers = np.arange(len(corpus)) if allowed is None else np.flatnonzero(allowed)
     scores = None
     if wanted:
         towards = searcher.query_vectors([query])[0]
-        scores = towards.scores(build.scan(towards.vectors))[numbers]
+        scores = towards.scores(corpus.scan(towards.vectors))[numbers]
     if count is not None:
         if scores is None:
             numbers = numbers[sample(len(numbers), count)]
         else:
             best = np.sort(np.argsort(-scores, kind="stable")[:count])
             numbers, scores = numbers[best], scores[best]
+    if len(numbers) > MAPPED_ITEMS:
+        progress.note(mapped_of(len(numbers)))
+        some = evenly_spaced(len(numbers), MAPPED_ITEMS)
+        numbers, scores = numbers[some], None if scores is None else scores[some]
     # A map of everything lies as the standing one does; a part has axes of its own.
     standing = None
-    if len(numbers) == len(build):
-        standing = previous_coordinates(Store(searcher.settings.home), build.path.name)
+    if len(numbers) == len(corpus):
+        standing = previous_coordinates(Store(searcher.settings.home), corpus.name)
     latent = make_map(
-        build,
+        corpus,
         numbers=numbers,
         clusters=clusters,
         previous=standing,

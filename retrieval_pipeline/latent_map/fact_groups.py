@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retrieval_pipeline.facts.places import country_name
-from retrieval_pipeline.latent_map.coordinates import MapSource
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.vectors import Numbers
 
 UNKNOWN = "unknown"
@@ -30,16 +30,16 @@ class Grouping:
     group_of: npt.NDArray[np.int32]
 
 
-def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
+def groupings(corpus: Corpus, numbers: Numbers) -> dict[str, Grouping]:
     """Return the groups of these items by "year", "camera" and "country".
 
     Years ascend, and of the others the largest group comes first. What no item knows is left out.
 
     Args:
-        build: Whose items they are.
+        corpus: Whose items they are.
         numbers: int64 (n,), of the items.
     """
-    if build.facts is None:
+    if corpus.facts is None:
         return {}
     rows = pa.array(numbers)
     columns: dict[str, tuple[str, Callable[[str], str]]] = {
@@ -47,10 +47,10 @@ def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
         "country": ("country", country_name),
     }
     texts = {
-        kind: [value and name(value) for value in build.facts[column].take(rows).to_pylist()]
+        kind: [value and name(value) for value in corpus.facts[column].take(rows).to_pylist()]
         for kind, (column, name) in columns.items()
     }
-    taken = build.facts["taken_at"].take(rows)
+    taken = corpus.facts["taken_at"].take(rows)
     years = taken.fill_null(0).to_numpy().astype("datetime64[us]").astype("datetime64[Y]")
     known = taken.is_valid().to_pylist()
     texts["year"] = [str(year) if valid else None for year, valid in zip(years, known, strict=True)]
@@ -61,10 +61,10 @@ def groupings(build: MapSource, numbers: Numbers) -> dict[str, Grouping]:
     }
 
 
-def known_facts(build: MapSource) -> list[str]:
-    """Return which of "year", "camera" and "country" any item of a build knows."""
+def known_facts(corpus: Corpus) -> list[str]:
+    """Return which of "year", "camera" and "country" any item of a corpus knows."""
     columns = {"year": "taken_at", "camera": "camera", "country": "country"}
-    facts = build.facts
+    facts = corpus.facts
     if facts is None:
         return []
     return [kind for kind, column in columns.items() if facts[column].null_count < len(facts)]

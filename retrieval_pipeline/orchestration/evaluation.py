@@ -44,9 +44,9 @@ def build_evaluation_assets(flow: Flow, settings: Settings) -> Sequence[dg.Asset
             if settings.evaluation is None:
                 raise SettingsError("the settings have no [evaluation] any more")
             searcher = Searcher.open(settings)
-            queries = settings_queries(settings.evaluation, searcher.build)
+            queries = settings_queries(settings.evaluation, searcher.corpus)
             found = evaluate(searcher, queries, progress=LogProgress(context.log))
-        inputs = searcher.build.info.inputs
+        inputs = searcher.index.info.inputs
         made = Made(f"{_version(queries)}-{inputs}", _metadata(found), {index: inputs})
         yield from result(context, made)
 

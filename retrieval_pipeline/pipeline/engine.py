@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -24,12 +23,12 @@ from retrieval_pipeline.index.milvus.publication import (
     PublicationReport,
     publish,
 )
+from retrieval_pipeline.index.milvus.published import PublishedCorpus
 from retrieval_pipeline.index.milvus.schema import PublishedInfo
-from retrieval_pipeline.index.milvus.tables import TableRows, read_rows
 from retrieval_pipeline.pipeline.validation import check_counts, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Numbers, Vectors, VectorSpace
+from retrieval_pipeline.vectors import Vectors, VectorSpace
 
 
 @dataclass(frozen=True)
@@ -195,59 +194,26 @@ def published_facts(settings: Settings, published: Publication) -> pa.Table | No
     return open_blocks(store.blocks(published.info.space), blocks, set()).facts if blocks else None
 
 
-@dataclass(frozen=True)
-class TableItems:
-    """The items of the tables, as a map is made from them."""
-
-    path: Path
-    info: PublishedInfo
-    rows: TableRows
-    vocabulary: Vectors | None
-
-    @property
-    def items(self) -> pa.Table:
-        """What is told of each item, with the columns of `items.ITEM_COLUMNS`."""
-        return self.rows.tables.items
-
-    @property
-    def facts(self) -> pa.Table | None:
-        """The facts of the items; None if none were read."""
-        facts = self.rows.tables.facts
-        return None if facts is None else facts.unify_dictionaries()
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return self.rows.items
-
-    def vectors(self, numbers: Numbers) -> Vectors:
-        """Return the vectors of these items, float32 (n, dim)."""
-        return self.rows.vectors(numbers)
-
-
-def read_map_source(settings: Settings, build: str) -> TableItems:
-    """Read the tables that a publication was made from, to draw its map.
+def read_published(settings: Settings, build: str) -> PublishedCorpus:
+    """Read what a publication was made of, to draw its map.
 
     Raises:
-        BuildError: There is no such publication.
+        BuildError: There is no such publication, or what is told of its items is damaged.
         EngineError: The engine cannot be asked.
-        StoreError: A table is damaged.
+        StoreError: A ledger is damaged.
     """
-    store = Store(settings.home)
     found = [each for each in publications(settings) if each.info.build == build]
     if not found:
         raise BuildError(f'there is no publication "{build}": run `retrieval index`')
-    info = found[0].info
-    with connect(settings) as client:
-        vocabulary = read_vocabulary(client, found[0].collection, info)
-    rows = read_rows(
-        store,
-        info.space,
-        settings.source_names,
-        {source.name: source.views for source in settings.sources},
-        settings.index.vectors,
-        Ledger(store.engine(found[0].collection)).blocks(),
+    collection, info = found[0].collection, found[0].info
+
+    def vocabulary() -> Vectors | None:
+        with connect(settings) as client:
+            return read_vocabulary(client, collection, info)
+
+    return PublishedCorpus(
+        Store(settings.home), collection, info, settings.index.vectors, vocabulary
     )
-    return TableItems(Path(build), info, rows, vocabulary)
 
 
 def engine_facts(settings: Settings, info: PublishedInfo) -> Mapping[str, str | int | float]:

@@ -14,12 +14,14 @@ from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.builder import BuildReport, build_index
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.latent_map.coordinates import (
+    MAPPED_ITEMS,
     NEIGHBOURS_FILE,
     MapInfo,
-    MapSource,
     make_map,
+    mapped_of,
     orphaned_maps,
     previous_coordinates,
     previous_neighbours,
@@ -37,9 +39,6 @@ from retrieval_pipeline.vectors import VectorSpace
 
 if TYPE_CHECKING:
     from retrieval_pipeline.index.milvus.publication import PublicationReport
-
-# A map of more pictures shows so many of them.
-MAPPED_ITEMS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -224,18 +223,18 @@ def update_map(
     from retrieval_pipeline.latent_map.write import write_views
 
     if settings.has_engine:
-        from retrieval_pipeline.pipeline.engine import read_map_source
+        from retrieval_pipeline.pipeline.engine import read_published
 
-        items: MapSource = read_map_source(settings, build.name)
+        found: Corpus = read_published(settings, build.name)
     else:
-        items = Build.open(build)
-    numbers = evenly_spaced(len(items), MAPPED_ITEMS) if len(items) > MAPPED_ITEMS else None
-    if numbers is not None:
-        progress.note(f"the map shows {len(numbers):,} of {len(items):,} pictures, evenly spaced")
+        found = Build.open(build)
+    if len(found) > MAPPED_ITEMS:
+        progress.note(mapped_of(len(found)))
+    corpus = found.sampled(MAPPED_ITEMS)
     try:
         latent = make_map(
-            items,
-            numbers=numbers,
+            corpus,
+            numbers=evenly_spaced(len(corpus), MAPPED_ITEMS),
             previous=previous_coordinates(store, build.name),
             progress=progress,
         )

@@ -1,7 +1,8 @@
-"""The pictures that a recommender chooses from, by number: all of a build, or some of an engine's.
+"""The pictures that a recommender chooses from, by number: all of an index, or some of an engine's.
 
-An engine may keep a billion. Of those a recommender looks at a sample, and at what is near the
-pictures that were judged: a model scores as likes what is near likes.
+An engine may keep a billion, and not every machine has the tables that they were published from.
+There a recommender looks at a sample, and at what is near the pictures that were judged: a model
+scores as likes what is near likes.
 """
 
 from collections.abc import Collection
@@ -11,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.errors import NotOnEngineError
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.knn import top
 from retrieval_pipeline.index.records import ItemRecord
+from retrieval_pipeline.search.filters import passing
+from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.search.vector_index import Items, Selection, VectorIndex, as_items
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
@@ -21,8 +25,11 @@ from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 # Neighbours of a judged image among which the next one is looked for: more than people judge near
 # one image before they go on.
 NEIGHBOURS = 300
-# Of an engine, so many neighbours of a judged picture are taken in, for so many of the last votes:
-# 15 MB of vectors at 768 dimensions with the sample.
+# Of an engine's pictures, so many are taken from the tables: 1.5 GB of vectors at 768 dimensions,
+# in a temporary file.
+PICTURES = 1_000_000
+# Without the tables, so many neighbours of a judged picture are taken in, for so many of the last
+# votes: 15 MB of vectors at 768 dimensions with the sample.
 TAKEN_IN, JUDGED = 100, 50
 
 
@@ -50,25 +57,25 @@ class Pictures(Protocol):
 
 
 class AllPictures:
-    """All pictures of a build."""
+    """All pictures of a corpus."""
 
-    def __init__(self, build: Build, allowed: Flags | None) -> None:
-        self._build = build
-        self.allowed: Flags = np.ones(len(build), np.bool_) if allowed is None else allowed
+    def __init__(self, corpus: Corpus, allowed: Flags | None) -> None:
+        self._corpus = corpus
+        self.allowed: Flags = np.ones(len(corpus), np.bool_) if allowed is None else allowed
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """Return their vectors."""
-        return self._build.vectors(numbers)
+        return self._corpus.vectors(numbers)
 
     def neighbours(self, vector: Vectors) -> Numbers:
-        """Return the nearest ones, as the build finds them."""
-        return self._build.best(vector, NEIGHBOURS)[0]
+        """Return the nearest ones, as the index finds them."""
+        return self._corpus.best(vector, NEIGHBOURS)[0]
 
     def find(self, content_ids: Collection[str]) -> dict[str, int]:
-        """Return the numbers of those that are in the build."""
+        """Return the numbers of those that are in the corpus."""
         if not content_ids:
             return {}
-        known = self._build.items["content_id"]
+        known = self._corpus.items["content_id"]
         numbers = np.flatnonzero(pc.is_in(known, pa.array(content_ids, pa.string())))
         found = known.take(pa.array(numbers)).to_pylist()
         return dict(zip(found, numbers.tolist(), strict=True))
@@ -78,7 +85,7 @@ class AllPictures:
 
     def records(self, numbers: Numbers) -> list[ItemRecord]:
         """Return what is told of them."""
-        return self._build.records(numbers)
+        return self._corpus.records(numbers)
 
 
 class SomePictures:
@@ -137,13 +144,33 @@ class SomePictures:
         self.allowed = np.concatenate([self.allowed, np.full(len(new), allowed)])
 
 
-def pictures_of(searcher: Searcher, selection: Selection | None) -> Pictures:
-    """Return the pictures of an index that a recommender chooses from.
+def pictures_of(searcher: Searcher, query: Query, judged: Collection[str]) -> tuple[Pictures, str]:
+    """Return the pictures of an index that a recommender chooses from, and what is to be known.
+
+    They are all pictures of the embedded index, and of an engine's as many as PICTURES, from the
+    tables. A machine without the tables looks at a sample that the engine gives.
 
     Args:
         searcher: Has the index.
-        selection: Which of them may be shown; None for all.
+        query: Its filters by source say which of them may be shown.
+        judged: Content ids of pictures that must be among them.
+
+    Returns:
+        The pictures, and a line that says so if they are not all; "" if they are.
+
+    Raises:
+        BuildError: What is told of the items is damaged.
+        QueryError: A source is not in the index.
+        StoreError: The vectors cannot be read.
     """
-    if searcher.files is not None:
-        return AllPictures(searcher.files, selection)
-    return SomePictures(searcher.index, selection)
+    try:
+        every = searcher.corpus
+    except NotOnEngineError:
+        some = SomePictures(searcher.index, searcher.allowed(query))
+        return some, (
+            f"the tables are not here: of {len(searcher.index):,} pictures, a sample and the "
+            "neighbours of judged ones are looked at"
+        )
+    corpus = every.sampled(PICTURES, judged)
+    note = f"a sample of {len(corpus):,} of {len(every):,} pictures is looked at"
+    return AllPictures(corpus, passing(corpus, query)), note if len(corpus) < len(every) else ""

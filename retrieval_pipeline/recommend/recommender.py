@@ -73,6 +73,7 @@ class Recommender:
     Attributes:
         name: Of the recommender.
         index: What pictures are taken from.
+        note: Says so if not all pictures of the index are looked at; "" if they are.
         votes: Those on pictures of this index; the model is trained on them.
         gone: Number of judged images that are not in this index: kept, but of no use now.
         model: None until there are LEAST_VOTES of each kind.
@@ -103,13 +104,15 @@ class Recommender:
         self._path_of = searcher.path_of
         self._store = Store(searcher.settings.home)
         self._sources = tuple(sources)
-        selection = searcher.allowed(Query(sources=self._sources))
-        self._choices = pictures_of(searcher, selection)
+        judgements = read_judgements(self._store, name)
+        self._choices, self.note = pictures_of(
+            searcher, Query(sources=self._sources), {*votes_that_count(judgements)}
+        )
         self._aside: set[int] = set()
         self._numbers: dict[str, int] = {}
         self._predicted: list[bool | None] = []
         self._trainer = Trainer()
-        self._take(read_judgements(self._store, name))
+        self._take(judgements)
 
     @property
     def right(self) -> list[bool]:

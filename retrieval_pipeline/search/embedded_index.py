@@ -1,4 +1,4 @@
-"""The index as files: a build, asked as `vector_index.VectorIndex` says."""
+"""All items by number, asked as `vector_index.VectorIndex` says: a build, or what was published."""
 
 import functools
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.facts.query_words import Vocabulary
 from retrieval_pipeline.index.build import Build, open_current
-from retrieval_pipeline.index.build_info import BuildInfo
+from retrieval_pipeline.index.corpus import Corpus, IndexInfo
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.knn import top
 from retrieval_pipeline.index.records import ItemRecord
@@ -36,18 +36,14 @@ SORTED_ALONE = 20_000
 
 
 class EmbeddedIndex:
-    """A build as an index: items are numbers, int64, and selections are masks, bool (items,).
+    """A corpus as an index: items are numbers, int64, and selections are masks, bool (items,)."""
 
-    Attributes:
-        build: The files.
-    """
-
-    def __init__(self, build: Build) -> None:
-        self.build = build
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
         self._lacking_in = functools.lru_cache(COMPARED)(self._compare)
         # All items in an order, 8 MB for a million: of the last two that were asked for.
         self._sorted = functools.lru_cache(2)(
-            functools.partial(in_order, build, np.arange(len(build)))
+            functools.partial(in_order, corpus, np.arange(len(corpus)))
         )
 
     @classmethod
@@ -62,64 +58,69 @@ class EmbeddedIndex:
 
     @property
     def name(self) -> str:
-        """Of the build."""
-        return self.build.path.name
+        """Of the build, or of the publication."""
+        return self._corpus.name
 
     @property
-    def info(self) -> BuildInfo:
-        """The contents of build.json."""
-        return self.build.info
+    def info(self) -> IndexInfo:
+        """What it was made of."""
+        return self._corpus.info
 
     def __len__(self) -> int:
         """Return the number of items."""
-        return len(self.build)
+        return len(self._corpus)
 
     def is_current(self, settings: Settings) -> bool:
         """Tell whether CURRENT names this build, or none; raises StoreError if it is damaged."""
-        return Store(settings.home).current_build() in (None, self.build.path)
+        current = Store(settings.home).current_build()
+        return current is None or current.name == self.name
+
+    def corpus(self, settings: Settings) -> Corpus:
+        """Return the items that it searches."""
+        return self._corpus
 
     def warm_up(self) -> None:
         """Read the codes, if plans use them; raises BuildError if they cannot be read."""
-        self.build.load_codes()
+        self._corpus.load_codes()
 
     @property
     def vocabulary(self) -> Vectors | None:
         """The vectors of the words of the vocabulary."""
-        return self.build.vocabulary
+        return self._corpus.vocabulary
 
     @property
     def sample(self) -> Vectors:
         """The vectors of items that are evenly spaced."""
-        return self.build.sample
+        return self._corpus.sample
 
     def sample_passing(self, selection: Flags) -> Flags:
         """Return which items of the sample are in a selection."""
-        flags: Flags = selection[self.build.sample_numbers]
+        flags: Flags = selection[self._corpus.sample_numbers]
         return flags
 
     def sample_items(self, selection: Flags | None) -> Numbers:
         """Return the items of the sample that are in a selection."""
-        numbers = self.build.sample_numbers
+        numbers = self._corpus.sample_numbers
         return numbers if selection is None else numbers[selection[numbers]]
 
     @property
     def knows_facts(self) -> bool:
         """Whether the build has facts."""
-        return self.build.facts is not None
+        return self._corpus.facts is not None
 
     @functools.cached_property
     def fact_words(self) -> Vocabulary:
         """The cameras, places and years of the build."""
-        return vocabulary_of(self.build)
+        return vocabulary_of(self._corpus)
 
     @functools.cached_property
     def file_names(self) -> FileNames:
         """The names of files and folders."""
-        return FileNames(self.build)
+        return FileNames(self._corpus)
 
     @functools.cached_property
     def _facets(self) -> FacetCounter:
-        return FacetCounter(self.build)
+        return FacetCounter(self._corpus)
 
     def facets(self, selection: Flags | None, folder: str = "") -> Facets:
         """Count the items of a selection."""
@@ -133,23 +134,23 @@ class EmbeddedIndex:
 
     def _compare(self, former: Path) -> Flags:
         known = Build.open(former).items["content_id"]
-        flags: Flags = np.asarray(pc.is_in(self.build.items["content_id"], known))
+        flags: Flags = np.asarray(pc.is_in(self._corpus.items["content_id"], known))
         return ~flags
 
     def notes(self, query: Query) -> tuple[str, ...]:
         """Say what should be known of an answer whose query filters by facts."""
-        facts = self.build.facts
+        facts = self._corpus.facts
         has_countries = facts is None or facts["country"].null_count < len(facts)
         return fact_notes(query, knows_facts=facts is not None, knows_countries=has_countries)
 
     def passing(self, query: Query) -> Flags | None:
         """Return which items pass the filters but albums and labels; raises QueryError."""
-        return passing(self.build, query)
+        return passing(self._corpus, query)
 
     def having(self, content_ids: Collection[str]) -> Flags:
         """Return which items have one of these content ids."""
         wanted = pa.array(content_ids, pa.string())
-        flags: Flags = pc.is_in(self.build.items["content_id"], value_set=wanted).to_numpy()
+        flags: Flags = pc.is_in(self._corpus.items["content_id"], value_set=wanted).to_numpy()
         return flags
 
     def lacking(self, content_ids: Collection[str]) -> Flags:
@@ -168,7 +169,7 @@ class EmbeddedIndex:
         """Return the items with these content ids."""
         if len(content_ids) > 1:
             return np.flatnonzero(self.having(content_ids))
-        numbers = [self.build.number_of(content_id) for content_id in content_ids]
+        numbers = [self._corpus.number_of(content_id) for content_id in content_ids]
         return np.array([number for number in numbers if number is not None], np.int64)
 
     def rank(
@@ -179,15 +180,17 @@ class EmbeddedIndex:
         count: int,
     ) -> list[Ranking]:
         """Return the `count` best items of each query."""
-        return rank_items(self.build, queries, query_vectors, selections, count)
+        return rank_items(self._corpus, queries, query_vectors, selections, count)
 
     def nearest(self, vector: Vectors, count: int, selection: Flags | None) -> Numbers:
         """Return the nearest items of a selection; without one, by the plans of the build."""
         if selection is None:
-            return self.build.best(vector, count)[0]
-        rows = self.build.rows.of(selection)
-        scores = self.build.vector_index.scores_of(vector[None], rows)
-        return np.flatnonzero(selection)[top(self.build.rows.largest(scores, rows)[:, 0], count)[0]]
+            return self._corpus.best(vector, count)[0]
+        rows = self._corpus.rows.of(selection)
+        scores = self._corpus.vector_index.scores_of(vector[None], rows)
+        return np.flatnonzero(selection)[
+            top(self._corpus.rows.largest(scores, rows)[:, 0], count)[0]
+        ]
 
     def listing(
         self, selection: Flags | None, sort: Sort, offset: int = 0, count: int | None = None
@@ -195,7 +198,7 @@ class EmbeddedIndex:
         """Return items of a selection by date or name; without a count all after `offset`."""
         if selection is not None and self.count(selection) <= SORTED_ALONE:
             passed = np.flatnonzero(selection)
-            listed = passed[in_order(self.build, passed, sort)]
+            listed = passed[in_order(self._corpus, passed, sort)]
         else:
             order = self._sorted(sort)
             listed = order if selection is None else order[selection[order]]
@@ -203,30 +206,30 @@ class EmbeddedIndex:
 
     def in_order(self, items: Numbers, sort: Sort) -> Numbers:
         """Return the order of these items: positions in `items`."""
-        return in_order(self.build, items, sort)
+        return in_order(self._corpus, items, sort)
 
     def times(self, items: Numbers) -> Numbers:
         """Return when items were taken, in microseconds, or UNKNOWN_TIME."""
-        known: Numbers = times_of(self.build)[items]
+        known: Numbers = times_of(self._corpus)[items]
         return known
 
     def sizes(self, items: Numbers) -> tuple[Numbers, Numbers]:
         """Return width and height of the upright pictures."""
-        table = self.build.items
+        table = self._corpus.items
         return table["width"].to_numpy()[items], table["height"].to_numpy()[items]
 
     def vectors(self, rows: Numbers) -> Vectors:
         """Return the full vectors of items, or of rows."""
-        return self.build.vectors(rows)
+        return self._corpus.vectors(rows)
 
     def records(self, items: Sequence[int] | Numbers) -> list[ItemRecord]:
         """Return what is told of items."""
-        return self.build.records(items)
+        return self._corpus.records(items)
 
     def item_facts(self, items: Sequence[int] | Numbers) -> list[ItemFacts]:
         """Return when, where and with what items were taken."""
-        return self.build.item_facts(items)
+        return self._corpus.item_facts(items)
 
     def view_of(self, row: int) -> View | None:
         """Return the view that a row is the vector of; None for an item's own vector."""
-        return self.build.view_of(row)
+        return self._corpus.view_of(row)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.item_values import Coded, counted, values_of_items
 from retrieval_pipeline.vectors import Flags
 
@@ -58,10 +58,10 @@ class Facets:
 
 
 class FacetCounter:
-    """Counts the facets of the items of a build, whose columns it prepares once. Thread-safe."""
+    """Counts the facets of the items of a corpus, whose columns it prepares once. Thread-safe."""
 
-    def __init__(self, build: Build) -> None:
-        self._build = build
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
 
     def count(self, flags: Flags | None, folder: str = "") -> Facets:
         """Count the values of some items.
@@ -76,7 +76,7 @@ class FacetCounter:
 
     @functools.cached_property
     def _columns(self) -> Mapping[str, Coded]:
-        return values_of_items(self._build.items, self._build.facts)
+        return values_of_items(self._corpus.items, self._corpus.facts)
 
 
 def folders_in(folder: str, counts: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -23,32 +23,32 @@ from retrieval_pipeline.facts.places import (
     find_place,
     on_unit_sphere,
 )
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.vectors import Flags, Values
 
 _EPOCH = datetime(1970, 1, 1)
 
 
-def fact_flags(build: Build, query: Query) -> Flags | None:
+def fact_flags(corpus: Corpus, query: Query) -> Flags | None:
     """Return which items pass the filters by facts, bool (items,); None without such filters.
 
     Raises:
-        QueryError: A place or country does not exist, or the build knows no facts.
+        QueryError: A place or country does not exist, or the corpus knows no facts.
     """
     spans, tests = spans_of(query), _tests(query)
     if not spans and not tests:
         return None
-    if build.facts is None:
+    if corpus.facts is None:
         if tests:
             raise facts_unknown()
         # `with_file_times` asks the files.
         return None
-    flags = np.ones(len(build), np.bool_)
+    flags = np.ones(len(corpus), np.bool_)
     for start, end in spans:
-        flags &= _taken(build.facts, start, end)
+        flags &= _taken(corpus.facts, start, end)
     for test in tests:
-        flags &= test(build.facts)
+        flags &= test(corpus.facts)
     return flags
 
 
@@ -63,7 +63,7 @@ def facts_unknown() -> QueryError:
 def with_file_times(query: Query) -> Query:
     """Return a query that asks the times of files instead of dates taken.
 
-    That is what a build can answer that was made before facts were read. `fact_notes` says so.
+    That is what an index can answer that was made before facts were read. `fact_notes` says so.
     """
     spans = spans_of(query)
     if not spans:

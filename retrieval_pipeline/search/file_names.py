@@ -1,22 +1,22 @@
-"""The names of the files and folders of a build, for what people type of them."""
+"""The names of the files and folders of a corpus, for what people type of them."""
 
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 
 # Spellings of one name that are told apart, and names in a list of suggestions.
 MOST_NAMES = 50
 
 
 class FileNames:
-    """File and folder names of a build, each once; case does not matter. Thread-safe."""
+    """File and folder names of a corpus, each once; case does not matter. Thread-safe."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, corpus: Corpus) -> None:
         paths = pa.chunked_array(
-            [chunk.flatten().field("path") for chunk in build.items["locations"].chunks],
+            [chunk.flatten().field("path") for chunk in corpus.items["locations"].chunks],
             pa.string(),
         )
         self._names = pc.unique(pc.replace_substring_regex(paths, "^.*/", ""))

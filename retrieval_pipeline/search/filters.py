@@ -1,4 +1,4 @@
-"""Which items of a build pass the filters of a query, exactly."""
+"""Which items of a corpus pass the filters of a query, exactly."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_pipeline.config.extensions import DAMAGED, format_named
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import LOCATION
 from retrieval_pipeline.index.records import IndexedFile
 from retrieval_pipeline.paths import compile_globs, glob_matches
@@ -25,10 +25,10 @@ FILE_COLUMNS = [field.name for field in LOCATION]
 FIRST_YEAR, LAST_YEAR = 1678, 2261
 
 
-def passing(build: Build, query: Query) -> Flags | None:
+def passing(corpus: Corpus, query: Query) -> Flags | None:
     """Return which items pass, bool (items,), or None if the query has no filters.
 
-    Albums and labels are the searcher's business: they change while a build is open.
+    Albums and labels are the searcher's business: they change while an index is open.
 
     An item passes if one of its files does: a copy elsewhere neither helps nor hurts it. Companions
     count as files: whoever looks for *.nef finds the JPEG that is shown for it.
@@ -38,25 +38,25 @@ def passing(build: Build, query: Query) -> Flags | None:
             or a fact that the index does not know.
     """
     for source in query.sources:
-        if source not in build.info.sources:
-            raise unknown_source(source, build.info.sources)
-    flags = fact_flags(build, query)
-    if build.facts is None:
+        if source not in corpus.info.sources:
+            raise unknown_source(source, corpus.info.sources)
+    flags = fact_flags(corpus, query)
+    if corpus.facts is None:
         query = with_file_times(query)
     if query.sources or query.paths or query.file_after or query.file_before:
-        located = np.concatenate([_located(chunk, query) for chunk in _chunks(build, "locations")])
-        passing = _passing_files(build.companions.select(FILE_COLUMNS), query)
-        flags = both(flags, located | _owned(build, passing))
+        located = np.concatenate([_located(chunk, query) for chunk in _chunks(corpus, "locations")])
+        passing = _passing_files(corpus.companions.select(FILE_COLUMNS), query)
+        flags = both(flags, located | _owned(corpus, passing))
     if query.min_width or query.min_height or query.formats:
         wanted = pa.array([format_named(name) for name in query.formats])
         good = pc.and_(
-            pc.greater_equal(build.items["width"], query.min_width),
-            pc.greater_equal(build.items["height"], query.min_height),
+            pc.greater_equal(corpus.items["width"], query.min_width),
+            pc.greater_equal(corpus.items["height"], query.min_height),
         )
         if query.formats:
-            formats = pc.replace_substring(build.items["format"], DAMAGED, "")
+            formats = pc.replace_substring(corpus.items["format"], DAMAGED, "")
             formatted = _numpy(pc.is_in(pc.utf8_upper(formats), wanted))
-            good = pc.and_(good, pa.array(formatted | _owned(build, _of_formats(build, wanted))))
+            good = pc.and_(good, pa.array(formatted | _owned(corpus, _of_formats(corpus, wanted))))
         flags = both(flags, good.to_numpy())
     return flags
 
@@ -68,8 +68,8 @@ def both(flags: Flags | None, others: Flags | None) -> Flags | None:
     return flags & others
 
 
-def _chunks(build: Build, column: str) -> list[Any]:
-    chunks: list[Any] = build.items.column(column).chunks
+def _chunks(corpus: Corpus, column: str) -> list[Any]:
+    chunks: list[Any] = corpus.items.column(column).chunks
     return chunks
 
 
@@ -82,16 +82,16 @@ def _located(locations: pa.ListArray, query: Query) -> Flags:
     return result
 
 
-def _owned(build: Build, companions: Flags) -> Flags:
+def _owned(corpus: Corpus, companions: Flags) -> Flags:
     """Tell of each item whether one of these companions, bool (companions,), is its own."""
-    flags = np.zeros(len(build), np.bool_)
-    flags[build.companions["item"].to_numpy()[companions]] = True
+    flags = np.zeros(len(corpus), np.bool_)
+    flags[corpus.companions["item"].to_numpy()[companions]] = True
     return flags
 
 
-def _of_formats(build: Build, wanted: pa.Array) -> Flags:
+def _of_formats(corpus: Corpus, wanted: pa.Array) -> Flags:
     """Tell of each companion whether its extension is that of one of these formats."""
-    endings = pc.extract_regex(pc.utf8_upper(build.companions["path"]), r"\.(?P<end>[^./]*)$")
+    endings = pc.extract_regex(pc.utf8_upper(corpus.companions["path"]), r"\.(?P<end>[^./]*)$")
     names = pc.struct_field(endings, "end").to_pylist()
     formats = [format_named(name) if name else None for name in names]
     return _numpy(pc.is_in(pa.array(formats, pa.string()), wanted))

@@ -1,4 +1,4 @@
-"""Scores a person's words on all pictures of a build, and writes the table of labels."""
+"""Scores a person's words on all pictures of an index, and writes the table of labels."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from retrieval_pipeline.config.settings import LabelSettings, Settings
 from retrieval_pipeline.errors import QueryError
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.search.labels import Labels, LabelsInfo, read_labels, read_labels_info
 from retrieval_pipeline.search.query import Query
@@ -51,26 +51,28 @@ class LabelsReport:
 def update_labels(
     searcher: Searcher, asked: LabelSettings, *, progress: Progress | None = None
 ) -> LabelsReport:
-    """Score words on all pictures of a build, unless that was done; the caller holds the lock.
+    """Score words on all pictures of an index, unless that was done; the caller holds the lock.
 
     Args:
-        searcher: Of the build.
+        searcher: Of the index.
         asked: The words, and from which relevance on a picture has one.
         progress: Told of the words.
 
     Raises:
         EncoderError: The model cannot be had.
+        NotOnEngineError: An engine keeps the index, and it was not published from this home.
         QueryError: There are no words.
         StoreError: The table cannot be written.
     """
     if not asked.words:
         raise QueryError("there are no words to label with: `retrieval label invoice screenshot`")
-    store, build = Store(searcher.settings.home), searcher.build
-    info = LabelsInfo(asked=asked, build=build.path.name, space=build.info.space.key)
+    index = searcher.index
+    store = Store(searcher.settings.home)
+    info = LabelsInfo(asked=asked, build=index.name, space=index.info.space.key)
     former = read_labels(store)
     if former is not None and former.info == info:
-        return LabelsReport(former, len(build), changed=False)
-    progress = progress or Quiet()
+        return LabelsReport(former, len(index), changed=False)
+    searcher, progress = searcher.whole, progress or Quiet()
     found: dict[str, _Found] = {}
     progress.start("labels", len(asked.words), "words")
     for word in asked.words:
@@ -81,13 +83,13 @@ def update_labels(
     synonyms = tuple(_synonyms(found))
     if asked.compete:
         found = _best_words(searcher, found)
-    table = _table(build, found)
+    table = _table(searcher.corpus, found)
     write_table(store.labels, table, more={b"labels": info.model_dump_json().encode()})
-    return LabelsReport(Labels(info, table), len(build), synonyms)
+    return LabelsReport(Labels(info, table), len(index), synonyms)
 
 
 def refresh_labels(settings: Settings, *, progress: Progress | None = None) -> LabelsReport | None:
-    """Label the current build with the words of the settings, or else those of the last time.
+    """Label the current index with the words of the settings, or else those of the last time.
 
     The caller holds the store's lock.
 
@@ -136,10 +138,10 @@ def _best_words(searcher: Searcher, found: Mapping[str, _Found]) -> dict[str, _F
     That is how CLIP names the class of a picture (Radford et al., 2021, arXiv:2103.00020).
     """
     queries = searcher.query_vectors([Query(text=word, literal=True) for word in found])
-    best = np.full(len(searcher.build), -np.inf, np.float32)
-    winner = np.full(len(searcher.build), -1, np.int64)
+    best = np.full(len(searcher.corpus), -np.inf, np.float32)
+    winner = np.full(len(searcher.corpus), -1, np.int64)
     cosines = {
-        word: searcher.build.vectors(numbers) @ query.wanted
+        word: searcher.corpus.vectors(numbers) @ query.wanted
         for query, (word, (numbers, _)) in zip(queries, found.items(), strict=True)
     }
     for place, (word, (numbers, _)) in enumerate(found.items()):
@@ -151,8 +153,8 @@ def _best_words(searcher: Searcher, found: Mapping[str, _Found]) -> dict[str, _F
     }
 
 
-def _table(build: Build, found: Mapping[str, _Found]) -> pa.Table:
-    ids = build.items["content_id"].combine_chunks()
+def _table(corpus: Corpus, found: Mapping[str, _Found]) -> pa.Table:
+    ids = corpus.items["content_id"].combine_chunks()
     tables = [LABELS.empty_table()]
     for word, (numbers, relevance) in found.items():
         columns = [

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import Stopped
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
-from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.index.records import CompanionFile, IndexedFile
 from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.look_alike import Looks
@@ -30,6 +29,8 @@ NEAR_DUPLICATE = 0.9
 ALL_PAIRS = 20_000
 # Items whose cosines with all others are computed as one product.
 COMPARED_TOGETHER = 1_024
+# Items that are compared with each item, where there are more.
+PROPOSED = 100
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,20 @@ class LookAlikes:
 
 
 def near_duplicates(
-    build: Build, threshold: float, looks: Looks, stop: threading.Event | None = None
+    corpus: Corpus, threshold: float, looks: Looks, stop: threading.Event | None = None
 ) -> list[LookAlikes]:
-    """Group the items of a build: each later item goes to the first leader that it looks like.
+    """Group the items of a corpus: each later item goes to the first leader that it looks like.
 
     Compared with a leader and not with each other, a long row of pictures that change little from
-    one to the next does not become one group. Among more than ALL_PAIRS items Annoy proposes the
-    pairs, and may miss some.
+    one to the next does not become one group. Among more than ALL_PAIRS items, Annoy
+    or the engine proposes the pairs, and may miss some.
 
     Raises:
         Stopped: `stop` was set.
     """
-    taken = np.zeros(len(build), np.bool_)
+    taken = np.zeros(len(corpus), np.bool_)
     groups = []
-    for leader, numbers, cosines in _close(build, threshold):
+    for leader, numbers, cosines in _close(corpus, threshold):
         if stop is not None and stop.is_set():
             raise Stopped("the search for duplicates was stopped")
         if taken[leader]:
@@ -75,22 +76,19 @@ def near_duplicates(
     return groups
 
 
-def _close(build: Build, threshold: float) -> Iterator[tuple[int, Numbers, Vectors]]:
+def _close(corpus: Corpus, threshold: float) -> Iterator[tuple[int, Numbers, Vectors]]:
     """Yield each item with the items within `threshold` of it, ascending, and their cosines."""
-    for start in range(0, len(build), COMPARED_TOGETHER):
-        block = build.vectors(np.arange(start, min(start + COMPARED_TOGETHER, len(build))))
-        if len(build) <= ALL_PAIRS:
-            scores = build.scan(block)
+    for start in range(0, len(corpus), COMPARED_TOGETHER):
+        block = corpus.vectors(np.arange(start, min(start + COMPARED_TOGETHER, len(corpus))))
+        if len(corpus) <= ALL_PAIRS:
+            scores = corpus.scan(block)
             for number in range(len(block)):
                 close = np.flatnonzero(scores[:, number] >= threshold)
                 yield start + number, close, scores[close, number]
         else:
-            # Items that look the same share leaves in most trees: few nodes find them.
-            plan = Plan(kind="trees", candidates=100, search_k=2_000)
-            proposed = build.vector_index.candidates(block, plan)
+            proposed = corpus.proposed(block, PROPOSED)
             for number, (vector, found) in enumerate(zip(block, proposed, strict=True), start):
-                found = found[found < len(build)]  # A part of a picture is no copy of it.
-                cosines = build.vectors(found) @ vector
+                cosines = corpus.vectors(found) @ vector
                 close = cosines >= threshold
                 yield number, found[close], cosines[close]
 
@@ -100,7 +98,7 @@ class DuplicatePicture:
     """One picture of a group of duplicates.
 
     Attributes:
-        number: Of the item in the build.
+        number: Of the item in the corpus.
         content_id: Identity of its bytes.
         cosine: To the group's first picture.
         width: Pixels of the upright picture.
@@ -135,7 +133,7 @@ class DuplicateGroup:
 
 
 def duplicate_groups(
-    build: Build,
+    corpus: Corpus,
     path_of: Callable[[Location], Place],
     looks: Looks,
     threshold: float = NEAR_DUPLICATE,
@@ -146,9 +144,9 @@ def duplicate_groups(
     Raises:
         Stopped: `stop` was set.
     """
-    near = near_duplicates(build, threshold, looks, stop)
+    near = near_duplicates(corpus, threshold, looks, stop)
     grouped = {int(number) for group in near for number in (group.leader, *group.others)}
-    copies = pc.list_value_length(build.items["locations"]).to_numpy()
+    copies = pc.list_value_length(corpus.items["locations"]).to_numpy()
     alone = [number for number in np.flatnonzero(copies > 1).tolist() if number not in grouped]
     nothing = np.empty(0, np.int64), np.empty(0, np.float32)
     groups = [LookAlikes(number, *nothing) for number in alone]
@@ -157,7 +155,7 @@ def duplicate_groups(
         numbers = [group.leader, *group.others.tolist()]
         pictures = []
         cosines = [1.0, *group.cosines.tolist()]
-        records = build.records(numbers)
+        records = corpus.records(numbers)
         for number, item, cosine in zip(numbers, records, cosines, strict=True):
             pictures.append(
                 DuplicatePicture(

@@ -19,6 +19,7 @@ from retrieval_pipeline.errors import (
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.search.albums import album_ids
@@ -82,24 +83,34 @@ class Searcher:
         """
         return cls(settings, open_index(settings))
 
-    @property
-    def files(self) -> Build | None:
-        """The files of the index; None if an engine keeps it."""
-        return self.index.build if isinstance(self.index, EmbeddedIndex) else None
-
-    @property
-    def build(self) -> Build:
-        """The files of the index, for what only they can answer.
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """All items of the index, for what no search answers.
 
         Raises:
-            NotOnEngineError: The index has none: an engine keeps it.
+            BuildError: What is told of the items is damaged.
+            NotOnEngineError: An engine keeps the index, and it was not published from this home.
+            StoreError: The ledger of the publication is damaged.
         """
-        if self.files is not None:
-            return self.files
-        raise NotOnEngineError(
-            "this needs the files of the embedded index, and an engine keeps this one: "
-            'docs/milvus.md says what works with engine = "milvus"'
-        )
+        found = self.index.corpus(self.settings)
+        if found is None:
+            raise NotOnEngineError(
+                f"{self.settings.home}: the tables that the index was published from are not "
+                "here, and this needs all of them: run it where `retrieval index` runs"
+            )
+        return found
+
+    @functools.cached_property
+    def whole(self) -> "Searcher":
+        """A searcher of the same items by number, which compares with all of them.
+
+        It is this one, but for an index that an engine keeps. Raises what `corpus` raises.
+        """
+        if isinstance(self.index, EmbeddedIndex):
+            return self
+        whole = Searcher(self.settings, EmbeddedIndex(self.corpus))
+        whole._query_encoder.use_models_of(self._query_encoder)
+        return whole
 
     def reopened(self, settings: Settings) -> "Searcher":
         """Open the current index, with the encoder of this one if it is of the same space.
@@ -133,6 +144,12 @@ class Searcher:
             EncoderError: It cannot be had.
         """
         return self._query_encoder.encoder
+
+    @property
+    def files(self) -> Build | None:
+        """The files of the index; None if an engine keeps it."""
+        found = self.index.corpus(self.settings) if isinstance(self.index, EmbeddedIndex) else None
+        return found if isinstance(found, Build) else None
 
     @functools.cached_property
     def looks(self) -> Looks:

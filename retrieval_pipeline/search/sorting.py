@@ -4,31 +4,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.search.query import Sort
 from retrieval_pipeline.search.vector_index import UNKNOWN_TIME
 from retrieval_pipeline.vectors import Numbers
 
 
-def in_order(build: Build, numbers: Numbers, sort: Sort) -> Numbers:
+def in_order(corpus: Corpus, numbers: Numbers, sort: Sort) -> Numbers:
     """Return the order of these items, int64 (n,): positions in `numbers`.
 
     By name it is that of the first file's name, without regard to case. Items without a date come
     last, both ways; of equal ones the item with the smaller number comes first. Without facts in
-    the build, the date is that of the newest file.
+    the corpus, the date is that of the newest file.
 
     Args:
-        build: Whose items they are.
+        corpus: Whose items they are.
         numbers: int64 (n,), of the items.
         sort: The order; "relevance", which is unknown here, leaves them as they are.
     """
     if sort == "relevance":
         return np.arange(len(numbers))
     if sort == "name":
-        keys = _names(build, numbers)
+        keys = _names(corpus, numbers)
         ranks = pc.rank(keys, sort_keys="ascending", tiebreaker="dense").to_numpy()
         return np.lexsort((numbers, ranks))
-    times = times_of(build)[numbers]
+    times = times_of(corpus)[numbers]
     unknown = times == UNKNOWN_TIME
     return np.lexsort((numbers, -times if sort == "newest" else times, unknown))
 
@@ -54,23 +54,23 @@ def months(taken: Numbers) -> list[tuple[str, int]]:
     return list(zip(named, counts.tolist(), strict=True))
 
 
-def times_of(build: Build) -> Numbers:
+def times_of(corpus: Corpus) -> Numbers:
     """Return when each item was taken, int64 (items,) in microseconds; UNKNOWN_TIME if unknown."""
-    if build.facts is not None:
-        known: Numbers = pc.fill_null(build.facts["taken_at"], UNKNOWN_TIME).to_numpy()
+    if corpus.facts is not None:
+        known: Numbers = pc.fill_null(corpus.facts["taken_at"], UNKNOWN_TIME).to_numpy()
         return known
     newest = [np.empty(0, np.int64)]
-    for chunk in build.items["locations"].chunks:
+    for chunk in corpus.items["locations"].chunks:
         starts = chunk.offsets.to_numpy()[:-1] - chunk.offsets[0].as_py()
         changed = chunk.flatten().field("mtime_ns").to_numpy()
         newest.append(np.maximum.reduceat(changed, starts) // 1_000)
     return np.concatenate(newest)
 
 
-def _names(build: Build, numbers: Numbers) -> pa.ChunkedArray:
+def _names(corpus: Corpus, numbers: Numbers) -> pa.ChunkedArray:
     """Return the name of the first file of these items, in lower case, without its folders."""
     paths = pa.chunked_array(
-        [pc.list_element(chunk, 0).field("path") for chunk in build.items["locations"].chunks],
+        [pc.list_element(chunk, 0).field("path") for chunk in corpus.items["locations"].chunks],
         pa.string(),
     )
     names = pc.replace_substring_regex(paths.take(pa.array(numbers)), "^.*/", "")

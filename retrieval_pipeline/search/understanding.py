@@ -1,4 +1,4 @@
-"""Words of a query that mean facts become filters, by the vocabulary of a build."""
+"""Words of a query that mean facts become filters, by the vocabulary of a corpus."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from retrieval_pipeline.facts.places import are_available, country_name
 from retrieval_pipeline.facts.query_words import Understood, Vocabulary, read_words
 from retrieval_pipeline.index.arrow import one_chunk
-from retrieval_pipeline.index.build import Build
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.search.query import Query
 
 
@@ -44,12 +44,12 @@ def _is_set(query: Query, field: str) -> bool:
     return bool(getattr(query, field))
 
 
-def vocabulary_of(build: Build) -> Vocabulary:
-    """Return which cameras, places and years the pictures of a build know.
+def vocabulary_of(corpus: Corpus) -> Vocabulary:
+    """Return which cameras, places and years the pictures of a corpus know.
 
     Places are left out without the extra `places`, which a filter by one needs.
     """
-    facts = build.facts
+    facts = corpus.facts
     if facts is None:
         return Vocabulary()
     # `to_numpy` would import pandas if it is installed, and that takes longer than all the rest.

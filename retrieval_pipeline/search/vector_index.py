@@ -4,7 +4,7 @@ Two makers answer: `embedded_index` from the files of a build, and `milvus` from
 `Searcher.open` opens the one that the settings name; nobody else needs to know which it is.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,13 +14,13 @@ import numpy.typing as npt
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.query_words import Vocabulary
+from retrieval_pipeline.index.corpus import Corpus, IndexInfo
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.records import ItemRecord
-from retrieval_pipeline.index.score_statistics import Background
 from retrieval_pipeline.search.facets import Facets
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.query_vectors import QueryVectors
-from retrieval_pipeline.vectors import Flags, Numbers, Vectors, VectorSpace
+from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.views import View
 
 # Items as their index tells them apart, (n,): numbers (int64) of the items of a build, or objects.
@@ -57,38 +57,6 @@ class Names(Protocol):
 
     def folders_like(self, text: str, count: int) -> list[str]:
         """Return folders, from the source on, whose last name begins with a text."""
-
-
-class IndexInfo(Protocol):
-    """What an index was made of; the fields of build.json of the same names."""
-
-    @property
-    def inputs(self) -> str:
-        """Hash of the items and of every setting that the index was made with."""
-
-    @property
-    def model(self) -> str:
-        """Name of the encoder."""
-
-    @property
-    def dim(self) -> int:
-        """Length of its vectors."""
-
-    @property
-    def space(self) -> VectorSpace:
-        """The vector space; queries must be encoded in the same one."""
-
-    @property
-    def sources(self) -> Mapping[str, int]:
-        """How many files each source has."""
-
-    @property
-    def background(self) -> Background:
-        """How unrelated texts and pictures score."""
-
-    @property
-    def vocabulary(self) -> str | None:
-        """Hash of the words whose vectors the index has; None if it has none."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +116,16 @@ class VectorIndex(Protocol):
 
         Raises:
             BuildError: Files of the build cannot be read.
+        """
+
+    def corpus(self, settings: Settings) -> Corpus | None:
+        """Return all of its items, by number; None if this machine does not have them.
+
+        The embedded index has them, and for an engine the home that published them.
+
+        Raises:
+            BuildError: What is told of the items is damaged.
+            StoreError: The ledger of the publication is damaged.
         """
 
     # What queries are understood and judged by

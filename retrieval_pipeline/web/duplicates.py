@@ -139,7 +139,7 @@ def plan_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress
     left = set(asked.left)
     return plan_duplicates(
         [group for group in groups if group.pictures[0].content_id not in left],
-        snapshot.searcher.looks.same,
+        snapshot.searcher.whole.looks.same,
         asked.rules,
         references=asked.reference,
         action=asked.action,

@@ -286,11 +286,12 @@ class Library:
         """
         snapshot = self.snapshot
         if self._duplicates is None or self._duplicates[0] is not snapshot:
+            whole = snapshot.searcher.whole
             job = self._comparing.submit(
                 duplicate_groups,
-                snapshot.build,
-                snapshot.searcher.path_of,
-                snapshot.searcher.looks,
+                whole.corpus,
+                whole.path_of,
+                whole.looks,
                 stop=self._stop,
             )
             self._duplicates = snapshot, asyncio.wrap_future(job)

@@ -43,7 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def searcher(library: Path) -> Searcher:
     """Five pictures, of which cat.jpg has a vote, an album and two labels."""
     searcher = Searcher.open(load_settings(library / "retrieval.toml"))
-    store, build = Store(searcher.settings.home), searcher.build
+    store, build = Store(searcher.settings.home), searcher.corpus
     ids = {hit.path.name: hit.content_id for hit in searcher.search(Query(sort="name"))}
     cat, rocket = ids["cat.jpg"], ids["rocket.jpg"]
     add_judgements(store, "pets", [(rocket, True), (cat, True), (rocket, False)])
@@ -87,9 +87,9 @@ def test_a_table_holds_all_that_is_known_and_describes_its_columns(
     assert (cat["albums"], cat["liked_by"], cat["disliked_by"]) == (["all sorts"], ["pets"], [])
     assert rows["rocket.jpg"]["disliked_by"] == ["pets"]
     assert (cat["rank"], cat["relevance"]) == (None, None)
-    number = searcher.build.number_of(cat["content_id"])
+    number = searcher.corpus.number_of(cat["content_id"])
     assert number is not None
-    stored = searcher.build.vectors(np.array([number]))[0]
+    stored = searcher.corpus.vectors(np.array([number]))[0]
     assert np.array_equal(np.array(cat["embedding"], np.float32), stored)
 
 

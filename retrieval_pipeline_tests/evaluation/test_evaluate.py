@@ -58,7 +58,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
 
 
 def test_each_folder_s_name_asks_for_its_pictures(searcher: Searcher) -> None:
-    queries = folder_queries(searcher.build)
+    queries = folder_queries(searcher.corpus)
     assert [query.text for query in queries] == ["cat", "dog", "red car", "snow"]
     found = evaluate(searcher, queries)
     assert found.queries == 4
@@ -106,7 +106,7 @@ def test_a_picture_that_is_liked_asks_for_the_others(searcher: Searcher) -> None
 def test_two_indexes_are_compared_by_the_queries_that_both_hold_answers_to(
     searcher: Searcher,
 ) -> None:
-    queries = folder_queries(searcher.build)
+    queries = folder_queries(searcher.corpus)
     one = evaluate(searcher, queries)
     same = difference(one, one)
     assert same is not None

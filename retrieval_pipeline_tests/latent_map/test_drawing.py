@@ -65,7 +65,7 @@ def searcher(tmp_path: Path) -> Searcher:
 
 
 def drawn(searcher: Searcher, **options: Any) -> Drawing:
-    return drawing(make_map(searcher.build, clusters=2), searcher.settings, **options)
+    return drawing(make_map(searcher.corpus, clusters=2), searcher.settings, **options)
 
 
 def page_of(drawing: Drawing) -> str:

@@ -288,7 +288,7 @@ def test_votes_survive_another_index_and_those_on_images_that_have_gone_are_kept
     before = read_judgements(Store(tmp_path / "home"), "good")
     fewer = searcher_of(tmp_path, range(30, 120))
     again = Recommender(fewer, "good")
-    ids = fewer.build.items["content_id"]
+    ids = fewer.corpus.items["content_id"]
     left = set(ids.take(again.votes.numbers).to_pylist())
     assert left == {content(name) for name in shown if int(name.strip("gobad")) >= 30}
     assert again.gone > 0
@@ -373,7 +373,7 @@ def test_another_voter_of_the_same_name_is_heard(searcher: Searcher, tmp_path: P
 def test_the_last_vote_on_an_image_is_trained_on(searcher: Searcher, tmp_path: Path) -> None:
     recommender = Recommender(searcher, "good")
     vote_all(recommender, 5)
-    content_ids = searcher.build.items["content_id"].take(recommender.votes.numbers[:1])
+    content_ids = searcher.corpus.items["content_id"].take(recommender.votes.numbers[:1])
     picture = recommender.picture(content_ids[0].as_py())
     assert picture is not None
     was = bool(recommender.votes.liked[0])
@@ -384,7 +384,7 @@ def test_the_last_vote_on_an_image_is_trained_on(searcher: Searcher, tmp_path: P
 
 def test_the_trees_and_the_scan_give_the_same_session(searcher: Searcher, tmp_path: Path) -> None:
     scanned = vote_all(Recommender(searcher, "scan"), 40)
-    build = searcher.build
+    build = searcher.corpus
     trees = Plan(kind="trees", candidates=300, search_k=16_000)
     search_by_trees(build, trees, tmp_path)
     assert vote_all(Recommender(searcher, "trees"), 40) == scanned

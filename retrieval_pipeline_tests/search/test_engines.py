@@ -8,20 +8,30 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from starlette.testclient import TestClient
 
-from retrieval_pipeline.config.settings import IndexSettings, Settings
+from retrieval_pipeline.config.settings import IndexSettings, LabelSettings, Settings
 from retrieval_pipeline.errors import EngineError, NotOnEngineError, QueryError
+from retrieval_pipeline.evaluation.evaluate import evaluate, evaluation_json
+from retrieval_pipeline.evaluation.labels import LabelledQuery, folder_queries
+from retrieval_pipeline.export.table import picture_table
 from retrieval_pipeline.facts import places
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.milvus.client import Client, served
 from retrieval_pipeline.index.milvus.schema import about_name
+from retrieval_pipeline.latent_map.drawing import drawing_to_order
+from retrieval_pipeline.progress import Quiet
+from retrieval_pipeline.recommend import pictures as recommend_pictures
 from retrieval_pipeline.recommend.recommender import Recommender
+from retrieval_pipeline.search import near_duplicates
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+from retrieval_pipeline.search.labelling import update_labels
+from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.milvus import facets, index
 from retrieval_pipeline.search.milvus.expressions import like_of
 from retrieval_pipeline.search.milvus.index import MilvusIndex
+from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
 from retrieval_pipeline.search.query import Query, Sort
 from retrieval_pipeline.search.results import Answer
 from retrieval_pipeline.search.searcher import Searcher
@@ -30,7 +40,7 @@ from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
 from retrieval_pipeline_tests.support.web import BASE
-from synthetic.random_questions import Pictures, Words
+from synthetic.random_questions import WORDS, Pictures, Words
 from synthetic.tables import content
 
 pytest.importorskip("milvus_lite")
@@ -248,8 +258,9 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
     pictures.publish(pictures.write(tmp_path), client, settings.index)
     searcher = Searcher.open(settings)
     assert searcher.latest() is searcher
-    with pytest.raises(NotOnEngineError, match="files of the embedded index"):
-        _ = searcher.build
+    elsewhere = searcher.settings.model_copy(update={"home": tmp_path / "elsewhere"})
+    with pytest.raises(NotOnEngineError, match="run it where `retrieval index` runs"):
+        _ = Searcher.open(elsewhere).whole
     pictures = Pictures(seed=4, count=9)
     pictures.publish(pictures.write(tmp_path), client, settings.index)
     latest = searcher.latest()
@@ -272,12 +283,16 @@ def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_recommender_looks_at_a_sample_and_at_what_is_near_the_votes(
-    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    both: list[Searcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         MilvusIndex, "sample_items", lambda index, among: index.listing(among, "name", 0, 12)
     )
-    recommender = Recommender(both[1], "animals")
+    # A machine that did not publish them has no tables.
+    settings = both[1].settings.model_copy(update={"home": tmp_path})
+    searcher = Searcher(settings, both[1].index, both[1].encoder)
+    recommender = Recommender(searcher, "animals")
+    assert "the tables are not here" in recommender.note
     shown = []
     for number in range(8):
         picture = recommender.next()
@@ -289,16 +304,108 @@ def test_a_recommender_looks_at_a_sample_and_at_what_is_near_the_votes(
     assert [picture.score for picture in ranking] == sorted(
         (picture.score for picture in ranking if picture.score is not None), reverse=True
     )
-    recommender = Recommender(both[1], "animals", sources=["b"])
+    recommender = Recommender(searcher, "animals", sources=["b"])
     assert recommender.likes == 4
     assert {picture.location.source for picture in recommender.ranking(100)} == {"b"}
     assert recommender.picture(content("unknown")) is None
 
 
-def test_the_page_answers_without_index_files(
-    both: list[Searcher], settings: Settings, pictures: Pictures
+@pytest.mark.parametrize("all_pairs", [20_000, 10])
+def test_the_same_pictures_are_near_duplicates(
+    all_pairs: int, both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among many pictures, the engine proposes which ones to compare."""
+    monkeypatch.setattr(near_duplicates, "ALL_PAIRS", all_pairs)
+    monkeypatch.setattr(near_duplicates, "PROPOSED", 15)
+    monkeypatch.setattr(Looks, "same", lambda *_: True)
+    embedded, milvus = (
+        duplicates_json(duplicate_groups(each.corpus, each.path_of, each.whole.looks, 0.8))
+        for each in both
+    )
+    assert milvus == embedded
+    assert max(map(len, embedded)) > 5
+
+
+@pytest.mark.parametrize("compete", [False, True])
+def test_words_mark_the_same_pictures(compete: bool, both: list[Searcher]) -> None:
+    asked = LabelSettings(words=("dog", "snow"), compete=compete, min_relevance=1e-9)
+    embedded, milvus = (update_labels(each, asked) for each in both)
+    assert milvus.changed and milvus.items == embedded.items
+    assert milvus.labels.table.equals(embedded.labels.table)
+    assert min(embedded.labels.counts.values()) > 1
+    assert not update_labels(both[1], asked).changed
+
+
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [
+        (Query(), None),
+        (Query(paths=("*.nef",), sources=("a",)), None),
+        (Query(text="dog", minus=("snow",), min_relevance=1e-9), None),
+        (Query(text="dog", literal=True), 7),
+    ],
+)
+def test_the_same_rows_are_exported(query: Query, most: int | None, both: list[Searcher]) -> None:
+    embedded, milvus = (picture_table(each, query, most) for each in both)
+    assert milvus.equals(embedded)
+    assert len(embedded) > 6
+
+
+def test_labelled_queries_judge_both_alike(both: list[Searcher], pictures: Pictures) -> None:
+    folders = folder_queries(both[0].corpus)
+    assert folder_queries(both[1].corpus) == folders
+    # The folders are called otherwise than the few words that this encoder knows.
+    queries = [replace(each, text=word) for each, word in zip(folders[:4], WORDS, strict=False)]
+    queries += [
+        LabelledQuery("dog snow", ("2019/*",)),
+        LabelledQuery("car", ("nowhere.jpg",)),
+        LabelledQuery("boat", ()),
+        LabelledQuery("", ("copies/*",), like=content(pictures.names[2])),
+    ]
+    embedded, milvus = (evaluation_json(evaluate(each, queries)) for each in both)
+    assert milvus.pop("build") != embedded.pop("build")
+    assert milvus == embedded
+
+
+def test_a_map_of_what_is_like_a_word_is_the_same(both: list[Searcher]) -> None:
+    asked = Query(text="dog", sources=("a",))
+    embedded, milvus = (
+        drawing_to_order(each, asked, count=40, clusters=3, progress=Quiet()) for each in both
+    )
+    assert_array_equal(milvus.scores, embedded.scores)
+    assert_array_equal(milvus.latent.coordinates, embedded.latent.coordinates)
+    assert (milvus.paths, milvus.facts.keys()) == (embedded.paths, embedded.facts.keys())
+    assert milvus.latent.info.clusters == embedded.latent.info.clusters
+
+
+@pytest.mark.parametrize("most", [1_000_000, 30])
+def test_a_recommender_chooses_from_the_tables(
+    most: int, both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommend_pictures, "PICTURES", most)
+    sessions = []
+    for name, searcher in zip(("files", "tables"), both, strict=True):
+        recommender = Recommender(searcher, f"{name}{most}", sources=["a"])
+        for number in range(6):
+            picture = recommender.next()
+            assert picture is not None
+            recommender.vote(picture, number % 2 == 0)
+        sessions.append([each.content_id for each in recommender.ranking(200)])
+    if most > len(both[1].index):
+        assert sessions[0] == sessions[1] and not recommender.note
+        return
+    assert 10 < len(sessions[1]) < 30
+    assert recommender.note == "a sample of 30 of 129 pictures is looked at"
+    # What was judged stays among them.
+    again = Recommender(both[1], "files30")
+    assert (again.likes, again.gone) == (3, 0)
+
+
+def test_the_page_answers_without_index_files_and_without_tables(
+    both: list[Searcher], settings: Settings, tmp_path: Path
 ) -> None:
     access = Access()
+    settings = settings.model_copy(update={"home": tmp_path})
     with TestClient(create_app(lambda: settings, access), base_url=BASE) as client:
         client.headers["x-retrieval-token"] = access.csrf_token
         listed = client.get("/api/search", params={"sort": "newest", "k": 5}).json()

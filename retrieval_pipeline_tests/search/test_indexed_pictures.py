@@ -35,8 +35,8 @@ def test_a_file_with_the_bytes_of_an_indexed_one_takes_the_stored_vector(
     query = Query(images=(elsewhere,))
     best = searcher.search(query, k=1)[0]
     assert best.path == library / "pictures" / "cat.jpg"
-    number = searcher.build.number_of(best.content_id)
-    stored = searcher.build.vectors(np.array([number], np.int64))
+    number = searcher.corpus.number_of(best.content_id)
+    stored = searcher.corpus.vectors(np.array([number], np.int64))
     assert np.allclose(searcher.query_vectors([query])[0].wanted, stored[0], atol=1e-6)
     elsewhere.write_bytes(elsewhere.read_bytes() + b" ")
     with pytest.raises(AttributeError):

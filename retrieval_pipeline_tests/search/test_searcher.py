@@ -209,7 +209,7 @@ def test_a_path_filter_is_exact_on_what_it_lets_through(searcher: Searcher) -> N
 def by_trees(searcher: Searcher, candidates: int, directory: Path) -> Searcher:
     """The same searcher, told to use trees and to look at this many candidates."""
     plan = Plan(kind="trees", candidates=candidates, search_k=10_000)
-    search_by_trees(searcher.build, plan, directory)
+    search_by_trees(searcher.corpus, plan, directory)
     return searcher
 
 
@@ -552,7 +552,7 @@ def test_a_searcher_goes_over_to_a_new_index_and_keeps_its_model(
     assert searcher.latest() is searcher
     engines.index("embedded", store, SPACE, ["a"])
     later = searcher.latest()
-    assert (later.build.path, len(later.build)) == (store.current_build(), 20)
+    assert (later.corpus.path, len(later.corpus)) == (store.current_build(), 20)
     assert later.encoder is searcher.encoder
     store.current_file.write_text("damaged")
     assert later.latest() is later

@@ -73,7 +73,7 @@ def test_settings_name_a_bucket_and_its_pictures_are_found(
     hit = searcher.search(Query(text="a cat"), k=1)[0]
     assert str(hit.path) == f"{pictures}/cat.png"
     assert picture(Job(hit.path, hit.content_id), Fit(64), Limits()).pixels.shape[1] == 64
-    status = read_status(settings, searcher.build.info.space)
+    status = read_status(settings, searcher.corpus.info.space)
     assert status.sources[0].reachable
     again = index_sources(settings)
     assert (again.manifests[0].unchanged, again.manifests[0].bytes_hashed) == (2, 0)

@@ -90,9 +90,9 @@ def duplicates(
 
     rules = parse_rules(keep) or DEFAULT_RULES
     _check(settings, reference, move_to)
-    searcher = Searcher.open(settings)
+    searcher = Searcher.open(settings).whole
     groups = duplicate_groups(
-        searcher.build, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
+        searcher.corpus, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
     )
     if planning:
         from retrieval_pipeline.cli.text import plan_text

@@ -137,7 +137,7 @@ def _labelled(searcher: "Searcher", file: Path | None, votes: str | None) -> "li
     if votes is not None:
         return vote_queries(Store(searcher.settings.home), votes)
     if file is None:
-        return folder_queries(searcher.build)
+        return folder_queries(searcher.corpus)
     queries, entries = read_labelled(file)
     if entries > len(queries):
         tell(

@@ -17,8 +17,10 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EngineError, QueryError
 from retrieval_pipeline.facts.places import are_available, country_name
 from retrieval_pipeline.facts.query_words import Vocabulary
+from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.milvus.client import Client, connect, served
+from retrieval_pipeline.index.milvus.published import PublishedCorpus, is_from_here
 from retrieval_pipeline.index.milvus.schema import (
     SCHEMA_VERSION,
     PublishedInfo,
@@ -49,6 +51,7 @@ from retrieval_pipeline.search.vector_index import (
     indexed_item,
     unknown_source,
 )
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.views import View
 
@@ -56,6 +59,8 @@ from retrieval_pipeline.views import View
 MOST_ROWS = 16_384
 # Rows that are read in one go: 3 MB of vectors at 768 dimensions.
 BATCH = 1_000
+# Vectors whose neighbours are looked for in one call: their ids are 1 MB.
+SEARCHED_TOGETHER = 256
 # Items that are sorted here, or whose files are looked at here, one by one: some seconds.
 MOST_LOOKED_AT = 100_000
 # Items that are sorted here rather than found by their dates.
@@ -145,6 +150,34 @@ class MilvusIndex:
                 "this program: run `retrieval index`"
             )
         return info
+
+    def corpus(self, settings: Settings) -> Corpus | None:
+        """Return all items, from the tables of the home that published them; None elsewhere."""
+        store = Store(settings.home)
+        if not is_from_here(store, self._collection, self.info):
+            return None
+        return PublishedCorpus(
+            store,
+            self._collection,
+            self.info,
+            settings.index.vectors,
+            lambda: self.vocabulary,
+            self._nearest_ids,
+        )
+
+    def _nearest_ids(self, vectors: Vectors, count: int) -> list[list[str]]:
+        """Return for each vector, (n, dim), the content ids of the items nearest to it."""
+        ids: list[list[str]] = []
+        for start in range(0, len(vectors), SEARCHED_TOGETHER):
+            found = self._client.search(
+                self._collection,
+                data=list(vectors[start : start + SEARCHED_TOGETHER]),
+                limit=count,
+                search_params=search_params(self.info.index_type, count),
+            )
+            # A row of a further view has a key with its number.
+            ids += [[hit["id"] for hit in hits if "#" not in hit["id"]] for hits in found]
+        return ids
 
     # What queries are understood and judged by
 
