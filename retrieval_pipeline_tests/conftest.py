@@ -14,7 +14,7 @@ from retrieval_pipeline_tests.support import forked_commands
 from retrieval_pipeline_tests.support.engines import Engines
 from retrieval_pipeline_tests.support.library import SHARED_DATA
 from retrieval_pipeline_tests.support.processes import made_once, shared_directory
-from retrieval_pipeline_tests.support.sentences import remember_sentences
+from retrieval_pipeline_tests.support.remembered import remember_network, remember_sentences
 from retrieval_pipeline_tests.support.web import WebLibrary, make_library
 
 if TYPE_CHECKING:
@@ -56,15 +56,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True, scope="session")
-def remembered_sentences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The names of the classes and the vocabulary are encoded once, not at every load of a model.
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The offline model is made once, and so are the vectors of the words that every model encodes.
 
-    Commands that are forked read them too.
+    Commands that are forked read the vectors too.
     """
     directory = shared_directory(tmp_path_factory) / "sentences"
     directory.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         remember_sentences(directory, patched)
+        remember_network(patched)
         patched.setattr(forked_commands, "sentences", directory)
         yield
 

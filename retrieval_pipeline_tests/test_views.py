@@ -18,15 +18,14 @@ from retrieval_pipeline.index.builder import build_index
 from retrieval_pipeline.index.row_keys import keys_of, view_keys
 from retrieval_pipeline.ingest.crawl import update_manifest
 from retrieval_pipeline.ingest.embed import EmbedOptions, EmbedReport, update_embeddings
-from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.query import Crop, Query
-from retrieval_pipeline.search.ranking import rank_items
 from retrieval_pipeline.search.results import Hit, answer_json
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.content_id import content_id_of_file
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.views import View, further_views, squared
+from retrieval_pipeline.views import View, Views, further_views, squared
 from retrieval_pipeline_tests.support.encoders import DESCRIPTION, SPACE, TRANSFORM, MeanColour
+from retrieval_pipeline_tests.support.engines import ENGINES, Engines
 
 GREY, RED, GREEN, BLUE = (120, 120, 120), (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
@@ -42,7 +41,8 @@ def strip(*colours: tuple[int, int, int]) -> Image.Image:
 class Library:
     """A panorama with red at the left and green at the right, a tall picture, and squares."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, engines: Engines) -> None:
+        self.engines = engines
         self.pictures = root / "pictures"
         self.pictures.mkdir()
         strip(RED, GREY, GREY, GREEN).save(self.pictures / "wide.png")
@@ -67,16 +67,21 @@ class Library:
         build_index(self.store, SPACE, ["a"], views={"a": views})  # type: ignore[dict-item]
         return open_current(self.store)
 
-    def searcher(self, views: str = "whole") -> Searcher:
+    def searcher(self, views: str = "whole", engine: str = "embedded") -> Searcher:
         settings = Settings(home=self.store.home, sources=(self.source(views),))
-        return Searcher(settings, EmbeddedIndex(self.build(views)), MeanColour())
+        asked: dict[str, Views] = {"a": views}  # type: ignore[dict-item]
+        index = self.engines.index(engine, self.store, SPACE, ["a"], views=asked)
+        return Searcher(settings, index, MeanColour())
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    library = Library(tmp_path_factory.mktemp("views"))
+def library(tmp_path_factory: pytest.TempPathFactory, engines: Engines) -> Library:
+    library = Library(tmp_path_factory.mktemp("views"), engines)
     assert library.embed("centre").views == 0
     return library
+
+
+on_both = pytest.mark.parametrize("engine", ENGINES)
 
 
 def hits(searcher: Searcher, query: Query) -> dict[str, Hit]:
@@ -107,20 +112,23 @@ def test_only_the_missing_views_of_long_pictures_are_embedded_later(library: Lib
     np.testing.assert_array_equal(build.vectors(np.arange(4)), before.vectors(np.arange(4)))
 
 
-def test_a_long_picture_is_one_hit_by_its_best_part(library: Library) -> None:
+@on_both
+def test_a_long_picture_is_one_hit_by_its_best_part(library: Library, engine: str) -> None:
     library.embed()
     query = Query(images=(library.query,))
-    without, found = hits(library.searcher("centre"), query), hits(library.searcher(), query)
+    without = hits(library.searcher("centre", engine), query)
+    searcher = library.searcher("whole", engine)
+    found = hits(searcher, query)
     assert (next(iter(without)), without["wide"].region) == ("reddish", None)
     assert (next(iter(found)), len(found)) == ("wide", 4)
     assert found["wide"].region == View(0, 0, 0.25, 1)
     assert found["wide"].score == pytest.approx(1, abs=1e-3)
     assert found["reddish"].region is None
-    answer = library.searcher().answer(query, 1)
+    answer = searcher.answer(query, 1)
     region = {"x": 0.0, "y": 0.0, "width": 0.25, "height": 1.0}
     assert answer_json(answer)["hits"][0]["region"] == region
     # The same by a filter, and where something is unwanted, which any part may show.
-    assert next(iter(hits(library.searcher(), replace(query, paths=("*",))))) == "wide"
+    assert next(iter(hits(searcher, replace(query, paths=("*",))))) == "wide"
 
 
 def test_what_a_part_shows_is_unwanted_too(library: Library) -> None:
@@ -147,9 +155,10 @@ def test_a_picture_is_found_once_however_many_of_its_parts_match(library: Librar
         assert build.best(red, count)[0].tolist() == everything[:count].tolist()
 
 
-def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
+@on_both
+def test_chance_is_counted_by_what_was_compared(library: Library, engine: str) -> None:
     library.embed()
-    searcher = library.searcher()
+    searcher = library.searcher("whole", engine)
     wide = content_id_of_file(library.pictures / "wide.png")
     for query, items, rows in (
         (Query(images=(library.query,)), 4, 14),
@@ -157,8 +166,8 @@ def test_chance_is_counted_by_what_was_compared(library: Library) -> None:
         (Query(like=(wide,)), 3, 7),
         (Query(like=(wide,), paths=("*e.png", "sky*")), 1, 1),
     ):
-        vectors, flags = searcher.query_vectors([query]), searcher.allowed(query)
-        ranking = rank_items(searcher.corpus, [query], vectors, [flags], 10)[0]
+        vectors, allowed = searcher.query_vectors([query]), searcher.allowed(query)
+        (ranking,) = searcher.index.rank([query], vectors, [allowed], 10)
         assert (ranking.among, ranking.among_rows) == (items, rows)
 
 
@@ -187,9 +196,10 @@ def test_tiles_find_what_is_small_in_any_picture(library: Library) -> None:
     assert library.build().info.views == 10  # fewer are asked for again
 
 
-def test_a_part_of_a_picture_is_searched_by(library: Library) -> None:
+@on_both
+def test_a_part_of_a_picture_is_searched_by(library: Library, engine: str) -> None:
     library.embed()
-    searcher = library.searcher()
+    searcher = library.searcher("whole", engine)
     mixed = library.pictures.parent / "mixed.png"
     strip(BLUE, RED).save(mixed)
     right = Query(images=(mixed,), crop=Crop(0.5, 0, 0.5, 1))

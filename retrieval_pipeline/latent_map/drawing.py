@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import MapError
-from retrieval_pipeline.images.decode_pool import DecodePool, Job
+from retrieval_pipeline.images.decode_pool import Job
 from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.images.pictures import pictures
 from retrieval_pipeline.images.transform import Decoded, Fit, Pixels
 from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.knn import evenly_spaced
@@ -286,10 +287,9 @@ def thumbnails(
     jobs = (Job(drawing.file(row), drawing.content_id(row)) for row in rows)
     progress.start("drawing the map", len(rows), "images")
     made = {}
-    with DecodePool(Fit(size), limits) as pool:
-        for row, (_, outcome) in zip(rows, pool.map(jobs), strict=True):
-            if isinstance(outcome, Decoded):
-                made[row] = outcome.pixels
-            progress.advance()
+    for row, outcome in zip(rows, pictures(jobs, Fit(size), limits), strict=True):
+        if isinstance(outcome, Decoded):
+            made[row] = outcome.pixels
+        progress.advance()
     progress.finish()
     return made

@@ -18,6 +18,7 @@ from retrieval_pipeline.search.saved_queries import SavedAnswer, run_saved_query
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Vectors, VectorSpace
+from retrieval_pipeline_tests.support.engines import ENGINES, Engines
 from retrieval_pipeline_tests.support.library import settings_of
 from synthetic.tables import content, random_vectors, write_manifest, write_part
 
@@ -39,8 +40,8 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def index(settings: Settings, count: int, *, first_axis: float = 0.3) -> None:
-    """Index `count` pictures; the last one is nearest to every text."""
+def write(settings: Settings, count: int, *, first_axis: float = 0.3) -> Store:
+    """Write the tables of `count` pictures; the last one is nearest to every text."""
     store = Store(settings.home)
     names = [f"n{number}" for number in range(count)]
     write_manifest(store, "cam", {f"{name}.jpg": name for name in names})
@@ -50,7 +51,11 @@ def index(settings: Settings, count: int, *, first_axis: float = 0.3) -> None:
     rest *= np.sqrt(1 - vectors[:, :1] ** 2) / np.linalg.norm(rest, axis=1, keepdims=True)
     known = len(store.parts(SPACE))
     write_part(store, SPACE, "cam", names[known and count - 1 :], vectors[known and count - 1 :])
-    build_index(store, SPACE, ["cam"])
+    return store
+
+
+def index(settings: Settings, count: int, *, first_axis: float = 0.3) -> None:
+    build_index(write(settings, count, first_axis=first_axis), SPACE, ["cam"])
 
 
 def ask(settings: Settings, saved: SavedQuery = DELIVERY) -> SavedAnswer:
@@ -62,18 +67,25 @@ def new_in(found: SavedAnswer) -> list[str]:
     return [hit.content_id for hit in found.new.hits]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_first_time_nothing_is_new_and_later_only_what_was_never_found(
-    settings: Settings,
+    engine: str, engines: Engines, tmp_path: Path
 ) -> None:
-    first = ask(settings)
+    settings = settings_of(tmp_path / "home", cam=tmp_path / "cam")
+
+    def asked(store: Store) -> SavedAnswer:
+        index = engines.index(engine, store, SPACE, ["cam"])
+        return run_saved_query(Searcher(settings, index, Words()), DELIVERY)  # type: ignore[arg-type]
+
+    store = write(settings, 5)
+    first = asked(store)
     assert len(first.answer.hits) == 3
     assert new_in(first) == []
-    assert new_in(ask(settings)) == []
-    index(settings, 6, first_axis=0.9)
-    found = ask(settings)
+    assert new_in(asked(store)) == []
+    found = asked(write(settings, 6, first_axis=0.9))
     assert new_in(found) == [content("n5")]
     assert found.answer.hits[0].content_id == content("n5")
-    assert new_in(ask(settings)) == []
+    assert new_in(asked(store)) == []
 
 
 def test_where_nothing_was_found_the_first_hit_is_new(settings: Settings) -> None:

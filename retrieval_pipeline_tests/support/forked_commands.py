@@ -32,6 +32,7 @@ PRELOADED = [
     "retrieval_pipeline.maintenance.verify",
     "retrieval_pipeline.pipeline.run",
     "retrieval_pipeline.search.searcher",
+    "retrieval_pipeline_tests.support.preloaded",
 ]
 
 # Where the vectors of sentences are that every model encodes; conftest.py sets it.
@@ -99,7 +100,7 @@ def _command(
     sys.argv = ["retrieval", *map(os.fsdecode, arguments)]
 
     from retrieval_pipeline.cli.main import main
-    from retrieval_pipeline_tests.support.sentences import remember_sentences
+    from retrieval_pipeline_tests.support.remembered import remember_sentences
 
     if sentences is not None:
         remember_sentences(sentences, pytest.MonkeyPatch())

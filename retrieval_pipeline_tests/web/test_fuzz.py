@@ -4,10 +4,6 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import CheckFunction
-from schemathesis.specs.openapi import checks
 
 from retrieval_pipeline.web.api_routes import OPERATIONS
 from retrieval_pipeline_tests.cli.test_serve_command import server
@@ -16,12 +12,6 @@ from retrieval_pipeline_tests.support.web import WebLibrary
 pytestmark = pytest.mark.slow
 
 EXAMPLES = 25
-CHECKS: list[CheckFunction] = [
-    schemathesis.checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_schema_conformance,
-]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +24,17 @@ def address(indexed_library: WebLibrary, tmp_path_factory: pytest.TempPathFactor
 def test_every_operation_answers_anything_as_documented(
     address: str, indexed_library: WebLibrary
 ) -> None:
+    # Imported here: these take two seconds, which every process of the tests would spend.
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.specs.openapi import checks
+
+    conformance = [
+        schemathesis.checks.not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
     token = httpx2.get(f"{address}api/token").json()["token"]
     known = indexed_library.content("cat.png")
     schema = schemathesis.openapi.from_url(f"{address}api/openapi.json")
@@ -58,7 +59,7 @@ def test_every_operation_answers_anything_as_documented(
             for name, value in (case.path_parameters or {}).items():
                 if name == "content_id" and value < "8":
                     case.path_parameters[name] = known
-            case.call_and_validate(checks=CHECKS, timeout=60)
+            case.call_and_validate(checks=conformance, timeout=60)
 
         attack()
     assert tested == len(OPERATIONS)
