@@ -4,12 +4,15 @@ from contextlib import suppress
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.base import Description, Encoder, int8_description, is_int8
-from retrieval_pipeline.encoders.hardware import Precision
+from retrieval_pipeline.encoders.hardware import Precision, faithful_format, processor_flags
 from retrieval_pipeline.encoders.load import OFFLINE, describe, load_encoder
 from retrieval_pipeline.errors import EncoderError, StoreError
 from retrieval_pipeline.storage.int8_check import Int8Check, read_int8_check
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
+
+# The instructions that multiply whole eight bits, as Linux calls them.
+VNNI = {"avx512_vnni", "avx_vnni"}
 
 
 def describe_encoder(settings: Settings) -> Description:
@@ -49,7 +52,14 @@ def precision_line(settings: Settings) -> str:
         return check.line
     if uses_int8:
         return "int8"
-    return "the fastest of float32, bfloat16 and float16 here; int8 is not used"
+    faithful = faithful_format(settings.device)
+    if settings.precision == "int8":
+        why = "its check has not been made yet"
+    elif faithful is not None and not VNNI & processor_flags():
+        why = "this processor has no instructions for it (VNNI)"
+    else:
+        why = '"auto" checks it in new homes, on processors with VNNI'
+    return f"{faithful or 'the fastest that is faithful here'}; int8 is not used: {why}"
 
 
 def _faithful(settings: Settings) -> Precision:

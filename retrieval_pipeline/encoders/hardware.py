@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -99,6 +101,32 @@ def pick_dtype(device: "torch.device", precision: Precision) -> "torch.dtype":
     return torch.float32
 
 
+def faithful_format(device: str) -> str | None:
+    """Return the name of the format that `pick_dtype` takes for "auto", without importing torch.
+
+    Args:
+        device: As in the settings.
+
+    Returns:
+        None where only torch can tell: if there may be a GPU, if the environment limits what oneDNN
+        uses, and on all but x86 processors under Linux.
+    """
+    on_cpu = device == "cpu" or (device == "auto" and not _may_have_gpu())
+    if not on_cpu or not processor_flags() or "ONEDNN_MAX_CPU_ISA" in os.environ:
+        return None
+    return "bfloat16" if "avx512_bf16" in processor_flags() else "float32"
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """Return the names of what an x86 processor can do, as Linux lists them; elsewhere none."""
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found[1].split()) if found else frozenset()
+
+
 def _cpu_computes_in_bfloat16() -> bool:
     """Tell whether the processor has bfloat16 instructions; emulating them is slower than float32.
 
@@ -153,10 +181,12 @@ def is_device_failure(error: RuntimeError) -> bool:
 
 def has_gpu() -> bool:
     """Tell whether "auto" takes a GPU; torch is imported only if the system shows signs of one."""
+    return _may_have_gpu() and pick_device("auto").type != "cpu"
+
+
+def _may_have_gpu() -> bool:
     signs = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
-    if platform.system() == "Linux" and not any(map(os.path.exists, signs)):
-        return False
-    return pick_device("auto").type != "cpu"
+    return platform.system() != "Linux" or any(map(os.path.exists, signs))
 
 
 def measured_speed(device: "torch.device", dtype: "torch.dtype") -> float:

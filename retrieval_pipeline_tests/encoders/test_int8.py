@@ -12,6 +12,7 @@ from PIL import Image
 
 from retrieval_pipeline.encoders import clip, int8
 from retrieval_pipeline.encoders.fused_vision import FusedTower, fused_tower
+from retrieval_pipeline.encoders.hardware import faithful_format, pick_dtype
 from retrieval_pipeline.encoders.int8 import FULL, HALF, Int8Linear, Int8Product, weight_levels
 from retrieval_pipeline.encoders.load import describe, load_encoder, load_encoder_of
 from synthetic.checkpoints import make_clip, make_massive_clip, make_siglip
@@ -81,6 +82,11 @@ def test_products_are_exact_with_the_weights_that_this_processor_can_take() -> N
     weight = torch.full((3, 64), levels, dtype=torch.int8)
     found = Int8Product(weight, torch.ones(3))(torch.full((2, 64), FULL, dtype=torch.int8))
     assert found.tolist() == [[64.0 * levels * FULL] * 3] * 2
+
+
+def test_the_format_that_is_told_without_torch_is_the_one_that_is_taken() -> None:
+    taken = str(pick_dtype(torch.device("cpu"), "auto")).removeprefix("torch.")
+    assert faithful_format("cpu") in (None, taken)
 
 
 def test_vectors_of_eight_bits_have_a_space_of_their_own_in_which_texts_are_as_before(

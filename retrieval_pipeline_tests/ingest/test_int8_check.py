@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from retrieval_pipeline.config.settings import RaySettings, Settings
-from retrieval_pipeline.encoders import fused_vision
+from retrieval_pipeline.encoders import from_settings, fused_vision
 from retrieval_pipeline.encoders import int8 as int8_products
 from retrieval_pipeline.encoders.base import BaseEncoder, Description, ThreadPlan, is_int8
 from retrieval_pipeline.encoders.from_settings import describe_encoder, precision_line
+from retrieval_pipeline.encoders.hardware import faithful_format
 from retrieval_pipeline.errors import Stopped, StoreError
 from retrieval_pipeline.images.transform import Pixels
 from retrieval_pipeline.ingest import int8_check as checking
@@ -31,6 +32,7 @@ from retrieval_pipeline.vectors import VectorSpace
 from synthetic.checkpoints import make_massive_clip
 
 PICTURES = 24
+FAITHFUL = faithful_format("cpu") or "the fastest that is faithful here"
 NEEDS_PRODUCTS = pytest.mark.skipif(
     int8_products.weight_levels() is None, reason="there are no exact products in eight bits here"
 )
@@ -213,11 +215,32 @@ def test_by_itself_a_new_home_takes_eight_bits_where_they_are_worthwhile(
     lines = check(settings)
     assert [found[: len(line)] for found in lines if line] == ([line] if line else [])
     assert embedded(settings)[0] == (worthwhile == 0.0 and has_instructions)
-    assert precision_line(settings).startswith(line or "the fastest of float32")
+    assert precision_line(settings).startswith(line or FAITHFUL)
     # Whoever asks after that gets them, although they are hardly faster.
     asks = settings.model_copy(update={"precision": "int8"})
     assert embedded(asks)[0] == has_instructions
     assert precision_line(asks).startswith("int8: on 24 pictures") == has_instructions
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "why"),
+    [
+        ("int8", {"avx2"}, "its check has not been made yet"),
+        ("auto", {"avx2"}, "this processor has no instructions for it (VNNI)"),
+        ("auto", {"avx_vnni"}, '"auto" checks it in new homes, on processors with VNNI'),
+    ],
+)
+def test_a_home_without_eight_bits_says_what_it_computes_with_and_why(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    flags: set[str],
+    why: str,
+) -> None:
+    monkeypatch.setattr(from_settings, "processor_flags", lambda: flags)
+    monkeypatch.setattr(from_settings, "faithful_format", lambda device: "float32")
+    settings = settings.model_copy(update={"precision": precision})
+    assert precision_line(settings) == f"float32; int8 is not used: {why}"
 
 
 @pytest.mark.usefixtures("noise")
