@@ -179,7 +179,8 @@ def plan_text(plan: DuplicatePlan) -> list[str]:
     for group in plan.groups:
         lines.append(f"{'keep':>10}  {to_text(str(group.keep.path))}")
         for file in group.remove:
-            what = "same bytes" if file.content_id == group.keep.content_id else "looks same"
+            same = file.content_id == group.keep.content_id
+            what = "same bytes" if same else "looks the same"
             path = to_text(str(file.path))
             lines.append(f"{plan.action:>10}  {path}  ({what}, {_size(file.size)})")
         lines += [f"{'leave':>10}  {to_text(str(path))}  ({why})" for path, why in group.left]
@@ -202,15 +203,14 @@ def index_report(report: IndexReport) -> list[str]:
         files = plural(manifest.files, "image file")
         line = f"{manifest.source}: {files} ({changes or 'nothing new'})"
         if embedded := embeddings.get(manifest.source):
+            rate = f"embedded ({embedded.images_per_second:.1f} images/s)"
             done = _counts(
-                (embedded.embedded, "embedded"),
+                (embedded.embedded, rate),
                 (embedded.quarantined, "in quarantine"),
                 (embedded.left, "left for the next run"),
             )
             if done:
                 line += f"; {done}"
-            if embedded.embedded:
-                line += f" at {embedded.images_per_second:.1f} images/s"
             if embedded.views:
                 line += f"; {plural(embedded.views, 'part')} of pictures embedded"
             if embedded.companions:

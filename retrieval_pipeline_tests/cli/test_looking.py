@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from retrieval_pipeline.cli.bars import BarProgress
 from retrieval_pipeline.cli.styled import DIVIDER, styled_answer
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.search.query import Query
@@ -19,6 +20,7 @@ from retrieval_pipeline.search.results import Answer, Hit
 from retrieval_pipeline_tests.support.commands import RETRIEVAL, extract_home, retrieval
 
 DIM = "\x1b[2m"
+CURSOR_UP = "\x1b[1A"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,26 @@ def test_what_follows_a_path_has_its_own_line_where_the_terminal_is_narrow(
     for columns, expected in ((len(line) + 4, 1), (len(line) + 3, 2)):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert len(shown(one)) == expected
+
+
+def test_bars_go_on_below_what_was_printed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setattr("sys.stderr", screen)
+    progress = BarProgress()
+    for stage in ("one", "two"):
+        progress.start(stage, 1, "files")
+        progress.advance()
+        progress.finish()
+    progress.pause()
+    before = len(screen.getvalue())
+    progress.start("three", None, "")
+    progress.finish()
+    progress.pause()
+    later = screen.getvalue()[before:]
+    assert "three" in later
+    assert CURSOR_UP not in later
+    assert "0/0" not in later
 
 
 @pytest.mark.slow

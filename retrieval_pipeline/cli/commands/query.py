@@ -178,7 +178,7 @@ def query(
     retrieval query --image photo.jpg --after 2024 --gallery similar.html --open
     retrieval query --image photo.jpg --crop 0.5,0,0.5,1
     retrieval query --json < queries.txt
-    retrieval query a dog -n 100 -0 | xargs -0 cp -t dogs
+    retrieval query a dog -n 100 -0 | xargs -0 ls -l
     retrieval query a dog -n 100 --copy-to dogs
     """
     directory, how = _destination(copy_to, link_to, hard=hard, dry_run=dry_run)
@@ -244,11 +244,11 @@ def _put_files(answer: "Answer", directory: Path, how: "How", *, dry_run: bool) 
     from retrieval_pipeline.cli.hit_files import put_files
 
     paths = [hit.path for hit in answer.hits]
-    lines = put_files(paths, directory, how, first=answer.offset + 1, dry_run=dry_run)
+    put = put_files(paths, directory, how, first=answer.offset + 1, dry_run=dry_run)
     if dry_run:
-        tell(*(f"would {how} {line}" for line in lines))
+        tell(*(f"would {how} {line}" for line in put.lines))
     else:
-        tell(f"{how}: {len(lines):,} in {directory}")
+        tell(put.told(how, directory))
 
 
 def _query_of(asked: Mapping[str, Any]) -> "Query":
