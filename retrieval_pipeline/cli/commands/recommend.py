@@ -110,6 +110,8 @@ def recommend(
     if rank is not None and votes_file is None:
         require_recommender(store, name)
     recommender = Recommender(Searcher.open(settings), name, strategy=strategy, sources=sources)
+    if recommender.note:
+        tell(recommender.note)
     if voting:
         _converse(recommender, limits, open_each=open_it)
         return

@@ -101,15 +101,15 @@ class MilvusIndex:
         self.file_names = NamesByExpression(self._names)
 
     @classmethod
-    def open_served(cls, settings: Settings) -> "MilvusIndex":
-        """Open the collection that the alias of the settings names.
+    def open(cls, settings: Settings, collection: str | None = None) -> "MilvusIndex":
+        """Open a collection; by default the one that the alias of the settings names.
 
         Raises:
             EngineError: The engine cannot be reached, or nothing was published yet.
         """
         client = connect(settings)
         try:
-            index = cls(client, served(client, settings))
+            index = cls(client, collection or served(client, settings))
         except EngineError:
             client.close()
             raise
