@@ -166,7 +166,7 @@ def query(
 
     The percentage is the relevance: how sure it is that the picture has to do with TEXT; hits from
     50% on are more probably right than wrong. The number before it is the cosine of the vectors,
-    which only compares hits of one query.
+    which only compares hits of one query. A day with "?" is that of the file's last change.
 
     Without TEXT, a prompt asks for queries until "exit" or Ctrl-D (":help" there says more). Of
     piped input, each line is answered as a query.
@@ -200,8 +200,8 @@ def query(
         from retrieval_pipeline.cli.rows import echo_columns
 
         echo_columns()
-    asks_for_lines = base.terms == Query() and base.sort == "relevance"
-    if sys.stdin.isatty() and (asks_for_lines or replace(base.terms, minus=()) == Query()):
+    asks_for_lines = replace(base.terms, minus=()) == Query() and base.sort == "relevance"
+    if sys.stdin.isatty() and asks_for_lines:
         answers = _converse(searcher, asked, form)
     elif asks_for_lines:
         answers = _answer_lines(searcher, base, asked, form)
@@ -327,6 +327,8 @@ def _answer_lines(
     searcher: "Searcher", base: "Query", asked: Mapping[str, Any], form: str | None
 ) -> "list[Answer]":
     """Answer the lines of the input until "exit" or its end; an error ends only its own query."""
+    from retrieval_pipeline.search.query import Query
+
     # Everything else is loaded by the first query.
     searcher.index.warm_up()
     answers: list[Answer] = []
@@ -345,6 +347,8 @@ def _answer_lines(
                 echo_json({"query": _escaped(line), "error": str(error)})
     if failed:
         raise SystemExit(1)
+    if not answers and base.terms == Query() != base:
+        tell('note: no query came; with "--sort newest" what passes the filters is listed')
     return answers
 
 
