@@ -16,16 +16,23 @@ from rich.text import Text
 from retrieval_pipeline.paths import printable
 
 
-def bars_on_stderr() -> Bars:
-    """Return bars with name, count, speed and the time that remains; a context manager."""
+def _bars() -> Bars:
+    """Return bars on stderr with name, count, speed and the time that remains."""
     return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         _Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+class _Count(MofNCompleteColumn):
+    """The column that shows how much is done; empty for a stage that counts nothing."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["unit"] else Text()
 
 
 class _Rate(ProgressColumn):
@@ -39,14 +46,14 @@ class _Rate(ProgressColumn):
 class BarProgress:
     """One bar for each stage; the bar of a finished stage stays on the screen."""
 
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+    def __init__(self) -> None:
+        self._bars = _bars()
         self._task: TaskID | None = None
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """Add a bar for the stage, unless it has nothing to do."""
         self._task = None
-        self._bars.start()  # after a pause
+        self._bars.start()
         if total != 0:
             self._task = self._bars.add_task(stage, total=total, unit=unit)
 
@@ -63,10 +70,13 @@ class BarProgress:
             self._bars.stop_task(self._task)
 
     def pause(self) -> None:
-        """Leave the bars as they are; the next stage begins a new block of them."""
+        """Leave the bars as they are; the next stage begins a new block of them.
+
+        rich would draw bars that are started again where they stood before, over what has been
+        printed since: so the new block is another object.
+        """
         self._bars.stop()
-        for task in self._bars.task_ids:
-            self._bars.remove_task(task)
+        self._bars = _bars()
 
     def note(self, line: str) -> None:
         """Print a line above the bars."""

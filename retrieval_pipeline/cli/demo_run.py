@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.config.template import settings_text
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.images.errors import Limits
+from retrieval_pipeline.paths import shell_quoted
 from retrieval_pipeline.search.query import Query
+from retrieval_pipeline.search.results import Answer
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.atomic import replacing
 
@@ -28,13 +31,13 @@ PHOTOS = {
     ),
     "scikit-learn": ("sklearn/datasets/images", ("china.jpg", "flower.jpg")),
 }  # fmt: skip
+# The last one is a thing that the offline model does not know.
 QUERIES = (
     "a cat",
     "a cup of coffee",
     "a rocket launch",
-    "a motorcycle",
-    "a flower",
-    "a temple",
+    "a clock",
+    "a palace in China",
     "old coins",
 )
 
@@ -55,11 +58,11 @@ def run_demo(directory: Path, say: Callable[..., None]) -> Path:
     _materialise(settings, file)
     searcher = Searcher.open(settings)
     answers = [searcher.answer(Query(text=text), k=4) for text in QUERIES]
-    say(f"{len(searcher.index)} photos indexed. The best hit of each query, with its score:", "")
-    for answer in answers:
-        best = answer.hits[0]
-        name = f"{best.source}/{best.path.name}"
-        say(f"  {answer.query!s:<18} {best.score:6.3f}   {name}")
+    say(
+        f"{len(searcher.index)} photos indexed. The best hit of each query, and how relevant it is:"
+    )
+    say("", *(_best(answer) for answer in answers))
+    command = _this_command()
     page = directory / "gallery.html"
     with replacing(page) as temporary:
         html = gallery_html(answers, Limits.of(settings.images))
@@ -67,10 +70,22 @@ def run_demo(directory: Path, say: Callable[..., None]) -> Path:
     say(
         "",
         f"The pictures:  {page.as_uri()}",
-        f'Ask your own:  retrieval query --config "{file}" "a person in a space suit"',
-        "Your pictures: retrieval init ~/Pictures --model offline && retrieval index",
+        f"Ask your own:  {command} query --config {shell_quoted(str(file))} a kitten",
+        f"Your pictures: {command} init ~/Pictures && {command} index",
     )
     return page
+
+
+def _best(answer: Answer) -> str:
+    """Return the line of a query, with its best hit if it is likely."""
+    best = answer.hits[0]
+    found = f"{best.source}/{best.path.name}" if best.likely else "nothing here looks like that"
+    return f"  {answer.query!s:<18} {best.relevance or 0:4.0%}  {found}"
+
+
+def _this_command() -> str:
+    """Return how to call this program again, which need not be on the path of the shell."""
+    return "retrieval" if shutil.which("retrieval") else shell_quoted(sys.argv[0])
 
 
 def _copied(name: str, target: Path) -> Path:

@@ -1,11 +1,14 @@
 """The files of hits in a directory of their own, as copies or links, named by their rank."""
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from retrieval_pipeline.cli.output import plural
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.paths import shell_quoted
@@ -13,6 +16,7 @@ from retrieval_pipeline.storage.atomic import explained, replacing
 from retrieval_pipeline.storage.remote import Place, Remote
 
 How = Literal["copy", "link", "hard link"]
+DONE: dict[How, str] = {"copy": "copied", "link": "linked", "hard link": "hard-linked"}
 
 # Bytes of a name. File systems hold 255; a copy has a longer name until it is complete.
 LONGEST_NAME = 200
@@ -36,10 +40,31 @@ def check_directory(directory: Path, settings: Settings) -> None:
             )
 
 
+@dataclass(frozen=True)
+class PutFiles:
+    """What was put into a directory.
+
+    Attributes:
+        lines: A line for each new file: its path, and its path in the directory.
+        present: How many files a former call had put there.
+    """
+
+    lines: tuple[str, ...]
+    present: int
+
+    def told(self, how: How, directory: Path) -> str:
+        """Return the line that says so."""
+        before = f"; {self.present:,} there before" if self.present else ""
+        return f"{DONE[how]} {plural(len(self.lines), 'file')} to {directory}{before}"
+
+
 def put_files(
     paths: Sequence[Place], directory: Path, how: How, *, first: int = 1, dry_run: bool = False
-) -> list[str]:
+) -> PutFiles:
     """Put files into a directory, which is made if it is missing; nothing is overwritten.
+
+    What a former call has put there is not put there once more, so that one that ended early can be
+    repeated.
 
     Args:
         paths: The files, best first.
@@ -48,16 +73,13 @@ def put_files(
         first: The number in the name of the first file.
         dry_run: Only say what would be done.
 
-    Returns:
-        A line for each file: its path, and its path in `directory`.
-
     Raises:
         RetrievalError: A file is gone or on another machine; the others are there.
         StoreError: The directory cannot be written, is full, or cannot hold such a name.
     """
     directory = directory.expanduser()
     digits = max(2, len(str(first + len(paths) - 1)))
-    done, problems = [], []
+    lines, problems, present = [], [], 0
     planned: set[Path] = set()
     for number, path in enumerate(paths, first):
         if isinstance(path, Remote) and how != "copy":
@@ -71,17 +93,36 @@ def put_files(
             continue
         for name in _names(f"{number:0{digits}}_{path.name}"):
             target = directory / name
-            if target in planned or os.path.lexists(target):
+            if target in planned:
+                continue
+            if os.path.lexists(target):
+                if _is_there(path, target, how):
+                    present += 1
+                    break
                 continue
             planned.add(target)
             if not dry_run and not _put(path, target, how):
                 # Another program took the name since.
                 continue
-            done.append(f"{shell_quoted(str(path))} -> {shell_quoted(str(target))}")
+            lines.append(f"{shell_quoted(str(path))} -> {shell_quoted(str(target))}")
             break
     if problems:
         raise RetrievalError(*problems)
-    return done
+    return PutFiles(tuple(lines), present)
+
+
+def _is_there(path: Place, target: Path, how: How) -> bool:
+    """Tell whether a name that is taken has what is to be put there."""
+    if isinstance(path, Remote):
+        return False
+    if how == "link":
+        return target.is_symlink() and target.readlink() == path
+    if how == "hard link":
+        return os.path.samestat(target.lstat(), path.stat())
+    if target.is_symlink() or not target.is_file():
+        return False
+    with explained(target):
+        return filecmp.cmp(path, target, shallow=False)
 
 
 def _names(name: str) -> Iterator[str]:

@@ -26,7 +26,10 @@ def console_progress() -> Iterator[ConsoleProgress]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    from retrieval_pipeline.cli.bars import BarProgress, bars_on_stderr
+    from retrieval_pipeline.cli.bars import BarProgress
 
-    with bars_on_stderr() as bars:
-        yield BarProgress(bars)
+    progress = BarProgress()
+    try:
+        yield progress
+    finally:
+        progress.pause()

@@ -99,7 +99,9 @@ def load_settings(given: Path | None = None) -> Settings:
             f"no settings file at {file.absolute()}: make one with `retrieval init DIRECTORY`, "
             "or name another with --config"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise SettingsError(f"{file}: cannot be read: {error}") from None
     try:
         values = tomllib.loads(text)
@@ -176,18 +178,45 @@ def _explain(problem: Any, values: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] in _MUST_BE:
+        message = f"must be {_MUST_BE[problem['type']]}"
+    if problem["type"] == "literal_error":
+        # As TOML writes them.
+        expected = problem["ctx"]["expected"].replace("True, False", "true, false")
+        message = f"allowed: {expected}".replace("'", '"')
     if problem["type"] == "string_pattern_mismatch":
         message = 'not five fields such as "0 2 * * *"'
     if location and location[-1] == "device":
         message = 'allowed: "auto", "cpu", "cuda", "cuda:N", "mps"'
     given = problem["input"]
-    shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (found {_as_toml(given)})" if isinstance(given, str | int | float) else ""
     line = f"{key}: {message}{shown}" if key else message
     if isinstance(given, str) and ("@" in given or "//" in given):
         # What was meant to be a URL may hold credentials, also in the place of a name.
         for text in (repr(given)[1:-1], given):
             line = line.replace(text, HIDDEN)
     return line
+
+
+def _as_toml(value: str | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+# What pydantic says in the words of Python, in those of a settings file; by its names of errors
+# (https://docs.pydantic.dev/latest/errors/validation_errors/).
+_MUST_BE = {
+    "string_type": "text in quotes",
+    "path_type": "a path in quotes",
+    "tuple_type": 'a list, such as ["a", "b"]',
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "model_type": "a table of keys",
+}
 
 
 def _key_name(location: Sequence[int | str], values: dict[str, Any]) -> str:

@@ -159,7 +159,7 @@ class IndexSettings(_Model):
     """
 
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
-    codes: bool | Literal["auto"] = "auto"
+    codes: Literal[True, False, "auto"] = "auto"
     vectors: Literal["float16", "float32"] = "float16"
     engine: Literal["embedded", "milvus"] = "embedded"
     uri: str = ""

@@ -6,7 +6,6 @@ import dagster as dg
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SettingsError
-from retrieval_pipeline.index.build_info import read_info
 from retrieval_pipeline.index.items import table_digest
 from retrieval_pipeline.orchestration.automation import ON_NEW_DATA
 from retrieval_pipeline.orchestration.columns import columns
@@ -40,7 +39,6 @@ def build_label_assets(flow: Flow, settings: Settings) -> Sequence[dg.AssetsDefi
             report = refresh_labels(library.settings, progress=LogProgress(context.log))
             if report is None:
                 raise SettingsError("the settings have no [labels] any more")
-            inputs = read_info(library.store.current_build() or library.store.home).inputs
         labels = report.labels
         counts = [
             dg.TableRecord({"word": word, "pictures": count})
@@ -52,7 +50,7 @@ def build_label_assets(flow: Flow, settings: Settings) -> Sequence[dg.AssetsDefi
             "words": dg.MetadataValue.table(counts, COUNTS),
             "synonyms": [f"{one} = {other}" for one, other, _ in report.synonyms],
         }
-        made = Made(table_digest(labels.table), metadata, {index: inputs})
+        made = Made(table_digest(labels.table), metadata, {index: report.inputs})
         yield from result(context, made)
 
     return [picture_labels]

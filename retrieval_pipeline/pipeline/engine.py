@@ -1,14 +1,15 @@
 """Publication to an engine, as the settings want it, and the return to an earlier one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.settings import EvaluationSettings, Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.index.blocks import open_blocks
+from retrieval_pipeline.index.build_info import Check
 from retrieval_pipeline.index.milvus.client import Client, connect
 from retrieval_pipeline.index.milvus.collections import (
     answer_from,
@@ -20,6 +21,7 @@ from retrieval_pipeline.index.milvus.collections import (
 )
 from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.milvus.publication import (
+    AcceptCollection,
     PublicationReport,
     publish,
 )
@@ -56,12 +58,12 @@ def update_engine(
 ) -> PublicationReport:
     """Publish the tables of all sources to the engine, as `publish.update_index` builds an index.
 
-    Labelled queries of the settings do not judge a change of model here, which a note says.
-
     Raises:
         BuildError: There is nothing to index.
         EncoderError: A model cannot be had.
         EngineError: The engine is away, slow, full or refuses.
+        EvaluationError: The labelled queries by which a change of model is judged cannot be read,
+            or have no answer in what is to be published.
         RefusedBuildError: A check failed; what answered before answers on.
         StoreError: A table is damaged or a ledger cannot be written.
     """
@@ -70,6 +72,7 @@ def update_engine(
     coverage = read_coverage(store, space, settings.source_names)
     with connect(settings) as client:
         current = _answering(store, client, settings) if publish_it else None
+        accept_change = None
         if current is not None:
             is_other = current.info.space.key != space.key
             if kept := reason_to_keep(store, is_other, space, coverage):
@@ -77,9 +80,8 @@ def update_engine(
                     current.collection, current.info, published=False, kept=kept
                 )
             if is_other and settings.evaluation is not None:
-                progress.note(
-                    "labelled queries do not judge a change of model in an engine: they need the "
-                    "files of the embedded index"
+                accept_change = _judged(
+                    settings, settings.evaluation, client, current.collection, load, progress
                 )
         return publish(
             store,
@@ -92,9 +94,34 @@ def update_engine(
             accept=lambda rows: [
                 check_counts(rows.items, sum(rows.inputs.sources.values()), coverage)
             ],
+            accept_change=accept_change,
             move=publish_it,
             progress=progress,
         )
+
+
+def _judged(
+    settings: Settings,
+    labels: EvaluationSettings,
+    client: Client,
+    current: str,
+    load: Callable[[], Encoder],
+    progress: Progress,
+) -> AcceptCollection:
+    """Return what compares a collection of another model with the current one."""
+    from retrieval_pipeline.pipeline.comparison import check_answers
+    from retrieval_pipeline.search.milvus.index import MilvusIndex
+    from retrieval_pipeline.search.searcher import Searcher
+
+    def accept_change(collection: str) -> Sequence[Check]:
+        return check_answers(
+            labels,
+            Searcher(settings, MilvusIndex(client, collection), load()),
+            lambda: Searcher(settings, MilvusIndex(client, current)),
+            progress=progress,
+        )
+
+    return accept_change
 
 
 def _answering(store: Store, client: Client, settings: Settings) -> Publication | None:

@@ -1,19 +1,18 @@
 """Publication of an index and its map, and the return to an earlier build."""
 
-import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.config.settings import EvaluationSettings, Settings
 from retrieval_pipeline.encoders.base import Encoder
 from retrieval_pipeline.errors import BuildError, MapError, StoreError
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.index.build import Build, current_or_none
 from retrieval_pipeline.index.build_info import read_info
-from retrieval_pipeline.index.builder import BuildReport, build_index
+from retrieval_pipeline.index.builder import AcceptBuild, BuildReport, build_index
 from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.knn import evenly_spaced
 from retrieval_pipeline.latent_map.coordinates import (
@@ -114,11 +113,7 @@ def update_index(
     accept_change = None
     labels = settings.evaluation
     if labels is not None and current is not None and current.parent.name != space.key:
-        from retrieval_pipeline.pipeline.comparison import check_answers
-
-        accept_change = functools.partial(
-            check_answers, settings, labels, current, load, progress=progress
-        )
+        accept_change = _judged(settings, labels, current, load, progress)
     return build_index(
         store,
         space,
@@ -131,6 +126,26 @@ def update_index(
         accept=lambda build: check_build(build, coverage, settings.index.recall),
         accept_change=accept_change,
         publish=publish,
+        progress=progress,
+    )
+
+
+def _judged(
+    settings: Settings,
+    labels: EvaluationSettings,
+    current: Path,
+    load: Callable[[], Encoder],
+    progress: Progress | None,
+) -> AcceptBuild:
+    """Return what compares a build of another model with the current one."""
+    from retrieval_pipeline.pipeline.comparison import check_answers
+    from retrieval_pipeline.search.embedded_index import EmbeddedIndex
+    from retrieval_pipeline.search.searcher import Searcher
+
+    return lambda build: check_answers(
+        labels,
+        Searcher(settings, EmbeddedIndex(build), load()),
+        lambda: Searcher(settings, EmbeddedIndex(Build.open(current))),
         progress=progress,
     )
 

@@ -158,12 +158,10 @@ def index_sources(
 
 
 def update_labels(settings: Settings, *, progress: Progress | None = None) -> "LabelsReport | None":
-    """Label the current build, as `labelling.refresh_labels` does, if anybody has asked for words.
+    """Label the current index, as `labelling.refresh_labels` does, if anybody has asked for words.
 
     The caller holds the store's lock. Raises what that function raises.
     """
-    if settings.has_engine:
-        return None  # Words are scored on the files of a build, which an engine does not have.
     if not settings.labels.words and not is_there(Store(settings.home).labels):
         return None
     from retrieval_pipeline.search.labelling import refresh_labels  # it loads all of the search

@@ -38,12 +38,14 @@ class LabelsReport:
     Attributes:
         labels: The table.
         items: Number of pictures that were scored.
+        inputs: Hash of what the index was made of.
         synonyms: Pairs of words that mark mostly the same pictures, and how many in common.
         changed: Whether the table was made anew.
     """
 
     labels: Labels
     items: int
+    inputs: str
     synonyms: tuple[tuple[str, str, int], ...] = ()
     changed: bool = True
 
@@ -71,7 +73,7 @@ def update_labels(
     info = LabelsInfo(asked=asked, build=index.name, space=index.info.space.key)
     former = read_labels(store)
     if former is not None and former.info == info:
-        return LabelsReport(former, len(index), changed=False)
+        return LabelsReport(former, len(index), index.info.inputs, changed=False)
     searcher, progress = searcher.whole, progress or Quiet()
     found: dict[str, _Found] = {}
     progress.start("labels", len(asked.words), "words")
@@ -85,7 +87,7 @@ def update_labels(
         found = _best_words(searcher, found)
     table = _table(searcher.corpus, found)
     write_table(store.labels, table, more={b"labels": info.model_dump_json().encode()})
-    return LabelsReport(Labels(info, table), len(index), synonyms)
+    return LabelsReport(Labels(info, table), len(index), index.info.inputs, synonyms)
 
 
 def refresh_labels(settings: Settings, *, progress: Progress | None = None) -> LabelsReport | None:

@@ -440,7 +440,7 @@ def open_index(settings: Settings) -> VectorIndex:
         # With its client, which takes two seconds to import.
         from retrieval_pipeline.search.milvus.index import MilvusIndex
 
-        return MilvusIndex.open_served(settings)
+        return MilvusIndex.open(settings)
     return EmbeddedIndex.open_current(settings)
 
 

@@ -11,7 +11,7 @@ import urllib.parse
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from retrieval_pipeline.errors import RetrievalError
@@ -298,13 +298,15 @@ Place = Path | Remote
 
 
 def parse_place(value: object) -> object:
-    """Return a `Remote` for a text that is a URL, and any other value unchanged.
+    """Return a `Remote` for a text that is a URL, and another text, a path or a `Remote` unchanged.
 
     Raises:
-        ValueError: The text was meant to be a URL and is none.
+        ValueError: The value is none of these, or a text that was meant to be a URL and is none.
     """
-    if not isinstance(value, str):
+    if isinstance(value, PurePath | Remote):
         return value
+    if not isinstance(value, str):
+        raise ValueError("must be a path or URL in quotes")  # pydantic reports no TypeError
     if URL.fullmatch(value):
         return Remote(value)
     if MISTYPED_URL.match(value):

@@ -66,7 +66,7 @@ def _shown_albums(snapshot: Snapshot) -> list[ShownAlbum]:
     albums = []
     for name in album_names(snapshot.store):
         ids = [picture.content_id for picture in reversed(read_album(snapshot.store, name))]
-        known = [record.content_id for record in snapshot.records(ids)]
+        known = [record.content_id for record in snapshot.pictures.records(ids)]
         albums.append(ShownAlbum(name, len(ids), len(ids) - len(known), known[:COVERS]))
     return albums
 

@@ -52,7 +52,7 @@ async def add(request: Request, asked: InAlbum) -> Album:
 
 def _add(snapshot: Snapshot, asked: InAlbum) -> Album:
     pictures: dict[str, str | None] = {}
-    for item in snapshot.records(asked.content_ids):
+    for item in snapshot.pictures.records(asked.content_ids):
         place = item.locations[0]
         pictures[item.content_id] = f"{place.source}/{place.path}"
     album = add_to_album(snapshot.store, asked.name, pictures)

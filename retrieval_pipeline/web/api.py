@@ -6,35 +6,25 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from retrieval_pipeline.images.errors import Reason
-from retrieval_pipeline.index.build_info import BuildInfo
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.ingest.manifest import Status
-from retrieval_pipeline.latent_map.clusters import sample
-from retrieval_pipeline.latent_map.coordinates import from_coarse_to_fine
-from retrieval_pipeline.latent_map.drawing import colour_of, fact_groups
-from retrieval_pipeline.latent_map.fact_groups import groupings
-from retrieval_pipeline.latent_map.html import POINTS
 from retrieval_pipeline.paths import to_path
 from retrieval_pipeline.recommend.votes import recommender_names
 from retrieval_pipeline.rendering.templating import as_base64
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
-from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.storage.content_id import CHUNK_BYTES
 from retrieval_pipeline.storage.remote import Place, Remote
 from retrieval_pipeline.storage.tables import read_manifest, read_quarantine
 from retrieval_pipeline.web import reveal, voting
 from retrieval_pipeline.web.api_models import (
-    Coloured,
     Current,
     Duplicates,
-    FactColours,
     Failure,
     Failures,
     FailuresOf,
@@ -44,7 +34,6 @@ from retrieval_pipeline.web.api_models import (
     Month,
     OnePicture,
     Recommenders,
-    Run,
     ServerStatus,
     Shapes,
     ShapesOf,
@@ -67,8 +56,6 @@ T = TypeVar("T")
 
 # A picture never changes under its content id.
 IMMUTABLE = "private, max-age=31536000, immutable"
-# Thumbnails that a map may show: more than the finest zoom has room for.
-MAP_THUMBNAILS = 20_000
 
 
 def library_of(request: Request) -> Library:
@@ -120,7 +107,7 @@ async def upload(request: Request, _: Nothing) -> Upload:
     """Send a picture (the bytes of its file) to search by."""
     library = library_of(request)
     content_id = await library.uploads.receive(_chunks(request))
-    indexed = library.is_open and library.snapshot.has(content_id)
+    indexed = library.is_open and library.snapshot.pictures.has(content_id)
     return Upload(content_id=content_id, indexed=indexed)
 
 
@@ -144,13 +131,13 @@ async def uploaded(request: Request, asked: OnePicture) -> Response:
 async def picture(request: Request, asked: OnePicture) -> Details:
     """Tell everything about one picture."""
     library = library_of(request)
-    return await library.run(library.snapshot.details, asked.content_id)
+    return await library.run(library.snapshot.pictures.details, asked.content_id)
 
 
 async def thumbnail(request: Request, asked: Thumbnail) -> Response:
     """Show a picture, upright, as WebP."""
     library = library_of(request)
-    locations = library.snapshot.locations(asked.content_id)
+    locations = library.snapshot.pictures.locations(asked.content_id)
     tag = f"{asked.content_id}-{asked.size}"
     if _has(request, tag):
         return _not_modified(tag)
@@ -162,7 +149,7 @@ async def image(request: Request, asked: OnePicture) -> Response:
     """Show a picture with all its pixels: its file, or a WebP of what browsers cannot show."""
     library = library_of(request)
     snapshot = library.snapshot
-    media_type = await library.run(snapshot.media_type, asked.content_id)
+    media_type = await library.run(snapshot.pictures.media_type, asked.content_id)
     if media_type is None:
         return await thumbnail(request, Thumbnail(content_id=asked.content_id, size="huge"))
     if _has(request, asked.content_id):
@@ -230,7 +217,7 @@ def _first_file(snapshot: Snapshot, content_id: str) -> tuple[Place, Location]:
 
 def _first(snapshot: Snapshot, content_id: str, get: Callable[[Location], T]) -> tuple[T, Location]:
     problem = GoneError("the picture has no file")
-    for location in snapshot.locations(content_id):
+    for location in snapshot.pictures.locations(content_id):
         try:
             return get(location), location
         except GoneError as error:
@@ -290,53 +277,7 @@ async def map_data(request: Request, asked: Search) -> MapData:
     query_vectors = None
     if asked.asks:
         query_vectors = await library.query_vectors(snapshot, asked)
-    return await library.run(_map_data, snapshot, query_vectors)
-
-
-def _map_data(snapshot: Snapshot, query_vectors: QueryVectors | None) -> MapData:
-    at = snapshot.mapped()
-    rows = sample(len(snapshot.index), POINTS)
-    sources, source_of = snapshot.first_sources
-    points = np.stack([at.x[rows], at.y[rows]], axis=1)
-    ids = snapshot.corpus.items["content_id"].take(rows).to_pylist()
-    shares = at.info.explained
-    scores = None if query_vectors is None else snapshot.scores(query_vectors)[rows]
-    return MapData(
-        build=snapshot.name,
-        axes=(
-            f"component 1: {shares[0]:.1%} of the variance",
-            f"component 2: {shares[1]:.1%} of the variance",
-        ),
-        ids=as_base64(bytes.fromhex("".join(ids))),
-        x=_base64(at.x[rows], "<f4"),
-        y=_base64(at.y[rows], "<f4"),
-        neighbours=None
-        if at.neighbours is None
-        else (_base64(at.neighbours[rows, 0], "<f4"), _base64(at.neighbours[rows, 1], "<f4")),
-        cluster=_base64(at.clusters[rows], "<u2"),
-        clusters=[
-            Coloured(name=each.name, colour=colour_of(number), images=each.images)
-            for number, each in enumerate(at.names)
-        ],
-        source=_base64(source_of[rows], "<u2"),
-        sources=[
-            Coloured(name=name, colour=colour_of(number), images=int((source_of == number).sum()))
-            for number, name in enumerate(sources)
-        ],
-        facts={
-            kind: FactColours(
-                codes=_base64(grouping.group_of, "<u2"),
-                groups=[
-                    Coloured(name=group.name, colour=group.colour, images=group.images)
-                    for group in fact_groups(grouping)
-                ],
-            )
-            for kind, grouping in groupings(snapshot.corpus, rows).items()
-        },
-        score=None if scores is None else _base64(scores, "<f4"),
-        order=_base64(from_coarse_to_fine(points, np.arange(len(rows)))[:MAP_THUMBNAILS], "<u4"),
-        images=len(snapshot.index),
-    )
+    return await library.run(snapshot.mapped().told, query_vectors)
 
 
 def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
@@ -415,21 +356,7 @@ async def status(request: Request, _: Nothing) -> ServerStatus:
     state, runs = await library.status(), await library.run(library.runs)
     serving = library.snapshot.name if library.is_open else None
     running = await library.run(library.is_being_written)
-    told = [_run(*each) for each in runs]
-    return ServerStatus(**dict(state), running=running, serving=serving, runs=told)
-
-
-def _run(build: str, info: BuildInfo, current: bool) -> Run:
-    return Run(
-        build=build,
-        created_at=info.created_at,
-        items=info.items,
-        files=info.locations,
-        seconds=info.build_seconds,
-        model=info.model,
-        recall_at_10=info.recall_at_10,
-        current=current,
-    )
+    return ServerStatus(**dict(state), running=running, serving=serving, runs=runs)
 
 
 async def token(request: Request, _: Nothing) -> Token:

@@ -134,9 +134,9 @@ def _frame(request: Request, *, bare: bool = False) -> dict[str, Any]:
         "model": snapshot.model if snapshot else None,
         "build": snapshot.name if snapshot else None,
         "version": version(),
-        # What an engine's index does not answer is not offered (docs/milvus.md).
-        "has_files": snapshot is None or snapshot.searcher.files is not None,
-        "has_map": snapshot is not None and snapshot.coordinates is not None,
+        # What needs the tables that an engine's index was published from is offered where they are.
+        "has_tables": snapshot is None or snapshot.corpus is not None,
+        "has_map": snapshot is not None and snapshot.map is not None,
     }
 
 

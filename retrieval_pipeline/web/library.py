@@ -9,8 +9,15 @@ from typing import ParamSpec, Self, TypeVar
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.encoders.from_settings import describe_encoder
-from retrieval_pipeline.errors import BuildError, EncoderError, RetrievalError, Stopped
+from retrieval_pipeline.errors import (
+    BuildError,
+    EncoderError,
+    EngineError,
+    RetrievalError,
+    Stopped,
+)
 from retrieval_pipeline.index.build_info import BuildInfo, read_info
+from retrieval_pipeline.index.milvus.schema import PublishedInfo
 from retrieval_pipeline.maintenance.status import LibraryStatus, read_status
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, duplicate_groups
 from retrieval_pipeline.search.query import Query
@@ -19,7 +26,7 @@ from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.storage.shared_progress import read_progress
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
-from retrieval_pipeline.web.api_models import IdsOf
+from retrieval_pipeline.web.api_models import IdsOf, Run
 from retrieval_pipeline.web.indexing import Indexing
 from retrieval_pipeline.web.parameters import Search, SearchPage
 from retrieval_pipeline.web.pictures import AnswerPage
@@ -133,7 +140,7 @@ class Library:
                 self._encoding.submit(self._warm_up, opened)
             if opened.searcher.files is not None:
                 await self.run(self.thumbnails.sweep, opened.searcher.files)
-        elif self._snapshot is not None and self._snapshot.coordinates is None:
+        elif self._snapshot is not None and self._snapshot.map is None:
             await self.run(self._snapshot.look_for_map)
         return LOOK_SECONDS
 
@@ -250,21 +257,26 @@ class Library:
                 raise
             return self._snapshot.index.info.space
 
-    def runs(self) -> list[tuple[str, BuildInfo, bool]]:
-        """Return name and facts of the last builds, newest first, and which one is current.
+    def runs(self) -> list[Run]:
+        """Return the last builds, or what of an engine can answer, the newest first.
 
         Raises:
-            StoreError: The pointer to the current one is damaged.
+            StoreError: The pointer to the current build, or a ledger, is damaged.
         """
+        runs = _publications(self.settings) if self.settings.has_engine else self._builds()
+        return sorted(runs, key=lambda run: run.created_at, reverse=True)[:RUNS]
+
+    def _builds(self) -> list[Run]:
         current = self.store.current_build()
         runs = []
         for path in self.store.all_builds():
             try:
-                runs.append((path.name, read_info(path), path == current))
+                info = read_info(path)
             except BuildError:
                 # Damaged or of another version: `retrieval verify` tells.
                 continue
-        return sorted(runs, key=lambda run: run[1].created_at, reverse=True)[:RUNS]
+            runs.append(_run(path.name, info, info.build_seconds, current=path == current))
+        return runs
 
     def duplicates(self) -> "asyncio.Future[list[DuplicateGroup]]":
         """Return what is there more than once, when it is known: comparing takes its time.
@@ -290,3 +302,32 @@ class Library:
 def _ignore_stop(future: "asyncio.Future[list[DuplicateGroup]]") -> None:
     if not future.cancelled() and isinstance(future.exception(), Stopped):
         logger.debug("the search for duplicates was stopped")
+
+
+def _publications(settings: Settings) -> list[Run]:
+    """Return what was published from this home, or if that is nothing, what answers."""
+    from retrieval_pipeline.pipeline.engine import answering, publications
+
+    try:
+        found = publications(settings)
+        if not any(each.answers for each in found) and (other := answering(settings)) is not None:
+            found.append(other)
+    except EngineError:
+        # The status says that it does not answer.
+        return []
+    return [
+        _run(each.info.build, each.info, each.info.seconds, current=each.answers) for each in found
+    ]
+
+
+def _run(build: str, info: BuildInfo | PublishedInfo, seconds: float, *, current: bool) -> Run:
+    return Run(
+        build=build,
+        created_at=info.created_at,
+        items=info.items,
+        files=info.locations,
+        seconds=seconds,
+        model=info.model,
+        recall_at_10=info.recall_at_10,
+        current=current,
+    )

@@ -61,7 +61,7 @@ async def picture_fragment(request: Request) -> Response:
 async def _picture(request: Request) -> dict[str, Any]:
     asked = parse_address(request, PictureAddress)
     library = library_of(request)
-    details = await library.run(library.snapshot.details, asked.content_id, asked.query())
+    details = await library.run(library.snapshot.pictures.details, asked.content_id, asked.query())
     page = SearchPage(like=[asked.content_id], k=SIMILAR)
     _, answer = await library.search(page)
     return {"details": details, "similar": answer.hits, "may_reveal": may_reveal(request)}
@@ -83,7 +83,7 @@ async def map_page(request: Request) -> Response:
         request,
         "map",
         has_neighbours=at.neighbours is not None,
-        facts=known_facts(snapshot.corpus),
+        facts=known_facts(at.corpus),
         search=asked,
         count=len(snapshot.index),
     )

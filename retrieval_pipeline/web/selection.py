@@ -62,7 +62,10 @@ async def paths(request: Request, selected: Selected) -> Paths:
 
 
 def _paths(snapshot: Snapshot, content_ids: Sequence[str]) -> list[str]:
-    return [snapshot.absolute(item.locations[0]) for item in snapshot.records(content_ids)]
+    return [
+        snapshot.pictures.absolute(item.locations[0])
+        for item in snapshot.pictures.records(content_ids)
+    ]
 
 
 async def judge_several(request: Request, votes: SelectedVotes) -> voting.Votes:
@@ -92,7 +95,7 @@ def _check_size(snapshot: Snapshot, content_ids: Sequence[str]) -> None:
     Raises:
         RequestError: 413.
     """
-    size = sum(item.files[0].size for item in snapshot.records(content_ids))
+    size = sum(item.files[0].size for item in snapshot.pictures.records(content_ids))
     if size > LARGEST_ZIP:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -111,7 +114,7 @@ def zipped(snapshot: Snapshot, content_ids: Sequence[str]) -> Iterator[bytes]:
     left_out = []
     # Pictures are compressed already.
     with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
-        for item in snapshot.records(list(dict.fromkeys(content_ids))):
+        for item in snapshot.pictures.records(list(dict.fromkeys(content_ids))):
             try:
                 copy, location = first_copy(snapshot, item.content_id)
             except (GoneError, OSError) as error:

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from retrieval_pipeline.recommend.recommender import Candidate, Recommender
 from retrieval_pipeline.recommend.votes import read_judgements, votes_that_count
+from retrieval_pipeline.web.indexed_pictures import not_indexed
 from retrieval_pipeline.web.parameters import ContentId, RecommenderName
 from retrieval_pipeline.web.pictures import FileLocation, Picture
-from retrieval_pipeline.web.snapshot import Snapshot, not_indexed
+from retrieval_pipeline.web.snapshot import Snapshot
 
 DEFAULT_NAME = "favourites"
 
@@ -132,7 +133,7 @@ def tally(session: Recommender) -> dict[str, Any]:
 
 def votes(snapshot: Snapshot, name: str) -> Votes:
     """Return all votes of a recommender; none if nobody voted yet. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         return _with_votes(snapshot, session)
 
 
@@ -143,7 +144,7 @@ def vote(snapshot: Snapshot, given: Vote) -> Votes:
         RequestError: There is no such picture; 404.
         StoreError: The vote cannot be stored, and does not count.
     """
-    with snapshot.voting(given.name) as session:
+    with snapshot.votes.session(given.name) as session:
         picture = session.picture(given.content_id)
         if picture is None:
             raise not_indexed(given.content_id)
@@ -161,8 +162,8 @@ def vote_on_several(
         StoreError: The votes cannot be stored, and do not count.
     """
     for content_id in content_ids:
-        snapshot.item(content_id)
-    with snapshot.voting(name) as session:
+        snapshot.pictures.item(content_id)
+    with snapshot.votes.session(name) as session:
         if liked is None:
             session.retract(*content_ids)
         else:
@@ -172,7 +173,7 @@ def vote_on_several(
 
 def undo(snapshot: Snapshot, name: str) -> Undone:
     """Take the last vote back. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         judgement, picture = session.undo()
         return Undone(
             content_id=judgement.content_id if judgement else None,
@@ -183,15 +184,15 @@ def undo(snapshot: Snapshot, name: str) -> Undone:
 
 def retract(snapshot: Snapshot, name: str, content_id: str) -> Undone:
     """Take back the votes on one picture. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         session.retract(content_id)
-        indexed = snapshot.has(content_id)
+        indexed = snapshot.pictures.has(content_id)
         return Undone(content_id=content_id, indexed=indexed, **tally(session))
 
 
 def next_picture(snapshot: Snapshot, name: str, show: str | None = None) -> Next:
     """Return the picture to vote on: `show`, if that is one. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         picture = session.picture(show) if show else None
         picture = picture or session.next()
         return Next(picture=None if picture is None else _told(snapshot, picture), **tally(session))
@@ -199,7 +200,7 @@ def next_picture(snapshot: Snapshot, name: str, show: str | None = None) -> Next
 
 def set_aside(snapshot: Snapshot, name: str, content_id: str) -> None:
     """Do not show a picture in this session: its file has gone. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         picture = session.picture(content_id)
         if picture is not None:
             session.set_aside(picture)
@@ -207,7 +208,7 @@ def set_aside(snapshot: Snapshot, name: str, content_id: str) -> None:
 
 def ranking(snapshot: Snapshot, name: str, k: int) -> Recommendations:
     """Return what a recommender recommends. Raises StoreError."""
-    with snapshot.voting(name) as session:
+    with snapshot.votes.session(name) as session:
         pictures = session.ranking(k) if session.model else []
         return Recommendations(hits=[_told(snapshot, each) for each in pictures], **tally(session))
 
@@ -225,6 +226,6 @@ def _told(snapshot: Snapshot, picture: Candidate) -> Picture:
         score=None if picture.score is None else round(picture.score, 6),
         width=picture.width,
         height=picture.height,
-        cluster=snapshot.cluster_of(picture.number),
+        cluster=snapshot.cluster_of(picture.content_id),
         locations=[FileLocation.of(location) for location in picture.locations],
     )

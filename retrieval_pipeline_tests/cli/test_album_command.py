@@ -9,7 +9,7 @@ from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.search.albums import representatives
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.storage.albums import add_to_album, read_album
+from retrieval_pipeline.storage.albums import add_to_album, delete_album, read_album
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.support.commands import assert_one_line, extract_home, retrieval
 from synthetic.tables import content, random_vectors
@@ -51,6 +51,18 @@ def test_pictures_go_in_by_every_name_and_come_out_as_paths(library: Path, tmp_p
     assert "2 removed; 2 in the album" in done.stderr
     done = retrieval(library, "album", "all sorts", "export", "--copy-to", str(tmp_path / "out"))
     assert len([*(tmp_path / "out").iterdir()]) == 2
+
+
+def test_an_album_gets_another_name(library: Path) -> None:
+    store = Store(library / "home")
+    add_to_album(store, "2019", {content("one"): None})
+    assert (
+        'now named "last summer"'
+        in retrieval(library, "album", "2019", "rename", "last summer").stderr
+    )
+    assert [picture.content_id for picture in read_album(store, "last summer")] == [content("one")]
+    assert_one_line(retrieval(library, "album", "2019", "rename", "x"), 'there is no album "2019"')
+    delete_album(store, "last summer")
 
 
 @pytest.mark.slow

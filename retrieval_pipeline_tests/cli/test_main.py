@@ -68,6 +68,20 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     assert done.stdout.startswith(f"Usage: retrieval {command}")
 
 
+def test_the_options_of_a_query_stand_under_headings_and_without_limits_of_the_program(
+    tmp_path: Path,
+) -> None:
+    shown = run(tmp_path, "query", "--help").stdout
+    looked_for, filters = (
+        shown.index(f"\n{heading}:\n")
+        for heading in ("What to look for", "Which pictures may be found")
+    )
+    assert looked_for < shown.index("--minus") < filters < shown.index("--source NAME")
+    assert "1000000000" not in shown
+    done = run(tmp_path, "query", "a dog", "-k", "0")
+    assert "0 is not in the range" in done.stderr
+
+
 def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     first = run(tmp_path, "init", "a", "--model", "offline")
@@ -110,6 +124,10 @@ def test_init_asks_for_directories_and_writes_nothing_among_pictures(
         assert (pictures / "retrieval.toml").is_file()
         assert settings.sources[0].path == pictures / "elsewhere"
     else:
+        (config / "retrieval" / "retrieval.toml").unlink()
+        # The same if it is named.
+        cli.main(["init", ".", "--model", "offline"], standalone_mode=False)
+        settings = load_settings()
         assert sorted(file.name for file in pictures.iterdir()) == ["a.jpg", "elsewhere"]
         assert (config / "retrieval" / "retrieval.toml").is_file()
         assert settings.sources[0].path == pictures
@@ -137,7 +155,7 @@ def test_without_settings_one_line_says_what_to_do(tmp_path: Path, command: list
 
 
 def test_a_query_before_the_first_index_says_what_to_do(tmp_path: Path) -> None:
-    run(tmp_path, "init", ".", "--model", "offline")
+    run(tmp_path, "init", ".", "--model", "offline", "--config", "retrieval.toml")
     done = run(tmp_path, "query", "a dog")
     assert done.returncode == 1
     assert done.stderr.startswith("error: nothing is indexed yet")
@@ -493,7 +511,7 @@ def test_odd_times_and_sizes_of_files_end_no_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "pictures/late.png: its time of change is stored as of 2262" in done.stderr
     assert "pictures/huge.png: too large: 8,000,000,000,000 bytes" in done.stderr
-    assert "4 image files (4 new); 3 embedded, 1 in quarantine" in done.stdout
+    assert "4 image files (4 new); 3 embedded (" in done.stdout
     (source,) = json.loads(run(tmp_path, "status", "--json").stdout)["sources"]
     assert source["quarantined"] == {"too_large": 1}
     assert (source["images"], source["embedded"], source["pending"]) == (4, 3, 0)

@@ -71,12 +71,17 @@ def test_files_are_put_by_rank_and_overwrite_nothing(tmp_path: Path) -> None:
     names = ["01_same.jpg", "02_same.jpg"]
     assert files(target)[:2] == names
     assert [(target / name).read_text() for name in names] == ["a", "b"]
+    # Once more, as after a full disk.
+    (target / "02_same.jpg").unlink()
+    again = put_files(paths, target, "copy")
+    assert (again.lines, again.present) == (planned.lines[1:2], 3)
     (target / "01_same.jpg").write_text("mine")
     put_files(paths[:1], target, "link")
     assert (target / "01_same.jpg").read_text() == "mine"
     assert (target / "01_same (2).jpg").readlink() == paths[0]
     put_files(paths[:1], target, "hard link")
     assert (target / "01_same (3).jpg").samefile(paths[0])
+    assert [put_files(paths[:1], target, how).present for how in ("link", "hard link")] == [1, 1]
     assert not any(name.startswith(".tmp-") for name in files(target))
 
 
@@ -107,7 +112,7 @@ def test_a_command_says_what_it_put_and_refuses_options_that_do_not_fit(
     library: Path, tmp_path: Path
 ) -> None:
     done = retrieval(library, *LIST, "-n", "2", "--link-to", str(tmp_path / "out"))
-    assert "link: 2 in" in done.stderr
+    assert "linked 2 files to" in done.stderr
     assert [(tmp_path / "out" / name).is_symlink() for name in files(tmp_path / "out")] == [
         True
     ] * 2

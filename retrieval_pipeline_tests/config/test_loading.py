@@ -66,6 +66,25 @@ def test_every_problem_has_a_line_of_its_own(tmp_path: Path) -> None:
     assert "greater than 0" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("home = 3", "home: must be a path or URL in quotes (found 3)"),
+        ("[[sources]]\nname = 'a'\npath = true", 'sources["a"].path: must be a path or URL'),
+        ("index = 1", "index: must be a table of keys (found 1)"),
+        ("[index]\ncodes = 3", 'index.codes: allowed: true, false or "auto" (found 3)'),
+        ("[labels]\nwords = 'dog'", 'labels.words: must be a list, such as ["a", "b"]'),
+        ("[labels]\ncompete = 'no way'", "labels.compete: must be true or false"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line_in_the_words_of_the_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    lines = problem(tmp_path, text).splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "-a", "a b", "ä", "x" * 65])
 def test_a_name_that_is_no_key_is_refused(tmp_path: Path, name: str) -> None:
     text = f'[[sources]]\nname = "{name}"\npath = "x"\n'
@@ -136,7 +155,7 @@ def test_labelled_queries_are_a_file_beside_the_settings_or_the_folders(tmp_path
     for text, message in (
         ("", "evaluation: give it either `file`, or `folders = true`"),
         ('folders = true\nfile = "a.csv"', "evaluation: give it either `file`"),
-        ('folders = true\nmetric = "ndcg"', "evaluation.metric: Input should be 'recall@1'"),
+        ('folders = true\nmetric = "ndcg"', 'evaluation.metric: allowed: "recall@1"'),
         ("folders = true\ntolerence = 0.1", "did you mean `tolerance`?"),
     ):
         assert message in problem(tmp_path, f"[evaluation]\n{text}\n")

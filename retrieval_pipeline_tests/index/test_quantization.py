@@ -160,9 +160,9 @@ def test_the_web_page_reads_the_codes_of_every_index_that_it_opens(
     first = Snapshot(Searcher.open(settings))
     first.warm_up()
     again = Snapshot(first.searcher.reopened(settings))
-    assert again.build.plan.kind == "projected"
+    assert again.searcher.corpus.plan.kind == "projected"
     again.warm_up()
-    assert first.build.plan == again.build.plan == PLAN
+    assert first.searcher.corpus.plan == again.searcher.corpus.plan == PLAN
 
 
 def test_an_index_is_checked_by_its_codes(chosen: Build) -> None:

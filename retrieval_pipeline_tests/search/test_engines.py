@@ -1,7 +1,10 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
+import queue
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -19,6 +22,7 @@ from retrieval_pipeline.export.table import picture_table
 from retrieval_pipeline.facts import places
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.milvus.client import Client, served
+from retrieval_pipeline.index.milvus.publication import publish
 from retrieval_pipeline.index.milvus.schema import about_name
 from retrieval_pipeline.latent_map.drawing import drawing_to_order
 from retrieval_pipeline.progress import Quiet
@@ -28,7 +32,7 @@ from retrieval_pipeline.search import near_duplicates
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
-from retrieval_pipeline.search.milvus import facets, index
+from retrieval_pipeline.search.milvus import facets, listing, reader
 from retrieval_pipeline.search.milvus.expressions import like_of
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
@@ -37,11 +41,12 @@ from retrieval_pipeline.search.results import Answer
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.store import Store
+from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
 from retrieval_pipeline_tests.support.web import BASE
 from synthetic.random_questions import WORDS, Pictures, Words
-from synthetic.tables import content
+from synthetic.tables import content, random_vectors, write_manifest, write_part
 
 pytest.importorskip("milvus_lite")
 
@@ -116,7 +121,7 @@ def test_a_list_by_date_is_found_by_counting_wherever_it_begins(
     sort: Sort, both: list[Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Milvus does not sort: beyond a few pictures the dates where a page ends are bisected."""
-    monkeypatch.setattr(index, "SORTED_HERE", 5)
+    monkeypatch.setattr(listing, "SORTED_HERE", 5)
     embedded, milvus = (searcher.index for searcher in both)
     expected = embedded.records(embedded.listing(None, sort))
     for offset in (0, 30, 90, len(embedded) - 7, len(embedded)):
@@ -127,10 +132,14 @@ def test_a_list_by_date_is_found_by_counting_wherever_it_begins(
 def test_a_search_goes_on_where_one_answer_of_the_engine_ends(
     both: list[Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query = Query(text="dog", plus=("snow",), minus=("3*cat",), literal=True)
-    monkeypatch.setattr(index, "MOST_ROWS", 20)
-    embedded, milvus = (searcher.answer(query, 100, 20) for searcher in both)
-    assert told(milvus) == told(embedded)
+    monkeypatch.setattr(reader, "MOST_ROWS", 20)
+    monkeypatch.setattr(reader, "BATCH", 40)
+    wanted = Query(text="dog", plus=("snow",), minus=("3*cat",), literal=True)
+    for query in (wanted, replace(wanted, formats=("jpg",), sources=("a",))):
+        embedded, milvus = (searcher.answer(query, 100, 20) for searcher in both)
+        assert told(milvus) == told(embedded)
+        assert_allclose(numbers(milvus), numbers(embedded), atol=1e-3)
+        assert len(embedded.hits) >= 20
 
 
 @pytest.mark.parametrize(("read_here", "folder"), [(0, ""), (1_000, "2019")])
@@ -195,7 +204,7 @@ def contents(index: VectorIndex, selection: object) -> set[str]:
 def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
     both: list[Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "MOST_LOOKED_AT", 10)
+    monkeypatch.setattr(reader, "MOST_LOOKED_AT", 10)
     with pytest.raises(QueryError, match="narrow the search"):
         both[1].search(Query(text="dog", paths=("[a-c]*",)))
     with pytest.raises(QueryError, match="too many to sort"):
@@ -271,6 +280,52 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
         Searcher.open(settings)
 
 
+@pytest.mark.slow
+def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
+    client: Client, tmp_path: Path
+) -> None:
+    settings, store = settings_of(tmp_path, client.where, "loop"), Store(tmp_path)
+    space, names = VectorSpace("offline", "r1", 16, "p"), [f"n{number}" for number in range(12)]
+    write_part(store, space, "a", names, random_vectors(len(names), 16))
+
+    def publish_first(count: int) -> None:
+        write_manifest(store, "a", {f"{name}.jpg": name for name in names[:count]})
+        publish(store, client, space, ["a"], settings.index)
+
+    changes: queue.Queue[int] = queue.Queue()
+    ended = threading.Event()
+
+    def ask(searcher: Searcher) -> None:
+        last = None
+        try:
+            while not ended.is_set():
+                searcher = searcher.latest()
+                found = {
+                    hit.content_id for hit in searcher.search(Query(like=(content("n0"),)), 50)
+                }
+                # A picture is not like itself.
+                assert found == {content(name) for name in names[1 : len(found) + 1]}
+                if len(found) != last:
+                    changes.put(last := len(found))
+        finally:
+            changes.put(0)
+
+    counts, seen = [8, 12, 5, 9], []
+    publish_first(counts[0])
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, Searcher.open(settings))
+        try:
+            seen.append(changes.get(timeout=60))
+            for count in counts[1:]:
+                publish_first(count)
+                seen.append(changes.get(timeout=60))
+        finally:
+            ended.set()
+        asking.result()
+    assert seen == [count - 1 for count in counts]
+    assert changes.get() == 0
+
+
 def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -328,11 +383,11 @@ def test_the_same_pictures_are_near_duplicates(
 
 @pytest.mark.parametrize("compete", [False, True])
 def test_words_mark_the_same_pictures(compete: bool, both: list[Searcher]) -> None:
-    asked = LabelSettings(words=("dog", "snow"), compete=compete, min_relevance=1e-9)
+    asked = LabelSettings(words=WORDS, compete=compete, min_relevance=1e-9)
     embedded, milvus = (update_labels(each, asked) for each in both)
     assert milvus.changed and milvus.items == embedded.items
     assert milvus.labels.table.equals(embedded.labels.table)
-    assert min(embedded.labels.counts.values()) > 1
+    assert sum(embedded.labels.counts.values()) > 10
     assert not update_labels(both[1], asked).changed
 
 

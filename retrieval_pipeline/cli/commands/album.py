@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retrieval_pipeline.search.searcher import Searcher
     from retrieval_pipeline.storage.albums import AlbumPicture
 
-ACTIONS = ("show", "add", "remove", "export", "delete")
+ACTIONS = ("show", "add", "remove", "export", "rename", "delete")
 
 
 @click.command()
@@ -49,6 +49,7 @@ def album(
     retrieval album holidays                       its pictures, the newest first
     retrieval album holidays export > paths.txt    or --csv, --json, -0, --copy-to DIR
     retrieval album holidays remove lisbon/a.jpg
+    retrieval album holidays rename "summer 2019"
     retrieval album holidays delete                the set, never the pictures
     retrieval query a dog --album holidays         a filter
     retrieval query --like-album holidays          more of the kind
@@ -59,6 +60,7 @@ def album(
         delete_album,
         read_album,
         remove_from_album,
+        rename_album,
     )
     from retrieval_pipeline.storage.store import Store
 
@@ -66,9 +68,19 @@ def album(
     if name is None:
         # So that albums of a home on another machine are fetched first.
         store.current_build()
-        for each in album_names(store):
-            echo(f"{len(read_album(store, each)):>6}  {each}")
+        names = album_names(store)
+        echo(*(f"{len(read_album(store, each)):>6,}  {each}" for each in names))
+        if not names:
+            tell("no album yet: `retrieval album NAME add FILE...` begins one")
         return
+    if action == "rename":
+        if len(pictures) != 1:
+            raise click.UsageError("rename takes one new name: quote it if it has spaces")
+        rename_album(store, name, *pictures)
+        tell(f'the album is now named "{pictures[0]}"')
+        return
+    if pictures and action in ("show", "export", "delete"):
+        raise click.UsageError(f"{action} takes no pictures")
     if action == "delete":
         count = len(read_album(store, name))
         delete_album(store, name)
@@ -88,8 +100,6 @@ def album(
             left = remove_from_album(store, name, _members(searcher, before, named))
             tell(f"{len(before) - len(left):,} removed; {len(left):,} in the album")
         return
-    if pictures:
-        raise click.UsageError(f"{action} takes no pictures")
     if copy_to is not None and action != "export":
         raise click.UsageError("--copy-to is about export")
     members = read_album(store, name)
@@ -99,8 +109,8 @@ def album(
         from retrieval_pipeline.cli.hit_files import check_directory, put_files
 
         check_directory(copy_to, settings)
-        lines = put_files([hit.path for hit in answer.hits], copy_to, "copy")
-        tell(f"copy: {len(lines):,} in {copy_to}")
+        put = put_files([hit.path for hit in answer.hits], copy_to, "copy")
+        tell(put.told("copy", copy_to))
     shown = {hit.content_id for hit in answer.hits}
     for picture in members:
         if picture.content_id not in shown:

@@ -24,6 +24,9 @@ from retrieval_pipeline.paths import shell_quoted, to_text
 # Below the settings file.
 HOME = "retrieval-home"
 
+# Stands in the settings file before the reason for the model.
+CHOSEN = "Chosen by `retrieval init`: "
+
 # Longest wait for an answer of the model hub.
 HUB_SECONDS = 3.0
 
@@ -43,18 +46,19 @@ def init(
 ) -> None:
     """Write a settings file for these directories.
 
-    Without DIRECTORIES it asks for them. If the working directory is or holds one of those named
-    then, nothing is written into it: the settings become your own file, which counts everywhere.
+    Without DIRECTORIES it asks for them. If the working directory is one of them or lies in one,
+    nothing is written into it: the settings become your own file, which counts everywhere, and the
+    tables go to your data directory. --config and --home say otherwise.
     """
     file = named_settings_file(config) or Path(FILE_NAME)
     if not directories:
+        _check_free(file, force=force)
         directories = _asked_for()
-        if named_settings_file(config) is None and any(map(_holds_here, directories)):
-            file = users_settings_file()
-            home = home or str(user_data_path("retrieval", appauthor=False))
+    if named_settings_file(config) is None and any(map(_holds_here, directories)):
+        file = users_settings_file()
+        home = home or str(user_data_path("retrieval", appauthor=False))
     home = home or HOME
-    if file.exists() and not force:
-        raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
+    _check_free(file, force=force)
     from retrieval_pipeline.storage.atomic import replacing
 
     # Links are not resolved: the user knows the directory by the name that they typed.
@@ -84,9 +88,19 @@ def init(
         f"wrote {file} with {plural(len(pairs), 'source')}:",
         *(f"  {name:<20} {root}" for name, root in pairs),
         f"model: {model}{_understands(model)}",
-        *(f"  {line}" for line in about),
+        *(f"  {line.replace(CHOSEN, 'because ')}" for line in about),
         "Look it over, then run: retrieval index",
     )
+
+
+def _check_free(file: Path, *, force: bool) -> None:
+    """Refuse to replace a settings file, unless it is forced.
+
+    Raises:
+        RetrievalError: There is one.
+    """
+    if file.exists() and not force:
+        raise RetrievalError(f"{file} exists already: edit it, or replace it with --force")
 
 
 def _asked_for() -> tuple[Path, ...]:
@@ -108,6 +122,7 @@ def _asked_for() -> tuple[Path, ...]:
         answer = input()
         return tuple(map(Path, shlex.split(answer))) or (proposed,)
     except EOFError:
+        tell("")
         raise click.Abort from None
     except ValueError as error:
         raise click.UsageError(f"{answer}: {str(error).lower()}") from None
@@ -132,7 +147,7 @@ def _chosen() -> tuple[str, list[str]]:
 
     choice = suggest(gpu=has_gpu(), cached=models_here(), hub=hub_answers(HUB_SECONDS))
     others = (f'Or "{name}", which {reason}.' for name, reason in choice.others)
-    return choice.model, [f"Chosen by `retrieval init`: {choice.reason}.", *others]
+    return choice.model, [f"{CHOSEN}{choice.reason}.", *others]
 
 
 def _understands(model: str) -> str:

@@ -49,6 +49,8 @@ def label(
 
     if (compete or min_relevance is not None) and not words:
         raise click.UsageError("--compete and --min-relevance are about WORDS")
+    if not all(map(str.strip, words)):
+        raise click.UsageError("one of WORDS is empty")
     least = min_relevance or settings.labels.min_relevance
     try:
         asked = LabelSettings(words=words, compete=compete, min_relevance=least)

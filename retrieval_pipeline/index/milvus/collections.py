@@ -15,7 +15,7 @@ from retrieval_pipeline.index.milvus.ledger import Ledger
 from retrieval_pipeline.index.milvus.schema import KEY, VECTOR, PublishedInfo, about_name
 from retrieval_pipeline.index.vocabulary import words
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import Vectors, check_vectors
+from retrieval_pipeline.vectors import Vectors, VectorSpace, check_vectors
 
 # Seconds between two looks at what the engine has loaded or indexed, and how long that may stand
 # still.
@@ -79,6 +79,20 @@ def ledgers(store: Store, prefix: str) -> list[Ledger]:
         for directory in store.engine_collections()
         if directory.name.rsplit("_", 2)[0] == prefix
     ]
+
+
+def newest(store: Store, prefix: str, space: VectorSpace) -> str | None:
+    """Return the collection of a vector space that was published last; None if there is none.
+
+    Raises:
+        StoreError: A ledger is damaged.
+    """
+    found = [
+        (info.build, ledger.directory.name)
+        for ledger in ledgers(store, prefix)
+        if (info := ledger.published()) is not None and info.space.key == space.key
+    ]
+    return max(found)[1] if found else None
 
 
 def drop(client: Client, ledger: Ledger, collection: str) -> None:

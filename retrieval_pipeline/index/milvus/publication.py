@@ -5,14 +5,14 @@ date and checked; then the alias moves to it. Until that moment the other one an
 afterwards it is what people can go back to.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.errors import EngineError
-from retrieval_pipeline.index.build_info import vocabulary_digest
-from retrieval_pipeline.index.builder import RefusedBuildError
+from retrieval_pipeline.index.build_info import Check, vocabulary_digest
+from retrieval_pipeline.index.builder import RefusedBuildError, passed
 from retrieval_pipeline.index.milvus.client import Client
 from retrieval_pipeline.index.milvus.collections import (
     answer_from,
@@ -58,6 +58,10 @@ class PublicationReport:
         return Path(self.info.build)
 
 
+# Checks a collection, by its name, before it takes over from one of another model.
+AcceptCollection = Callable[[str], Sequence[Check]]
+
+
 def publish(
     store: Store,
     client: Client,
@@ -68,6 +72,7 @@ def publish(
     views: Mapping[str, Views] | None = None,
     encode_texts: EncodeTexts | None = None,
     accept: AcceptRows | None = None,
+    accept_change: AcceptCollection | None = None,
     move: bool = True,
     progress: Progress | None = None,
 ) -> PublicationReport:
@@ -84,6 +89,7 @@ def publish(
         views: Which of the stored views of its pictures each source has; default "whole".
         encode_texts: Encodes the vocabulary if no collection of this space has it yet.
         accept: Checks the tables, beside the checks of the engine itself.
+        accept_change: Checks a collection by its name, new or not, before it takes over.
         move: False leaves the alias where it is.
         progress: Told about stages and rows.
 
@@ -129,6 +135,9 @@ def publish(
         info = filling.fill(encode_texts, accept)
     if not move:
         return PublicationReport(name, info, published=False)
+    if accept_change is not None:
+        info = info.model_copy(update={"checks": passed((*info.checks, *accept_change(name)))})
+        filling.ledger.write_published(info, rows.inputs.blocks)
     answer_from(client, index.collection, name, info.replicas)
     return PublicationReport(name, info, published=True)
 

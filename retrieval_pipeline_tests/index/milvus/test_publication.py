@@ -103,7 +103,10 @@ def test_only_differences_are_sent_and_the_former_collection_stays_as_it_was(
     assert (first.published, first.info.sent, first.info.recall_at_10) == (True, 25, 1.0)
     assert not update(store, client).published
     write_manifest(store, "s", files_of(NAMES[2:27]))
+    waiting = update(store, client, move=False)
+    assert (waiting.published, client.collection_of(ALIAS)) == (False, first.collection)
     second = update(store, client)
+    assert (second.published, second.info) == (True, waiting.info)
     assert second.collection != first.collection
     assert held(client).keys() == ids(NAMES[2:27])
     assert held(client, first.collection).keys() == ids(NAMES[:25])
@@ -151,18 +154,17 @@ class Killed(BaseException):
 class Dying:
     """A client that dies at its n-th call that changes something, before it or after it."""
 
-    CHANGES = (
-        *("upsert", "delete", "flush", "create_collection", "drop_collection"),
-        *("create_alias", "alter_alias", "load_collection"),
-    )
-
     def __init__(self, client: Client, at: int, *, after: bool) -> None:
         self.client, self.at, self.after = client, at, after
+        self.changes: tuple[str, ...] = (
+            *("upsert", "delete", "flush", "create_collection", "drop_collection"),
+            *("create_alias", "alter_alias", "load_collection"),
+        )
         self.sent = 0
 
     def __getattr__(self, name: str) -> Any:
         method: Callable[..., Any] = getattr(self.client, name)
-        if name not in self.CHANGES:
+        if name not in self.changes:
             return method
 
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -225,6 +227,23 @@ def test_what_was_sent_before_a_kill_and_is_not_wanted_any_more_is_deleted(
     # The pictures 27 to 30 had arrived, though no run had time to write that down.
     assert (report.info.sent, report.info.deleted) == (0, 5)
     assert held(client).keys() == ids(NAMES[1:26])
+
+
+def test_what_was_deleted_before_a_kill_and_is_wanted_again_is_sent_again(
+    store: Store, client: Client
+) -> None:
+    for count in (25, 26, 27):
+        write_manifest(store, "s", files_of(NAMES[:count]))
+        update(store, client)
+    write_manifest(store, "s", files_of(NAMES[2:27]))
+    dying = Dying(client, 1, after=True)
+    dying.changes = ("delete",)
+    with pytest.raises(Killed):
+        update(store, dying)  # type: ignore[arg-type]
+    write_manifest(store, "s", files_of(NAMES[:28]))
+    report = update(store, client)
+    assert (report.info.sent, report.info.deleted) == (3, 0)
+    assert held(client).keys() == ids(NAMES[:28])
 
 
 def _dies_in_upsert(store: Store, client: Client, at: int) -> bool:
@@ -313,15 +332,19 @@ def test_another_model_fills_a_collection_of_its_own(store: Store, client: Clien
     assert (back.published, back.info) == (True, former.info)
 
 
+@pytest.mark.parametrize("change", ["a row is gone", "a row is there that nobody sent"])
 def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
-    store: Store, client: Client
+    store: Store, client: Client, change: str
 ) -> None:
     update(store, client)
     write_manifest(store, "s", files_of(NAMES[:26]))
     second = update(store, client).collection
     write_manifest(store, "s", files_of(NAMES[:27]))
     third = update(store, client).collection
-    client.delete(second, ids=[content(NAMES[0])])
+    if change == "a row is gone":
+        client.delete(second, ids=[content(NAMES[0])])
+    else:
+        client.upsert(second, [held(client, second)[content(NAMES[0])] | {"id": content("stray")}])
     write_manifest(store, "s", files_of(NAMES[:28]))
     report = update(store, client)
     assert (report.collection, report.info.sent) == (second, 28)
