@@ -328,6 +328,32 @@ def print_relevance(library):
             print_row(kind, f"{DRAWS} x {size} photos and flowers", judged)
 
 
+# General words, which are near to many others, and one that is not.
+SINGLE = {
+    "dog": "a dog",
+    "cat": "a cat",
+    "flower": "a flower",
+    "ship": "a ship",
+    "zebra": "a zebra",
+}
+SINGLE |= {"tree": "", "house": "", "piano": ""}
+
+
+def print_single_words(library):
+    """Print for words without an article how many pictures are likely, and how many of them right.
+
+    A label of `retrieval label` is such a word more often than a phrase.
+    """
+    print("| word | pictures of it | likely | right |")
+    print("|---|--:|--:|--:|")
+    for word, phrase in SINGLE.items():
+        answers = set(PRESENT.get(phrase, "").split())
+        there = sum(each in answers for each in library.classes.values())
+        judged = judge(library.searcher, library, Asked(Query(text=word), answers))
+        likely = judged.relevance >= LIKELY
+        print(f"| {word} | {there} | {likely.sum()} | {judged.right[likely].sum()} |")
+
+
 @dataclass(frozen=True)
 class Judged:
     """The hits of one query: their relevance, and which are right."""
@@ -475,6 +501,7 @@ def main():
         print_negatives(library)
         print_copies(library, options.directory)
         print_relevance(library)
+        print_single_words(library)
 
 
 if __name__ == "__main__":

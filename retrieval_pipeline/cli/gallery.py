@@ -7,7 +7,7 @@ from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
 from retrieval_pipeline.search.query import Query
-from retrieval_pipeline.search.results import Answer
+from retrieval_pipeline.search.results import Answer, hit_cards
 
 
 def gallery_html(answers: Sequence[Answer], limits: Limits, *, title: str | None = None) -> str:
@@ -51,22 +51,7 @@ def _section(answer: Answer) -> Section:
     query = answer.query
     return Section(
         heading=_heading(query),
-        cards=tuple(
-            Card(
-                path=hit.path,
-                content_id=hit.content_id,
-                source=hit.source,
-                width=hit.width,
-                height=hit.height,
-                others=hit.other_locations,
-                rank=rank,
-                score=hit.score,
-                relevance=hit.relevance,
-                taken=hit.facts.day,
-                about=hit.facts.about,
-            )
-            for rank, hit in enumerate(answer.hits, 1)
-        ),
+        cards=hit_cards(answer.hits),
         notes=(*_notes(query), *([answer.verdict] if answer.hits else [])),
         divider=None if answer.likely == len(answer.hits) else answer.likely,
         example=query.images[0] if query.images else None,

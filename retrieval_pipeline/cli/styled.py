@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.cells import cell_len
 from rich.text import Text
 
-from retrieval_pipeline.cli.text import AnswerLine, answer_lines
+from retrieval_pipeline.cli.text import AnswerLine, answer_lines, column_names
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.search.results import Answer, Hit
 
@@ -18,9 +18,10 @@ Block = tuple[Hit | None, list[Text]]
 
 
 def styled_answer(answer: Answer, *, heading: bool) -> list[Text]:
-    """Return the lines of `answer_lines` with styles, and a divider below the likely hits.
+    """Return the lines of `answer_lines` with styles, under the names of their columns.
 
-    Where a line is wider than the terminal, what follows the path has a line of its own.
+    A divider stands below the likely hits. Where a line is wider than the terminal, what follows
+    the path has a line of its own.
     """
     width = shutil.get_terminal_size().columns
     blocks = styled_blocks(answer, heading=heading, width=width)
@@ -32,7 +33,11 @@ def styled_blocks(answer: Answer, *, heading: bool, width: int) -> list[Block]:
     blocks: list[Block] = []
     # Where none is likely, the verdict says so; in another order they are mixed.
     divided = answer.query.sort == "relevance" and 0 < answer.likely < len(answer.hits)
+    named = False
     for line in answer_lines(answer, heading=heading, terminal=True):
+        if line.hit is not None and not named:
+            blocks.append((None, [Text(column_names(answer), "dim")]))
+            named = True
         if divided and line.hit is not None and not line.hit.likely:
             blocks.append((None, [Text(DIVIDER, "dim")]))
             divided = False

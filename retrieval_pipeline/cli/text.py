@@ -11,7 +11,7 @@ from retrieval_pipeline.config.extensions import RAW
 from retrieval_pipeline.facts.model import Origin
 from retrieval_pipeline.facts.summary import FactsSummary
 from retrieval_pipeline.images.extras import FORMATS_EXTRA, can_read_raw
-from retrieval_pipeline.paths import shell_quoted, to_path, to_text
+from retrieval_pipeline.paths import shell_quoted, to_path
 from retrieval_pipeline.storage.remote import Remote
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[Answe
     are quoted so that they can be pasted into a shell.
     """
     lines = [AnswerLine(str(answer.query))] if heading else []
-    scored = any(hit.score is not None for hit in answer.hits)
-    # Where no hit has a date of its own, the files' times would be a column of noise.
-    dated = any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
+    scored, dated = _has_scores(answer), _has_dates(answer)
+    # Below the names that a terminal shows.
+    width = len("relevance") if terminal else 4
     for rank, hit in enumerate(answer.hits, answer.offset + 1):
         before = f"{rank:>4}"
         if scored:
-            before += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:4.0%}"
+            before += f"  {hit.score or 0:6.3f}  {hit.relevance or 0:{width}.0%}"
         if dated:
             unsure = "?" if hit.facts.taken_from == Origin.FILE_TIME else " "
             before += f"  {hit.facts.day:>10}{unsure}"
@@ -112,6 +112,22 @@ def answer_lines(answer: Answer, *, heading: bool, terminal: bool) -> list[Answe
     if not answer.hits:
         lines.append(AnswerLine(answer.verdict))
     return lines
+
+
+def column_names(answer: Answer) -> str:
+    """Return the names of the columns of `answer_lines` on a terminal, each above its column."""
+    scores = "   score  relevance" if _has_scores(answer) else ""
+    taken = f"  {'taken':<11}" if _has_dates(answer) else ""
+    return f"   #{scores}{taken}  file"
+
+
+def _has_scores(answer: Answer) -> bool:
+    return any(hit.score is not None for hit in answer.hits)
+
+
+def _has_dates(answer: Answer) -> bool:
+    """Tell whether a hit has a date of its own: the files' times would be a column of noise."""
+    return any(hit.facts.day and hit.facts.taken_from != Origin.FILE_TIME for hit in answer.hits)
 
 
 def _shown(path: str, terminal: bool) -> str:
@@ -154,7 +170,7 @@ def saved_text(found: SavedAnswer, *, only_new: bool) -> list[str]:
     return [heading, *answer_text(answer, heading=False)]
 
 
-def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
+def duplicates_text(groups: Sequence[DuplicateGroup], *, terminal: bool) -> list[str]:
     """List each group: a picture, then the files with the same bytes or the same looks."""
     lines = []
     for group in groups:
@@ -162,7 +178,7 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
             kind = f"{picture.cosine:.3f}" if number else ""
             for copy, path in enumerate(picture.paths):
                 what = "same file" if copy else kind
-                lines.append(f"{what:>10}  {to_text(str(path))}")
+                lines.append(f"{what:>10}  {_shown(str(path), terminal)}")
         lines.append("")
     files = sum(len(picture.paths) for group in groups for picture in group.pictures)
     lines.append(
@@ -173,17 +189,19 @@ def duplicates_text(groups: Sequence[DuplicateGroup]) -> list[str]:
     return lines
 
 
-def plan_text(plan: DuplicatePlan) -> list[str]:
+def plan_text(plan: DuplicatePlan, *, terminal: bool) -> list[str]:
     """List what stays of each group, what can go, and what is left for a reason."""
     lines = []
     for group in plan.groups:
-        lines.append(f"{'keep':>10}  {to_text(str(group.keep.path))}")
+        lines.append(f"{'keep':>10}  {_shown(str(group.keep.path), terminal)}")
         for file in group.remove:
             same = file.content_id == group.keep.content_id
             what = "same bytes" if same else "looks the same"
-            path = to_text(str(file.path))
+            path = _shown(str(file.path), terminal)
             lines.append(f"{plan.action:>10}  {path}  ({what}, {_size(file.size)})")
-        lines += [f"{'leave':>10}  {to_text(str(path))}  ({why})" for path, why in group.left]
+        lines += [
+            f"{'leave':>10}  {_shown(str(path), terminal)}  ({why})" for path, why in group.left
+        ]
         lines.append("")
     total = f"{plural(plan.files, 'file')} can go, {_size(plan.bytes)}"
     return [*lines, f"{total}; nothing was changed" if plan.files else "no file can go"]

@@ -11,6 +11,7 @@ from retrieval_pipeline.evaluation.evaluate import (
 )
 from retrieval_pipeline.images.errors import Limits
 from retrieval_pipeline.rendering.html_page import Card, Section, page_html
+from retrieval_pipeline.search.results import hit_cards
 from retrieval_pipeline.search.searcher import Searcher
 
 # Pictures of each kind for a query on the page.
@@ -90,21 +91,7 @@ def worst_html(evaluations: Sequence[tuple[Searcher, Evaluation]], limits: Limit
 
 
 def _section(searcher: Searcher, evaluation: Evaluation, bad: BadAnswer) -> Section:
-    hits = searcher.search(asked(bad.query), SHOWN)
-    found = [
-        Card(
-            path=hit.path,
-            content_id=hit.content_id,
-            source=hit.source,
-            width=hit.width,
-            height=hit.height,
-            others=hit.other_locations,
-            rank=rank,
-            score=hit.score,
-            relevance=hit.relevance,
-        )
-        for rank, hit in enumerate(hits, 1)
-    ]
+    found = hit_cards(searcher.search(asked(bad.query), SHOWN))
     meant = [
         Card(
             path=searcher.path_of(record.locations[0]),

@@ -12,7 +12,8 @@ from retrieval_pipeline.vectors import Values, Vectors
 
 # Their pairs are enough to know a mean and a deviation to within a percent.
 SAMPLE_PICTURES = 1_000
-# From this cosine on, two vectors are of the same picture: it is not unrelated to itself.
+# From this cosine on, two vectors are of the same picture, or the same text: it is not unrelated to
+# itself.
 SAME_PICTURE_COSINE = 0.9999
 # The mean and deviation over all pictures count as much as so many scores on one picture.
 PRIOR_SCORES = 10

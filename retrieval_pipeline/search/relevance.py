@@ -4,7 +4,9 @@ A raw cosine says little: CLIP gives a text and a picture that match 0.25 and tw
 and some pictures are close to all words. So a score is compared with the scores that other words
 (of the vocabulary), or other pictures, have on the same picture. Speaker verification calls it test
 normalisation (Auckenthaler et al., 2000, doi:10.1006/dspr.1999.0360). It needs no other pictures,
-so that it works in a collection of ten as in one of a million.
+so that it works in a collection of ten as in one of a million. A word that is near to all words, as
+"animal" is, would score high on every picture: what such a word has in common with all is left out
+of its score (`Judge`).
 
 Relevance descends with the rank. How often hits of a given relevance are right is measured in
 docs/benchmarks.md, "Relevance".
@@ -15,7 +17,12 @@ import math
 
 import numpy as np
 
-from retrieval_pipeline.index.score_statistics import Background, Noise, noise_of
+from retrieval_pipeline.index.score_statistics import (
+    SAME_PICTURE_COSINE,
+    Background,
+    Noise,
+    noise_of,
+)
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.vector_index import Ranking, Selection, VectorIndex
 from retrieval_pipeline.vectors import Numbers, Values, Vectors
@@ -27,10 +34,20 @@ LIKELY = 0.5
 JUDGED_TOGETHER = 300
 # Hits whose vectors are in memory at a time while they are judged: 10 MB at 768 dimensions.
 ROWS_IN_MEMORY = 10 * JUDGED_TOGETHER
+# Least sum of squares of the generalities of a vocabulary that a line can be drawn through.
+MIN_SPREAD = 1e-6
 
 
 class Judge:
-    """Tells how often unrelated queries score as high on pictures as a query does."""
+    """Tells how often unrelated queries score as high on pictures as a query does.
+
+    Words have a generality, their mean cosine with the vocabulary, which says much about their mean
+    score on any picture: on 349 photographs the two correlate by 0.81 (model `offline`). On each
+    picture the scores of the vocabulary make a line over generality (least squares), whose slope is
+    a linear function of the picture's vector. So a query that is more general than the average word
+    loses what the line adds for that, and one that is less general gains nothing: phrases such as
+    "a dog" are less general than single words, and no surer for it.
+    """
 
     def __init__(self, sample: Vectors, words: Vectors | None, background: Background) -> None:
         """Judge by a sample of pictures, float32 (n, dim), and words (m, dim), or None."""
@@ -55,14 +72,38 @@ class Judge:
         mixture = query_vectors.mixture
         words = self._noise_of_words(items) if mixture.words else None
         pictures = self._noise_of_pictures(items) if mixture.pictures else None
-        return _chances(items, query_vectors, words, pictures)
+        owed = self._owed(items, query_vectors)
+        return _chances(items, query_vectors, owed, words, pictures)
 
     def chances_of_sample(self, query_vectors: QueryVectors) -> Values:
         """Return what `chances` does for the pictures of the sample."""
         mixture = query_vectors.mixture
         words = self._words_on_sample if mixture.words else None
         pictures = self._pictures_on_sample if mixture.pictures else None
-        return _chances(self._sample, query_vectors, words, pictures)
+        owed = self._owed(self._sample, query_vectors)
+        return _chances(self._sample, query_vectors, owed, words, pictures)
+
+    def _owed(self, items: Vectors, query_vectors: QueryVectors) -> Values:
+        """Return how much of its score each part owes to being general, float64 (parts, n)."""
+        texts = query_vectors.parts[: len(query_vectors.mixture.words)]
+        owed = np.zeros((len(query_vectors.parts), len(items)))
+        if self._words is not None and len(texts):
+            general, slope = self._generality_of_words
+            excess = np.maximum(_generality(texts, self._words) - general, 0)
+            owed[: len(texts)] = np.outer(excess, np.maximum(items @ slope, 0))
+        return owed
+
+    @functools.cached_property
+    def _generality_of_words(self) -> tuple[float, Vectors]:
+        """The mean generality of the vocabulary, and a vector, float32 (dim,).
+
+        The product of that vector and a picture's is the slope of the line of that picture.
+        """
+        assert self._words is not None
+        general = _generality(self._words, self._words)
+        centred = general - general.mean()
+        slope = centred @ self._words / max(float(centred @ centred), MIN_SPREAD)
+        return float(general.mean()), slope.astype(np.float32)
 
     def _noise_of_words(self, items: Vectors) -> Noise | None:
         if self._words is None or self._background.words is None:
@@ -81,8 +122,25 @@ class Judge:
         return self._noise_of_pictures(self._sample)
 
 
+def _generality(texts: Vectors, words: Vectors) -> Values:
+    """Return the mean cosine of texts with the words of the vocabulary, float64 (n,).
+
+    A text that is itself one of the words is not compared with that word.
+    """
+    cosines = texts @ words.T
+    others = cosines < SAME_PICTURE_COSINE
+    means: Values = cosines.sum(axis=1, where=others, dtype=np.float64) / np.maximum(
+        others.sum(axis=1), 1
+    )
+    return means
+
+
 def _chances(
-    items: Vectors, query_vectors: QueryVectors, words: Noise | None, pictures: Noise | None
+    items: Vectors,
+    query_vectors: QueryVectors,
+    owed: Values,
+    words: Noise | None,
+    pictures: Noise | None,
 ) -> Values:
     mixture = query_vectors.mixture
     # A build without a vocabulary has one mean and deviation for all pictures.
@@ -92,8 +150,8 @@ def _chances(
     # Of each part, by how many standard deviations it exceeds unrelated ones, float64 (parts, n).
     surplus = np.stack(
         [
-            (items @ part - noise.mean) / noise.deviation
-            for part, noise in zip(query_vectors.parts, noises, strict=True)
+            (items @ part - less - noise.mean) / noise.deviation
+            for part, less, noise in zip(query_vectors.parts, owed, noises, strict=True)
         ]
     )
     best, tries = surplus.max(axis=0), 1

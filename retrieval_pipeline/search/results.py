@@ -75,23 +75,27 @@ class Hits(list[Hit]):
     """Hits in their order; a notebook shows them as pictures."""
 
     def _repr_html_(self) -> str:
-        return cards_html(_cards(self))
+        return cards_html(hit_cards(self))
 
 
-def _cards(hits: Sequence[Hit]) -> list[Card]:
-    return [
+def hit_cards(hits: Sequence[Hit]) -> tuple[Card, ...]:
+    """Return the cards of hits, ranked from 1, for pages and notebooks."""
+    return tuple(
         Card(
             path=hit.path,
             content_id=hit.content_id,
             source=hit.source,
             width=hit.width,
             height=hit.height,
+            others=hit.other_locations,
+            rank=rank,
+            score=hit.score,
             relevance=hit.relevance,
             taken=hit.facts.day,
             about=hit.facts.about,
         )
-        for hit in hits
-    ]
+        for rank, hit in enumerate(hits, 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the question, the verdict, and the pictures."""
-        return cards_html(_cards(self.hits), f"{self.query}: {self.verdict}")
+        return cards_html(hit_cards(self.hits), f"{self.query}: {self.verdict}")
 
     @property
     def likely(self) -> int:

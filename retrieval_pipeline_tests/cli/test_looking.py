@@ -34,7 +34,7 @@ def hit(path: str, relevance: float) -> Hit:
 
 
 def shown(*hits: Hit) -> list[str]:
-    """The lines of an answer as a terminal gets them."""
+    """The lines of an answer as a terminal gets them, without the names of the columns."""
     answer = Answer(Query(text="x"), hits, "model", "build", {})
     console = Console(
         file=io.StringIO(), force_terminal=True, color_system="standard", soft_wrap=True
@@ -42,7 +42,9 @@ def shown(*hits: Hit) -> list[str]:
     with console.capture() as captured:
         for line in styled_answer(answer, heading=False):
             console.print(line)
-    return captured.get().splitlines()
+    names, *lines = captured.get().splitlines()
+    assert names.startswith(f"{DIM}   #   score  relevance")
+    return lines
 
 
 def test_hits_that_are_not_likely_are_faint_below_a_divider() -> None:
@@ -62,7 +64,7 @@ def test_what_follows_a_path_has_its_own_line_where_the_terminal_is_narrow(
 ) -> None:
     # Four characters of two columns each.
     one = replace(hit("/p/日本写真.jpg", 0.9), alike=2)
-    line = "   1   0.200   90%  /p/日本写真.jpg  (and 2 pictures like it)"
+    line = "   1   0.200        90%  /p/日本写真.jpg  (and 2 pictures like it)"
     for columns, expected in ((len(line) + 4, 1), (len(line) + 3, 2)):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert len(shown(one)) == expected
@@ -137,6 +139,7 @@ def test_no_picture_that_passes_the_filters_is_not_nothing_that_looks_so(library
     done = retrieval(library, *query)
     assert (done.returncode, done.stdout) == (0, "no picture passes the filters\n")
     assert retrieval(library, *query, "--fail-empty").returncode == 1
+    assert "no query came" in retrieval(library, "query", "--path", "nowhere/*").stderr
     assert Answer(Query(text="x"), (), "", "", {}).verdict == "nothing here looks like that"
 
 

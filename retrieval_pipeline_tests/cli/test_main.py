@@ -68,6 +68,20 @@ def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     assert done.stdout.startswith(f"Usage: retrieval {command}")
 
 
+def test_the_options_of_a_query_stand_under_headings_and_without_limits_of_the_program(
+    tmp_path: Path,
+) -> None:
+    shown = run(tmp_path, "query", "--help").stdout
+    looked_for, filters = (
+        shown.index(f"\n{heading}:\n")
+        for heading in ("What to look for", "Which pictures may be found")
+    )
+    assert looked_for < shown.index("--minus") < filters < shown.index("--source NAME")
+    assert "1000000000" not in shown
+    done = run(tmp_path, "query", "a dog", "-k", "0")
+    assert "0 is not in the range" in done.stderr
+
+
 def test_init_writes_a_file_that_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     first = run(tmp_path, "init", "a", "--model", "offline")

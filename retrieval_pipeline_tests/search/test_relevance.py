@@ -146,6 +146,20 @@ def test_a_picture_that_is_close_to_all_words_needs_a_higher_score() -> None:
     assert close > far
 
 
+def test_a_word_that_is_near_to_all_words_fits_no_picture_for_that() -> None:
+    common = random_vectors(1, 64, seed=3)[0]
+    shares = np.linspace(0, 1, 500, dtype=np.float32)[:, None]
+    words = normalise(random_vectors(500, 64) + shares * common)
+    sample = normalise(random_vectors(300, 64, seed=1) + 0.5 * common)
+    judge = Judge(sample, words, measure_background(sample, words))
+    animal = normalise(random_vectors(1, 64, seed=2) + common)[0]
+    chances = judge.chances_of_sample(asked(animal, words=1, spread=NORMAL))
+    assert np.mean(chances <= 0.1) < 0.2
+    # The picture that it is about still stands out.
+    own = normalise(animal + 0.2 * random_vectors(1, 64, seed=4)[0])
+    assert judge.chances(own, asked(animal, words=1, spread=NORMAL))[0] < chances.min()
+
+
 def _across(vector: Vectors) -> Vectors:
     """Return a unit vector at a right angle."""
     other = random_vectors(1, len(vector), seed=9)[0]

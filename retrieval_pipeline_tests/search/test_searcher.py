@@ -11,7 +11,7 @@ from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError, QueryError, VectorError
 from retrieval_pipeline.index.knn import Plan
 from retrieval_pipeline.search import relevance
-from retrieval_pipeline.search.milvus import index as milvus_index
+from retrieval_pipeline.search.milvus import ranking as milvus_ranking
 from retrieval_pipeline.search.query import Query, weighted
 from retrieval_pipeline.search.results import answer_json
 from retrieval_pipeline.search.searcher import Searcher
@@ -350,7 +350,7 @@ def test_of_what_is_not_there_only_the_nearest_are_shown(judged: Searcher) -> No
 def test_a_ranking_goes_on_until_nothing_further_down_can_be_better(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_index, "MORE_ROWS", 0)
+    monkeypatch.setattr(milvus_ranking, "MORE_ROWS", 0)
     query = Query(text="dog", minus=("3*cat",))
     (ranking,) = searcher.index.rank([query], searcher.query_vectors([query]), [None], 4)
     found = [record.locations[0].path for record in searcher.index.records(ranking.items)]

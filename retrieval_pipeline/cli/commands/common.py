@@ -5,10 +5,10 @@ import signal
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,54 @@ from retrieval_pipeline.cli.output import tell
 # Largest count or size in pixels that an option takes: more than any collection has, and few enough
 # digits for every library below.
 MOST = 1_000_000_000
+
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[int]
+else:
+    # Not generic in the earlier versions of click.
+    _ParamType = click.ParamType
+
+
+class Count(_ParamType):
+    """A whole number from `least` to MOST; the help leaves out MOST, which nobody wants to know."""
+
+    name = "number"
+
+    def __init__(self, least: int = 0) -> None:
+        self._range = click.IntRange(least, MOST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or tell click what is wrong with it."""
+        number: int = self._range.convert(value, param, ctx)
+        return number
+
+
+class Sectioned(click.Command):
+    """A command with many options, whose help lists them under headings.
+
+    Args:
+        headings: Name of an option's parameter -> the heading of it and those that follow.
+    """
+
+    def __init__(self, *args: Any, headings: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._headings = headings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
+        for param in self.get_params(ctx):
+            heading = self._headings.get(param.name or "", heading)
+            # The text explains arguments.
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(heading, []).append(record)
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

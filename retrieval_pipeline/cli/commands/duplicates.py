@@ -1,5 +1,6 @@
 """`retrieval duplicates`: list what the collection holds more than once, and plan what could go."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ def duplicates(
         if as_json:
             echo_json(plan_json(planned), indent=2)
         else:
-            echo(*plan_text(planned))
+            echo(*plan_text(planned, terminal=sys.stdout.isatty()))
         if plan is not None:
             _write(plan, f"{json_text(plan_json(planned), indent=2)}\n".encode())
         if script is not None:
@@ -114,7 +115,7 @@ def duplicates(
     elif as_json:
         echo_json(duplicates_json(groups), indent=2)
     else:
-        echo(*duplicates_text(groups))
+        echo(*duplicates_text(groups, terminal=sys.stdout.isatty()))
     if gallery is not None:
         from retrieval_pipeline.cli.gallery import duplicates_html
         from retrieval_pipeline.images.errors import Limits

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    MOST,
+    Count,
+    Sectioned,
     album_options,
     check_page,
     config_option,
@@ -22,7 +23,14 @@ from retrieval_pipeline.errors import StoreError
 KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
 
 
-@click.command()
+@click.command(
+    cls=Sectioned,
+    headings={
+        "kind": "What to write",
+        "sources": "Which pictures",
+        "config": "Other options",
+    },
+)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
@@ -31,7 +39,7 @@ KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
     type=click.Choice(["parquet", "lance", "numpy", "webdataset", "xmp"]),
     help="What to write. Default: by the end of OUT, .parquet, .lance or .tar (webdataset).",
 )
-@click.option("-k", "-n", "most", type=click.IntRange(1, MOST), help="Only so many, the best ones.")
+@click.option("-k", "-n", "most", type=Count(1), help="Only so many, the best ones.")
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @click.option(
     "--size",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    MOST,
+    Count,
     check_page,
     config_option,
     path_option,
@@ -57,13 +57,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--sample",
     "count",
-    type=click.IntRange(1, MOST),
+    type=Count(1),
     metavar="N",
     help="Map only the N images nearest to --like; without --like, N random images.",
 )
 @click.option(
     "--clusters",
-    type=click.IntRange(1, MOST),
+    type=Count(1),
     metavar="K",
     help="Number of clusters.  [default: as many as separate best]",
 )

@@ -13,7 +13,8 @@ from click.core import ParameterSource
 
 from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
-    MOST,
+    Count,
+    Sectioned,
     album_options,
     check_page,
     config_option,
@@ -39,7 +40,17 @@ CUT = 0.1
 ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
 
 
-@click.command()
+@click.command(
+    cls=Sectioned,
+    headings={
+        "images": "What to look for",
+        "sources": "Which pictures may be found",
+        "k": "How many hits, and in which order",
+        "explain": "What is printed",
+        "copy_to": "Files and pages",
+        "config": "Other options",
+    },
+)
 @click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
     "--image",
@@ -72,33 +83,34 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
     metavar="TEXT",
     help='Words to avoid; "2*people" weighs twice. Can be repeated.',
 )
-@click.option(
-    "-k",
-    "-n",
-    "k",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1, MOST),
-    help="Number of hits.",
-)
-@click.option(
-    "--offset",
-    default=0,
-    type=click.IntRange(0, MOST),
-    help="Leave out this many of the best hits.",
-)
+@click.option("--literal", is_flag=True, help="Read no words as facts, such as: in summer 2019.")
 @source_option
 @path_option
 @fact_options
 @album_options
-@click.option("--min-width", default=0, type=click.IntRange(0, MOST), help="Least width, pixels.")
-@click.option("--min-height", default=0, type=click.IntRange(0, MOST), help="Least height, pixels.")
+@click.option("--min-width", default=0, type=Count(), metavar="PIXELS", help="Least width.")
+@click.option("--min-height", default=0, type=Count(), metavar="PIXELS", help="Least height.")
 @click.option(
     "--format",
     "formats",
     multiple=True,
     metavar="NAME",
     help="Only files of this format, such as png. Can be repeated.",
+)
+@click.option(
+    "-k",
+    "-n",
+    "k",
+    default=8,
+    show_default=True,
+    type=Count(1),
+    help="Number of hits.",
+)
+@click.option(
+    "--offset",
+    default=0,
+    type=Count(),
+    help="Leave out this many of the best hits.",
 )
 @click.option(
     "--min-relevance",
@@ -112,7 +124,6 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
     help="Order of the hits. All but relevance order only hits that are relevant enough, and list "
     "what passes the filters if there is no TEXT.",
 )
-@click.option("--literal", is_flag=True, help="Read no words as facts, such as: in summer 2019.")
 @click.option("--collapse", is_flag=True, help="Show only the best of hits that look the same.")
 @click.option(
     "-v", "--explain", is_flag=True, help="Also print the search plan and the time of each step."
@@ -140,11 +151,11 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
     help="Pictures beside the hits, on a terminal that shows some. Default: on kitty, Ghostty, "
     "iTerm2, WezTerm and foot; with the option, other terminals are asked whether they know sixel.",
 )
+@click.option("--fail-empty", is_flag=True, help="Exit with 1 if nothing is found.")
 @click.option("--copy-to", type=click.Path(path_type=Path), help="Copy the files there, by rank.")
 @click.option("--link-to", type=click.Path(path_type=Path), help="Put symbolic links there.")
 @click.option("--hard", is_flag=True, help="With --link-to: hard links, which share the bytes.")
 @click.option("--dry-run", is_flag=True, help="Only say what --copy-to or --link-to would do.")
-@click.option("--fail-empty", is_flag=True, help="Exit with 1 if nothing is found.")
 @click.option("--gallery", type=click.Path(path_type=Path), help="Write the hits as an HTML page.")
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
@@ -166,7 +177,7 @@ def query(
 
     The percentage is the relevance: how sure it is that the picture has to do with TEXT; hits from
     50% on are more probably right than wrong. The number before it is the cosine of the vectors,
-    which only compares hits of one query.
+    which only compares hits of one query. A day with "?" is that of the file's last change.
 
     Without TEXT, a prompt asks for queries until "exit" or Ctrl-D (":help" there says more). Of
     piped input, each line is answered as a query.
@@ -200,8 +211,8 @@ def query(
         from retrieval_pipeline.cli.rows import echo_columns
 
         echo_columns()
-    asks_for_lines = base.terms == Query() and base.sort == "relevance"
-    if sys.stdin.isatty() and (asks_for_lines or replace(base.terms, minus=()) == Query()):
+    asks_for_lines = replace(base.terms, minus=()) == Query() and base.sort == "relevance"
+    if sys.stdin.isatty() and asks_for_lines:
         answers = _converse(searcher, asked, form)
     elif asks_for_lines:
         answers = _answer_lines(searcher, base, asked, form)
@@ -327,6 +338,8 @@ def _answer_lines(
     searcher: "Searcher", base: "Query", asked: Mapping[str, Any], form: str | None
 ) -> "list[Answer]":
     """Answer the lines of the input until "exit" or its end; an error ends only its own query."""
+    from retrieval_pipeline.search.query import Query
+
     # Everything else is loaded by the first query.
     searcher.index.warm_up()
     answers: list[Answer] = []
@@ -345,6 +358,8 @@ def _answer_lines(
                 echo_json({"query": _escaped(line), "error": str(error)})
     if failed:
         raise SystemExit(1)
+    if not answers and base.terms == Query() != base:
+        tell('note: no query came; with "--sort newest" what passes the filters is listed')
     return answers
 
 

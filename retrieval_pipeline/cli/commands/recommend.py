@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    MOST,
+    Count,
     check_page,
     config_option,
     source_option,
@@ -41,7 +41,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
 )
 @click.option(
     "--rank",
-    type=click.IntRange(1, MOST),
+    type=Count(1),
     metavar="N",
     help="Print the N best pictures without a vote.",
 )

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.search.facets import MOST_VALUES, Facets, folders_in
 from retrieval_pipeline.search.milvus.expressions import every, quoted
+from retrieval_pipeline.search.milvus.reader import Passing
 
 # The kinds of values, as `about.values_of` tells them, in the order in which they are counted.
 KINDS = ("year", "source", "camera", "place", "format", "folder")
@@ -33,7 +34,6 @@ SECONDS = 3.0
 # Answers that are remembered, of some KB.
 REMEMBERED = 256
 
-Passing = frozenset[str]
 # The values of a kind and how many pictures have each; of a place [town, country code, count].
 Told = Sequence[Sequence[Any]]
 

@@ -1,0 +1,140 @@
+"""Items in the order of their dates or names, which Milvus counts and does not sort."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from retrieval_pipeline.search.milvus.expressions import every
+from retrieval_pipeline.search.milvus.reader import OWN, Passing, Reader, refuse_many
+from retrieval_pipeline.search.milvus.rows import Row
+from retrieval_pipeline.search.query import Sort
+from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, as_items
+from retrieval_pipeline.vectors import Numbers
+
+# Items that are sorted here rather than found by their dates.
+SORTED_HERE = 2_000
+# Items in a list that nobody asked to be of a certain length.
+LISTED = 1_200
+
+
+class Lists:
+    """Lists the items of a collection."""
+
+    def __init__(self, reader: Reader, years: list[int]) -> None:
+        """List what `reader` reads, taken in these years."""
+        self._reader = reader
+        self._all_years = years
+        self._knows_facts = reader.info.has_facts
+
+    def listing(
+        self, selection: Passing, sort: Sort, offset: int = 0, count: int | None = None
+    ) -> Items:
+        """Return items that pass by date or name; without a count, LISTED at most.
+
+        Raises:
+            QueryError: More than MOST_LOOKED_AT items would have to be sorted here: by name, or of
+                those that do not know their date.
+        """
+        last = min(offset + (LISTED if count is None else count), self._reader.count(selection))
+        if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
+            return self._sorted(selection, sort, offset, last)
+        dated, undated = selection | {"taken_at is not null"}, selection | {"taken_at is null"}
+        with_date = self._reader.count(dated)
+        found = []
+        if offset < with_date:
+            window, before = self._window(dated, sort, offset, min(last, with_date))
+            end = min(last, with_date) - before
+            found.append(self._sorted(window, sort, offset - before, end))
+        if last > with_date:
+            first = max(offset - with_date, 0)
+            found.append(self._sorted(undated, sort, first, last - with_date))
+        return np.concatenate(found) if found else as_items([])
+
+    def _window(self, dated: Passing, sort: Sort, first: int, last: int) -> tuple[Passing, int]:
+        """Return the items that those of ranks `first` to `last` by date are among.
+
+        Milvus counts and does not sort, so the dates where they begin and end are found by
+        bisection, as far as that leaves few others.
+
+        Args:
+            dated: Items that know their date.
+            sort: "newest" or "oldest".
+            first: Rank from 0.
+            last: One more than the last rank.
+
+        Returns:
+            Also how many of the items come before these.
+        """
+        sign, field = (-1, "taken_at >= {}") if sort == "newest" else (1, "taken_at <= {}")
+
+        def up_to(time: int) -> Passing:
+            return dated | {field.format(sign * time)}
+
+        def bisected(least: int, most: int) -> int:
+            """Return a time up to which there are so many, or the first with at least `least`."""
+            low, high = sorted(sign * year for year in self._years)
+            while low < high:
+                middle = (low + high) // 2
+                there = self._reader.count(up_to(middle))
+                if least <= there <= most:
+                    return middle
+                low, high = (middle + 1, high) if there < least else (low, middle)
+            return low
+
+        window, before = up_to(bisected(last, last + SORTED_HERE)), 0
+        if first > SORTED_HERE:
+            start = bisected(first - SORTED_HERE, first)
+            if self._reader.count(up_to(start)) > first:  # many have one and the same time
+                start -= 1
+            before = self._reader.count(up_to(start))
+            window |= {f"not ({field.format(sign * start)})"}
+        return window, before
+
+    @functools.cached_property
+    def _years(self) -> tuple[int, int]:
+        """The beginning of the first year with a picture and the end of the last: microseconds."""
+        years = np.array(self._all_years or [1970]) - 1970
+        first, end = np.array([years.min(), years.max() + 1], "datetime64[Y]").astype(
+            "datetime64[us]"
+        )
+        return int(first.astype(np.int64)), int(end.astype(np.int64))
+
+    def _sorted(self, selection: Passing, sort: Sort, first: int, last: int) -> Items:
+        """Sort a selection here, and return the items of the ranks from `first` to `last`."""
+        refuse_many(
+            self._reader.count(selection),
+            "{count} pictures are too many to sort here: narrow the search by a source, a date or "
+            "a camera",
+        )
+        fields = ["content_id", "source", "path", "name", "taken_at"]
+        fields += [] if self._knows_facts else ["shown"]
+        keys = []
+        for row in self._reader.entities(every([OWN, *sorted(selection)]), fields):
+            time = UNKNOWN_TIME if row["taken_at"] is None else row["taken_at"]
+            if not self._knows_facts:
+                time = max(file[-1] for file in row["shown"]["locations"]) // 1_000
+            place = (row["source"], row["path"])
+            keys.append((*_sort_key(sort, row["name"], time), place, row["content_id"]))
+        ids = [key[-1] for key in sorted(keys)[first:last]]
+        rows = {row.record.content_id: row for row in self._reader.find(ids)}
+        return as_items([rows[content_id] for content_id in ids if content_id in rows])
+
+    def in_order(self, rows: list[Row], sort: Sort) -> Numbers:
+        """Return the order of the items of these rows: positions in `rows`."""
+        if sort == "relevance":
+            return np.arange(len(rows))
+        times = [row.time(knows_facts=self._knows_facts) for row in rows]
+
+        def key(at: int) -> tuple[Any, ...]:
+            source, path = rows[at].place
+            return *_sort_key(sort, path.rpartition("/")[2], times[at]), (source, path)
+
+        return np.array(sorted(range(len(rows)), key=key), np.int64)
+
+
+def _sort_key(sort: Sort, name: str, time: int) -> tuple[Any, ...]:
+    """Return what an item is sorted by, before its place."""
+    if sort == "name":
+        return (name.lower(),)
+    return time == UNKNOWN_TIME, -time if sort == "newest" else time
