@@ -28,7 +28,7 @@ from retrieval_pipeline.storage.store import Store
 from synthetic.random_questions import WORDS, Pictures, Words
 
 PAGES = ((5, 0), (20, 0), (7, 13))
-# Recall of the ten best, over so many questions without filters.
+# Recall of the ten best, over so many questions without filters at most.
 RECALLED = 100
 
 
@@ -81,7 +81,8 @@ def compare(pictures: Pictures, settings: Settings, questions: int) -> None:
         print(
             f"{len(build):,} pictures, {len(build.rows):,} vectors of {pictures.dim}, "
             f"{settings.index.index_type}: published in {published:.0f} s; "
-            f"{same} of {questions} answers are the same; recall@10 {recall(searchers):.4f}; "
+            f"{same} of {questions} answers are the same; "
+            f"recall@10 {recall(searchers, min(RECALLED, questions)):.4f}; "
             f"embedded {spread(times[0])}; Milvus {spread(times[1])}",
             flush=True,
         )
@@ -92,10 +93,10 @@ def hits_of(answer: Answer) -> list[tuple[str, str]]:
     return [(hit.content_id, str(hit.path)) for hit in answer.hits]
 
 
-def recall(searchers: Sequence[Searcher]) -> float:
+def recall(searchers: Sequence[Searcher], questions: int) -> float:
     """Return the share of the ten best hits of the embedded index that Milvus finds as well."""
     found = []
-    for number in range(RECALLED):
+    for number in range(questions):
         words = " ".join({WORDS[number % len(WORDS)], WORDS[number // len(WORDS) % len(WORDS)]})
         query = Query(text=words, literal=True)
         ids = [{hit.content_id for hit in searcher.search(query, 10)} for searcher in searchers]
