@@ -47,7 +47,7 @@ laps.append(time.process_time())
 from retrieval_pipeline.config.settings import load_settings
 from retrieval_pipeline.search.query import Query
 from retrieval_pipeline.search.searcher import Searcher
-from retrieval_pipeline.cli.text import answer_text
+from retrieval_pipeline.cli.answer_text import answer_text
 laps.append(time.process_time())
 searcher = Searcher.open(load_settings())
 laps.append(time.process_time())

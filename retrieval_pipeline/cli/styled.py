@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.cells import cell_len
 from rich.text import Text
 
-from retrieval_pipeline.cli.text import AnswerLine, answer_lines, column_names
+from retrieval_pipeline.cli.answer_text import AnswerLine, answer_lines, column_names
 from retrieval_pipeline.paths import printable
 from retrieval_pipeline.search.results import Answer, Hit
 

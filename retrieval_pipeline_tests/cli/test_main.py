@@ -76,7 +76,7 @@ def test_the_options_of_a_query_stand_under_headings_and_without_limits_of_the_p
         shown.index(f"\n{heading}:\n")
         for heading in ("What to look for", "Which pictures may be found")
     )
-    assert looked_for < shown.index("--minus") < filters < shown.index("--source NAME")
+    assert looked_for < shown.index("--minus TEXT") < filters < shown.index("--source NAME")
     assert "1000000000" not in shown
     done = run(tmp_path, "query", "a dog", "-k", "0")
     assert "0 is not in the range" in done.stderr

@@ -22,11 +22,12 @@ from retrieval_pipeline.orchestration.resources import LibraryResource
 from retrieval_pipeline.pipeline import publish
 from retrieval_pipeline.pipeline.engine import publications, use_publication
 from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
+from retrieval_pipeline.recommend.votes import add_judgements
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline_tests.support.encoders import VocabularyEncoder
 from retrieval_pipeline_tests.support.milvus import no_waiting
-from synthetic.tables import random_vectors, write_manifest, write_part
+from synthetic.tables import content, random_vectors, write_manifest, write_part
 
 __all__ = ["no_waiting"]
 
@@ -232,6 +233,30 @@ def test_the_asset_of_the_index_publishes_to_the_engine_of_its_resource(
     assert (tmp_path / "home" / "engine.db").is_dir()
     assert not (tmp_path / "home" / "nowhere.db").exists()
     assert answering_build(settings) is not None
+
+
+def test_jobs_answer_from_the_engine_of_the_resource_that_they_are_given(
+    settings: Settings, file: Path, tmp_path: Path
+) -> None:
+    update(settings)
+    votes = [(content(name), number < 8) for number, name in enumerate(NAMES[:16])]
+    add_judgements(Store(settings.home), "animals", votes)
+    other = tmp_path / "other.toml"
+    other.write_text(file.read_text().replace("engine.db", "nowhere.db"))
+    definitions = build_definitions(load_settings(other), LibraryResource(config_file=str(file)))
+    asked = {"query": {"sort": "name", "text": "", "k": 3}, "recommend": {"name": "animals"}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name, config in asked.items():
+            job = definitions.resolve_job_def(f"{name}_job")
+            result = job.execute_in_process(
+                instance=instance, run_config={"ops": {name: {"config": config}}}
+            )
+            told = next(
+                event.step_output_data.metadata
+                for event in result.all_events
+                if event.is_successful_output
+            )
+            assert told["build"].value == str(answering_build(settings))
 
 
 class Described:

@@ -319,6 +319,8 @@ def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
             for count in counts[1:]:
                 publish_first(count)
                 seen.append(changes.get(timeout=60))
+                # Nor is there anything left of what the collection held before.
+                assert len(MilvusIndex(client, served(client, settings)).sample) == count
         finally:
             ended.set()
         asking.result()

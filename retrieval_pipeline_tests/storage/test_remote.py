@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from retrieval_pipeline.cli.text import index_report
+from retrieval_pipeline.cli.index_text import index_report
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import Settings, Source
 from retrieval_pipeline.errors import SettingsError, SourceError

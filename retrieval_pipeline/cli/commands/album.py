@@ -159,8 +159,8 @@ def _listed(searcher: "Searcher", name: str, count: int) -> "Answer":
 
 
 def _print(answer: "Answer", form: str | None, *, paths: bool) -> None:
+    from retrieval_pipeline.cli.answer_text import answer_text
     from retrieval_pipeline.cli.rows import echo_columns, echo_rows
-    from retrieval_pipeline.cli.text import answer_text
 
     if form == "csv":
         echo_columns()

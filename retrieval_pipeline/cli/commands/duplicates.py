@@ -80,7 +80,7 @@ def duplicates(
     for file in (gallery, script, plan):
         if file is not None:
             check_page(file)
-    from retrieval_pipeline.cli.text import duplicates_text
+    from retrieval_pipeline.cli.duplicates_text import duplicates_text
     from retrieval_pipeline.search.duplicate_plan import DEFAULT_RULES, parse_rules
     from retrieval_pipeline.search.near_duplicates import (
         NEAR_DUPLICATE,
@@ -96,7 +96,7 @@ def duplicates(
         searcher.corpus, searcher.path_of, searcher.looks, threshold or NEAR_DUPLICATE
     )
     if planning:
-        from retrieval_pipeline.cli.text import plan_text
+        from retrieval_pipeline.cli.duplicates_text import plan_text
         from retrieval_pipeline.search.duplicate_plan import plan_duplicates, plan_json
         from retrieval_pipeline.search.duplicate_script import duplicate_script
 

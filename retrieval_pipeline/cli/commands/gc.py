@@ -25,7 +25,7 @@ def gc(dry_run: bool, other_models: bool, config: Path | None) -> None:
     that a process has open are never touched.
     """
     settings = load_settings(config)
-    from retrieval_pipeline.cli.text import gc_text
+    from retrieval_pipeline.cli.status_text import gc_text
     from retrieval_pipeline.encoders.from_settings import describe_encoder
     from retrieval_pipeline.maintenance.gc import collect
     from retrieval_pipeline.storage.store import Store

@@ -85,13 +85,13 @@ def index(
 
     def say(done: "IndexReport") -> None:
         if done.changed or not quiet:
-            from retrieval_pipeline.cli.text import index_report
+            from retrieval_pipeline.cli.index_text import index_report
 
             if progress is not None:
                 progress.pause()
             report(*index_report(done))
         if verbose:
-            from retrieval_pipeline.cli.text import index_details
+            from retrieval_pipeline.cli.index_text import index_details
 
             tell(*index_details(settings, find_settings_file(config), done))
 
@@ -118,7 +118,7 @@ def index(
             raise SystemExit(128 + stop.signal_number) from None
 
     if done.map is not None and (done.changed or not quiet):
-        from retrieval_pipeline.cli.text import map_report
+        from retrieval_pipeline.cli.index_text import map_report
 
         report(map_report(done.map))
     if settings.model != named.model:

@@ -112,8 +112,8 @@ def latent_map(
     settings = load_settings(config)
     if output is not None:
         check_page(output / "map.html")
+    from retrieval_pipeline.cli.index_text import map_text
     from retrieval_pipeline.cli.progress import console_progress
-    from retrieval_pipeline.cli.text import map_text
     from retrieval_pipeline.images.errors import Limits
     from retrieval_pipeline.latent_map.drawing import drawing_to_order
     from retrieval_pipeline.latent_map.write import DEFAULT_SIZE, write_views

@@ -301,7 +301,7 @@ def _answer(
     protocol = _protocol(asked["thumbnails"]) if form is None else None
     _print_answer(answer, form, searcher, protocol, pretty=pretty, heading=heading)
     if asked["explain"]:
-        from retrieval_pipeline.cli.text import answer_explanation
+        from retrieval_pipeline.cli.answer_text import answer_explanation
 
         tell(answer_explanation(answer))
     return answer
@@ -392,7 +392,7 @@ def _print_answer(
     pretty: bool,
     heading: bool,
 ) -> None:
-    from retrieval_pipeline.cli.text import answer_text, understood_text
+    from retrieval_pipeline.cli.answer_text import answer_text, understood_text
     from retrieval_pipeline.search.results import answer_json
 
     if form == "json":

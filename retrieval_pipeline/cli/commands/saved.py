@@ -32,7 +32,7 @@ def saved(names: tuple[str, ...], only_new: bool, as_json: bool, config: Path | 
     queries = [settings.saved_query(name) for name in names] or settings.saved_queries
     if not queries:
         raise SettingsError("there are no saved queries in the settings: add [[saved_queries]]")
-    from retrieval_pipeline.cli.text import saved_text
+    from retrieval_pipeline.cli.answer_text import saved_text
     from retrieval_pipeline.search.results import answer_json
     from retrieval_pipeline.search.saved_queries import run_saved_query
     from retrieval_pipeline.search.searcher import Searcher

@@ -21,7 +21,7 @@ def status(as_json: bool, failed: bool, config: Path | None) -> None:
     """Show what is indexed, by which model, how old that is, and what failed."""
     settings = load_settings(config)
     load_arrow_without_pandas()
-    from retrieval_pipeline.cli.text import failed_text, status_text
+    from retrieval_pipeline.cli.status_text import failed_text, status_text
     from retrieval_pipeline.encoders.from_settings import describe_encoder
     from retrieval_pipeline.maintenance.failed_files import read_failed_files
     from retrieval_pipeline.maintenance.status import read_status, status_json

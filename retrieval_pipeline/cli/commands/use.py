@@ -26,7 +26,7 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
     retrieval use --latest
     """
     settings = load_settings(config)
-    from retrieval_pipeline.cli.text import builds_text
+    from retrieval_pipeline.cli.status_text import builds_text
     from retrieval_pipeline.index.build import current_or_none, list_builds
     from retrieval_pipeline.pipeline.publish import use_build
     from retrieval_pipeline.storage.store import Store
@@ -57,7 +57,7 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
 
 def _use_publication(settings: Settings, build: str | None) -> None:
     """Go back to what was published to an engine before, or list what there is."""
-    from retrieval_pipeline.cli.text import publications_text
+    from retrieval_pipeline.cli.status_text import publications_text
     from retrieval_pipeline.pipeline.engine import publications, use_publication
     from retrieval_pipeline.storage.store import Store
 

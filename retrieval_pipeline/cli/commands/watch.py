@@ -39,8 +39,8 @@ def watch(poll_seconds: float | None, as_json: bool, quiet: bool, config: Path |
     settings = load_settings(config)
     if settings.ray is None:  # Ray hands data frames to pyarrow
         load_arrow_without_pandas()
+    from retrieval_pipeline.cli.index_text import batch_text
     from retrieval_pipeline.cli.progress import ConsoleProgress, console_progress
-    from retrieval_pipeline.cli.text import batch_text
     from retrieval_pipeline.pipeline.watch import watch as follow_sources
     from retrieval_pipeline.progress import NotesOnly
 

@@ -20,6 +20,10 @@ TOKEN = "RETRIEVAL_MILVUS_TOKEN"
 # Seconds that a directory of Milvus Lite is waited for while another process has it.
 LITE_WAIT = 5.0
 
+# Of the channel to Milvus Lite: pymilvus asks every ten seconds whether the server is still there,
+# and Milvus Lite, which is in this process, ends the connection when that happens during a call.
+LITE_OPTIONS = {"grpc.keepalive_time_ms": 2**31 - 1}
+
 # Codes of Milvus's errors (`pkg/util/merr/errors.go` of its source), and of its former versions.
 _NOT_FOUND = (100, 1600)  # of a collection and of an alias
 _TOO_MANY_REQUESTS, _RATE_LIMIT = 4, 8
@@ -121,7 +125,12 @@ class Client:
         give_up = time.monotonic() + LITE_WAIT
         while True:
             try:
-                return pymilvus.MilvusClient(self.where, token=self._token, timeout=self.timeout)
+                return pymilvus.MilvusClient(
+                    self.where,
+                    token=self._token,
+                    timeout=self.timeout,
+                    grpc_options=LITE_OPTIONS if self._file else {},
+                )
             except pymilvus.MilvusException:
                 if self._file is None:
                     raise

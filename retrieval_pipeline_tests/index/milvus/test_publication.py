@@ -92,6 +92,10 @@ def held(client: Client, collection: str = ALIAS) -> dict[str, dict[str, Any]]:
     return found
 
 
+def axis(number: int) -> list[float]:
+    return [float(each == number) for each in range(DIM)]
+
+
 def ids(names: list[str]) -> set[str]:
     return {content(name) for name in names}
 
@@ -246,6 +250,24 @@ def test_what_was_deleted_before_a_kill_and_is_wanted_again_is_sent_again(
     assert held(client).keys() == ids(NAMES[:28])
 
 
+def test_what_a_later_run_overwrote_before_it_was_killed_is_sent_again(
+    store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(store, client)
+    monkeypatch.setattr(filling, "CALL_BYTES", 4 * (4 * DIM + filling.ROW_BYTES))
+    monkeypatch.setattr(filling, "ROWS_IN_MEMORY", 8)
+    # The first run writes down that eight rows have arrived, the second overwrites some of them.
+    for folder, calls in (("b", 4), ("c", 1)):
+        write_manifest(store, "s", files_of(NAMES[:25], folder))
+        dying = Dying(client, calls, after=True)
+        dying.changes = ("upsert",)
+        with pytest.raises(Killed):
+            update(store, dying)  # type: ignore[arg-type]
+    write_manifest(store, "s", files_of(NAMES[:25], "b"))
+    update(store, client)
+    assert {row["path"][0] for row in held(client).values()} == {"b"}
+
+
 def _dies_in_upsert(store: Store, client: Client, at: int) -> bool:
     dying = Dying(client, at, after=True)
     with pytest.raises(Killed):
@@ -332,7 +354,7 @@ def test_another_model_fills_a_collection_of_its_own(store: Store, client: Clien
     assert (back.published, back.info) == (True, former.info)
 
 
-@pytest.mark.parametrize("change", ["a row is gone", "a row is there that nobody sent"])
+@pytest.mark.parametrize("change", ["row gone", "row nobody sent", "other vector"])
 def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
     store: Store, client: Client, change: str
 ) -> None:
@@ -341,10 +363,12 @@ def test_what_was_changed_behind_the_ledgers_back_is_filled_anew(
     second = update(store, client).collection
     write_manifest(store, "s", files_of(NAMES[:27]))
     third = update(store, client).collection
-    if change == "a row is gone":
-        client.delete(second, ids=[content(NAMES[0])])
+    row = held(client, second)[content(NAMES[0])]
+    changed = {"id": content("stray")} if change == "row nobody sent" else {"vector": axis(0)}
+    if change == "row gone":
+        client.delete(second, ids=[row["id"]])
     else:
-        client.upsert(second, [held(client, second)[content(NAMES[0])] | {"id": content("stray")}])
+        client.upsert(second, [row | changed])
     write_manifest(store, "s", files_of(NAMES[:28]))
     report = update(store, client)
     assert (report.collection, report.info.sent) == (second, 28)
