@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from retrieval_pipeline.concurrency import one_blas_thread
 from retrieval_pipeline.errors import EvaluationError, QueryError
@@ -258,10 +257,11 @@ def _ask_without_answers(
     searcher: Searcher, query: Query, vectors: QueryVectors, items: Numbers, counts: _Counts
 ) -> None:
     """Ask among the other pictures, none of which is labelled right: is a hit likely?"""
-    ids = searcher.corpus.items["content_id"].take(pa.array(items))
-    others = searcher.index.lacking(ids.to_pylist())
-    if searcher.index.count(others):
-        answer = searcher.answer(query, 1, query_vectors=vectors, among=others)
+    others = np.ones(len(searcher.corpus), np.bool_)
+    others[items] = False
+    if others.any():
+        # An engine takes no list of all others.
+        answer = searcher.whole.answer(query, 1, query_vectors=vectors, among=others)
         counts.alarms += answer.likely > 0
         counts.alarms_asked += 1
 

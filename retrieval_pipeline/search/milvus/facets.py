@@ -29,8 +29,9 @@ READ_HERE = 1_000
 MOST_COUNTED = 2 * MOST_VALUES
 # Of years and folders, all are shown.
 MOST_OF_ALL = 60
-# Seconds of counting after which the rest is left out.
-SECONDS = 3.0
+# Seconds of counting after which the rest is left out: the page waits for it. What was counted is
+# remembered, so the next page counts more.
+SECONDS = 1.0
 # Answers that are remembered, of some KB.
 REMEMBERED = 256
 
