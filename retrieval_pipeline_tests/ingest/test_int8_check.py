@@ -145,7 +145,7 @@ def test_a_model_with_massive_activations_passes_and_fails_where_all_is_rounded(
     report = update_sources(settings, progress=notes)
     assert (report.embeddings[0].known, report.embeddings[0].embedded) == (PICTURES, 0)
     assert embedded(settings) == (True, PICTURES)
-    assert notes.lines == [precision_line(settings)]
+    assert notes.lines == [f"{precision_line(settings)}; these {PICTURES} are embedded"]
     assert notes.lines[0].startswith(f"int8: on {PICTURES} pictures the mean cosine to ")
     assert not any(finding.problem for finding in verify(Store(settings.home)))
 
