@@ -1,5 +1,6 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
+import itertools
 import queue
 import socket
 import threading
@@ -199,6 +200,24 @@ def test_new_pictures_are_those_that_an_earlier_publication_had_not(
 
 def contents(index: VectorIndex, selection: object) -> set[str]:
     return {each.content_id for each in index.records(index.listing(selection, "name"))}
+
+
+def test_all_views_of_a_picture_count_also_those_that_no_search_returned(
+    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "MORE_ROWS", 0)
+    with_views = [content(name) for name in pictures.names[:6]]
+    for wanted, unwanted in itertools.permutations(WORDS[:4], 2):
+        query = Query(text=wanted, minus=(f"3*{unwanted}",), literal=True)
+        found = []
+        for searcher in both:
+            vectors, among = searcher.query_vectors([query]), searcher.index.having(with_views)
+            (ranking,) = searcher.index.rank([query], vectors, [among], 2)
+            records = searcher.index.records(ranking.items)
+            regions = [searcher.index.view_of(row) for row in ranking.rows.tolist()]
+            found.append(([each.content_id for each in records], regions, ranking.scores))
+        assert found[1][:2] == found[0][:2]
+        assert_allclose(found[1][2], found[0][2], atol=1e-3)
 
 
 def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
