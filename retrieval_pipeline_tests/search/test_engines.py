@@ -33,7 +33,7 @@ from retrieval_pipeline.search import near_duplicates
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
-from retrieval_pipeline.search.milvus import facets, listing, reader
+from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
 from retrieval_pipeline.search.milvus.expressions import like_of
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
@@ -205,17 +205,17 @@ def contents(index: VectorIndex, selection: object) -> set[str]:
 def test_all_views_of_a_picture_count_also_those_that_no_search_returned(
     both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "MORE_ROWS", 0)
+    monkeypatch.setattr(ranking, "MORE_ROWS", 0)
     with_views = [content(name) for name in pictures.names[:6]]
     for wanted, unwanted in itertools.permutations(WORDS[:4], 2):
         query = Query(text=wanted, minus=(f"3*{unwanted}",), literal=True)
         found = []
         for searcher in both:
             vectors, among = searcher.query_vectors([query]), searcher.index.having(with_views)
-            (ranking,) = searcher.index.rank([query], vectors, [among], 2)
-            records = searcher.index.records(ranking.items)
-            regions = [searcher.index.view_of(row) for row in ranking.rows.tolist()]
-            found.append(([each.content_id for each in records], regions, ranking.scores))
+            (best,) = searcher.index.rank([query], vectors, [among], 2)
+            records = searcher.index.records(best.items)
+            regions = [searcher.index.view_of(row) for row in best.rows.tolist()]
+            found.append(([each.content_id for each in records], regions, best.scores))
         assert found[1][:2] == found[0][:2]
         assert_allclose(found[1][2], found[0][2], atol=1e-3)
 
