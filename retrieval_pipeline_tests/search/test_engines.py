@@ -1,5 +1,6 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
+import itertools
 import queue
 import socket
 import threading
@@ -32,7 +33,7 @@ from retrieval_pipeline.search import near_duplicates
 from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
-from retrieval_pipeline.search.milvus import facets, listing, reader
+from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
 from retrieval_pipeline.search.milvus.expressions import like_of
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
@@ -200,6 +201,24 @@ def test_new_pictures_are_those_that_an_earlier_publication_had_not(
 
 def contents(index: VectorIndex, selection: object) -> set[str]:
     return {each.content_id for each in index.records(index.listing(selection, "name"))}
+
+
+def test_all_views_of_a_picture_count_also_those_that_no_search_returned(
+    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MORE_ROWS", 0)
+    with_views = [content(name) for name in pictures.names[:6]]
+    for wanted, unwanted in itertools.permutations(WORDS[:4], 2):
+        query = Query(text=wanted, minus=(f"3*{unwanted}",), literal=True)
+        found = []
+        for searcher in both:
+            vectors, among = searcher.query_vectors([query]), searcher.index.having(with_views)
+            (best,) = searcher.index.rank([query], vectors, [among], 2)
+            records = searcher.index.records(best.items)
+            regions = [searcher.index.view_of(row) for row in best.rows.tolist()]
+            found.append(([each.content_id for each in records], regions, best.scores))
+        assert found[1][:2] == found[0][:2]
+        assert_allclose(found[1][2], found[0][2], atol=1e-3)
 
 
 def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
