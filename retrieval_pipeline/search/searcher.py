@@ -18,7 +18,6 @@ from retrieval_pipeline.errors import (
 )
 from retrieval_pipeline.facts.query_words import Understood
 from retrieval_pipeline.images.errors import Limits
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.corpus import Corpus
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.paths import to_path
@@ -144,12 +143,6 @@ class Searcher:
             EncoderError: It cannot be had.
         """
         return self._query_encoder.encoder
-
-    @property
-    def files(self) -> Build | None:
-        """The files of the index; None if an engine keeps it."""
-        found = self.index.corpus(self.settings) if isinstance(self.index, EmbeddedIndex) else None
-        return found if isinstance(found, Build) else None
 
     @functools.cached_property
     def looks(self) -> Looks:

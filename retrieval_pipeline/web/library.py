@@ -1,6 +1,7 @@
 """The state of the server: the current snapshot, the threads that work, and what they share."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -138,8 +139,9 @@ class Library:
             self.thumbnails.settings = opened.settings
             if former is None or former.index.info.space != opened.index.info.space:
                 self._encoding.submit(self._warm_up, opened)
-            if opened.searcher.files is not None:
-                await self.run(self.thumbnails.sweep, opened.searcher.files)
+            # What an engine was not asked about stays until the next publication.
+            with contextlib.suppress(EngineError):
+                await self.run(self.thumbnails.sweep, opened.index)
         elif self._snapshot is not None and self._snapshot.map is None:
             await self.run(self._snapshot.look_for_map)
         return LOOK_SECONDS

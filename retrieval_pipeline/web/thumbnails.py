@@ -16,8 +16,8 @@ from retrieval_pipeline.images.decode_pool import Changed, DecodePool, Job, Outc
 from retrieval_pipeline.images.errors import ImageError, Limits
 from retrieval_pipeline.images.pictures import encoded
 from retrieval_pipeline.images.transform import Decoded, Fit
-from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.items import Location
+from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.atomic import replacing
 from retrieval_pipeline.storage.names import PICTURE_NAME, TEMPORARY_NAME
 from retrieval_pipeline.storage.store import Store
@@ -35,6 +35,8 @@ PAUSE = 30.0
 MOST_FAILURES = 10_000
 # Seconds after which a temporary file has lost its writer.
 ABANDONED = 3_600.0
+# Pictures of which an index is asked at a time whether it has them.
+SWEPT_TOGETHER = 1_000
 
 T = TypeVar("T")
 
@@ -115,12 +117,23 @@ class Thumbnails:
         outcome: Outcome = await asyncio.wrap_future(self._pools[size].submit(job))
         return outcome
 
-    def sweep(self, build: Build) -> None:
-        """Remove the thumbnails of pictures that are not in the build any more."""
+    def sweep(self, index: VectorIndex) -> None:
+        """Remove the thumbnails of pictures that are not in the index any more.
+
+        Raises:
+            EngineError: The engine did not say which pictures it has.
+        """
         remove_abandoned(self._store.thumbnails)
+        kept: dict[str, list[Path]] = {}
         for path in self._store.thumbnails.glob("*/*/*.webp"):
             # Temporary files have writers, and files of other names are not the server's.
-            if PICTURE_NAME.fullmatch(path.name) and build.number_of(path.stem) is None:
+            if PICTURE_NAME.fullmatch(path.name):
+                kept.setdefault(path.stem, []).append(path)
+        ids = list(kept)
+        for start in range(0, len(ids), SWEPT_TOGETHER):
+            asked = ids[start : start + SWEPT_TOGETHER]
+            there = {record.content_id for record in index.records(index.find(asked))}
+            for path in (path for each in asked if each not in there for path in kept[each]):
                 with contextlib.suppress(OSError):
                     path.unlink()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,20 @@ def test_duplicates_are_looked_for_where_the_tables_are(
     refused = elsewhere.get("/api/duplicates")
     assert refused.status_code == HTTPStatus.NOT_IMPLEMENTED
     assert "run it where `retrieval index` runs" in refused.json()["detail"]
+
+
+def test_thumbnails_of_pictures_that_left_the_engine_go(
+    page: TestClient, settings: Settings, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home")
+    there, gone = (store.thumbnail(name, "small") for name in (min(found(page)), "0" * 32))
+    for thumbnail in (there, gone):
+        thumbnail.parent.mkdir(parents=True)
+        thumbnail.write_bytes(b"WebP")
+    server = opened(settings.model_copy(update={"home": store.home}))
+    next(server)
+    assert (there.exists(), gone.exists()) == (True, False)
+    server.close()
 
 
 def test_damaged_tables_take_away_what_needs_them_and_nothing_else(settings: Settings) -> None:
