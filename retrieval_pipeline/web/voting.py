@@ -64,6 +64,7 @@ class Tally(BaseModel):
         missing_not_liked: Dislikes, likewise.
         predicted: Votes since the server started that were predicted.
         right: How many of those were predicted right.
+        note: Says so if it does not look at all pictures; "" if it does.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Tally(BaseModel):
     missing_not_liked: int
     predicted: int
     right: int
+    note: str
 
     @property
     def missing(self) -> str:
@@ -124,6 +126,7 @@ def tally(session: Recommender) -> dict[str, Any]:
         "liked": session.likes,
         "not_liked": session.dislikes,
         "gone": session.gone,
+        "note": session.note,
         "missing_liked": missing_liked,
         "missing_not_liked": missing_not_liked,
         "predicted": len(session.right),

@@ -133,6 +133,14 @@ def test_duplicates_are_looked_for_where_the_tables_are(
     assert "run it where `retrieval index` runs" in refused.json()["detail"]
 
 
+def test_the_vote_page_says_where_it_looks_at_a_sample(
+    page: TestClient, elsewhere: TestClient
+) -> None:
+    line = "a sample and the neighbours of judged ones are looked at"
+    told = [line in client.get("/vote").text for client in (page, elsewhere)]
+    assert told == [False, True]
+
+
 def test_thumbnails_of_pictures_that_left_the_engine_go(
     page: TestClient, settings: Settings, tmp_path: Path
 ) -> None:
