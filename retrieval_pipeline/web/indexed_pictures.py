@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 from retrieval_pipeline.config.settings import Settings
+from retrieval_pipeline.index.item_facts import ItemFacts
 from retrieval_pipeline.index.items import Location
 from retrieval_pipeline.index.records import IndexedFile, ItemRecord
 from retrieval_pipeline.paths import printable, to_text
@@ -56,43 +58,39 @@ class IndexedPictures:
         self, items: Items, passes: Callable[[IndexedFile], bool] | None = None
     ) -> list[Picture]:
         """Return what is told of these items; the first file that `passes` is the one shown."""
-        pictures = []
-        for record, facts in zip(
-            self.index.records(items), self.index.item_facts(items), strict=True
-        ):
-            shown = record.first(passes) if passes else record.locations[0]
-            pictures.append(
-                Picture(
-                    content_id=record.content_id,
-                    source=shown.source,
-                    path=shown.path,
-                    width=record.width,
-                    height=record.height,
-                    cluster=self._cluster_of(record.content_id),
-                    locations=[FileLocation.of(location) for location in record.locations],
-                    facts=Facts.of(facts),
-                    companions=[Companion.of_file(each) for each in record.companions],
-                )
-            )
-        return pictures
+        told = zip(self.index.records(items), self.index.item_facts(items), strict=True)
+        return [
+            self._picture(record, facts, record.first(passes) if passes else record.locations[0])
+            for record, facts in told
+        ]
 
     def of_hit(self, hit: Hit) -> Picture:
         """Return what is told of a hit."""
-        return Picture(
-            content_id=hit.content_id,
-            source=hit.source,
-            path=hit.location.path,
+        return self._picture(
+            hit,
+            hit.facts,
+            hit.location,
             score=rounded(hit.score),
             relevance=rounded(hit.relevance),
             likely=hit.likely,
-            width=hit.width,
-            height=hit.height,
             alike=hit.alike,
             region=hit.region,
-            cluster=self._cluster_of(hit.content_id),
-            locations=[FileLocation.of(location) for location in hit.locations],
-            facts=Facts.of(hit.facts),
-            companions=[Companion.of_file(each) for each in hit.companions],
+        )
+
+    def _picture(
+        self, item: ItemRecord | Hit, facts: ItemFacts, shown: Location, **judged: Any
+    ) -> Picture:
+        return Picture(
+            content_id=item.content_id,
+            source=shown.source,
+            path=shown.path,
+            width=item.width,
+            height=item.height,
+            cluster=self._cluster_of(item.content_id),
+            locations=[FileLocation.of(location) for location in item.locations],
+            facts=Facts.of(facts),
+            companions=[Companion.of_file(each) for each in item.companions],
+            **judged,
         )
 
     def details(self, content_id: str, query: Query = Query()) -> Details:  # noqa: B008
