@@ -5,8 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_pipeline.search.milvus.expressions import every
-from retrieval_pipeline.search.milvus.reader import OWN, Passing, Reader, refuse_many
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    checks_of,
+    every,
+    expressions_of,
+    passing,
+)
+from retrieval_pipeline.search.milvus.reader import OWN, Reader, refuse_many
 from retrieval_pipeline.search.milvus.rows import Row
 from retrieval_pipeline.search.query import Sort
 from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, as_items
@@ -36,7 +42,22 @@ class Lists:
             QueryError: More than MOST_LOOKED_AT items would have to be sorted here: by name, or of
                 those that do not know their date.
         """
-        last = min(offset + (LISTED if count is None else count), self._reader.count(selection))
+        count = LISTED if count is None else count
+        if not checks_of(selection):
+            return self._listing(selection, sort, offset, count)
+        found: list[Row] = []
+        everything, start = frozenset(expressions_of(selection)), 0
+        while len(found) < offset + count:
+            some = self._listing(everything, sort, start, SORTED_HERE).tolist()
+            found += passing(selection, some)
+            start += SORTED_HERE
+            if len(some) < SORTED_HERE:
+                break
+        return as_items(found[offset : offset + count])
+
+    def _listing(self, selection: Passing, sort: Sort, offset: int, count: int) -> Items:
+        """Return what `listing` does, of a selection without checks."""
+        last = min(offset + count, self._reader.count(selection))
         if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
             return self._sorted(selection, sort, offset, last)
         dated, undated = selection | {"taken_at is not null"}, selection | {"taken_at is null"}
@@ -110,7 +131,7 @@ class Lists:
         fields = ["content_id", "source", "path", "name", "taken_at"]
         fields += [] if self._knows_facts else ["shown"]
         keys = []
-        for row in self._reader.entities(every([OWN, *sorted(selection)]), fields):
+        for row in self._reader.entities(every([OWN, *expressions_of(selection)]), fields):
             time = UNKNOWN_TIME if row["taken_at"] is None else row["taken_at"]
             if not self._knows_facts:
                 time = max(file[-1] for file in row["shown"]["locations"]) // 1_000
