@@ -3,7 +3,6 @@
 import functools
 import re
 import sys
-import webbrowser
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -117,6 +116,8 @@ def serve(
         if token is not None:
             tell(f"others add ?token=... once: {address}?token=<the token>")
         if open_page:
+            import webbrowser
+
             known = f"?{urlencode({'token': token})}" if token else ""
             webbrowser.open(f"{address}{known}")
 
