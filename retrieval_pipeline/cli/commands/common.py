@@ -2,9 +2,7 @@
 
 import contextlib
 import signal
-import tempfile
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -163,6 +161,8 @@ def check_page(file: Path) -> None:
     Raises:
         StoreError: Its directory cannot be written, or it is no file itself.
     """
+    import tempfile
+
     from retrieval_pipeline.errors import StoreError
     from retrieval_pipeline.storage.atomic import check_replaceable, explained
 
@@ -192,4 +192,6 @@ def write_page(html: str, file: Path, *, open_page: bool) -> None:
         temporary.write_text(html, encoding="utf-8")
     tell(f"gallery: {page}")
     if open_page:
+        import webbrowser
+
         webbrowser.open(page.as_uri())

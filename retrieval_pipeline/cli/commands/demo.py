@@ -1,6 +1,5 @@
 """`retrieval demo`: try everything on bundled photographs."""
 
-import webbrowser
 from pathlib import Path
 
 import click
@@ -24,4 +23,6 @@ def demo(directory: Path, open_page: bool) -> None:
 
     page = run_demo(directory.absolute(), say=report)
     if open_page:
+        import webbrowser
+
         webbrowser.open(page.as_uri())

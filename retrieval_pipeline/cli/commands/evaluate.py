@@ -8,7 +8,7 @@ import click
 from retrieval_pipeline.cli.commands.common import check_page, config_option, stoppable, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.cli.parameters import FilePath
-from retrieval_pipeline.config.loading import load_settings, with_model
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import Stopped
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def evaluate(
         raise click.UsageError(
             "--embed needs --model: `retrieval index` embeds with the present one"
         )
+    from retrieval_pipeline.config.validation import with_model
+
     settings = load_settings(config)
     if page is not None:
         check_page(page)

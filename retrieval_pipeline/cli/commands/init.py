@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import click
-from platformdirs import user_data_path, user_pictures_path
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import plural, report, tell
@@ -57,6 +56,8 @@ def init(
         directories = _asked_for()
     if named_settings_file(config) is None and any(map(_holds_here, directories)):
         file = users_settings_file()
+        from platformdirs import user_data_path
+
         home = home or str(user_data_path("retrieval", appauthor=False))
     home = home or HOME
     _check_free(file, force=force)
@@ -110,6 +111,8 @@ def _asked_for() -> tuple[Path, ...]:
     Raises:
         UsageError: There is no terminal to ask on, or no answer.
     """
+    from platformdirs import user_pictures_path
+
     pictures = user_pictures_path()
     here = Path.cwd()
     proposed = here if _has_pictures(here) or not pictures.is_dir() else pictures

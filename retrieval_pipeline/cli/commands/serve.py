@@ -3,7 +3,6 @@
 import functools
 import re
 import sys
-import webbrowser
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -118,6 +117,8 @@ def serve(
         if token is not None:
             tell(f"others add ?token=... once: {address}?token=<the token>")
         if open_page:
+            import webbrowser
+
             known = f"?{urlencode({'token': token})}" if token else ""
             webbrowser.open(f"{address}{known}")
 
