@@ -58,8 +58,9 @@ class Library:
         load: Callable[[], Encoder] = MeanColour,
         limits: Limits | None = None,
         stop: threading.Event | None = None,
+        workers: int = 2,
     ) -> EmbedReport:
-        options = EmbedOptions(limits or Limits(), workers=2)
+        options = EmbedOptions(limits or Limits(), workers)
         report = update_embeddings(self.store, self.source, DESCRIPTION, load, options, stop=stop)
         known = report.embedded + report.known + report.duplicates + report.quarantined
         assert report.files == known + report.left + report.companions
@@ -286,13 +287,14 @@ def test_an_image_that_is_being_decoded_when_the_run_is_stopped_is_decided(
         library.embed(stop=freezer.stop)
     assert freezer.pids
     unfinished = read_quarantine(library.store, SPACE, "pictures").to_pylist()
-    assert "001.png" in {row["path"] for row in unfinished}
+    failed = {row["path"] for row in unfinished}  # the other worker may have been at one as well
+    assert "001.png" in failed
     assert {row["reason"] for row in unfinished} == {"timed_out"}
     freezer.files.clear()
-    report = library.embed()
+    report = library.embed(workers=1)
     assert (report.embedded + report.known, report.quarantined, report.left) == (40, 0, 0)
     assert library.reasons() == []
-    assert freezer.files[-1] == "001.png", "what failed before comes last"
+    assert set(freezer.files[-len(failed) :]) == failed, "what failed before comes last"
 
 
 def test_an_image_that_is_being_decoded_is_in_quarantine_meanwhile(

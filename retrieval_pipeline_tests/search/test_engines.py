@@ -37,7 +37,7 @@ from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
 from retrieval_pipeline.search.milvus import index as milvus_index
-from retrieval_pipeline.search.milvus.expressions import like_of
+from retrieval_pipeline.search.milvus.expressions import begins, matching
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
 from retrieval_pipeline.search.query import Query, Sort
@@ -290,26 +290,30 @@ def test_what_is_too_much_to_be_read_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("glob", "pattern", "is_exact"),
+    ("glob", "expression", "is_exact"),
     [
-        ("a*b?.jpg", '"a%b_.jpg"', True),
-        ("100%_", r'"100\\%\\_"', True),
-        ('we"ird', r'"we\"ird"', True),
-        ("[[]x]", '"[x]"', True),
-        ("[!a-z]x", '"_x"', False),
-        ("a\\b", '"a_b"', False),
-        ("[open", '"[open"', True),
-        ("cafe\u0301", '"caf\u00e9"', True),
+        ("a*b?.jpg", 'path like "a%b_.jpg"', True),
+        ("100%_?", r'path like "100\\%\\__"', True),
+        ('we"ird', r'path == "we\"ird"', True),
+        ("[[]x]", 'path == "[x]"', True),
+        ("[!a-z]x", 'path like "_x"', False),
+        ("a\\b?", 'path like "a_b_"', False),
+        ("[open?", 'path like "[open_"', True),
+        ("cafe\u0301", 'path == "caf\u00e9"', True),
+        ("100%/*", '(path >= "100%/") and (path < "100%/\U0010ffff")', True),
+        ("*", 'id != ""', True),
     ],
 )
-def test_a_glob_becomes_a_pattern_that_matches_no_less(
-    glob: str, pattern: str, is_exact: bool
+def test_a_glob_becomes_an_expression_that_matches_no_less(
+    glob: str, expression: str, is_exact: bool
 ) -> None:
-    assert like_of(glob) == (pattern, is_exact)
+    assert matching("path", glob) == (expression, is_exact)
 
 
-def test_without_escapes_their_characters_stand_for_any() -> None:
-    assert like_of("100%_[%]*", escapes=False) == ('"100___%"', False)
+def test_an_engine_is_asked_for_no_more_than_it_reads_in_patterns() -> None:
+    assert matching("path", "*100%_[%]", "wildcards") == ('path like "%100___"', False)
+    assert matching("path", "a*.jpg", "none") == (begins("path", "a"), False)
+    assert matching("path", "*.jpg", "none") == ('id != ""', False)
 
 
 def test_a_pattern_with_an_escape_holds_beside_a_condition_on_an_array(

@@ -76,7 +76,7 @@ class MilvusIndex:
         self._told = Told(client, collection)
         self.info = self._told.read_info()
         self._reader = Reader(client, collection, self.info)
-        self.file_names = NamesByExpression(self._names)
+        self.file_names = NamesByExpression(self._names, client.patterns)
         self._lock = threading.Lock()
         self._corpus: Corpus | None = None
 
@@ -199,8 +199,7 @@ class MilvusIndex:
             knows_facts=self.knows_facts,
             cameras=self._told.names_of("camera") if query.cameras else (),
             lenses=self._told.names_of("lens") if query.lenses else (),
-            # Milvus Lite reads them, but not beside a condition on an array.
-            escapes=not self._client.is_lite,
+            patterns=self._client.patterns,
         )
         selection: Passing = frozenset(expressions)
         for check in checks:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_pipeline.index.milvus.schema import UNKNOWN
 from retrieval_pipeline.search.milvus.expressions import (
     Passing,
     checks_of,
@@ -60,7 +61,8 @@ class Lists:
         last = min(offset + count, self._reader.count(selection))
         if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
             return self._sorted(selection, sort, offset, last)
-        dated, undated = selection | {"taken_at is not null"}, selection | {"taken_at is null"}
+        dated = selection | {f"taken_at < {UNKNOWN['taken_at']}"}
+        undated = selection | {f"taken_at == {UNKNOWN['taken_at']}"}
         with_date = self._reader.count(dated)
         found = []
         if offset < with_date:
@@ -132,7 +134,9 @@ class Lists:
         fields += [] if self._knows_facts else ["shown"]
         keys = []
         for row in self._reader.entities(every([OWN, *expressions_of(selection)]), fields):
-            time = UNKNOWN_TIME if row["taken_at"] is None else row["taken_at"]
+            time = row["taken_at"]
+            if time == UNKNOWN["taken_at"]:
+                time = UNKNOWN_TIME
             if not self._knows_facts:
                 time = max(file[-1] for file in row["shown"]["locations"]) // 1_000
             place = (row["source"], row["path"])
