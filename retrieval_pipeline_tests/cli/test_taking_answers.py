@@ -98,6 +98,7 @@ def test_a_file_that_is_gone_is_named_and_the_others_are_put(tmp_path: Path) -> 
 
 def test_a_directory_that_cannot_take_them_is_one_line(library: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
     for target, why in (
         ("pictures/hits", 'lies in the source "pictures"'),
         ("home/hits", "lies in the home"),
@@ -105,6 +106,7 @@ def test_a_directory_that_cannot_take_them_is_one_line(library: Path, tmp_path: 
         (str(tmp_path / "file" / "below"), "Not a directory"),
         ("/proc/hits", "cannot be written"),
         (str(tmp_path / ("x" * 300)), "File name too long"),
+        (str(tmp_path / "circle" / "hits"), "Too many levels of symbolic links"),
     ):
         done = retrieval(library, *LIST, "-n", "1", "--copy-to", target, "--paths")
         assert_one_line(done, why)

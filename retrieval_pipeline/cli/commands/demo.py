@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from retrieval_pipeline.cli.output import report
+from retrieval_pipeline.cli.parameters import FilePath
 
 
 @click.command()
 @click.option(
     "--directory",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("retrieval-demo"),
     show_default=True,
     help="Where the demo keeps its settings, tables and pages.",

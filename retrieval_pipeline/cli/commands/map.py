@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    Count,
     check_page,
     config_option,
     path_option,
     source_option,
 )
 from retrieval_pipeline.cli.output import report
+from retrieval_pipeline.cli.parameters import Count, FilePath
 from retrieval_pipeline.config.loading import load_settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--like", metavar="TEXT", help="Colour images by how near they are to these words.")
 @click.option(
     "--like-image",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="PATH",
     help="Colour images by how near they are to this picture.",
 )
@@ -78,7 +78,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--3d", "three", is_flag=True, help="Draw map.html in three dimensions.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Directory for map.html and map.png.",
 )
