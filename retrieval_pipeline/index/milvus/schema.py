@@ -20,7 +20,7 @@ from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import VectorSpace
 
 # Raised when rows change their meaning: collections of another version are filled anew.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Names of the fields of the primary key and of the vector, in both collections.
 KEY, VECTOR = "id", "vector"
@@ -155,6 +155,7 @@ def row_schema(dim: int) -> Any:
         source, path, name, mtime_ns: Of its first file: the name of its source; the path, in the
             form NFC of Unicode, and the part after the last "/"; when it was last changed, in
             nanoseconds since 1970.
+        folded_name: The name in lower case: names are sorted and looked for by it.
         sources: All sources that have a file of it.
         width, height: Pixels of the upright picture.
         formats: Those of all its files, in upper case.
@@ -176,7 +177,7 @@ def row_schema(dim: int) -> Any:
     schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
     schema.add_field("files", DataType.INT32)
     schema.add_field("source", DataType.VARCHAR, max_length=64)
-    for name in ("path", "name"):
+    for name in ("path", "name", "folded_name"):
         schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT)
     schema.add_field("mtime_ns", DataType.INT64)
     for name in ("width", "height"):
@@ -235,6 +236,7 @@ def fields_of(
     known = facts or {}
     files = item["locations"]
     path = unicodedata.normalize("NFC", files[0]["path"])
+    name = path.rpartition("/")[2]
     formats = [item["format"].replace(DAMAGED, "").upper()]
     for companion in companions:
         ending = re.search(r"\.([^./]+)$", companion["path"])
@@ -244,7 +246,8 @@ def fields_of(
         "files": len(files) + len(companions),
         "source": files[0]["source"],
         "path": path,
-        "name": path.rpartition("/")[2],
+        "name": name,
+        "folded_name": name.lower(),
         "mtime_ns": files[0]["mtime_ns"],
         "sources": sorted({file["source"] for file in (*files, *companions)})[:MOST_VALUES],
         "width": item["width"],

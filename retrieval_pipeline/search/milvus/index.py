@@ -76,7 +76,6 @@ class MilvusIndex:
         self._told = Told(client, collection)
         self.info = self._told.read_info()
         self._reader = Reader(client, collection, self.info)
-        self.file_names = NamesByExpression(self._names, client.patterns)
         self._lock = threading.Lock()
         self._corpus: Corpus | None = None
 
@@ -167,6 +166,12 @@ class MilvusIndex:
         sample = frozenset([one_of("id", self._told.sample_ids)])
         rows = self._reader.own_rows(sample | (selection or frozenset()))
         return as_items(sorted(rows, key=lambda row: row.place))
+
+    @functools.cached_property
+    def file_names(self) -> NamesByExpression:
+        """The names of first files, and of the folders that they lie in."""
+        folders = self._told.names_of("folder")
+        return NamesByExpression(self._names, folders, self._client.patterns)
 
     @property
     def knows_facts(self) -> bool:
@@ -304,7 +309,8 @@ class MilvusIndex:
 
     @functools.cached_property
     def _lists(self) -> Lists:
-        return Lists(self._reader, [*map(int, self._told.names_of("year"))])
+        years = [*map(int, self._told.names_of("year"))]
+        return Lists(self._reader, years, self._told.sample_ids)
 
     def listing(
         self, selection: Passing | None, sort: Sort, offset: int = 0, count: int | None = None

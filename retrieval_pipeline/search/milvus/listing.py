@@ -1,5 +1,6 @@
 """Items in the order of their dates or names, which Milvus counts and does not sort."""
 
+import bisect
 import functools
 from typing import Any
 
@@ -11,7 +12,9 @@ from retrieval_pipeline.search.milvus.expressions import (
     checks_of,
     every,
     expressions_of,
+    one_of,
     passing,
+    quoted,
 )
 from retrieval_pipeline.search.milvus.reader import OWN, Reader, refuse_many
 from retrieval_pipeline.search.milvus.rows import Row
@@ -28,10 +31,18 @@ LISTED = 1_200
 class Lists:
     """Lists the items of a collection."""
 
-    def __init__(self, reader: Reader, years: list[int]) -> None:
-        """List what `reader` reads, taken in these years."""
+    def __init__(self, reader: Reader, years: list[int], sample_ids: list[str]) -> None:
+        """List items.
+
+        Args:
+            reader: Of the collection.
+            years: In which the pictures were taken.
+            sample_ids: Content ids of pictures that are evenly spaced: a window of names ends at
+                theirs.
+        """
         self._reader = reader
         self._all_years = years
+        self._sample_ids = sample_ids
         self._knows_facts = reader.info.has_facts
 
     def listing(
@@ -40,8 +51,8 @@ class Lists:
         """Return items that pass by date or name; without a count, LISTED at most.
 
         Raises:
-            QueryError: More than MOST_LOOKED_AT items would have to be sorted here: by name, or of
-                those that do not know their date.
+            QueryError: More than MOST_LOOKED_AT items would have to be sorted here: they do not
+                know their date, or have nearly the same name.
         """
         count = LISTED if count is None else count
         if not checks_of(selection):
@@ -59,7 +70,12 @@ class Lists:
     def _listing(self, selection: Passing, sort: Sort, offset: int, count: int) -> Items:
         """Return what `listing` does, of a selection without checks."""
         last = min(offset + count, self._reader.count(selection))
-        if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
+        if self._reader.count(selection) <= SORTED_HERE:
+            return self._sorted(selection, sort, offset, last)
+        if sort == "name":
+            window, before = self._window_of_names(selection, offset, last)
+            return self._sorted(window, sort, offset - before, last - before)
+        if not self._knows_facts:
             return self._sorted(selection, sort, offset, last)
         dated = selection | {f"taken_at < {UNKNOWN['taken_at']}"}
         undated = selection | {f"taken_at == {UNKNOWN['taken_at']}"}
@@ -73,6 +89,34 @@ class Lists:
             first = max(offset - with_date, 0)
             found.append(self._sorted(undated, sort, first, last - with_date))
         return np.concatenate(found) if found else as_items([])
+
+    def _window_of_names(self, selection: Passing, first: int, last: int) -> tuple[Passing, int]:
+        """Return the items that those of ranks `first` to `last` by name are among.
+
+        Between two neighbouring names of the sample lies about a thousandth of all pictures.
+
+        Returns:
+            Also how many of the items come before these.
+        """
+
+        def before(name: str) -> int:
+            return self._reader.count(selection | {f"folded_name < {quoted(name)}"})
+
+        names = self._sample_names
+        start = bisect.bisect_right(names, first, key=before)
+        end = bisect.bisect_left(names, last, lo=start, key=before)
+        window, skipped = selection, 0
+        if start:
+            window |= {f"folded_name >= {quoted(names[start - 1])}"}
+            skipped = before(names[start - 1])
+        if end < len(names):
+            window |= {f"folded_name < {quoted(names[end])}"}
+        return window, skipped
+
+    @functools.cached_property
+    def _sample_names(self) -> list[str]:
+        rows = self._reader.entities(one_of("id", self._sample_ids), ["folded_name"])
+        return sorted({row["folded_name"] for row in rows})
 
     def _window(self, dated: Passing, sort: Sort, first: int, last: int) -> tuple[Passing, int]:
         """Return the items that those of ranks `first` to `last` by date are among.
