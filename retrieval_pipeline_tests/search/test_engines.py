@@ -1,11 +1,8 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
 import itertools
-import queue
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -23,7 +20,6 @@ from retrieval_pipeline.export.table import picture_table
 from retrieval_pipeline.facts import places
 from retrieval_pipeline.index.build import Build
 from retrieval_pipeline.index.milvus.client import Client, served
-from retrieval_pipeline.index.milvus.publication import publish
 from retrieval_pipeline.index.milvus.schema import about_name
 from retrieval_pipeline.latent_map.drawing import drawing_to_order
 from retrieval_pipeline.progress import Quiet
@@ -42,12 +38,11 @@ from retrieval_pipeline.search.results import Answer
 from retrieval_pipeline.search.searcher import Searcher
 from retrieval_pipeline.search.vector_index import VectorIndex
 from retrieval_pipeline.storage.store import Store
-from retrieval_pipeline.vectors import VectorSpace
 from retrieval_pipeline.web.app import create_app
 from retrieval_pipeline.web.security import Access
 from retrieval_pipeline_tests.support.web import BASE
 from synthetic.random_questions import WORDS, Pictures, Words
-from synthetic.tables import content, random_vectors, write_manifest, write_part
+from synthetic.tables import content
 
 pytest.importorskip("milvus_lite")
 
@@ -302,54 +297,6 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
     assert latest.latest() is latest
     with pytest.raises(EngineError, match="published by another version"):
         Searcher.open(settings)
-
-
-@pytest.mark.slow
-def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
-    client: Client, tmp_path: Path
-) -> None:
-    settings, store = settings_of(tmp_path, client.where, "loop"), Store(tmp_path)
-    space, names = VectorSpace("offline", "r1", 16, "p"), [f"n{number}" for number in range(12)]
-    write_part(store, space, "a", names, random_vectors(len(names), 16))
-
-    def publish_first(count: int) -> None:
-        write_manifest(store, "a", {f"{name}.jpg": name for name in names[:count]})
-        publish(store, client, space, ["a"], settings.index)
-
-    changes: queue.Queue[int] = queue.Queue()
-    ended = threading.Event()
-
-    def ask(searcher: Searcher) -> None:
-        last = None
-        try:
-            while not ended.is_set():
-                searcher = searcher.latest()
-                found = {
-                    hit.content_id for hit in searcher.search(Query(like=(content("n0"),)), 50)
-                }
-                # A picture is not like itself.
-                assert found == {content(name) for name in names[1 : len(found) + 1]}
-                if len(found) != last:
-                    changes.put(last := len(found))
-        finally:
-            changes.put(0)
-
-    counts, seen = [8, 12, 5, 9], []
-    publish_first(counts[0])
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask, Searcher.open(settings))
-        try:
-            seen.append(changes.get(timeout=60))
-            for count in counts[1:]:
-                publish_first(count)
-                seen.append(changes.get(timeout=60))
-                # Nor is there anything left of what the collection held before.
-                assert len(MilvusIndex(client, served(client, settings)).sample) == count
-        finally:
-            ended.set()
-        asking.result()
-    assert seen == [count - 1 for count in counts]
-    assert changes.get() == 0
 
 
 def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:
