@@ -17,7 +17,7 @@ from retrieval_pipeline.errors import EngineError, StoreError, UnreadableError
 from retrieval_pipeline.index.build_info import Check, vocabulary_digest
 from retrieval_pipeline.index.builder import passed
 from retrieval_pipeline.index.knn import evenly_spaced
-from retrieval_pipeline.index.milvus.about import made_row, tell
+from retrieval_pipeline.index.milvus.about import made_row, retract, tell
 from retrieval_pipeline.index.milvus.checks import (
     Measured,
     how_to_fill_anew,
@@ -232,6 +232,7 @@ class Filling:
         gone = known.ids.filter(pc.is_null(at))
         if len(changed) or len(gone):
             self.ledger.retract()
+            retract(self.client, self.name)
             self.ledger.begin(pa.concat_arrays([rows.keys.take(pa.array(changed)), gone]))
             self._upsert(changed, digests, first_published)
             self._delete(gone)

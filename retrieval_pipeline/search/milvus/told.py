@@ -47,6 +47,17 @@ class Told:
             )
         return info
 
+    def is_still_of(self, build: str) -> bool:
+        """Tell whether the collection holds this publication, and not one that came after it.
+
+        Raises:
+            EngineError: The engine cannot be asked.
+        """
+        rows = self._client.query(
+            about_name(self._collection), filter='id == "info"', output_fields=["data"], limit=1
+        )
+        return bool(rows) and rows[0]["data"].get("build") == build
+
     @functools.cached_property
     def _rows(self) -> dict[str, tuple[list[Any], Vectors]]:
         """Data and vectors of the rows about the whole, by the beginning of their ids."""

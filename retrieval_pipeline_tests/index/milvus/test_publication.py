@@ -240,7 +240,8 @@ def test_what_was_deleted_before_a_kill_and_is_wanted_again_is_sent_again(
         write_manifest(store, "s", files_of(NAMES[:count]))
         update(store, client)
     write_manifest(store, "s", files_of(NAMES[2:27]))
-    dying = Dying(client, 1, after=True)
+    # The first deletion takes back what was told of the former publication.
+    dying = Dying(client, 2, after=True)
     dying.changes = ("delete",)
     with pytest.raises(Killed):
         update(store, dying)  # type: ignore[arg-type]
