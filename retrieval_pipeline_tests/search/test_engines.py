@@ -1,14 +1,13 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
 import itertools
-import queue
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import pytest
@@ -34,6 +33,7 @@ from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
+from retrieval_pipeline.search.milvus import index as milvus_index
 from retrieval_pipeline.search.milvus.expressions import begins, matching
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
@@ -221,17 +221,69 @@ def test_all_views_of_a_picture_count_also_those_that_no_search_returned(
         assert_allclose(found[1][2], found[0][2], atol=1e-3)
 
 
-def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {
+            "paths": ("*[13579].*", "2019/*"),
+            "sources": ("b",),
+            "min_rating": 1,
+            "file_after": datetime(2018, 1, 1, tzinfo=UTC),
+        },
+        {"near": "52, 13", "within_km": 3_000},
+    ],
+    ids=["path", "distance"],
+)
+def test_more_than_can_be_looked_at_before_is_looked_at_in_the_order_of_the_answer(
+    filters: dict[str, Any], both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fresh searchers, which remember no selection.
+    embedded, milvus = (Searcher(each.settings, each.index, each.encoder) for each in both)
+    query = Query(text="dog", minus=("cat",), literal=True, **filters)
+    looked_at = both[1].allowed(query)
+    monkeypatch.setattr(milvus_index, "MOST_LOOKED_AT", 0)
+    monkeypatch.setattr(listing, "SORTED_HERE", 7)
+    monkeypatch.setattr(ranking, "BATCH", 8)
+    for each in (query, replace(query, min_relevance=0.3), replace(query, sort="newest")):
+        for k, offset in ((4, 0), (500, 2)):
+            expected = embedded.answer(each, k, offset)
+            assert told(milvus.answer(each, k, offset)) == told(expected)
+    listed = Query(sort="newest", **filters)
+    expected = embedded.answer(listed, 9, 1)
+    assert told(milvus.answer(listed, 9, 1)) == told(expected)
+    assert expected.hits
+    unlooked = milvus.allowed(query)
+    assert milvus.index.facets(unlooked).notes == (facets.NOT_COUNTED,)
+    vector = milvus.query_vectors([query])[0].wanted
+    found = [milvus.index.nearest(vector, 4, among).tolist() for among in (looked_at, unlooked)]
+    assert found[1] == found[0]
+    assert found[0]
+
+
+def test_lists_of_more_pictures_than_an_expression_takes_are_filters(
+    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_index, "MOST_LISTED", 3)
+    query = Query(text="dog", literal=True)
+    ids = {content(name) for name in pictures.names[::3]}
+    for many in ("having", "lacking"):
+        answers = [
+            searcher.answer(query, 30, among=getattr(searcher.index, many)(ids))
+            for searcher in both
+        ]
+        assert told(answers[1]) == told(answers[0])
+        assert answers[0].hits
+
+
+def test_what_is_too_much_to_be_read_is_refused(
     both: list[Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "MOST_LOOKED_AT", 10)
     with pytest.raises(QueryError, match="narrow the search"):
-        both[1].search(Query(text="dog", paths=("[a-c]*",)))
+        both[1].search(Query(text="dog", sources=("a",)), 20)
     with pytest.raises(QueryError, match="too many to sort"):
         both[1].search(Query(sort="name"))
-    assert (
-        both[1].search(Query(text="dog", paths=("copies/*",), sources=("b",), years=(1999,))) == []
-    )
 
 
 @pytest.mark.parametrize(
@@ -305,51 +357,41 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
 
 
 @pytest.mark.slow
-def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
-    client: Client, tmp_path: Path
+def test_a_searcher_that_is_kept_says_that_its_collection_was_filled_anew(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, store = settings_of(tmp_path, client.where, "loop"), Store(tmp_path)
+    settings, store = settings_of(tmp_path, client.where, "kept"), Store(tmp_path)
     space, names = VectorSpace("offline", "r1", 16, "p"), [f"n{number}" for number in range(12)]
     write_part(store, space, "a", names, random_vectors(len(names), 16))
 
-    def publish_first(count: int) -> None:
-        write_manifest(store, "a", {f"{name}.jpg": name for name in names[:count]})
+    def publish_some(first: int, last: int, client: Client = client) -> None:
+        write_manifest(store, "a", {f"{name}.jpg": name for name in names[first:last]})
         publish(store, client, space, ["a"], settings.index)
 
-    changes: queue.Queue[int] = queue.Queue()
-    ended = threading.Event()
-
-    def ask(searcher: Searcher) -> None:
-        last = None
-        try:
-            while not ended.is_set():
-                searcher = searcher.latest()
-                found = {
-                    hit.content_id for hit in searcher.search(Query(like=(content("n0"),)), 50)
-                }
-                # A picture is not like itself.
-                assert found == {content(name) for name in names[1 : len(found) + 1]}
-                if len(found) != last:
-                    changes.put(last := len(found))
-        finally:
-            changes.put(0)
-
-    counts, seen = [8, 12, 5, 9], []
-    publish_first(counts[0])
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask, Searcher.open(settings))
-        try:
-            seen.append(changes.get(timeout=60))
-            for count in counts[1:]:
-                publish_first(count)
-                seen.append(changes.get(timeout=60))
-                # Nor is there anything left of what the collection held before.
-                assert len(MilvusIndex(client, served(client, settings)).sample) == count
-        finally:
-            ended.set()
-        asking.result()
-    assert seen == [count - 1 for count in counts]
-    assert changes.get() == 0
+    query = Query(like=(content("n5"),))
+    publish_some(0, 8)
+    kept = Searcher.open(settings)
+    before = kept.search(query, 50)
+    publish_some(0, 9)
+    assert kept.search(query, 50) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "flush", lambda *_, **__: 1 / 0, raising=False)
+        with pytest.raises(ZeroDivisionError):
+            publish_some(4, 11)
+    for _ in ("filled in part", "filled"):
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            kept.search(query, 50)
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            kept.relevant_items(query)
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            _ = kept.corpus
+        publish_some(4, 11)
+    latest = kept.latest()
+    assert {hit.content_id for hit in latest.search(query, 50)} == {
+        content(name) for name in names[4:11] if name != "n5"
+    }
+    # Two threads that ask have one copy of the vectors.
+    assert latest.index.corpus(settings) is latest.index.corpus(settings)
 
 
 def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:

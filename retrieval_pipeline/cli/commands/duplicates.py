@@ -95,11 +95,21 @@ def duplicates(
     )
     if planning:
         from retrieval_pipeline.cli.duplicates_text import plan_text
-        from retrieval_pipeline.search.duplicate_plan import plan_duplicates, plan_json
+        from retrieval_pipeline.search.duplicate_plan import (
+            pictures_to_leave,
+            plan_duplicates,
+            plan_json,
+        )
         from retrieval_pipeline.search.duplicate_script import duplicate_script
+        from retrieval_pipeline.storage.store import Store
 
         planned = plan_duplicates(
-            groups, searcher.looks.same, rules, references=reference, action=action
+            groups,
+            searcher.looks.same,
+            rules,
+            references=reference,
+            action=action,
+            leave=pictures_to_leave(Store(settings.home)),
         )
         if as_json:
             echo_json(plan_json(planned), indent=2)

@@ -55,6 +55,31 @@ class Check:
     candidates: str
     test: Callable[[Row], bool]
 
+    @property
+    def wide(self) -> str:
+        """The expression of all items that may pass."""
+        return some([self.exact, self.candidates])
+
+
+# What has to be true of an item's rows, all of it.
+Passing = frozenset[str | Check]
+
+
+def expressions_of(selection: Passing) -> list[str]:
+    """Return the expressions of a selection, which let through too much if it has checks."""
+    return sorted(each.wide if isinstance(each, Check) else each for each in selection)
+
+
+def checks_of(selection: Passing) -> list[Check]:
+    """Return the filters of a selection that have to be tested here."""
+    return [each for each in selection if isinstance(each, Check)]
+
+
+def passing(selection: Passing, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that pass the checks of a selection, of those that its expressions find."""
+    checks = checks_of(selection)
+    return [row for row in rows if all(check.test(row) for check in checks)]
+
 
 def quoted(text: str) -> str:
     """Return a text as an expression has it."""

@@ -16,8 +16,13 @@ from cachetools import LRUCache
 
 from retrieval_pipeline.index.milvus.schema import UNKNOWN
 from retrieval_pipeline.search.facets import MOST_VALUES, Facets, folders_in
-from retrieval_pipeline.search.milvus.expressions import begins, every, quoted
-from retrieval_pipeline.search.milvus.reader import Passing
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    begins,
+    checks_of,
+    every,
+    quoted,
+)
 
 # The kinds of values, as `about.values_of` tells them, in the order in which they are counted.
 KINDS = ("year", "source", "camera", "place", "format", "folder")
@@ -33,6 +38,8 @@ MOST_OF_ALL = 60
 # Seconds of counting after which the rest is left out: the page waits for it. What was counted is
 # remembered, so the next page counts more.
 SECONDS = 1.0
+# What is told of filters that only a look at each picture decides.
+NOT_COUNTED = "Too many pictures would have to be looked at to count those that pass the filters."
 # Answers that are remembered, of some KB.
 REMEMBERED = 256
 
@@ -79,6 +86,8 @@ class ValueCounter:
         """
         if not selection:
             return Facets.of(self._all, folder)
+        if checks_of(selection):
+            return Facets.of({kind: Counter() for kind in KINDS}, folder, (NOT_COUNTED,))
         asked = selection, folder
         with self._lock:
             known = self._remembered.get(asked)

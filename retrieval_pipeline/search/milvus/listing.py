@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 
 from retrieval_pipeline.index.milvus.schema import UNKNOWN
-from retrieval_pipeline.search.milvus.expressions import every
-from retrieval_pipeline.search.milvus.reader import OWN, Passing, Reader, refuse_many
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    checks_of,
+    every,
+    expressions_of,
+    passing,
+)
+from retrieval_pipeline.search.milvus.reader import OWN, Reader, refuse_many
 from retrieval_pipeline.search.milvus.rows import Row
 from retrieval_pipeline.search.query import Sort
 from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, as_items
@@ -37,7 +43,22 @@ class Lists:
             QueryError: More than MOST_LOOKED_AT items would have to be sorted here: by name, or of
                 those that do not know their date.
         """
-        last = min(offset + (LISTED if count is None else count), self._reader.count(selection))
+        count = LISTED if count is None else count
+        if not checks_of(selection):
+            return self._listing(selection, sort, offset, count)
+        found: list[Row] = []
+        everything, start = frozenset(expressions_of(selection)), 0
+        while len(found) < offset + count:
+            some = self._listing(everything, sort, start, SORTED_HERE).tolist()
+            found += passing(selection, some)
+            start += SORTED_HERE
+            if len(some) < SORTED_HERE:
+                break
+        return as_items(found[offset : offset + count])
+
+    def _listing(self, selection: Passing, sort: Sort, offset: int, count: int) -> Items:
+        """Return what `listing` does, of a selection without checks."""
+        last = min(offset + count, self._reader.count(selection))
         if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
             return self._sorted(selection, sort, offset, last)
         dated = selection | {f"taken_at < {UNKNOWN['taken_at']}"}
@@ -112,7 +133,7 @@ class Lists:
         fields = ["content_id", "source", "path", "name", "taken_at"]
         fields += [] if self._knows_facts else ["shown"]
         keys = []
-        for row in self._reader.entities(every([OWN, *sorted(selection)]), fields):
+        for row in self._reader.entities(every([OWN, *expressions_of(selection)]), fields):
             time = row["taken_at"]
             if time == UNKNOWN["taken_at"]:
                 time = UNKNOWN_TIME
