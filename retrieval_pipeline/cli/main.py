@@ -1,10 +1,13 @@
 """The `retrieval` command: results go to stdout, messages to stderr, and an error is one line."""
 
 import logging
+import os
+import signal
 import sys
 from gc import freeze
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -13,15 +16,36 @@ from retrieval_pipeline.cli import begin  # noqa: F401  # before pydantic
 from retrieval_pipeline.cli.output import ReaderGoneError, guard_streams, tell
 from retrieval_pipeline.errors import RetrievalError
 
+# As shells report a process that SIGINT ended.
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main() -> None:
-    """Run the command line; the entry point of `retrieval`."""
+    """Run the command line."""
     guard_streams()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     code = _exit_code()
     # The interpreter would look through all objects once more for garbage before it ends.
     freeze()
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as Python does, but end the process while a library is imported.
+
+    Some libraries make another error of an exception that comes then, or print a traceback of it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            if sys.stderr.isatty():
+                # The bars hide the cursor.
+                sys.stderr.write("\x1b[?25h")
+            tell("interrupted")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _exit_code() -> int | None:
@@ -52,7 +76,7 @@ def _exit_code() -> int | None:
         return 1
     except (KeyboardInterrupt, click.Abort):
         tell("interrupted")
-        return 130
+        return INTERRUPTED
     return code
 
 

@@ -191,6 +191,19 @@ def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
         home.chmod(0o755)
 
 
+def test_ctrl_c_while_a_library_is_imported_is_one_word(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise AttributeError('partially initialized') from None\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_bug_stays_a_traceback(home: Path, tmp_path: Path) -> None:
     patch = tmp_path / "sitecustomize.py"
     patch.write_text(

@@ -1,11 +1,8 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
 import itertools
-import queue
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -395,54 +392,6 @@ def test_a_searcher_that_is_kept_says_that_its_collection_was_filled_anew(
     }
     # Two threads that ask have one copy of the vectors.
     assert latest.index.corpus(settings) is latest.index.corpus(settings)
-
-
-@pytest.mark.slow
-def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
-    client: Client, tmp_path: Path
-) -> None:
-    settings, store = settings_of(tmp_path, client.where, "loop"), Store(tmp_path)
-    space, names = VectorSpace("offline", "r1", 16, "p"), [f"n{number}" for number in range(12)]
-    write_part(store, space, "a", names, random_vectors(len(names), 16))
-
-    def publish_first(count: int) -> None:
-        write_manifest(store, "a", {f"{name}.jpg": name for name in names[:count]})
-        publish(store, client, space, ["a"], settings.index)
-
-    changes: queue.Queue[int] = queue.Queue()
-    ended = threading.Event()
-
-    def ask(searcher: Searcher) -> None:
-        last = None
-        try:
-            while not ended.is_set():
-                searcher = searcher.latest()
-                found = {
-                    hit.content_id for hit in searcher.search(Query(like=(content("n0"),)), 50)
-                }
-                # A picture is not like itself.
-                assert found == {content(name) for name in names[1 : len(found) + 1]}
-                if len(found) != last:
-                    changes.put(last := len(found))
-        finally:
-            changes.put(0)
-
-    counts, seen = [8, 12, 5, 9], []
-    publish_first(counts[0])
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask, Searcher.open(settings))
-        try:
-            seen.append(changes.get(timeout=60))
-            for count in counts[1:]:
-                publish_first(count)
-                seen.append(changes.get(timeout=60))
-                # Nor is there anything left of what the collection held before.
-                assert len(MilvusIndex(client, served(client, settings)).sample) == count
-        finally:
-            ended.set()
-        asking.result()
-    assert seen == [count - 1 for count in counts]
-    assert changes.get() == 0
 
 
 def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:

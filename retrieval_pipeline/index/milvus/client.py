@@ -30,6 +30,8 @@ _NOT_FOUND = (100, 1600)  # of a collection and of an alias
 _TOO_MANY_REQUESTS, _RATE_LIMIT = 4, 8
 _FULL = {3: "memory", 7: "disk", 9: "quota", 12: "resources"}
 _NO_PRIVILEGE = (1400, 1401)
+# The statuses of gRPC that servers give, and the words of former versions.
+_NO_USER = ("unauthenticated", "permission_denied", "auth check failure")
 _UNIMPLEMENTED = 10
 
 # The version that is needed, and the first one that reads more patterns than beginnings.
@@ -179,21 +181,28 @@ class Client:
             yield
         except (MilvusException, grpc.RpcError) as error:
             # Whatever goes wrong while it connects, pymilvus says that the server is not there.
-            cause = error.__cause__
-            why = cause.code().name if isinstance(cause, grpc.RpcError) else ""
+            status = error if isinstance(error, grpc.RpcError) else error.__cause__
+            why = status.code().name if isinstance(status, grpc.RpcError) else ""
             raise EngineError(self._line(error, why)) from None
 
     def _line(self, error: Any, why: str) -> str:
         """Say in one line what went wrong, and what to do; `why` is the status that gRPC gave."""
-        code = getattr(error, "code", 0)
-        said = " ".join(str(getattr(error, "message", "") or error).split())
+        # Errors of gRPC have methods where pymilvus's have values.
+        is_of_grpc = callable(error.code)
+        code = 0 if is_of_grpc else error.code
+        said = " ".join(str(error.details() if is_of_grpc else error.message or error).split())
         if self._token:
             said = said.replace(self._token, "***")
         said, text = said[:300], f"{said} {why}".casefold()
-        if code in _NO_PRIVILEGE or "unauthenticated" in text or "auth check failure" in text:
+        if code in _NO_PRIVILEGE or any(each in text for each in _NO_USER):
             return (
                 f"{self.where}: the engine does not accept the token: put that of a user who may "
                 f"write into ${TOKEN}"
+            )
+        if "node" in text and "not enough" in text:
+            return (
+                f"{self.where}: the engine has too few query nodes for index.replicas: it needs as "
+                f"many as there are replicas ({said})"
             )
         if code in _FULL or "no space left" in text:
             what = _FULL.get(code, "disk")

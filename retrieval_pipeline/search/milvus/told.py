@@ -29,7 +29,12 @@ class Told:
             EngineError: The engine cannot be asked, or holds what this program cannot read.
         """
         rows = self._client.query(
-            about_name(self._collection), filter='id == "info"', output_fields=["data"], limit=1
+            about_name(self._collection),
+            filter='id == "info"',
+            output_fields=["data"],
+            limit=1,
+            # By default a server may answer as it would have some seconds ago.
+            consistency_level="Strong",
         )
         try:
             info = PublishedInfo.model_validate(rows[0]["data"])

@@ -21,7 +21,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("code", "message", "said"),
     [
         (1400, "permission deny", "does not accept the token"),
-        (1, "auth check failure for root:secret", "does not accept the token"),
         (3, "memory limit exceeded", r"is full \(memory\)"),
         (7, "disk limit exceeded", r"is full \(disk\)"),
         (9, "quota exceeded", r"is full \(quota\)"),

@@ -1,4 +1,4 @@
-"""Publication to Milvus Lite, for real; a fake stands in only for shards and replicas."""
+"""Publication to Milvus Lite; `search/test_milvus_server.py` publishes to a server."""
 
 import os
 import signal
@@ -444,28 +444,3 @@ def test_a_collection_of_another_home_is_left_alone(
     with pytest.raises(EngineError, match="was made from another home"):
         update(other, client)
     assert len(held(client, "retrieval_" + BLUE.key[-8:] + "_blue")) == 25
-
-
-def test_shards_replicas_and_the_kind_of_index_are_asked_for(store: Store, client: Client) -> None:
-    asked: dict[str, list[dict[str, Any]]] = {}
-
-    class Server:
-        """Milvus Lite, asked as a server is: it knows neither shards nor replicas."""
-
-        def __getattr__(self, name: str) -> Any:
-            method: Callable[..., Any] = getattr(client, name)
-
-            def called(*args: Any, **kwargs: Any) -> Any:
-                asked.setdefault(name, []).append({"name": args[0] if args else "", **kwargs})
-                return method(*args, **kwargs)
-
-            return called
-
-    index = INDEX.model_copy(update={"shards": 3, "replicas": 2, "index_type": "HNSW"})
-    report = update(store, Server(), index=index)  # type: ignore[arg-type]
-    made = next(each for each in asked["create_collection"] if each["name"] == report.collection)
-    assert made["num_shards"] == 3
-    assert next(iter(made["index_params"])).to_dict()["index_type"] == "HNSW"
-    replicas = [each for each in asked["load_collection"] if "replica_number" in each]
-    assert {each["replica_number"] for each in replicas} == {2}
-    assert (report.info.shards, report.info.replicas, report.info.index_type) == (3, 2, "HNSW")
