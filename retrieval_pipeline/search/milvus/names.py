@@ -52,8 +52,8 @@ class NamesByExpression(Folders):
     def folders(self, folder: str) -> list[str]:
         """Return the folders, in a row, that are called so, each spelling once.
 
-        Of a folder that is not told of, since there are too many, it is
-        the spelling that is asked for; an engine that reads no patterns finds it in the source only.
+        Of too many folders not all are told of: the others are found as they are asked for, and
+        only in the source itself by an engine that reads no patterns.
         """
         if found := super().folders(folder):
             return found
