@@ -136,8 +136,10 @@ class Client:
             raise EngineError(
                 'engine = "milvus" needs the extra: pip install "retrieval-pipeline[milvus]"'
             ) from None
-        # Their logs repeat each error with a traceback; that of gRPC tells what Milvus Lite lacks.
-        for name in ("pymilvus", "milvus_lite", *(["grpc._server"] if self._file else [])):
+        # Their logs repeat each error with a traceback, and name what servers before 2.5 lack; that
+        # of gRPC tells what Milvus Lite lacks.
+        names = ["pymilvus", "pymilvus.milvus_client", "milvus_lite"]
+        for name in (*names, *(["grpc._server"] if self._file else [])):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         give_up = time.monotonic() + LITE_WAIT
         while True:
