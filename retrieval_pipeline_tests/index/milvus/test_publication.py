@@ -251,6 +251,38 @@ def test_what_was_deleted_before_a_kill_and_is_wanted_again_is_sent_again(
     assert held(client).keys() == ids(NAMES[:28])
 
 
+def test_what_was_overwritten_before_a_kill_and_is_wanted_as_it_was_is_sent_again(
+    store: Store, client: Client
+) -> None:
+    """Nothing of the block has changed since it was sent, but not all of it is there any more."""
+    for count in (25, 26):
+        write_manifest(store, "s", files_of(NAMES[:count]))
+        update(store, client)
+    moved = files_of(NAMES[:4], "b") | files_of(NAMES[4:25])
+    write_manifest(store, "s", moved)
+    dying = Dying(client, 1, after=True)
+    dying.changes = ("upsert",)
+    with pytest.raises(Killed):
+        update(store, dying)  # type: ignore[arg-type]
+    write_manifest(store, "s", files_of(NAMES[:25]))
+    report = update(store, client)
+    assert (report.info.sent, report.info.deleted) == (4, 0)
+    assert {row["path"][:2] for row in held(client).values()} == {"a/"}
+
+
+def test_a_collection_that_lost_a_row_meanwhile_is_not_gone_back_to_as_it_is(
+    store: Store, client: Client
+) -> None:
+    first = update(store, client)
+    write_manifest(store, "s", files_of(NAMES[:26]))
+    update(store, client)
+    client.delete(first.collection, ids=[content(NAMES[3])])
+    write_manifest(store, "s", files_of(NAMES[:25]))
+    again = update(store, client)
+    assert again.collection == first.collection
+    assert held(client).keys() == ids(NAMES[:25])
+
+
 def test_what_a_later_run_overwrote_before_it_was_killed_is_sent_again(
     store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
