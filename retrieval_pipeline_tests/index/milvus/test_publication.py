@@ -16,7 +16,7 @@ from retrieval_pipeline.config.settings import IndexSettings
 from retrieval_pipeline.errors import EngineError
 from retrieval_pipeline.facts.model import PictureFacts
 from retrieval_pipeline.index.builder import RefusedBuildError
-from retrieval_pipeline.index.milvus import filling
+from retrieval_pipeline.index.milvus import checks, filling
 from retrieval_pipeline.index.milvus.client import Client
 from retrieval_pipeline.index.milvus.collections import ledgers
 from retrieval_pipeline.index.milvus.publication import PublicationReport, publish
@@ -312,7 +312,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from retrieval_pipeline_tests.index.milvus import test_publication as tests
-from retrieval_pipeline.index.milvus import filling
+from retrieval_pipeline.index.milvus import checks, filling
 filling.CALL_BYTES = 4 * (4 * tests.DIM + filling.ROW_BYTES)
 filling.ROWS_IN_MEMORY = 8
 client = tests.Client(sys.argv[2], timeout=60)
@@ -454,8 +454,12 @@ def test_an_index_that_finds_too_little_does_not_answer(
         create(name, **options)
 
     monkeypatch.setattr(client, "create_collection", making, raising=False)
-    for _ in range(2):
-        with pytest.raises(RefusedBuildError, match=r"recall@10 is 0\.300.*index\.index_type"):
+    # Also where only some of the rows are compared, each of which then stands for several.
+    for scanned, recall in ((28, "300"), (14, "[234]")):
+        monkeypatch.setattr(checks, "SCANNED_ROWS", scanned)
+        with pytest.raises(
+            RefusedBuildError, match=rf"recall@10 is 0\.{recall}.*index\.index_type"
+        ):
             update(store, client)
     # Sending all rows anew, which may be a billion, would not make it find more.
     assert not made
