@@ -444,8 +444,11 @@ def test_an_index_that_finds_too_little_does_not_answer(
     answering = update(store, client)
     write_manifest(store, "s", files_of(NAMES[:28]))
     search = client.search
-    poor = {"search": lambda *args, **kwargs: [each[-3:] for each in search(*args, **kwargs)]}
-    monkeypatch.setattr(client, "search", poor["search"], raising=False)
+
+    def without_the_nearest(*args: Any, limit: int, **options: Any) -> list[Any]:
+        return [each[3:] for each in search(*args, limit=limit + 3, **options)]
+
+    monkeypatch.setattr(client, "search", without_the_nearest, raising=False)
     made: list[str] = []
     create = client.create_collection
 
@@ -455,7 +458,7 @@ def test_an_index_that_finds_too_little_does_not_answer(
 
     monkeypatch.setattr(client, "create_collection", making, raising=False)
     # Also where only some of the rows are compared, each of which then stands for several.
-    for scanned, recall in ((28, "300"), (14, "[234]")):
+    for scanned, recall in ((28, "700"), (14, "[67]")):
         monkeypatch.setattr(checks, "SCANNED_ROWS", scanned)
         with pytest.raises(
             RefusedBuildError, match=rf"recall@10 is 0\.{recall}.*index\.index_type"
