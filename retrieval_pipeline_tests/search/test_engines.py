@@ -34,7 +34,7 @@ from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
 from retrieval_pipeline.search.milvus import index as milvus_index
-from retrieval_pipeline.search.milvus.expressions import begins, matching
+from retrieval_pipeline.search.milvus.expressions import begins, filters_of, matching
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
 from retrieval_pipeline.search.query import Query, Sort
@@ -259,6 +259,28 @@ def test_more_than_can_be_looked_at_before_is_looked_at_in_the_order_of_the_answ
     found = [milvus.index.nearest(vector, 4, among).tolist() for among in (looked_at, unlooked)]
     assert found[1] == found[0]
     assert found[0]
+
+
+def test_a_ranking_is_read_until_nothing_below_can_be_better(
+    both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MORE_ROWS", 0)
+    for wanted, unwanted in itertools.permutations(WORDS[:4], 2):
+        query = Query(text=wanted, minus=(f"0.2*{unwanted}",), literal=True)
+        found = []
+        for searcher in both:
+            (best,) = searcher.index.rank([query], searcher.query_vectors([query]), [None], 2)
+            found.append([each.content_id for each in searcher.index.records(best.items)])
+        assert found[1] == found[0]
+
+
+def test_a_circle_over_the_line_of_dates_has_no_bounds_to_the_east_and_west() -> None:
+    bounds = []
+    for near in ("-17, 179.9", "-17, 170"):
+        query = Query(near=near, within_km=100)
+        _, (check,) = filters_of(query, knows_facts=True, cameras=(), lenses=())
+        bounds.append("longitude" in check.candidates)
+    assert bounds == [False, True]
 
 
 def test_lists_of_more_pictures_than_an_expression_takes_are_filters(
