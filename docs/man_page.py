@@ -41,8 +41,8 @@ def _lines() -> Iterator[str]:
     yield ".SH DESCRIPTION"
     yield from _paragraphs(cli.help or "")
     yield ".SH COMMANDS"
-    for name in sorted(cli.commands):
-        command = cli.commands[name]
+    for name in cli.list_commands(top):
+        command = cli.get_command(top, name)
         context = click.Context(command, info_name=name, parent=top)
         usage = " ".join(command.collect_usage_pieces(context))
         yield from (f".SS retrieval {name} {_escaped(usage)}", *_paragraphs(command.help or ""))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from threadpoolctl import ThreadpoolController
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 # Packages that bring a BLAS of their own.
 BLAS_PACKAGES = {"faiss", "numpy", "scipy.linalg", "sklearn", "torch"}
@@ -40,8 +41,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def _controller(loaded: frozenset[str]) -> ThreadpoolController:
+def _controller(loaded: frozenset[str]) -> "ThreadpoolController":
     """Find the BLAS libraries of the process: a millisecond, spent again when more are loaded."""
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()
 
 

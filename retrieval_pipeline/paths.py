@@ -6,6 +6,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 # File names are bytes on Linux and need not be UTF-8. A backslash starts an escape, so that the
 # text can be turned back into the same bytes.
@@ -30,6 +31,14 @@ def to_path(text: str) -> str:
     return _ESCAPE.sub(
         lambda match: "\\" if match[1] == "\\" else chr(0xDC00 + int(match[1][1:], 16)), text
     )
+
+
+def real_path(path: Path) -> Path:
+    """Return an absolute path without links; of links in a circle, one that leads nowhere.
+
+    `Path.resolve` raises RuntimeError for these before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
 
 
 def printable(text: str) -> str:

@@ -3,11 +3,15 @@
 import gc
 import os
 import sys
-from importlib.abc import MetaPathFinder
 
 # pydantic asks every installed package whether it is a plugin of pydantic, which takes longer than
 # checking the settings. A plugin could only watch that.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+# OpenBLAS, which comes with NumPy, starts a thread for each core, and each of them would spin for
+# 2^26 ticks (27 ms) before it sleeps. 2^20 ticks still span the pauses between the products of one
+# query. https://github.com/OpenMathLib/OpenBLAS#environment-variables
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 # Imports make 100,000 objects that live as long as the process. Looking through them again and
 # again for garbage took a tenth of the time of an `index` run with nothing new.
@@ -34,7 +38,9 @@ def load_arrow_without_pandas() -> None:
         sys.meta_path.remove(hidden)
 
 
-class _NoPandas(MetaPathFinder):
+class _NoPandas:
+    """A finder for `sys.meta_path`; the base class in importlib.abc is not needed, and slow."""
+
     def find_spec(self, fullname: str, *_: object) -> None:
         if fullname == "pandas":
             raise ModuleNotFoundError("pandas is left out", name=fullname)

@@ -47,5 +47,10 @@ def plan_text(plan: DuplicatePlan, *, terminal: bool) -> list[str]:
             f"{'leave':>10}  {shown_path(str(path), terminal)}  ({why})" for path, why in group.left
         ]
         lines.append("")
+    if plan.left_groups:
+        from retrieval_pipeline.search.duplicate_plan import LEFT_ALBUM
+
+        many = plural(plan.left_groups, "group")
+        lines.append(f'{many} left as decided: pictures of the album "{LEFT_ALBUM}"')
     total = f"{plural(plan.files, 'file')} can go, {size_text(plan.bytes)}"
     return [*lines, f"{total}; nothing was changed" if plan.files else "no file can go"]

@@ -11,7 +11,7 @@ from typing import Literal
 from retrieval_pipeline.cli.output import plural
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError
-from retrieval_pipeline.paths import shell_quoted
+from retrieval_pipeline.paths import real_path, shell_quoted
 from retrieval_pipeline.storage.atomic import explained, replacing
 from retrieval_pipeline.storage.remote import Place, Remote
 
@@ -28,12 +28,12 @@ def check_directory(directory: Path, settings: Settings) -> None:
     Raises:
         RetrievalError: It lies in a source or in the home, or it is a file.
     """
-    where = directory.expanduser().resolve()
+    where = real_path(directory)
     if where.exists() and not where.is_dir():
         raise RetrievalError(f"{directory} is a file: name a directory")
     taken = {f'the source "{source.name}"': source.path for source in settings.sources}
     for what, place in {**taken, "the home of the index": settings.home}.items():
-        if isinstance(place, Path) and where.is_relative_to(place.resolve()):
+        if isinstance(place, Path) and where.is_relative_to(real_path(place)):
             raise RetrievalError(
                 f"{directory} lies in {what} ({place}), where files of the answer do not belong: "
                 "name another directory"
@@ -77,7 +77,6 @@ def put_files(
         RetrievalError: A file is gone or on another machine; the others are there.
         StoreError: The directory cannot be written, is full, or cannot hold such a name.
     """
-    directory = directory.expanduser()
     digits = max(2, len(str(first + len(paths) - 1)))
     lines, problems, present = [], [], 0
     planned: set[Path] = set()
@@ -155,7 +154,7 @@ def _put(path: Place, target: Path, how: How) -> bool:
             elif how == "link":
                 target.symlink_to(path)
             else:
-                target.hardlink_to(path.resolve())
+                target.hardlink_to(real_path(path))
         except FileExistsError:
             return False
     if how == "copy":

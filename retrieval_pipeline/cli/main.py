@@ -1,47 +1,51 @@
 """The `retrieval` command: results go to stdout, messages to stderr, and an error is one line."""
 
 import logging
+import os
+import signal
 import sys
 from gc import freeze
+from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import click
 
 from retrieval_pipeline import __version__
 from retrieval_pipeline.cli import begin  # noqa: F401  # before pydantic
-from retrieval_pipeline.cli.commands.album import album
-from retrieval_pipeline.cli.commands.completion import completion
-from retrieval_pipeline.cli.commands.demo import demo
-from retrieval_pipeline.cli.commands.duplicates import duplicates
-from retrieval_pipeline.cli.commands.evaluate import evaluate
-from retrieval_pipeline.cli.commands.export import export
-from retrieval_pipeline.cli.commands.gc import gc
-from retrieval_pipeline.cli.commands.index import index
-from retrieval_pipeline.cli.commands.init import init
-from retrieval_pipeline.cli.commands.label import label
-from retrieval_pipeline.cli.commands.map import latent_map
-from retrieval_pipeline.cli.commands.mcp import mcp
-from retrieval_pipeline.cli.commands.models import models
-from retrieval_pipeline.cli.commands.query import query
-from retrieval_pipeline.cli.commands.recommend import recommend
-from retrieval_pipeline.cli.commands.saved import saved
-from retrieval_pipeline.cli.commands.serve import serve
-from retrieval_pipeline.cli.commands.status import status
-from retrieval_pipeline.cli.commands.use import use
-from retrieval_pipeline.cli.commands.verify import verify
-from retrieval_pipeline.cli.commands.watch import watch
 from retrieval_pipeline.cli.output import ReaderGoneError, guard_streams, tell
 from retrieval_pipeline.errors import RetrievalError
 
+# As shells report a process that SIGINT ended.
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main() -> None:
-    """Run the command line; the entry point of `retrieval`."""
+    """Run the command line."""
     guard_streams()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     code = _exit_code()
     # The interpreter would look through all objects once more for garbage before it ends.
     freeze()
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as Python does, but end the process while a library is imported.
+
+    Some libraries make another error of an exception that comes then, or print a traceback of it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            if sys.stderr.isatty():
+                # The bars hide the cursor.
+                sys.stderr.write("\x1b[?25h")
+            tell("interrupted")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _exit_code() -> int | None:
@@ -72,9 +76,17 @@ def _exit_code() -> int | None:
         return 1
     except (KeyboardInterrupt, click.Abort):
         tell("interrupted")
-        return 130
+        return INTERRUPTED
     return code
 
+
+# The modules of cli/commands, each with the command of the same name. One is imported when it is
+# asked for: a command does not wait for the options of the others.
+COMMANDS = (
+    "album", "completion", "demo", "duplicates", "evaluate", "export", "gc", "index", "init",
+    "label", "map", "mcp", "models", "query", "recommend", "saved", "serve", "status", "use",
+    "verify", "watch",
+)  # fmt: skip
 
 # Other names of commands; --help lists each command once.
 ALIASES = {"search": "query"}
@@ -97,16 +109,25 @@ Exit codes:
 class _Commands(click.Group):
     """The commands; click would take an error of any pipe for one of stdout, and say nothing."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return list(COMMANDS)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name, or by another one that people try first."""
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"retrieval_pipeline.cli.commands.{name}")
+        commands = (each for each in vars(module).values() if isinstance(each, click.Command))
+        return next(command for command in commands if command.name == name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with whole summaries, which click would cut."""
         rows = [
             (name, command.get_short_help_str(LONGEST_SUMMARY))
-            for name, command in sorted(self.commands.items())
-            if not command.hidden
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None and not command.hidden
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -152,10 +173,3 @@ def cli() -> None:
                     retrieval index
                     retrieval query "a red car in the snow" --open
     """
-
-
-for command in (
-    demo, init, models, index, watch, query, evaluate, recommend, album, label, export, duplicates,
-    latent_map, saved, serve, mcp, status, use, verify, gc, completion,
-):  # fmt: skip
-    cli.add_command(command)

@@ -19,7 +19,7 @@ from pydantic import (
 
 from retrieval_pipeline.config.extensions import PICTURES, RAW
 from retrieval_pipeline.errors import SettingsError
-from retrieval_pipeline.paths import to_text
+from retrieval_pipeline.paths import real_path, to_text
 from retrieval_pipeline.storage.names import SOURCE_NAME
 from retrieval_pipeline.storage.remote import Place, Remote, parse_place
 from retrieval_pipeline.views import Views
@@ -579,4 +579,4 @@ class Settings(_Model):
 
 
 def _resolved(place: Place) -> PurePath:
-    return PurePosixPath(place.identity) if isinstance(place, Remote) else place.resolve()
+    return PurePosixPath(place.identity) if isinstance(place, Remote) else real_path(place)

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from retrieval_pipeline.errors import BuildError
 from retrieval_pipeline.facts.model import Origin
-from retrieval_pipeline.facts.places import gazetteer_version, name_places
 from retrieval_pipeline.index.arrow import one_chunk
 from retrieval_pipeline.index.items import JoinedItems
 from retrieval_pipeline.index.row_keys import keys_of
@@ -159,6 +158,8 @@ def with_places(facts: pa.Table) -> pa.Table:
     if places_version(facts) is None:
         return facts
     latitudes, longitudes = (np.array(facts[name].to_numpy()) for name in ("latitude", "longitude"))
+    from retrieval_pipeline.facts.places import name_places
+
     places = name_places(latitudes, longitudes)
     for name in places.column_names:
         number = FACTS_COLUMNS.get_field_index(name)
@@ -168,8 +169,11 @@ def with_places(facts: pa.Table) -> pa.Table:
 
 def places_version(facts: pa.Table) -> str | None:
     """Return what names the places of these facts; None if none has coordinates, or no extra."""
-    located = facts["latitude"].null_count < len(facts)
-    return gazetteer_version() if located else None
+    if facts["latitude"].null_count == len(facts):
+        return None
+    from retrieval_pipeline.facts.places import gazetteer_version
+
+    return gazetteer_version()
 
 
 def _strongest(

@@ -19,9 +19,10 @@ from retrieval_pipeline.storage.schemas import VIEW_COLUMNS
 
 # uint8 (n, DIGEST_BYTES).
 RowKeys = npt.NDArray[np.uint8]
-# Keys are looked up among those whose last byte is the same modulo this number, one such part after
-# the other: Arrow's hash table of ten million keys would take a gigabyte.
-SHELVES = 16
+# Keys are looked up among those whose last byte is the same modulo the number of shelves, one shelf
+# after the other: Arrow's hash table of ten million keys would take a gigabyte.
+KEYS_PER_SHELF = 500_000
+MOST_SHELVES = 255  # that a byte can tell apart
 
 
 def no_keys() -> RowKeys:
@@ -74,8 +75,9 @@ def view_keys(own: RowKeys, views: pa.Table) -> RowKeys:
 def find(keys: RowKeys, among: RowKeys) -> npt.NDArray[np.int32]:
     """Return for each key its first row in `among`, int32 (len(keys),); -1 if it is not there."""
     found = np.full(len(keys), -1, np.int32)
-    shelf, shelf_among = keys[:, -1] % SHELVES, among[:, -1] % SHELVES
-    for number in range(SHELVES):
+    shelves = min(1 + len(among) // KEYS_PER_SHELF, MOST_SHELVES)
+    shelf, shelf_among = keys[:, -1] % shelves, among[:, -1] % shelves
+    for number in range(shelves):
         here, there = np.flatnonzero(shelf == number), np.flatnonzero(shelf_among == number)
         rows = pc.index_in(_as_arrow(keys[here]), value_set=_as_arrow(among[there]))
         is_there = pc.is_valid(rows).to_numpy(zero_copy_only=False)

@@ -19,7 +19,10 @@ from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.facts.groups import Kind
 from retrieval_pipeline.paths import compile_globs, glob_matches, to_text
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup
+from retrieval_pipeline.storage.albums import read_album
+from retrieval_pipeline.storage.reading import is_there
 from retrieval_pipeline.storage.remote import Place, Remote
+from retrieval_pipeline.storage.store import Store
 
 Action = Literal["trash", "hardlink", "move"]
 
@@ -27,6 +30,8 @@ RULES = "largest, oldest, newest, format=png/jpeg, source=A/B, path=GLOB"
 # What is kept if nobody says what: the most pixels, else the most bytes, else the first that was
 # there.
 DEFAULT_RULES = ("largest", "oldest")
+# The album of pictures that somebody wants to have more than once. The web page fills it.
+LEFT_ALBUM = "Duplicates to leave"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class DuplicatePlan:
         groups: Those with a file that can go, or that is left for a reason.
         rules: What was kept, the most important rule first.
         action: What is to be done with the files that can go.
+        left_groups: How many groups are not among `groups`, since somebody wants them left.
         bytes: How much they hold together. Space that other names of a file (hard links) go on
             holding does not count.
     """
@@ -90,6 +96,7 @@ class DuplicatePlan:
     groups: tuple[PlannedGroup, ...]
     rules: tuple[str, ...]
     action: Action
+    left_groups: int
     bytes: int
 
     @property
@@ -146,6 +153,17 @@ def _place(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else len(names)
 
 
+def pictures_to_leave(store: Store) -> set[str]:
+    """Return the content ids of the pictures in LEFT_ALBUM; none if there is no such album.
+
+    Raises:
+        StoreError: The album is damaged.
+    """
+    if not is_there(store.album(LEFT_ALBUM)):
+        return set()
+    return {picture.content_id for picture in read_album(store, LEFT_ALBUM)}
+
+
 def plan_duplicates(
     groups: Iterable[DuplicateGroup],
     same: Callable[[int, int], bool],
@@ -153,6 +171,7 @@ def plan_duplicates(
     *,
     references: Collection[str] = (),
     action: Action = "trash",
+    leave: Collection[str] = (),
 ) -> DuplicatePlan:
     """Say which file of each group stays and which ones can go.
 
@@ -172,6 +191,7 @@ def plan_duplicates(
         references: Names of sources whose files are never proposed.
         action: What is to be done with the files. Only files with equal bytes on one file system
             can become hard links of one.
+        leave: Content ids, from `pictures_to_leave`: nothing is proposed for a group that has one.
 
     Raises:
         QueryError: A rule is none of RULES.
@@ -187,9 +207,13 @@ def plan_duplicates(
         return (*first, *(value for prefers in preferences for value in prefers(file)))
 
     planned = []
+    left_groups = 0
     links: Counter[tuple[int, int]] = Counter()
     sizes: dict[tuple[int, int], tuple[int, int]] = {}
     for group in groups:
+        if any(picture.content_id in leave for picture in group.pictures):
+            left_groups += 1
+            continue
         files, left = _files_of(group)
         if not files:
             continue
@@ -210,7 +234,7 @@ def plan_duplicates(
         if remove or left:
             planned.append(PlannedGroup(keep, tuple(remove), tuple(left)))
     gained = (size for inode, (names, size) in sizes.items() if links[inode] >= names)
-    return DuplicatePlan(tuple(planned), tuple(rules), action, sum(gained))
+    return DuplicatePlan(tuple(planned), tuple(rules), action, left_groups, sum(gained))
 
 
 def _files_of(group: DuplicateGroup) -> tuple[list[PlannedFile], list[tuple[Place, str]]]:
@@ -296,6 +320,7 @@ def plan_json(plan: DuplicatePlan) -> dict[str, Any]:
         "rules": list(plan.rules),
         "files": plan.files,
         "bytes": plan.bytes,
+        "left_groups": plan.left_groups,
         "groups": [
             {
                 "keep": _file_json(group.keep),

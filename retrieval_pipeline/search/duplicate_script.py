@@ -89,8 +89,24 @@ def duplicate_script(plan: DuplicatePlan, target: Path | None = None) -> bytes:
 
 
 def _word(path: Path | str) -> str:
-    """Return a name as one word of a shell: in single quotes, each byte stands for itself."""
-    return shlex.quote(str(path))
+    """Return a name as one word of a shell, in which whoever reads the script sees every byte.
+
+    What does not print could turn the line around or hide a part of it, so `printf` writes it from
+    octal numbers. It cannot write line ends at the end of a name, which `$(...)` drops.
+    """
+    name = str(path)
+    body = name.rstrip("\n")
+    if body.isprintable():
+        return shlex.quote(name)
+    octal = "".join(map(_octal, body))
+    return f"\"$(printf '{octal}')\"" + (shlex.quote(name[len(body) :]) if name != body else "")
+
+
+def _octal(char: str) -> str:
+    """Return what `printf` in single quotes writes as this character."""
+    if char.isprintable() and char not in "%\\'":
+        return char
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(char))
 
 
 def _printable(plan: DuplicatePlan) -> str:

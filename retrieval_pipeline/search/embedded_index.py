@@ -75,6 +75,9 @@ class EmbeddedIndex:
         current = Store(settings.home).current_build()
         return current is None or current.name == self.name
 
+    def check_unchanged(self) -> None:
+        """Do nothing: nobody changes a corpus."""
+
     def corpus(self, settings: Settings) -> Corpus:
         """Return the items that it searches."""
         return self._corpus

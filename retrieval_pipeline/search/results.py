@@ -201,7 +201,7 @@ class Answer:
         if self.filtered_out:
             return "no picture passes the filters"
         if not self.hits:
-            return "nothing here looks like that"
+            return "there are no more hits" if self.offset else "nothing here looks like that"
         if all(hit.relevance is None for hit in self.hits):
             return "a list of what passes the filters"
         if not self.likely:

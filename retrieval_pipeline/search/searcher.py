@@ -163,6 +163,8 @@ class Searcher:
         """Return the `k` best hits after the first `offset`, best first; fewer if there are fewer.
 
         Raises:
+            EngineError: An engine keeps the index and cannot answer, or has overwritten it:
+                `latest` opens the one that has taken over.
             QueryError: The query is empty, names something that does not exist, or its image
                 cannot be used.
         """
@@ -253,6 +255,7 @@ class Searcher:
             ranks, more = relevant_ranks(relevance, query.min_relevance)
             enough = most is not None and len(ranks) >= most
             if enough or not (more and ranking.is_partial):
+                self.index.check_unchanged()
                 return ranking.items[ranks][:most], relevance[ranks][:most]
             count *= 2
 
@@ -327,6 +330,7 @@ class Searcher:
             read_hits(index, query, found, self.path_of)
             for query, (found, _) in zip(asked, pages, strict=True)
         ]
+        index.check_unchanged()
         clock.lap("read")
         return [
             Answer(

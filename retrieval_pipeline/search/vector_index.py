@@ -111,6 +111,13 @@ class VectorIndex(Protocol):
             StoreError: The pointer to the current build is damaged.
         """
 
+    def check_unchanged(self) -> None:
+        """Check that all that was read so far is of this one state, and not of a later one.
+
+        Raises:
+            EngineError: An engine has overwritten it.
+        """
+
     def warm_up(self) -> None:
         """Load what many queries need.
 

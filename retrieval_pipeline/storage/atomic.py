@@ -80,6 +80,19 @@ def temporary_path(path: Path) -> Path:
     return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a device, a pipe or a socket.
+
+    Raises:
+        StoreError: It is one, or a link to one.
+    """
+    with explained(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise StoreError(
+                f"{path} is a device or a pipe, which no file may replace: name a file"
+            )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` at the end.
@@ -87,8 +100,9 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and `path` stays as it was.
 
     Raises:
-        StoreError: The file system refused; `path` is as it was.
+        StoreError: The file system refused, or `path` is no file; it is as it was.
     """
+    check_replaceable(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)

@@ -47,23 +47,21 @@ _SPACE, _SOURCE, _BUILD = SPACE_KEY.pattern, SOURCE_NAME.pattern, BUILD_NAME.pat
 _IN_SOURCE = rf"({PART_NAME.pattern}|{VIEWS_NAME.pattern}|{QUARANTINE_NAME.pattern})"
 _IN_BUILD = r"[a-z_-]+\.(annoy|arrow|faiss|f32|json|npy)"
 _IN_MAP = r"(map\.(json|html|png)|basis\.npz|(coordinates|neighbours)\.parquet)"
+# These patterns, and that of what is set aside, are compiled where they are used (`re` keeps them):
+# most commands use none of them, and compiling takes longer than reading the settings.
 CONTENTS = {
-    re.compile(rf"embeddings/{_SPACE}"): re.compile(
-        rf"{_SOURCE}(/{_IN_SOURCE})?|{re.escape(INT8_CHECK)}"
-    ),
-    re.compile(rf"embeddings/{_SPACE}/{_SOURCE}"): re.compile(_IN_SOURCE),
-    re.compile(rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}"): re.compile(_IN_BUILD),
-    re.compile(rf"(damaged/)?index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}{_AGAIN}"): (
-        re.compile(_IN_BUILD)
-    ),
-    re.compile(rf"map/{_BUILD}"): re.compile(_IN_MAP),
-    re.compile(rf"engine/{COLLECTION_NAME.pattern}"): re.compile(
+    rf"embeddings/{_SPACE}": rf"{_SOURCE}(/{_IN_SOURCE})?|{re.escape(INT8_CHECK)}",
+    rf"embeddings/{_SPACE}/{_SOURCE}": _IN_SOURCE,
+    rf"(damaged/)?index/{_SPACE}/{_BUILD}{_AGAIN}": _IN_BUILD,
+    rf"(damaged/)?index/{_SPACE}/{SEGMENTS}/{SEGMENT_NAME.pattern}{_AGAIN}": _IN_BUILD,
+    rf"map/{_BUILD}": _IN_MAP,
+    rf"engine/{COLLECTION_NAME.pattern}": (
         rf"(ledger|pending)\.parquet|{SENT_NAME.pattern}|(blocks|collection|published)\.json"
     ),
 }
 
 # What a repair sets aside, relative to `damaged`.
-SET_ASIDE = re.compile(
+SET_ASIDE = (
     rf"((manifest|facts|sidecars|labels)/{TABLE_NAME.pattern}|embeddings/{_SPACE}/{_SOURCE}"
     rf"/{_IN_SOURCE}"
     rf"|saved/{SAVED_NAME.pattern}|index/CURRENT|index/{_SPACE}/{_BUILD}"

@@ -350,7 +350,9 @@ class Store:
         """Return the files and directories that repairs have moved into `damaged`."""
         found = self.damaged.glob("*/**/*") if self.is_inside(self.damaged) else ()
         return sorted(
-            path for path in found if SET_ASIDE.fullmatch(path.relative_to(self.damaged).as_posix())
+            path
+            for path in found
+            if re.fullmatch(SET_ASIDE, path.relative_to(self.damaged).as_posix())
         )
 
     def is_removable(self, path: Path) -> bool:
@@ -367,9 +369,9 @@ class Store:
         if not path.is_dir():
             return True
         relative = path.relative_to(self.home).as_posix()
-        names = next((names for of, names in CONTENTS.items() if of.fullmatch(relative)), None)
+        names = next((names for of, names in CONTENTS.items() if re.fullmatch(of, relative)), None)
         return names is not None and all(
-            names.fullmatch(each.relative_to(path).as_posix())
+            re.fullmatch(names, each.relative_to(path).as_posix())
             or any(TEMPORARY_NAME.fullmatch(step) for step in each.relative_to(path).parts)
             for each in self._below(path)
         )

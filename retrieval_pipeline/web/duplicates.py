@@ -10,6 +10,7 @@ from retrieval_pipeline.paths import to_text
 from retrieval_pipeline.search.duplicate_plan import (
     DuplicatePlan,
     parse_rules,
+    pictures_to_leave,
     plan_duplicates,
 )
 from retrieval_pipeline.search.duplicate_script import duplicate_script
@@ -18,8 +19,7 @@ from retrieval_pipeline.storage.remote import Place
 from retrieval_pipeline.web.parameters import ContentId, Page, Text, Texts
 from retrieval_pipeline.web.snapshot import Snapshot
 
-# Groups that may be left as they are, and pictures whose duplicates are asked for.
-MOST_LEFT = 500
+# Pictures whose duplicates are asked for.
 MOST_AMONG = 300
 
 
@@ -32,7 +32,6 @@ class PlanAddress(Page):
         first: What stays of files that are equal in this: the largest, the oldest or the newest.
         reference: Names of sources whose files always stay.
         action: What the script does with the others.
-        left: Content ids of the first pictures of groups that stay as they are.
         among: Content ids: only groups with one of these pictures; all groups if there is none.
     """
 
@@ -41,13 +40,12 @@ class PlanAddress(Page):
     first: Literal["largest", "oldest", "newest"] = "largest"
     reference: Texts = Field(default=[])
     action: Literal["trash", "hardlink"] = "trash"
-    left: list[ContentId] = Field(default=[], max_length=MOST_LEFT)
     among: list[ContentId] = Field(default=[], max_length=MOST_AMONG)
 
     @property
     def query(self) -> str:
         """The address of another page of the same, without its offset."""
-        fields = self.model_dump(exclude={"left", "offset"})
+        fields = self.model_dump(exclude={"offset"})
         return urlencode(fields, doseq=True) + "&"
 
     @property
@@ -112,12 +110,14 @@ class Planned:
         files: How many files could go.
         bytes: How much they hold together.
         groups: Those of this page; the pictures of each.
+        leave: Content ids: somebody wants a group left as it is that has one of these.
     """
 
     total: int
     files: int
     bytes: int
     groups: list[list[TwinPicture]]
+    leave: set[str]
 
 
 def chosen(groups: list[DuplicateGroup], asked: PlanAddress) -> list[DuplicateGroup]:
@@ -130,33 +130,42 @@ def chosen(groups: list[DuplicateGroup], asked: PlanAddress) -> list[DuplicateGr
     ]
 
 
-def plan_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> DuplicatePlan:
-    """Return what could be done about these groups but those that are left.
+def plan_of(
+    snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress, leave: set[str]
+) -> DuplicatePlan:
+    """Return what could be done about these groups, but those with a picture of `leave`.
 
     Raises:
         QueryError: There is no such format.
     """
-    left = set(asked.left)
     return plan_duplicates(
-        [group for group in groups if group.pictures[0].content_id not in left],
+        groups,
         snapshot.searcher.whole.looks.same,
         asked.rules,
         references=asked.reference,
         action=asked.action,
+        leave=leave,
     )
 
 
 def planned(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddress) -> Planned:
-    """Return the groups of a page, with what could be done about each file; raises as `plan_of`."""
+    """Return the groups of a page, with what could be done about each file.
+
+    Raises:
+        QueryError: There is no such format.
+        StoreError: The album of what is to be left is damaged.
+    """
     groups = chosen(groups, asked)
-    plan = plan_of(snapshot, groups, asked)
+    leave = pictures_to_leave(snapshot.store)
+    plan = plan_of(snapshot, groups, asked, leave)
     roles: dict[Place, str] = {}
     for group in plan.groups:
         roles |= dict(group.left)
         roles |= dict.fromkeys((file.path for file in group.remove), "goes")
         roles[group.keep.path] = "stays"
     shown = groups[asked.offset : asked.offset + asked.k]
-    return Planned(len(groups), plan.files, plan.bytes, [_twins(group, roles) for group in shown])
+    twins = [_twins(group, roles) for group in shown]
+    return Planned(len(groups), plan.files, plan.bytes, twins, leave)
 
 
 def _twins(group: DuplicateGroup, roles: dict[Place, str]) -> list[TwinPicture]:
@@ -187,6 +196,8 @@ def script_of(snapshot: Snapshot, groups: list[DuplicateGroup], asked: PlanAddre
 
     Raises:
         QueryError: There is no such format.
-        StoreError: A file is no longer what was indexed, or cannot be read.
+        StoreError: A file is no longer what was indexed, or cannot be read; or the album of what is
+            to be left is damaged.
     """
-    return duplicate_script(plan_of(snapshot, chosen(groups, asked), asked))
+    leave = pictures_to_leave(snapshot.store)
+    return duplicate_script(plan_of(snapshot, chosen(groups, asked), asked, leave))

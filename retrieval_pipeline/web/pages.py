@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from retrieval_pipeline.latent_map.fact_groups import known_facts
+from retrieval_pipeline.search.duplicate_plan import LEFT_ALBUM
 from retrieval_pipeline.web import album_page, api, assets, search_page, vote_page
 from retrieval_pipeline.web.api import library_of, may_reveal
 from retrieval_pipeline.web.api_models import FailuresOf
@@ -99,7 +100,15 @@ async def duplicates_page(request: Request) -> Response:
     if future.done():
         found = await library.run(planned, library.snapshot, future.result(), asked)
     sources = library.settings.source_names
-    return render_page(request, "duplicates", found=found, asked=asked, page=asked, sources=sources)
+    return render_page(
+        request,
+        "duplicates",
+        found=found,
+        asked=asked,
+        page=asked,
+        sources=sources,
+        album=LEFT_ALBUM,
+    )
 
 
 async def duplicates_script(request: Request) -> Response:

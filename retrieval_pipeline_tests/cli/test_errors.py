@@ -191,6 +191,19 @@ def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
         home.chmod(0o755)
 
 
+def test_ctrl_c_while_a_library_is_imported_is_one_word(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise AttributeError('partially initialized') from None\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = retrieval(home, "status", env={"PYTHONPATH": path}, started=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_bug_stays_a_traceback(home: Path, tmp_path: Path) -> None:
     patch = tmp_path / "sitecustomize.py"
     patch.write_text(
@@ -234,6 +247,24 @@ def test_a_wrong_date_says_what_is_wrong_with_it(home: Path) -> None:
     assert_one_line(done, '"2024-02-30" is no date', "day is out of range for month")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["query", "cat", "--near", ""], "'--near': it is empty"),
+        (["query", "cat", "--after", " "], "'--after': it is empty"),
+        (["query", "cat", "--copy-to", ""], "'--copy-to': it is empty"),
+        (["query", "cat", "--min-relevance", "nan"], "nan is no number"),
+    ],
+    ids=str,
+)
+def test_a_value_that_nobody_can_have_meant_is_bad_usage(
+    home: Path, arguments: list[str], why: str
+) -> None:
+    done = retrieval(home, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+
+
 def test_a_directory_that_is_named_twice_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
@@ -249,7 +280,9 @@ def test_init_does_not_tell_of_its_temporary_file(tmp_path: Path) -> None:
     assert ".tmp-" not in done.stderr
 
 
-@pytest.mark.parametrize("target", ["pictures", "retrieval.toml/page.html", "/proc/page.html"])
+@pytest.mark.parametrize(
+    "target", ["pictures", "retrieval.toml/page.html", "/proc/page.html", "pipe"]
+)
 @pytest.mark.parametrize(
     "arguments",
     [["query", "cat"], ["duplicates"], ["recommend", "--name", "pets", "--rank", "1"]],
@@ -258,6 +291,8 @@ def test_init_does_not_tell_of_its_temporary_file(tmp_path: Path) -> None:
 def test_a_gallery_that_cannot_be_written_is_told_before_the_work(
     home: Path, arguments: list[str], target: str
 ) -> None:
+    if target == "pipe" and not (home / target).exists():
+        os.mkfifo(home / target)
     done = retrieval(home, *arguments, "--gallery", target)
     assert_one_line(done, target)
     assert done.stdout == ""

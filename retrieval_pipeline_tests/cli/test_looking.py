@@ -141,6 +141,7 @@ def test_no_picture_that_passes_the_filters_is_not_nothing_that_looks_so(library
     assert retrieval(library, *query, "--fail-empty").returncode == 1
     assert "no query came" in retrieval(library, "query", "--path", "nowhere/*").stderr
     assert Answer(Query(text="x"), (), "", "", {}).verdict == "nothing here looks like that"
+    assert Answer(Query(text="x"), (), "", "", {}, offset=9).verdict == "there are no more hits"
 
 
 def test_the_status_lists_what_failed_with_the_reasons(library: Path) -> None:

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from retrieval_pipeline.cli.main import cli
@@ -14,7 +15,7 @@ def test_the_manual_page_is_that_of_the_commands() -> None:
     page = (DOCS / "retrieval.1").read_text("utf-8")
     again = "write it anew: python docs/man_page.py"
     assert page == runpy.run_path(str(DOCS / "man_page.py"))["man_page"](), again
-    for name in cli.commands:
+    for name in cli.list_commands(click.Context(cli)):
         assert f".SS retrieval {name}" in page
 
 

@@ -12,6 +12,9 @@ import pytest
 from retrieval_pipeline.cli.hit_files import put_files
 from retrieval_pipeline.errors import RetrievalError
 from retrieval_pipeline.paths import shell_quoted
+from retrieval_pipeline.search.duplicate_plan import LEFT_ALBUM
+from retrieval_pipeline.storage.albums import add_to_album
+from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline_tests.support.commands import assert_one_line, extract_home, retrieval
 
 # Lists pictures by name, for which no model is loaded.
@@ -95,6 +98,7 @@ def test_a_file_that_is_gone_is_named_and_the_others_are_put(tmp_path: Path) -> 
 
 def test_a_directory_that_cannot_take_them_is_one_line(library: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
     for target, why in (
         ("pictures/hits", 'lies in the source "pictures"'),
         ("home/hits", "lies in the home"),
@@ -102,6 +106,7 @@ def test_a_directory_that_cannot_take_them_is_one_line(library: Path, tmp_path: 
         (str(tmp_path / "file" / "below"), "Not a directory"),
         ("/proc/hits", "cannot be written"),
         (str(tmp_path / ("x" * 300)), "File name too long"),
+        (str(tmp_path / "circle" / "hits"), "Too many levels of symbolic links"),
     ):
         done = retrieval(library, *LIST, "-n", "1", "--copy-to", target, "--paths")
         assert_one_line(done, why)
@@ -140,7 +145,13 @@ def test_duplicates_are_planned_and_nothing_is_changed(library: Path, tmp_path: 
     assert other.is_file()
     assert script.read_text().count(str(other)) == 1
     planned = json.loads(retrieval(library, "duplicates", "--json", *options[:4]).stdout)
-    assert [each["path"] for each in planned["groups"][0]["remove"]] == [str(other)]
+    (group,) = planned["groups"]
+    assert [each["path"] for each in group["remove"]] == [str(other)]
+    # As the box "Leave these as they are" of the web page does.
+    add_to_album(Store(library / "home"), LEFT_ALBUM, {group["keep"]["content_id"]: None})
+    done = retrieval(library, "duplicates", "--keep", "largest")
+    decided = f'1 group left as decided: pictures of the album "{LEFT_ALBUM}"'
+    assert done.stdout.splitlines() == [decided, "no file can go"]
 
 
 @pytest.mark.parametrize(

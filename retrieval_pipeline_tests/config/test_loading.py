@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_pipeline.config.loading import load_settings, with_ray
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.config.settings import DEFAULT_MODEL, RaySettings, Settings
 from retrieval_pipeline.config.template import names_for, settings_text
+from retrieval_pipeline.config.validation import with_ray
 from retrieval_pipeline.errors import SettingsError
 
 

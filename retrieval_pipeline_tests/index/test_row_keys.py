@@ -1,9 +1,14 @@
 import numpy as np
+import pytest
 
 from retrieval_pipeline.index.row_keys import content_ids_of, find, keys_of
 
 
-def test_keys_are_found_where_they_stand_first() -> None:
+@pytest.mark.parametrize("keys_per_shelf", [40, 500_000])
+def test_keys_are_found_where_they_stand_first(
+    keys_per_shelf: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval_pipeline.index.row_keys.KEYS_PER_SHELF", keys_per_shelf)
     random = np.random.default_rng(1)
     among = random.integers(0, 4, (500, 16), np.uint8)
     among[:, 2:14] = 0

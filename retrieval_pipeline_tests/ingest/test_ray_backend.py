@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval_pipeline.config.loading import with_ray
 from retrieval_pipeline.config.settings import RaySettings, Settings
+from retrieval_pipeline.config.validation import with_ray
 from retrieval_pipeline.encoders.base import BaseEncoder, Encoder, ThreadPlan
 from retrieval_pipeline.encoders.from_settings import describe_encoder, load_settings_encoder
 from retrieval_pipeline.encoders.load import describe

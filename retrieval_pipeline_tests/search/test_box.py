@@ -84,11 +84,9 @@ def test_files_and_folders_are_those_of_the_index_and_other_words_stay_words(
     assert index.file_names.like("IMG_10", 3) == ["IMG_10.jpg"]
 
 
-@pytest.mark.parametrize("index", ["embedded"], indirect=True)
 def test_names_are_found_without_regard_to_case_and_by_their_beginnings(
     index: VectorIndex,
 ) -> None:
-    """Not in an engine: docs/milvus.md says so."""
     assert found(index, '"img_1.jpg"') == (None, [FILES[0], FILES[1]])
     assert found(index, 'dog "IMG_1"') == ("dog", sorted([FILES[0], FILES[1], FILES[4]]))
     assert found(index, "dog lisbon/") == ("dog", [FILES[0], FILES[3]])

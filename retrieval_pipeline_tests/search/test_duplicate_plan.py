@@ -20,8 +20,9 @@ from retrieval_pipeline.search.duplicate_script import duplicate_script
 from retrieval_pipeline.search.near_duplicates import DuplicateGroup, DuplicatePicture
 from retrieval_pipeline.storage.content_id import content_id
 
-# A name that ends a line and a quote, starts a command, and is not UTF-8.
-ODD = os.fsdecode(b"it's\n$(touch hacked)\n'; touch hacked; '\xff.png")
+# A name that ends a line and a quote, starts a command, is not UTF-8, steers a terminal, turns the
+# line around, would be a format of printf, and ends with a line end.
+ODD = os.fsdecode(b"it's\n$(touch hacked)\n'; touch hacked; '\xff\x1b[2J\xe2\x80\xae%s\\101.png\n")
 
 
 class Files:
@@ -165,7 +166,10 @@ def test_a_script_does_what_was_planned_whatever_the_names_are(
     alike = files.picture(b"y", "b/alike.jpg")
     root = files.root
     plan = plan_duplicates([DuplicateGroup((copies, alike))], always, action=action)
-    done = run(duplicate_script(plan, root / "moved"), root)
+    script = duplicate_script(plan, root / "moved")
+    # Whoever reads it on a terminal sees all of it.
+    assert script.decode().replace("\n", "").isprintable()
+    done = run(script, root)
     assert (done.stdout, done.stderr) == (f"done: {plan.files}, left out: 0\n", "")
     assert not list(root.rglob("hacked"))
     assert (root / "a/keep.jpg").read_bytes() == b"x"

@@ -1,14 +1,13 @@
 """Milvus gives the answers of the embedded index: random questions to both, and Milvus Lite."""
 
 import itertools
-import queue
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import pytest
@@ -34,7 +33,8 @@ from retrieval_pipeline.search.embedded_index import EmbeddedIndex
 from retrieval_pipeline.search.labelling import update_labels
 from retrieval_pipeline.search.look_alike import Looks
 from retrieval_pipeline.search.milvus import facets, listing, ranking, reader
-from retrieval_pipeline.search.milvus.expressions import like_of
+from retrieval_pipeline.search.milvus import index as milvus_index
+from retrieval_pipeline.search.milvus.expressions import begins, filters_of, matching
 from retrieval_pipeline.search.milvus.index import MilvusIndex
 from retrieval_pipeline.search.near_duplicates import duplicate_groups, duplicates_json
 from retrieval_pipeline.search.query import Query, Sort
@@ -221,40 +221,118 @@ def test_all_views_of_a_picture_count_also_those_that_no_search_returned(
         assert_allclose(found[1][2], found[0][2], atol=1e-3)
 
 
-def test_what_would_have_to_be_looked_at_one_by_one_is_refused(
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {
+            "paths": ("*[13579].*", "2019/*"),
+            "sources": ("b",),
+            "min_rating": 1,
+            "file_after": datetime(2018, 1, 1, tzinfo=UTC),
+        },
+        {"near": "52, 13", "within_km": 3_000},
+    ],
+    ids=["path", "distance"],
+)
+def test_more_than_can_be_looked_at_before_is_looked_at_in_the_order_of_the_answer(
+    filters: dict[str, Any], both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fresh searchers, which remember no selection.
+    embedded, milvus = (Searcher(each.settings, each.index, each.encoder) for each in both)
+    query = Query(text="dog", minus=("cat",), literal=True, **filters)
+    looked_at = both[1].allowed(query)
+    monkeypatch.setattr(milvus_index, "MOST_LOOKED_AT", 0)
+    monkeypatch.setattr(listing, "SORTED_HERE", 7)
+    monkeypatch.setattr(ranking, "BATCH", 8)
+    for each in (query, replace(query, min_relevance=0.3), replace(query, sort="newest")):
+        for k, offset in ((4, 0), (500, 2)):
+            expected = embedded.answer(each, k, offset)
+            assert told(milvus.answer(each, k, offset)) == told(expected)
+    listed = Query(sort="newest", **filters)
+    expected = embedded.answer(listed, 9, 1)
+    assert told(milvus.answer(listed, 9, 1)) == told(expected)
+    assert expected.hits
+    unlooked = milvus.allowed(query)
+    assert milvus.index.facets(unlooked).notes == (facets.NOT_COUNTED,)
+    vector = milvus.query_vectors([query])[0].wanted
+    found = [milvus.index.nearest(vector, 4, among).tolist() for among in (looked_at, unlooked)]
+    assert found[1] == found[0]
+    assert found[0]
+
+
+def test_a_ranking_is_read_until_nothing_below_can_be_better(
+    both: list[Searcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MORE_ROWS", 0)
+    for wanted, unwanted in itertools.permutations(WORDS[:4], 2):
+        query = Query(text=wanted, minus=(f"0.2*{unwanted}",), literal=True)
+        found = []
+        for searcher in both:
+            (best,) = searcher.index.rank([query], searcher.query_vectors([query]), [None], 2)
+            found.append([each.content_id for each in searcher.index.records(best.items)])
+        assert found[1] == found[0]
+
+
+def test_a_circle_over_the_line_of_dates_has_no_bounds_to_the_east_and_west() -> None:
+    bounds = []
+    for near in ("-17, 179.9", "-17, 170"):
+        query = Query(near=near, within_km=100)
+        _, (check,) = filters_of(query, knows_facts=True, cameras=(), lenses=())
+        bounds.append("longitude" in check.candidates)
+    assert bounds == [False, True]
+
+
+def test_lists_of_more_pictures_than_an_expression_takes_are_filters(
+    both: list[Searcher], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_index, "MOST_LISTED", 3)
+    query = Query(text="dog", literal=True)
+    ids = {content(name) for name in pictures.names[::3]}
+    for many in ("having", "lacking"):
+        answers = [
+            searcher.answer(query, 30, among=getattr(searcher.index, many)(ids))
+            for searcher in both
+        ]
+        assert told(answers[1]) == told(answers[0])
+        assert answers[0].hits
+
+
+def test_what_is_too_much_to_be_read_is_refused(
     both: list[Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "MOST_LOOKED_AT", 10)
     with pytest.raises(QueryError, match="narrow the search"):
-        both[1].search(Query(text="dog", paths=("[a-c]*",)))
+        both[1].search(Query(text="dog", sources=("a",)), 20)
     with pytest.raises(QueryError, match="too many to sort"):
         both[1].search(Query(sort="name"))
-    assert (
-        both[1].search(Query(text="dog", paths=("copies/*",), sources=("b",), years=(1999,))) == []
-    )
 
 
 @pytest.mark.parametrize(
-    ("glob", "pattern", "is_exact"),
+    ("glob", "expression", "is_exact"),
     [
-        ("a*b?.jpg", '"a%b_.jpg"', True),
-        ("100%_", r'"100\\%\\_"', True),
-        ('we"ird', r'"we\"ird"', True),
-        ("[[]x]", '"[x]"', True),
-        ("[!a-z]x", '"_x"', False),
-        ("a\\b", '"a_b"', False),
-        ("[open", '"[open"', True),
-        ("cafe\u0301", '"caf\u00e9"', True),
+        ("a*b?.jpg", 'path like "a%b_.jpg"', True),
+        ("100%_?", r'path like "100\\%\\__"', True),
+        ('we"ird', r'path == "we\"ird"', True),
+        ("[[]x]", 'path == "[x]"', True),
+        ("[!a-z]x", 'path like "_x"', False),
+        ("a\\b?", 'path like "a_b_"', False),
+        ("[open?", 'path like "[open_"', True),
+        ("cafe\u0301", 'path == "caf\u00e9"', True),
+        ("100%/*", '(path >= "100%/") and (path < "100%/\U0010ffff")', True),
+        ("*", 'id != ""', True),
     ],
 )
-def test_a_glob_becomes_a_pattern_that_matches_no_less(
-    glob: str, pattern: str, is_exact: bool
+def test_a_glob_becomes_an_expression_that_matches_no_less(
+    glob: str, expression: str, is_exact: bool
 ) -> None:
-    assert like_of(glob) == (pattern, is_exact)
+    assert matching("path", glob) == (expression, is_exact)
 
 
-def test_without_escapes_their_characters_stand_for_any() -> None:
-    assert like_of("100%_[%]*", escapes=False) == ('"100___%"', False)
+def test_an_engine_is_asked_for_no_more_than_it_reads_in_patterns() -> None:
+    assert matching("path", "*100%_[%]", "wildcards") == ('path like "%100___"', False)
+    assert matching("path", "a*.jpg", "none") == (begins("path", "a"), False)
+    assert matching("path", "*.jpg", "none") == ('id != ""', False)
 
 
 def test_a_pattern_with_an_escape_holds_beside_a_condition_on_an_array(
@@ -301,51 +379,41 @@ def test_a_searcher_follows_the_alias_and_answers_on_if_that_cannot_be_opened(
 
 
 @pytest.mark.slow
-def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
-    client: Client, tmp_path: Path
+def test_a_searcher_that_is_kept_says_that_its_collection_was_filled_anew(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, store = settings_of(tmp_path, client.where, "loop"), Store(tmp_path)
+    settings, store = settings_of(tmp_path, client.where, "kept"), Store(tmp_path)
     space, names = VectorSpace("offline", "r1", 16, "p"), [f"n{number}" for number in range(12)]
     write_part(store, space, "a", names, random_vectors(len(names), 16))
 
-    def publish_first(count: int) -> None:
-        write_manifest(store, "a", {f"{name}.jpg": name for name in names[:count]})
+    def publish_some(first: int, last: int, client: Client = client) -> None:
+        write_manifest(store, "a", {f"{name}.jpg": name for name in names[first:last]})
         publish(store, client, space, ["a"], settings.index)
 
-    changes: queue.Queue[int] = queue.Queue()
-    ended = threading.Event()
-
-    def ask(searcher: Searcher) -> None:
-        last = None
-        try:
-            while not ended.is_set():
-                searcher = searcher.latest()
-                found = {
-                    hit.content_id for hit in searcher.search(Query(like=(content("n0"),)), 50)
-                }
-                # A picture is not like itself.
-                assert found == {content(name) for name in names[1 : len(found) + 1]}
-                if len(found) != last:
-                    changes.put(last := len(found))
-        finally:
-            changes.put(0)
-
-    counts, seen = [8, 12, 5, 9], []
-    publish_first(counts[0])
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask, Searcher.open(settings))
-        try:
-            seen.append(changes.get(timeout=60))
-            for count in counts[1:]:
-                publish_first(count)
-                seen.append(changes.get(timeout=60))
-                # Nor is there anything left of what the collection held before.
-                assert len(MilvusIndex(client, served(client, settings)).sample) == count
-        finally:
-            ended.set()
-        asking.result()
-    assert seen == [count - 1 for count in counts]
-    assert changes.get() == 0
+    query = Query(like=(content("n5"),))
+    publish_some(0, 8)
+    kept = Searcher.open(settings)
+    before = kept.search(query, 50)
+    publish_some(0, 9)
+    assert kept.search(query, 50) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "flush", lambda *_, **__: 1 / 0, raising=False)
+        with pytest.raises(ZeroDivisionError):
+            publish_some(4, 11)
+    for _ in ("filled in part", "filled"):
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            kept.search(query, 50)
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            kept.relevant_items(query)
+        with pytest.raises(EngineError, match="published anew since it was opened"):
+            _ = kept.corpus
+        publish_some(4, 11)
+    latest = kept.latest()
+    assert {hit.content_id for hit in latest.search(query, 50)} == {
+        content(name) for name in names[4:11] if name != "n5"
+    }
+    # Two threads that ask have one copy of the vectors.
+    assert latest.index.corpus(settings) is latest.index.corpus(settings)
 
 
 def test_an_engine_that_is_away_is_one_line(tmp_path: Path) -> None:

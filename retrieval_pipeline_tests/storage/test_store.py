@@ -83,6 +83,16 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_no_file_takes_the_place_of_a_device_or_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        refused = pytest.raises(StoreError, match=f"{name} is a device or a pipe")
+        with refused, replacing(tmp_path / name) as temporary:
+            temporary.touch()
+    assert (tmp_path / "link").is_fifo()
+
+
 def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), new_directory(tmp_path / "d") as temporary:
         (temporary / "f").write_text("x")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_pipeline.cli.main import COMMANDS
+
 # Imported once. Threads do not survive a fork: those that these modules start, of BLAS, know that.
 PRELOADED = [
     "pytest",  # the main module of the tests, which `multiprocessing` imports
@@ -27,6 +29,8 @@ PRELOADED = [
     "tokenizers",
     "torch",
     "retrieval_pipeline.cli.main",
+    *(f"retrieval_pipeline.cli.commands.{name}" for name in COMMANDS),
+    "retrieval_pipeline.config.validation",
     "retrieval_pipeline.encoders.offline",
     "retrieval_pipeline.latent_map.write",
     "retrieval_pipeline.maintenance.verify",

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from retrieval_pipeline.index.build import open_current
 from retrieval_pipeline.recommend.votes import add_judgements, read_judgements
+from retrieval_pipeline.search.duplicate_plan import LEFT_ALBUM
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.web import library as library_module
 from retrieval_pipeline.web import thumbnails, uploads
@@ -580,7 +581,13 @@ def test_the_page_of_duplicates_marks_what_stays_and_gives_a_script_for_the_rest
     cat = indexed_library.content("cat.png")
     assert len(steps()) == len(going())
     assert sum(copy in step for step in steps()) == 1
-    assert not any(copy in step for step in steps(left=cat))
+    # What somebody wants to leave is kept by the server, for the command line too.
+    decided = {"name": LEFT_ALBUM, "content_ids": [cat, UNKNOWN]}
+    for operation, counts in (("add", False), ("remove", True)):
+        assert client.post(f"/api/albums/{operation}", json=decided).status_code == 200
+        assert any(copy in step for step in steps()) == counts
+        box = f'data-leave="{cat}"' + ("" if counts else " checked")
+        assert f"{box}>" in client.get("/duplicates").text
     # Of those that were selected alone.
     flower = indexed_library.content("flower.jpg")
     assert going(among=cat) == {copy}

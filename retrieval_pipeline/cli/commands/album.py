@@ -8,6 +8,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, echo_styled, plural, tell
+from retrieval_pipeline.cli.parameters import FilePath
 from retrieval_pipeline.config.loading import load_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ ACTIONS = ("show", "add", "remove", "export", "rename", "delete")
 @click.option(
     "-0", "form", flag_value="null", help="Read and print paths with a NUL after each, not a line."
 )
-@click.option("--copy-to", type=click.Path(path_type=Path), help="With export: copy the files.")
+@click.option("--copy-to", type=FilePath(), help="With export: copy the files.")
 @config_option
 def album(
     name: str | None,

@@ -2,42 +2,17 @@
 
 import contextlib
 import signal
-import tempfile
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from retrieval_pipeline.cli.output import tell
-
-# Largest count or size in pixels that an option takes: more than any collection has, and few enough
-# digits for every library below.
-MOST = 1_000_000_000
-
-
-if TYPE_CHECKING:
-    _ParamType = click.ParamType[int]
-else:
-    # Not generic in the earlier versions of click.
-    _ParamType = click.ParamType
-
-
-class Count(_ParamType):
-    """A whole number from `least` to MOST; the help leaves out MOST, which nobody wants to know."""
-
-    name = "number"
-
-    def __init__(self, least: int = 0) -> None:
-        self._range = click.IntRange(least, MOST)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number, or tell click what is wrong with it."""
-        number: int = self._range.convert(value, param, ctx)
-        return number
+from retrieval_pipeline.cli.parameters import FilePath, Words
+from retrieval_pipeline.paths import real_path
 
 
 class Sectioned(click.Command):
@@ -70,7 +45,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Settings file. Default: $RETRIEVAL_CONFIG, then retrieval.toml here or above, then the "
     "one in your configuration directory.",
 )
@@ -89,21 +64,29 @@ path_option = click.option(
 
 
 _FACT_OPTIONS = (
-    click.option("--after", metavar="DATE", help="Taken then or later: 2019-08, last week, ..."),
-    click.option("--before", metavar="DATE", help="Taken before."),
-    click.option("--on", metavar="DATE", help="Taken then: 2019, summer 2019, yesterday, ..."),
+    click.option(
+        "--after", type=Words(), metavar="DATE", help="Taken then or later: 2019-08, last week, ..."
+    ),
+    click.option("--before", type=Words(), metavar="DATE", help="Taken before."),
+    click.option(
+        "--on", type=Words(), metavar="DATE", help="Taken then: 2019, summer 2019, yesterday, ..."
+    ),
     click.option(
         "--year", multiple=True, type=click.IntRange(1, 9_998), help="Taken then. Can be repeated."
     ),
-    click.option("--file-after", metavar="DATE", help="Only files changed then or later."),
-    click.option("--file-before", metavar="DATE", help="Only files changed before."),
+    click.option(
+        "--file-after", type=Words(), metavar="DATE", help="Only files changed then or later."
+    ),
+    click.option("--file-before", type=Words(), metavar="DATE", help="Only files changed before."),
     click.option(
         "--camera", multiple=True, metavar="WORDS", help="Words in its name. Can be repeated."
     ),
     click.option(
         "--lens", multiple=True, metavar="WORDS", help="Words in its name. Can be repeated."
     ),
-    click.option("--near", metavar="PLACE", help='Taken near this town, or "38.7, -9.1".'),
+    click.option(
+        "--near", type=Words(), metavar="PLACE", help='Taken near this town, or "38.7, -9.1".'
+    ),
     click.option(
         "--within", metavar="DISTANCE", default="20km", show_default=True, help="How near."
     ),
@@ -176,12 +159,15 @@ def check_page(file: Path) -> None:
     """Refuse a page that cannot be written, before the work that it is to show.
 
     Raises:
-        StoreError: Its directory cannot be written, or it is a directory itself.
+        StoreError: Its directory cannot be written, or it is no file itself.
     """
-    from retrieval_pipeline.errors import StoreError
-    from retrieval_pipeline.storage.atomic import explained
+    import tempfile
 
-    page = file.absolute()
+    from retrieval_pipeline.errors import StoreError
+    from retrieval_pipeline.storage.atomic import check_replaceable, explained
+
+    page = real_path(file)
+    check_replaceable(page)
     with explained(page):
         if page.is_dir():
             raise StoreError(f"{page} is a directory: name a file in it")
@@ -194,14 +180,18 @@ def check_page(file: Path) -> None:
 def write_page(html: str, file: Path, *, open_page: bool) -> None:
     """Write an HTML page, say where it is, and open it in the browser if asked to.
 
+    A link to a page stays a link.
+
     Raises:
         StoreError: It cannot be written.
     """
     from retrieval_pipeline.storage.atomic import replacing
 
-    page = file.absolute()
+    page = real_path(file)
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     tell(f"gallery: {page}")
     if open_page:
+        import webbrowser
+
         webbrowser.open(page.as_uri())

@@ -1,17 +1,17 @@
 """`retrieval demo`: try everything on bundled photographs."""
 
-import webbrowser
 from pathlib import Path
 
 import click
 
 from retrieval_pipeline.cli.output import report
+from retrieval_pipeline.cli.parameters import FilePath
 
 
 @click.command()
 @click.option(
     "--directory",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("retrieval-demo"),
     show_default=True,
     help="Where the demo keeps its settings, tables and pages.",
@@ -23,4 +23,6 @@ def demo(directory: Path, open_page: bool) -> None:
 
     page = run_demo(directory.absolute(), say=report)
     if open_page:
+        import webbrowser
+
         webbrowser.open(page.as_uri())

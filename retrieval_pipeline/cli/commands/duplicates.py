@@ -8,8 +8,10 @@ import click
 
 from retrieval_pipeline.cli.commands.common import check_page, config_option, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, json_text, tell
+from retrieval_pipeline.cli.parameters import FilePath, Fraction
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
+from retrieval_pipeline.paths import real_path
 
 if TYPE_CHECKING:
     from retrieval_pipeline.config.settings import Settings
@@ -19,13 +21,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Fraction(min_open=True),
     help="Compare the looks of two pictures whose cosine is at least this. Default: 0.9.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--gallery", type=click.Path(path_type=Path), help="Write the groups as an HTML page."
-)
+@click.option("--gallery", type=FilePath(), help="Write the groups as an HTML page.")
 @click.option(
     "--keep",
     multiple=True,
@@ -41,15 +41,13 @@ if TYPE_CHECKING:
     help="Never propose files of this source; others go before they do. Can be repeated.",
 )
 @click.option("--hardlink", is_flag=True, help="Plan hard links for files with the same bytes.")
-@click.option(
-    "--move-to", type=click.Path(path_type=Path), help="Plan to move files into this directory."
-)
+@click.option("--move-to", type=FilePath(), help="Plan to move files into this directory.")
 @click.option(
     "--script",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Write the plan as a shell script, to review and run: files go to the trash.",
 )
-@click.option("--plan", type=click.Path(path_type=Path), help="Write the plan as JSON.")
+@click.option("--plan", type=FilePath(), help="Write the plan as JSON.")
 @config_option
 def duplicates(
     threshold: float | None,
@@ -97,11 +95,21 @@ def duplicates(
     )
     if planning:
         from retrieval_pipeline.cli.duplicates_text import plan_text
-        from retrieval_pipeline.search.duplicate_plan import plan_duplicates, plan_json
+        from retrieval_pipeline.search.duplicate_plan import (
+            pictures_to_leave,
+            plan_duplicates,
+            plan_json,
+        )
         from retrieval_pipeline.search.duplicate_script import duplicate_script
+        from retrieval_pipeline.storage.store import Store
 
         planned = plan_duplicates(
-            groups, searcher.looks.same, rules, references=reference, action=action
+            groups,
+            searcher.looks.same,
+            rules,
+            references=reference,
+            action=action,
+            leave=pictures_to_leave(Store(settings.home)),
         )
         if as_json:
             echo_json(plan_json(planned), indent=2)
@@ -110,7 +118,7 @@ def duplicates(
         if plan is not None:
             _write(plan, f"{json_text(plan_json(planned), indent=2)}\n".encode())
         if script is not None:
-            target = move_to.expanduser().absolute() if move_to is not None else None
+            target = move_to.absolute() if move_to is not None else None
             _write(script, duplicate_script(planned, target))
     elif as_json:
         echo_json(duplicates_json(groups), indent=2)
@@ -160,7 +168,7 @@ def _write(file: Path, data: bytes) -> None:
     """
     from retrieval_pipeline.storage.atomic import replacing
 
-    where = file.absolute()
+    where = real_path(file)
     with replacing(where) as temporary:
         temporary.write_bytes(data)
     tell(f"plan: {where}")

@@ -7,7 +7,8 @@ import click
 
 from retrieval_pipeline.cli.commands.common import check_page, config_option, stoppable, write_page
 from retrieval_pipeline.cli.output import echo, echo_json, tell
-from retrieval_pipeline.config.loading import load_settings, with_model
+from retrieval_pipeline.cli.parameters import FilePath
+from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import Stopped
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=FilePath())
 @click.option("--folders", is_flag=True, help="Each folder's name asks for the pictures in it.")
 @click.option(
     "--votes", metavar="NAME", help="Each picture that this recommender likes asks for the others."
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--page",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Write an HTML page of the worst queries: what was found, and what was meant.",
 )
@@ -72,6 +73,8 @@ def evaluate(
         raise click.UsageError(
             "--embed needs --model: `retrieval index` embeds with the present one"
         )
+    from retrieval_pipeline.config.validation import with_model
+
     settings = load_settings(config)
     if page is not None:
         check_page(page)

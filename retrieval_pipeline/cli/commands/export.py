@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    Count,
     Sectioned,
     album_options,
     check_page,
@@ -16,8 +15,10 @@ from retrieval_pipeline.cli.commands.common import (
     source_option,
 )
 from retrieval_pipeline.cli.output import plural, tell
+from retrieval_pipeline.cli.parameters import Count, FilePath, Fraction
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import StoreError
+from retrieval_pipeline.paths import real_path
 
 # How a name ends -> what is written; other names are directories.
 KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
@@ -31,7 +32,7 @@ KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
         "config": "Other options",
     },
 )
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FilePath())
 @click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option(
     "--as",
@@ -56,9 +57,7 @@ KINDS = {".parquet": "parquet", ".lance": "lance", ".tar": "webdataset"}
 @click.option(
     "--format", "formats", multiple=True, metavar="NAME", help="Only this format, such as png."
 )
-@click.option(
-    "--min-relevance", type=click.FloatRange(0, 1), help="Default with TEXT: 0.5, or 0 with -n."
-)
+@click.option("--min-relevance", type=Fraction(), help="Default with TEXT: 0.5, or 0 with -n.")
 @config_option
 def export(
     out: Path,
@@ -96,7 +95,7 @@ def export(
         check_directory(out, settings)
         check_page(out / "probe" if out.is_dir() else out)
     else:
-        check_directory(out.expanduser().absolute().parent, settings)
+        check_directory(out.absolute().parent, settings)
         check_page(out)
         if out.exists() and not overwrite:
             raise StoreError(f"{out} exists: name another file, or add --overwrite")
@@ -112,9 +111,11 @@ def export(
     query = Query.of({**asked, "text": text, "min_relevance": min_relevance or 0.0})
     rows = PictureRows(searcher, select(searcher, query, most), vectors=not no_vectors)
     count = len(rows)
+    # A link stays one.
+    file = real_path(out)
     with console_progress() as progress:
         if kind == "parquet":
-            files.write_parquet(rows, out, progress)
+            files.write_parquet(rows, file, progress)
         elif kind == "lance":
             files.write_lance(rows, out, progress)
         elif kind == "numpy":
@@ -123,7 +124,7 @@ def export(
             count = files.write_xmp(rows, out, progress)
         else:
             limits = Limits.of(settings.images)
-            left_out = files.write_webdataset(rows, out, progress, size=size, limits=limits)
+            left_out = files.write_webdataset(rows, file, progress, size=size, limits=limits)
             tell(*(f"left out: {line}" for line in left_out))
             count -= len(left_out)
     tell(f"{plural(count, 'picture')} in {out}")

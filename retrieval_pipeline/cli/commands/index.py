@@ -9,12 +9,7 @@ import click
 from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import config_option, stoppable
 from retrieval_pipeline.cli.output import report, tell
-from retrieval_pipeline.config.loading import (
-    find_settings_file,
-    load_settings,
-    with_model,
-    with_ray,
-)
+from retrieval_pipeline.config.loading import find_settings_file, load_settings
 from retrieval_pipeline.errors import RetrievalError, Stopped
 
 if TYPE_CHECKING:
@@ -76,6 +71,8 @@ def index(
     only if something has changed or failed.
     """
     named = load_settings(config)
+    from retrieval_pipeline.config.validation import with_model, with_ray
+
     settings = with_model(named, model) if model else named
     settings = with_ray(settings, address) if address else settings
     if settings.ray is None:  # Ray hands data frames to pyarrow

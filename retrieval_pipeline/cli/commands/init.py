@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import click
-from platformdirs import user_data_path, user_pictures_path
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import plural, report, tell
+from retrieval_pipeline.cli.parameters import FilePath
 from retrieval_pipeline.config.extensions import PICTURES
 from retrieval_pipeline.config.loading import (
     FILE_NAME,
@@ -19,7 +19,7 @@ from retrieval_pipeline.config.loading import (
 )
 from retrieval_pipeline.config.template import names_for, settings_text
 from retrieval_pipeline.errors import RetrievalError, SettingsError
-from retrieval_pipeline.paths import shell_quoted, to_text
+from retrieval_pipeline.paths import real_path, shell_quoted, to_text
 
 # Below the settings file.
 HOME = "retrieval-home"
@@ -32,7 +32,7 @@ HUB_SECONDS = 3.0
 
 
 @click.command()
-@click.argument("directories", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, type=FilePath())
 @click.option("--model", help="Encoder to write into the file.  [default: what suits the machine]")
 @click.option("--home", help=f"Directory for tables and indexes.  [default: {HOME}]")
 @click.option("--force", is_flag=True, help="Replace a settings file that exists.")
@@ -56,13 +56,15 @@ def init(
         directories = _asked_for()
     if named_settings_file(config) is None and any(map(_holds_here, directories)):
         file = users_settings_file()
+        from platformdirs import user_data_path
+
         home = home or str(user_data_path("retrieval", appauthor=False))
     home = home or HOME
     _check_free(file, force=force)
     from retrieval_pipeline.storage.atomic import replacing
 
     # Links are not resolved: the user knows the directory by the name that they typed.
-    roots = [Path(os.path.abspath(path.expanduser())) for path in directories]  # noqa: PTH100
+    roots = [Path(os.path.abspath(path)) for path in directories]  # noqa: PTH100
     for root in roots:
         if not root.is_dir():
             raise RetrievalError(f"{root} is not a directory")
@@ -75,7 +77,7 @@ def init(
     about: list[str] = []
     if model is None:
         model, about = _chosen()
-    with replacing(file.absolute()) as temporary:
+    with replacing(real_path(file)) as temporary:
         text = settings_text(pairs, model=model, home=home, about=about)
         temporary.write_text(text, encoding="utf-8")
         try:
@@ -109,6 +111,8 @@ def _asked_for() -> tuple[Path, ...]:
     Raises:
         UsageError: There is no terminal to ask on, or no answer.
     """
+    from platformdirs import user_pictures_path
+
     pictures = user_pictures_path()
     here = Path.cwd()
     proposed = here if _has_pictures(here) or not pictures.is_dir() else pictures
@@ -135,7 +139,7 @@ def _has_pictures(directory: Path) -> bool:
 
 def _holds_here(directory: Path) -> bool:
     """Tell whether a directory is the working directory, or one above it."""
-    return Path.cwd().is_relative_to(directory.expanduser().resolve())
+    return Path.cwd().is_relative_to(real_path(directory))
 
 
 def _chosen() -> tuple[str, list[str]]:

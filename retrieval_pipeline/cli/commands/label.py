@@ -6,6 +6,7 @@ import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, echo_json, tell
+from retrieval_pipeline.cli.parameters import Fraction
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -15,7 +16,7 @@ from retrieval_pipeline.errors import QueryError
 @click.option("--compete", is_flag=True, help="Leave a picture only the word that fits it best.")
 @click.option(
     "--min-relevance",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Fraction(min_open=True),
     help="From this relevance on, a picture has the label. Default: 0.5, from which on more of "
     "them are right than wrong.",
 )

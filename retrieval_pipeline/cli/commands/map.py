@@ -1,24 +1,23 @@
 """`retrieval map`: draw the latent space of the collection."""
 
 import re
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    Count,
     check_page,
     config_option,
     path_option,
     source_option,
 )
 from retrieval_pipeline.cli.output import report
+from retrieval_pipeline.cli.parameters import Count, FilePath
 from retrieval_pipeline.config.loading import load_settings
-from retrieval_pipeline.config.settings import Settings
 
 if TYPE_CHECKING:
+    from retrieval_pipeline.config.settings import Settings
     from retrieval_pipeline.latent_map.coordinates import MapInfo
     from retrieval_pipeline.latent_map.drawing import ColourBy
     from retrieval_pipeline.progress import Progress
@@ -50,7 +49,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--like", metavar="TEXT", help="Colour images by how near they are to these words.")
 @click.option(
     "--like-image",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="PATH",
     help="Colour images by how near they are to this picture.",
 )
@@ -79,7 +78,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--3d", "three", is_flag=True, help="Draw map.html in three dimensions.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Directory for map.html and map.png.",
 )
@@ -149,10 +148,12 @@ def latent_map(
     page = directory.absolute() / "map.html"
     report(*map_text(info), f"page     {page}", f"picture  {page.with_suffix('.png')}")
     if open_page:
+        import webbrowser
+
         webbrowser.open(page.as_uri())
 
 
-def _standing_map(settings: Settings, progress: "Progress") -> "tuple[Path, MapInfo]":
+def _standing_map(settings: "Settings", progress: "Progress") -> "tuple[Path, MapInfo]":
     """Return the map of the current build, and draw it if `retrieval index` did not."""
     from retrieval_pipeline.errors import BuildError, MapError
     from retrieval_pipeline.latent_map.coordinates import read_map_info

@@ -10,10 +10,10 @@ import click
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, echo_json, tell
 from retrieval_pipeline.config.loading import find_settings_file, load_settings
-from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import SourceError
 
 if TYPE_CHECKING:
+    from retrieval_pipeline.config.settings import Settings
     from retrieval_pipeline.encoders.catalogue import KnownModel
     from retrieval_pipeline.encoders.on_this_machine import Speed
 
@@ -26,6 +26,7 @@ SOME_PICTURES = 10_000
 @config_option
 def models(as_json: bool, config: Path | None) -> None:
     """Compare the models worth taking: what they find, what they need, how long they take here."""
+    from retrieval_pipeline.config.settings import Settings
     from retrieval_pipeline.encoders.catalogue import known_models, read_sources
     from retrieval_pipeline.encoders.on_this_machine import measure_speed, models_here
 
@@ -59,7 +60,7 @@ def models(as_json: bool, config: Path | None) -> None:
     )
 
 
-def _count(settings: Settings) -> int:
+def _count(settings: "Settings") -> int:
     """Count the pictures of the sources: at the last crawl, else by a look into the directories."""
     from retrieval_pipeline.ingest.walk import walk
     from retrieval_pipeline.storage.store import Store

@@ -13,7 +13,6 @@ from click.core import ParameterSource
 
 from retrieval_pipeline.cli.begin import load_arrow_without_pandas
 from retrieval_pipeline.cli.commands.common import (
-    Count,
     Sectioned,
     album_options,
     check_page,
@@ -24,6 +23,7 @@ from retrieval_pipeline.cli.commands.common import (
     write_page,
 )
 from retrieval_pipeline.cli.output import echo, echo_json, echo_styled, plural, tell
+from retrieval_pipeline.cli.parameters import Count, FilePath, Fraction
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import QueryError
 
@@ -56,7 +56,7 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
     "--image",
     "images",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Find pictures similar to this file; fastest if it is indexed. Can be repeated.",
 )
 @click.option(
@@ -114,7 +114,7 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
 )
 @click.option(
     "--min-relevance",
-    type=click.FloatRange(0, 1),
+    type=Fraction(),
     help=f"Leave out hits of lower relevance. Default: 0, and {CUT} in the prompt.",
 )
 @click.option(
@@ -152,11 +152,11 @@ ABOUT_THE_ANSWER = {"words", "k", "offset", "explain", "thumbnails"}
     "iTerm2, WezTerm and foot; with the option, other terminals are asked whether they know sixel.",
 )
 @click.option("--fail-empty", is_flag=True, help="Exit with 1 if nothing is found.")
-@click.option("--copy-to", type=click.Path(path_type=Path), help="Copy the files there, by rank.")
-@click.option("--link-to", type=click.Path(path_type=Path), help="Put symbolic links there.")
+@click.option("--copy-to", type=FilePath(), help="Copy the files there, by rank.")
+@click.option("--link-to", type=FilePath(), help="Put symbolic links there.")
 @click.option("--hard", is_flag=True, help="With --link-to: hard links, which share the bytes.")
 @click.option("--dry-run", is_flag=True, help="Only say what --copy-to or --link-to would do.")
-@click.option("--gallery", type=click.Path(path_type=Path), help="Write the hits as an HTML page.")
+@click.option("--gallery", type=FilePath(), help="Write the hits as an HTML page.")
 @click.option("--open", "open_page", is_flag=True, help="Open the gallery in the browser.")
 @config_option
 def query(

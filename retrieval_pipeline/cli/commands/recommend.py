@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_pipeline.cli.commands.common import (
-    Count,
     check_page,
     config_option,
     source_option,
     write_page,
 )
 from retrieval_pipeline.cli.output import echo, echo_json, plural, tell
+from retrieval_pipeline.cli.parameters import Count, FilePath
 from retrieval_pipeline.config.loading import load_settings
 from retrieval_pipeline.errors import CommandError
 
@@ -45,9 +45,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
     metavar="N",
     help="Print the N best pictures without a vote.",
 )
-@click.option(
-    "--gallery", type=click.Path(path_type=Path), help="Write the ranking as an HTML page."
-)
+@click.option("--gallery", type=FilePath(), help="Write the ranking as an HTML page.")
 @click.option(
     "--open",
     "open_it",
@@ -57,7 +55,7 @@ KEYS = "y = like, n = not, u = undo, q = quit"
 @click.option(
     "--from-json",
     "votes_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help='Add votes: [{"path" or "content_id": "...", "liked": true}, ...]. A path is that of a '
     "file, or relative to a source.",

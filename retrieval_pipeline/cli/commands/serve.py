@@ -3,7 +3,6 @@
 import functools
 import re
 import sys
-import webbrowser
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import tell
+from retrieval_pipeline.cli.parameters import FilePath
 from retrieval_pipeline.config.loading import find_settings_file, load_settings
 from retrieval_pipeline.errors import SettingsError
 from retrieval_pipeline.processes import python_command
@@ -36,7 +36,7 @@ LOOPBACK = "127.0.0.1"
 )
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Read the token from the first line of this file.",
 )
@@ -117,6 +117,8 @@ def serve(
         if token is not None:
             tell(f"others add ?token=... once: {address}?token=<the token>")
         if open_page:
+            import webbrowser
+
             known = f"?{urlencode({'token': token})}" if token else ""
             webbrowser.open(f"{address}{known}")
 

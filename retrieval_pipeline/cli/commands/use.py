@@ -1,14 +1,17 @@
 """`retrieval use`: list the builds, and go back to an earlier one."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import echo, report, tell
 from retrieval_pipeline.config.loading import load_settings
-from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import BuildError, RetrievalError
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.config.settings import Settings
 
 
 @click.command()
@@ -55,7 +58,7 @@ def use(build: str | None, latest: bool, config: Path | None) -> None:
         raise RetrievalError("nothing is indexed yet: run `retrieval index`")
 
 
-def _use_publication(settings: Settings, build: str | None) -> None:
+def _use_publication(settings: "Settings", build: str | None) -> None:
     """Go back to what was published to an engine before, or list what there is."""
     from retrieval_pipeline.cli.status_text import publications_text
     from retrieval_pipeline.pipeline.engine import publications, use_publication

@@ -2,14 +2,17 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retrieval_pipeline.cli.commands.common import config_option
 from retrieval_pipeline.cli.output import report
 from retrieval_pipeline.config.loading import load_settings
-from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from retrieval_pipeline.config.settings import Settings
 
 
 @click.command()
@@ -41,7 +44,7 @@ def verify(do_repair: bool, config: Path | None) -> None:
         raise RetrievalError(f"{problems} stored files are not as they must be")
 
 
-def _check(settings: Settings) -> tuple[int, int]:
+def _check(settings: "Settings") -> tuple[int, int]:
     """Print what is wrong, or that nothing is.
 
     Returns:

@@ -1,5 +1,6 @@
 """What is told of the whole of a collection, in another one beside it: `schema.about_schema`."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,9 @@ from retrieval_pipeline.vectors import Numbers, Vectors
 ROWS_AT_ONCE = 256
 # Folders that are told of: a megabyte, which each server that answers keeps in memory.
 MOST_FOLDERS = 20_000
+# Seconds after which every reader of a server sees a deletion: twice Milvus's `gracefulTime`, by
+# which answers of the consistency level "Bounded", the default, may lag behind.
+SEEN_WITHIN = 10.0
 
 
 def made_row(dim: int, token: str) -> dict[str, Any]:
@@ -73,6 +77,23 @@ def tell(
     written += [{KEY: key, VECTOR: vector, "data": data} for key, (vector, data) in told.items()]
     for start in range(0, len(written), ROWS_AT_ONCE):
         client.upsert(name, written[start : start + ROWS_AT_ONCE])
+
+
+def retract(client: Client, collection: str) -> None:
+    """Take back what is told of a publication, before its rows change.
+
+    Who has kept it open sees that after each answer: see `MilvusIndex.check_unchanged`.
+
+    Raises:
+        EngineError: The engine cannot be asked, or refuses.
+    """
+    name = about_name(collection)
+    client.load_collection(name)
+    if not client.query(name, ids=["info"], output_fields=[KEY], consistency_level="Strong"):
+        return
+    client.delete(name, ids=["info"])
+    if not client.is_lite:
+        time.sleep(SEEN_WITHIN)
 
 
 def values_of(rows: TableRows) -> dict[str, list[list[Any]]]:

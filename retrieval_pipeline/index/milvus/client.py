@@ -4,12 +4,13 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from retrieval_pipeline.config.settings import Settings
 from retrieval_pipeline.errors import EngineError
@@ -29,7 +30,16 @@ _NOT_FOUND = (100, 1600)  # of a collection and of an alias
 _TOO_MANY_REQUESTS, _RATE_LIMIT = 4, 8
 _FULL = {3: "memory", 7: "disk", 9: "quota", 12: "resources"}
 _NO_PRIVILEGE = (1400, 1401)
+# The statuses of gRPC that servers give, and the words of former versions.
+_NO_USER = ("unauthenticated", "permission_denied", "auth check failure")
 _UNIMPLEMENTED = 10
+
+# The version that is needed, and the first one that reads more patterns than beginnings.
+LEAST_VERSION, WITH_PATTERNS = (2, 3), (2, 4)
+NEEDED = "Milvus 2.3.5 or later is needed"
+# What an engine reads in patterns of `like`: nothing but a beginning; also "%" and "_" anywhere; or
+# these, and a backslash before them.
+Patterns = Literal["none", "wildcards", "escapes"]
 
 _open_files: Counter[Path] = Counter()
 _files_lock = threading.Lock()
@@ -43,13 +53,14 @@ class Client:
 
     Attributes:
         where: The engine's address, for messages.
+        patterns: What it reads in patterns of `like`.
     """
 
     def __init__(self, uri: str, *, token: str = "", timeout: float = 30.0) -> None:
         """Connect to a server, or open the directory `uri`, ending in ".db", with Milvus Lite.
 
         Raises:
-            EngineError: The engine cannot be reached, or the extra is not installed.
+            EngineError: The engine cannot be reached or is too old, or the extra is not installed.
         """
         self.where = uri
         self.timeout = timeout
@@ -57,6 +68,12 @@ class Client:
         self._file = Path(uri).absolute() if _is_file(uri) else None
         with self.explained():
             self._client = self._connect()
+            version = str(self._client.get_server_version(timeout=timeout))
+        try:
+            self.patterns = patterns_of(version)
+        except EngineError as error:
+            self._client.close()
+            raise EngineError(f"{uri}: {error}") from None
         if self._file is not None:
             with _files_lock:
                 _open_files[self._file] += 1
@@ -119,8 +136,10 @@ class Client:
             raise EngineError(
                 'engine = "milvus" needs the extra: pip install "retrieval-pipeline[milvus]"'
             ) from None
-        # Their logs repeat each error with a traceback; that of gRPC tells what Milvus Lite lacks.
-        for name in ("pymilvus", "milvus_lite", *(["grpc._server"] if self._file else [])):
+        # Their logs repeat each error with a traceback, and name what servers before 2.5 lack; that
+        # of gRPC tells what Milvus Lite lacks.
+        names = ["pymilvus", "pymilvus.milvus_client", "milvus_lite"]
+        for name in (*names, *(["grpc._server"] if self._file else [])):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         give_up = time.monotonic() + LITE_WAIT
         while True:
@@ -163,19 +182,29 @@ class Client:
         try:
             yield
         except (MilvusException, grpc.RpcError) as error:
-            raise EngineError(self._line(error)) from None
+            # Whatever goes wrong while it connects, pymilvus says that the server is not there.
+            status = error if isinstance(error, grpc.RpcError) else error.__cause__
+            why = status.code().name if isinstance(status, grpc.RpcError) else ""
+            raise EngineError(self._line(error, why)) from None
 
-    def _line(self, error: Any) -> str:
-        """Say in one line what went wrong, and what to do."""
-        code = getattr(error, "code", 0)
-        said = " ".join(str(getattr(error, "message", "") or error).split())
+    def _line(self, error: Any, why: str) -> str:
+        """Say in one line what went wrong, and what to do; `why` is the status that gRPC gave."""
+        # Errors of gRPC have methods where pymilvus's have values.
+        is_of_grpc = callable(error.code)
+        code = 0 if is_of_grpc else error.code
+        said = " ".join(str(error.details() if is_of_grpc else error.message or error).split())
         if self._token:
             said = said.replace(self._token, "***")
-        said, text = said[:300], said.casefold()
-        if code in _NO_PRIVILEGE or "unauthenticated" in text or "auth check failure" in text:
+        said, text = said[:300], f"{said} {why}".casefold()
+        if code in _NO_PRIVILEGE or any(each in text for each in _NO_USER):
             return (
                 f"{self.where}: the engine does not accept the token: put that of a user who may "
                 f"write into ${TOKEN}"
+            )
+        if "node" in text and "not enough" in text:
+            return (
+                f"{self.where}: the engine has too few query nodes for index.replicas: it needs as "
+                f"many as there are replicas ({said})"
             )
         if code in _FULL or "no space left" in text:
             what = _FULL.get(code, "disk")
@@ -185,7 +214,7 @@ class Client:
         if code == _UNIMPLEMENTED or "unimplemented" in text:
             return (
                 f"{self.where}: the engine is of another version, which does not know this call: "
-                f"Milvus 2.5 or later is needed ({said})"
+                f"{NEEDED} ({said})"
             )
         if "deadline" in text or "timed out" in text:
             return (
@@ -200,6 +229,23 @@ class Client:
                 f"`retrieval index` ({said})"
             )
         return f"{self.where}: the engine refused: {said}"
+
+
+def patterns_of(version: str) -> Patterns:
+    """Return what an engine reads in patterns of `like`, by the version that it says it is.
+
+    Raises:
+        EngineError: It is too old.
+    """
+    if version.startswith("milvus_lite"):
+        # It reads escapes, but not beside a condition on an array.
+        return "wildcards"
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    # What is built from a branch may name that.
+    number = (int(found[1]), int(found[2])) if found else WITH_PATTERNS
+    if number < LEAST_VERSION:
+        raise EngineError(f"the engine is Milvus {version.removeprefix('v')}: {NEEDED}")
+    return "escapes" if number >= WITH_PATTERNS else "none"
 
 
 def _is_file(uri: str) -> bool:

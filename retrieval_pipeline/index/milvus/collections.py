@@ -39,12 +39,13 @@ def load(client: Client, collection: str, replicas: int) -> None:
     """Have the engine keep a collection and what is told of it in memory, ready to answer.
 
     `replicas` must be those that the collection was made for: an engine refuses to change them.
+    What is told of it has one: who loads that need not know of replicas.
 
     Raises:
         EngineError: The engine cannot be asked, or does not get on.
     """
-    for each in (about_name(collection), collection):
-        client.load_collection(each, replica_number=replicas, _async=True)
+    for each, number in ((about_name(collection), 1), (collection, replicas)):
+        client.load_collection(each, replica_number=number, _async=True)
         for state in until_still(partial(client.get_load_state, each)):
             if str(state["state"]) == "NotExist":
                 raise EngineError(f"{client.where}: {each} is gone: run `retrieval index`")

@@ -17,7 +17,7 @@ from retrieval_pipeline.errors import EngineError, StoreError, UnreadableError
 from retrieval_pipeline.index.build_info import Check, vocabulary_digest
 from retrieval_pipeline.index.builder import passed
 from retrieval_pipeline.index.knn import evenly_spaced
-from retrieval_pipeline.index.milvus.about import made_row, tell
+from retrieval_pipeline.index.milvus.about import made_row, retract, tell
 from retrieval_pipeline.index.milvus.checks import (
     Measured,
     how_to_fill_anew,
@@ -187,6 +187,8 @@ class Filling:
         self._create(self.name, row_schema(dim), self.index.index_type, self.index.shards)
         self._create(about_name(self.name), about_schema(dim), "FLAT", 1)
         self.client.upsert(about_name(self.name), [made_row(dim, wanted.token)])
+        # Empty: whether there are nodes for so many replicas is known before anything is sent.
+        load(self.client, self.name, self.index.replicas)
         self.is_new = True
 
     def _is_ours(self) -> bool:
@@ -217,7 +219,9 @@ class Filling:
             metric_type=METRIC,
             params=dict(INDEX_PARAMS.get(index_type, {})),
         )
-        self.client.create_collection(name, schema=schema, index_params=params, num_shards=shards)
+        # With the index in one call, it would be loaded as well, with one replica for good.
+        self.client.create_collection(name, schema=schema, num_shards=shards)
+        self.client.create_index(name, params)
 
     def _send(self, known: Sent, created_at: datetime) -> tuple[int, int]:
         """Send the rows that differ, delete those that have gone, and return how many."""
@@ -228,6 +232,7 @@ class Filling:
         gone = known.ids.filter(pc.is_null(at))
         if len(changed) or len(gone):
             self.ledger.retract()
+            retract(self.client, self.name)
             self.ledger.begin(pa.concat_arrays([rows.keys.take(pa.array(changed)), gone]))
             self._upsert(changed, digests, first_published)
             self._delete(gone)

@@ -6,6 +6,7 @@ maps and evaluations read the blocks that the ledger names, and the vectors of t
 
 import functools
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
@@ -82,11 +83,20 @@ class PublishedCorpus(Corpus):
         self._precision: Precision = precision
         self._vocabulary = vocabulary
         self._nearest = nearest
+        self._lock = threading.Lock()
+        self._copied: SegmentedIndex | None = None
 
     def _read_vocabulary(self) -> Vectors | None:
         return self._vocabulary()
 
     def _open_vectors(self) -> SegmentedIndex:
+        # Threads that ask at the same time wait for one copy.
+        with self._lock:
+            if self._copied is None:
+                self._copied = self._copy_vectors()
+            return self._copied
+
+    def _copy_vectors(self) -> SegmentedIndex:
         rows, dim, order = len(self.rows), self.info.dim, []
         try:
             # The array keeps the file, and the file its space, until nobody refers to the array.

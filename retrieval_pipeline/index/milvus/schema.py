@@ -9,6 +9,7 @@ Beside each collection is another of a few rows, `about`: what is known of the w
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from retrieval_pipeline.storage.stored_model import StoredModel
 from retrieval_pipeline.vectors import VectorSpace
 
 # Raised when rows change their meaning: collections of another version are filled anew.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 # Names of the fields of the primary key and of the vector, in both collections.
 KEY, VECTOR = "id", "vector"
@@ -33,8 +34,15 @@ LONGEST_VALUE = 1_024
 # Bytes of JSON that are kept below the limit, which also counts Milvus's own encoding.
 JSON_BYTES = 60_000
 
-# Fields that hold text and are null where nothing is known.
-TEXTS = ("camera", "lens", "country", "place")
+# The fields of facts, and what each holds where nothing is known: a value that no fact has. Nulls
+# would be clearer, but Milvus before 2.5 has none. The date is the latest of all, and degrees are
+# beyond those of the Earth.
+UNKNOWN: Mapping[str, int | float | str] = {
+    "taken_at": 2**63 - 1,
+    **dict.fromkeys(("camera", "lens", "country", "place"), ""),
+    **dict.fromkeys(("latitude", "longitude"), 1_000.0),
+    "rating": -128,
+}
 
 # How the moment is written that the name of a publication begins with.
 _BUILD_TIME = "%Y%m%dT%H%M%S.%fZ"
@@ -147,13 +155,14 @@ def row_schema(dim: int) -> Any:
         source, path, name, mtime_ns: Of its first file: the name of its source; the path, in the
             form NFC of Unicode, and the part after the last "/"; when it was last changed, in
             nanoseconds since 1970.
+        folded_name: The name in lower case: names are sorted and looked for by it.
         sources: All sources that have a file of it.
         width, height: Pixels of the upright picture.
         formats: Those of all its files, in upper case.
         format: As in `items.ITEM_COLUMNS`.
         taken_at: Microseconds from 1970-01-01 00:00 to what the clock on the wall said.
         camera, lens, country, place, latitude, longitude, rating: As in
-            `facts_table.FACTS_COLUMNS`.
+            `facts_table.FACTS_COLUMNS`. All facts: `UNKNOWN` where they are null there.
         keywords: Without regard to case (`str.casefold`).
         first_published: When the publication was begun that had the picture first, in microseconds
             since 1970; so pages tell what is new since an earlier one.
@@ -168,7 +177,7 @@ def row_schema(dim: int) -> Any:
     schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
     schema.add_field("files", DataType.INT32)
     schema.add_field("source", DataType.VARCHAR, max_length=64)
-    for name in ("path", "name"):
+    for name in ("path", "name", "folded_name"):
         schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT)
     schema.add_field("mtime_ns", DataType.INT64)
     for name in ("width", "height"):
@@ -181,13 +190,13 @@ def row_schema(dim: int) -> Any:
             max_capacity=MOST_VALUES,
             max_length=LONGEST_VALUE,
         )
-    schema.add_field("taken_at", DataType.INT64, nullable=True)
+    schema.add_field("taken_at", DataType.INT64)
     schema.add_field("format", DataType.VARCHAR, max_length=LONGEST_VALUE)
-    for name in TEXTS:
-        schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT, nullable=True)
+    for name in ("camera", "lens", "country", "place"):
+        schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT)
     for name in ("latitude", "longitude"):
-        schema.add_field(name, DataType.DOUBLE, nullable=True)
-    schema.add_field("rating", DataType.INT8, nullable=True)
+        schema.add_field(name, DataType.DOUBLE)
+    schema.add_field("rating", DataType.INT8)
     schema.add_field("first_published", DataType.INT64)
     schema.add_field("shown", DataType.JSON)
     return schema
@@ -227,6 +236,7 @@ def fields_of(
     known = facts or {}
     files = item["locations"]
     path = unicodedata.normalize("NFC", files[0]["path"])
+    name = path.rpartition("/")[2]
     formats = [item["format"].replace(DAMAGED, "").upper()]
     for companion in companions:
         ending = re.search(r"\.([^./]+)$", companion["path"])
@@ -236,7 +246,8 @@ def fields_of(
         "files": len(files) + len(companions),
         "source": files[0]["source"],
         "path": path,
-        "name": path.rpartition("/")[2],
+        "name": name,
+        "folded_name": name.lower(),
         "mtime_ns": files[0]["mtime_ns"],
         "sources": sorted({file["source"] for file in (*files, *companions)})[:MOST_VALUES],
         "width": item["width"],
@@ -246,8 +257,10 @@ def fields_of(
         "keywords": sorted({_cut(word.casefold()) for word in known.get("keywords") or ()})[
             :MOST_VALUES
         ],
-        "taken_at": known.get("taken_at"),
-        **{name: known.get(name) for name in (*TEXTS, "latitude", "longitude", "rating")},
+        **{
+            name: unknown if (value := known.get(name)) is None else value
+            for name, unknown in UNKNOWN.items()
+        },
         "shown": shown_of(item, known, companions),
     }
 

@@ -10,11 +10,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
 from retrieval_pipeline.config.extensions import format_named
 from retrieval_pipeline.facts.places import country_code, find_place
+from retrieval_pipeline.index.milvus.client import Patterns
+from retrieval_pipeline.index.milvus.schema import UNKNOWN
 from retrieval_pipeline.search.fact_filters import (
     Span,
     are_near,
@@ -30,6 +33,8 @@ from retrieval_pipeline.search.filters import file_test, nanoseconds
 from retrieval_pipeline.search.milvus.rows import Row
 from retrieval_pipeline.search.query import Query
 
+# The greatest character: no text that begins with a prefix is greater than the prefix and this.
+_LAST = "\U0010ffff"
 # What no row passes, and what every row does.
 NOTHING, EVERYTHING = 'id == ""', 'id != ""'
 # Beyond this latitude a circle may lie around a pole.
@@ -49,6 +54,31 @@ class Check:
     exact: str
     candidates: str
     test: Callable[[Row], bool]
+
+    @property
+    def wide(self) -> str:
+        """The expression of all items that may pass."""
+        return some([self.exact, self.candidates])
+
+
+# What has to be true of an item's rows, all of it.
+Passing = frozenset[str | Check]
+
+
+def expressions_of(selection: Passing) -> list[str]:
+    """Return the expressions of a selection, which let through too much if it has checks."""
+    return sorted(each.wide if isinstance(each, Check) else each for each in selection)
+
+
+def checks_of(selection: Passing) -> list[Check]:
+    """Return the filters of a selection that have to be tested here."""
+    return [each for each in selection if isinstance(each, Check)]
+
+
+def passing(selection: Passing, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that pass the checks of a selection, of those that its expressions find."""
+    checks = checks_of(selection)
+    return [row for row in rows if all(check.test(row) for check in checks)]
 
 
 def quoted(text: str) -> str:
@@ -84,7 +114,7 @@ def filters_of(
     knows_facts: bool,
     cameras: Sequence[str],
     lenses: Sequence[str],
-    escapes: bool = True,
+    patterns: Patterns = "escapes",
 ) -> tuple[list[str], list[Check]]:
     """Return what is to be true of the items that pass a query's filters, but albums and labels.
 
@@ -93,7 +123,7 @@ def filters_of(
         knows_facts: Whether the index knows dates taken; else the times of files stand for them.
         cameras: The names of all cameras.
         lenses: The names of all lenses.
-        escapes: Whether the engine reads escapes in patterns of `like`, as servers do.
+        patterns: What the engine reads in patterns of `like`.
 
     Raises:
         QueryError: A place or year does not exist, or the index does not know a fact.
@@ -117,7 +147,8 @@ def filters_of(
         folded = {keyword.casefold() for keyword in query.keywords}
         expressions.append(has_one_of("keywords", sorted(folded)))
     if query.min_rating is not None:
-        expressions.append(f"rating >= {query.min_rating}")
+        # The least that there is: what is unknown must not pass.
+        expressions.append(f"rating >= {max(query.min_rating, -1)}")
     if query.near is not None:
         checks.append(_near(query.near, query.within_km))
     if not knows_facts and (expressions or checks):
@@ -132,14 +163,14 @@ def filters_of(
     if query.sources:
         expressions.append(has_one_of("sources", query.sources))
     if query.paths or query.file_after or query.file_before:
-        checks.append(_files(query, escapes=escapes))
+        checks.append(_files(query, patterns))
     return expressions, checks
 
 
 def _taken(span: Span) -> str:
     start, end = span
     bounds = [f"taken_at >= {microseconds(start)}"] if start else []
-    return every([*bounds, f"taken_at < {microseconds(end)}"] if end else bounds)
+    return every([*bounds, f"taken_at < {microseconds(end) if end else UNKNOWN['taken_at']}"])
 
 
 def _near(place_name: str, kilometres: float) -> Check:
@@ -162,7 +193,7 @@ def _near(place_name: str, kilometres: float) -> Check:
     return Check(NOTHING, every(bounds), test)
 
 
-def _files(query: Query, *, escapes: bool) -> Check:
+def _files(query: Query, patterns: Patterns) -> Check:
     """Return the filter by paths and times of files: one and the same file has to pass.
 
     The fields of a row are those of the first file. They tell all of a picture with a single file.
@@ -176,11 +207,11 @@ def _files(query: Query, *, escapes: bool) -> Check:
         conditions.append(f"mtime_ns < {nanoseconds(query.file_before)}")
     is_exact = True
     if query.paths:
-        likes = [like_of(glob, escapes=escapes) for glob in query.paths]
-        conditions.append(
-            some(f"{field} like {text}" for text, _ in likes for field in ("path", "name"))
-        )
-        is_exact = all(exact for _, exact in likes)
+        found = [
+            matching(field, glob, patterns) for glob in query.paths for field in ("path", "name")
+        ]
+        conditions.append(some(expression for expression, _ in found))
+        is_exact = all(exact for _, exact in found)
     single = every(["files == 1", *conditions])
     passes = file_test(query, knows_facts=True)
 
@@ -193,23 +224,43 @@ def _files(query: Query, *, escapes: bool) -> Check:
     return Check(NOTHING, some([single, "files > 1"]), test)
 
 
-def like_of(glob: str, *, escapes: bool = True) -> tuple[str, bool]:
-    r"""Return the pattern of `like` for a glob, quoted, and whether it matches nothing more.
+def begins(field: str, prefix: str) -> str:
+    """Return the expression that a text begins with another one."""
+    return every([f"{field} >= {quoted(prefix)}", f"{field} < {quoted(prefix + _LAST)}"])
 
-    A class such as [a-z], a backslash and what does not print stand for any one character, and so
-    do "%" and "_" without `escapes`.
+
+def matching(field: str, glob: str, patterns: Patterns = "escapes") -> tuple[str, bool]:
+    r"""Return an expression of the texts that a glob matches, and whether it lets through no more.
+
+    In a pattern of `like` a class such as [a-z], a backslash and what does not print stand for any
+    one character, and so do "%" and "_" where the engine reads no escapes. An engine that reads no
+    patterns is asked for what begins as the glob does.
     """
-    pattern, is_exact = "", True
     # As `fnmatch.translate`: "[" without an end is itself.
-    for part in re.findall(r"\[!?\]?[^\]]*\]|.", unicodedata.normalize("NFC", glob), re.DOTALL):
-        # A class of one character is that character.
-        character = part[1] if re.fullmatch(r"\[[^!]\]", part) else part
+    parts = re.findall(r"\[!?\]?[^\]]*\]|.", unicodedata.normalize("NFC", glob), re.DOTALL)
+    characters = [_character(part) for part in parts]
+    prefix = "".join(takewhile(bool, characters))
+    rest = parts[len(prefix) :]
+    if not rest:
+        return f"{field} == {quoted(prefix)}", True
+    if rest == ["*"] or patterns == "none":
+        return begins(field, prefix) if prefix else EVERYTHING, rest == ["*"]
+    pattern, is_exact = "", True
+    for part, character in zip(parts, characters, strict=True):
         if part in "*?":
             pattern += "%" if part == "*" else "_"
-        elif character in "%_" and escapes:
-            pattern += f"\\{character}"
-        elif len(character) == 1 and character not in "%_\\" and character.isprintable():
-            pattern += character
-        else:
+        elif character in ("", "\\") or (character in "%_" and patterns != "escapes"):
             pattern, is_exact = f"{pattern}_", False
-    return quoted(pattern), is_exact
+        else:
+            pattern += f"\\{character}" if character in "%_" else character
+    return f"{field} like {quoted(pattern)}", is_exact
+
+
+def _character(part: str) -> str:
+    """Return the one character that a part of a glob stands for; "" if an expression has no such.
+
+    A class of one character is that character.
+    """
+    character = part[1] if re.fullmatch(r"\[[^!]\]", part) else part
+    is_plain = len(character) == 1 and part not in "*?" and character.isprintable()
+    return character if is_plain else ""

@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 from cachetools import LRUCache
 
+from retrieval_pipeline.index.milvus.schema import UNKNOWN
 from retrieval_pipeline.search.facets import MOST_VALUES, Facets, folders_in
-from retrieval_pipeline.search.milvus.expressions import every, quoted
-from retrieval_pipeline.search.milvus.reader import Passing
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    begins,
+    checks_of,
+    every,
+    quoted,
+)
 
 # The kinds of values, as `about.values_of` tells them, in the order in which they are counted.
 KINDS = ("year", "source", "camera", "place", "format", "folder")
@@ -32,6 +38,8 @@ MOST_OF_ALL = 60
 # Seconds of counting after which the rest is left out: the page waits for it. What was counted is
 # remembered, so the next page counts more.
 SECONDS = 1.0
+# What is told of filters that only a look at each picture decides.
+NOT_COUNTED = "Too many pictures would have to be looked at to count those that pass the filters."
 # Answers that are remembered, of some KB.
 REMEMBERED = 256
 
@@ -78,6 +86,8 @@ class ValueCounter:
         """
         if not selection:
             return Facets.of(self._all, folder)
+        if checks_of(selection):
+            return Facets.of({kind: Counter() for kind in KINDS}, folder, (NOT_COUNTED,))
         asked = selection, folder
         with self._lock:
             known = self._remembered.get(asked)
@@ -129,9 +139,7 @@ class ValueCounter:
             town, country = value.rsplit(", ", 1)
             return every([f"place == {quoted(town)}", f"country == {quoted(country)}"])
         if kind == "folder":
-            path = f"{folder}/{value}" if folder else value
-            # "0" comes after "/": all that begins with the folder, without a pattern.
-            return every([f"path >= {quoted(f'{path}/')}", f"path < {quoted(f'{path}0')}"])
+            return begins("path", f"{folder}/{value}/" if folder else f"{value}/")
         return f"{kind} == {quoted(value)}"
 
 
@@ -141,11 +149,11 @@ def _counted_here(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
         counts["source"][row["source"]] += 1
         counts["folder"][row["path"].rpartition("/")[0]] += 1
         counts["format"][row["format"]] += 1
-        if row["camera"] is not None:
+        if row["camera"] != UNKNOWN["camera"]:
             counts["camera"][row["camera"]] += 1
-        if row["place"] is not None and row["country"] is not None:
+        if row["place"] != UNKNOWN["place"] and row["country"] != UNKNOWN["country"]:
             counts["place"][f"{row['place']}, {row['country']}"] += 1
-        if row["taken_at"] is not None:
+        if row["taken_at"] != UNKNOWN["taken_at"]:
             counts["year"][str(np.datetime64(row["taken_at"], "us").astype("datetime64[Y]"))] += 1
     return counts
 

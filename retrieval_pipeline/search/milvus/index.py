@@ -5,6 +5,7 @@ Approximate types may miss items; what they find is in the same order.
 """
 
 import functools
+import threading
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -23,8 +24,12 @@ from retrieval_pipeline.index.records import ItemRecord
 from retrieval_pipeline.search.facets import Facets
 from retrieval_pipeline.search.fact_filters import fact_notes
 from retrieval_pipeline.search.milvus.expressions import (
+    EVERYTHING,
+    NOTHING,
     Check,
+    Passing,
     every,
+    expressions_of,
     filters_of,
     one_of,
     some,
@@ -33,7 +38,7 @@ from retrieval_pipeline.search.milvus.facets import FIELDS, KINDS, ValueCounter
 from retrieval_pipeline.search.milvus.listing import Lists
 from retrieval_pipeline.search.milvus.names import NamesByExpression
 from retrieval_pipeline.search.milvus.ranking import ranking_of
-from retrieval_pipeline.search.milvus.reader import OWN, Passing, Reader, refuse_many
+from retrieval_pipeline.search.milvus.reader import MOST_LOOKED_AT, OWN, Reader
 from retrieval_pipeline.search.milvus.rows import Row, matrix
 from retrieval_pipeline.search.milvus.told import Told
 from retrieval_pipeline.search.query import Query, Sort
@@ -48,6 +53,9 @@ from retrieval_pipeline.search.vector_index import (
 from retrieval_pipeline.storage.store import Store
 from retrieval_pipeline.vectors import Flags, Numbers, Vectors
 from retrieval_pipeline.views import View
+
+# Content ids in an expression, which is parsed for each question: 4 MB of text.
+MOST_LISTED = 100_000
 
 
 class MilvusIndex:
@@ -68,7 +76,8 @@ class MilvusIndex:
         self._told = Told(client, collection)
         self.info = self._told.read_info()
         self._reader = Reader(client, collection, self.info)
-        self.file_names = NamesByExpression(self._names)
+        self._lock = threading.Lock()
+        self._corpus: Corpus | None = None
 
     @classmethod
     def open(cls, settings: Settings, collection: str | None = None) -> "MilvusIndex":
@@ -83,7 +92,8 @@ class MilvusIndex:
         except EngineError:
             client.close()
             raise
-        weakref.finalize(index, client.close)
+        # Its corpus may outlive the index, and asks the reader.
+        weakref.finalize(index._reader, client.close)
         return index
 
     @property
@@ -97,10 +107,18 @@ class MilvusIndex:
 
     def is_current(self, settings: Settings) -> bool:
         """Tell whether the alias still names this publication; raises EngineError."""
-        if served(self._client, settings) != self._collection:
-            return False
         # Each collection of the pair is filled anew in turn.
-        return self._told.read_info().build == self.info.build
+        return served(self._client, settings) == self._collection and self._told.is_still_of(
+            self.info.build
+        )
+
+    def check_unchanged(self) -> None:
+        """Check that the collection was not filled anew; raises EngineError."""
+        if not self._told.is_still_of(self.info.build):
+            raise EngineError(
+                f"{self._client.where}: {self._collection} was published anew since it was opened: "
+                "open the index again (Python: `searcher.latest()` before each question)"
+            )
 
     def warm_up(self) -> None:
         """Read what relevance is judged by; raises EngineError."""
@@ -108,17 +126,22 @@ class MilvusIndex:
 
     def corpus(self, settings: Settings) -> Corpus | None:
         """Return all items, from the tables of the home that published them; None elsewhere."""
-        store = Store(settings.home)
-        if not is_from_here(store, self._collection, self.info):
-            return None
-        return PublishedCorpus(
-            store,
-            self._collection,
-            self.info,
-            settings.index.vectors,
-            lambda: self.vocabulary,
-            self._reader.nearest_ids,
-        )
+        store, told = Store(settings.home), self._told
+        # One for all threads, since its vectors are copied.
+        with self._lock:
+            if self._corpus is None:
+                if not is_from_here(store, self._collection, self.info):
+                    self.check_unchanged()
+                    return None
+                self._corpus = PublishedCorpus(
+                    store,
+                    self._collection,
+                    self.info,
+                    settings.index.vectors,
+                    lambda: told.vocabulary,
+                    self._reader.nearest_ids,
+                )
+            return self._corpus
 
     # What queries are understood and judged by
 
@@ -140,9 +163,15 @@ class MilvusIndex:
 
     def sample_items(self, selection: Passing | None) -> Items:
         """Return the items of the sample that are in a selection."""
-        ids = one_of("id", self._told.sample_ids)
-        rows = self._reader.rows(every([*sorted(selection or ()), ids]))
+        sample = frozenset([one_of("id", self._told.sample_ids)])
+        rows = self._reader.own_rows(sample | (selection or frozenset()))
         return as_items(sorted(rows, key=lambda row: row.place))
+
+    @functools.cached_property
+    def file_names(self) -> NamesByExpression:
+        """The names of first files, and of the folders that they lie in."""
+        folders = self._told.names_of("folder")
+        return NamesByExpression(self._names, folders, self._client.patterns)
 
     @property
     def knows_facts(self) -> bool:
@@ -165,8 +194,7 @@ class MilvusIndex:
         """Return which items pass the filters of a query but albums and labels.
 
         Raises:
-            QueryError: As `VectorIndex.passing` says, or a filter needs a look at more than
-                MOST_LOOKED_AT items.
+            QueryError: As `VectorIndex.passing` says.
         """
         for source in query.sources:
             if source not in self.info.sources:
@@ -176,35 +204,41 @@ class MilvusIndex:
             knows_facts=self.knows_facts,
             cameras=self._told.names_of("camera") if query.cameras else (),
             lenses=self._told.names_of("lens") if query.lenses else (),
-            # Milvus Lite reads them, but not beside a condition on an array.
-            escapes=not self._client.is_lite,
+            patterns=self._client.patterns,
         )
+        selection: Passing = frozenset(expressions)
         for check in checks:
-            expressions.append(self._checked(check, expressions))
-        return frozenset(expressions) or None
+            selection |= {self._checked(check, selection)}
+        return selection or None
 
-    def _checked(self, check: Check, expressions: Sequence[str]) -> str:
-        """Return the expression of the items that pass a check, if they pass the others."""
-        candidates = every([OWN, *expressions, check.candidates])
-        refuse_many(
-            self._reader.count(frozenset([*expressions, check.candidates])),
-            "the path, the time of files or the distance must be looked at for each of {count} "
-            "pictures: narrow the search by a source, a date or a camera",
-        )
-        ids = [row.record.content_id for row in self._reader.rows(candidates) if check.test(row)]
+    def _checked(self, check: Check, others: Passing) -> str | Check:
+        """Return the expression of the items that pass a check, if they pass the others.
+
+        It stays a check if too many candidates would have to be looked at for that.
+        """
+        if self._reader.count(others | {check.candidates}) > MOST_LOOKED_AT:
+            return check
+        rows = self._reader.rows(every([OWN, *expressions_of(others), check.candidates]))
+        ids = [row.record.content_id for row in rows if check.test(row)]
         return some([check.exact, one_of("content_id", ids)])
 
     def having(self, content_ids: Collection[str]) -> Passing:
         """Return which items have one of these content ids."""
-        refuse_many(len(content_ids), "{count} pictures are too many for a list of them")
-        return frozenset([one_of("content_id", sorted(content_ids))])
+        if len(content_ids) <= MOST_LISTED:
+            return frozenset([one_of("content_id", sorted(content_ids))])
+        these = frozenset(content_ids)
+        return frozenset([Check(NOTHING, EVERYTHING, lambda row: row.record.content_id in these)])
 
     def lacking(self, content_ids: Collection[str]) -> Passing:
         """Return which items have none of these content ids."""
         if not content_ids:
             return frozenset()
-        (these,) = self.having(content_ids)
-        return frozenset([f"not ({these})"])
+        if len(content_ids) <= MOST_LISTED:
+            return frozenset([f"not ({one_of('content_id', sorted(content_ids))})"])
+        these = frozenset(content_ids)
+        return frozenset(
+            [Check(NOTHING, EVERYTHING, lambda row: row.record.content_id not in these)]
+        )
 
     def both(self, one: Passing | None, other: Passing | None) -> Passing | None:
         """Return which items are in both selections."""
@@ -213,7 +247,7 @@ class MilvusIndex:
         return one | other
 
     def count(self, selection: Passing | None) -> int:
-        """Return how many items are in a selection."""
+        """Return how many items are in a selection; if it has checks, how many may be."""
         return self._reader.count(selection or frozenset())
 
     def find(self, content_ids: Collection[str]) -> Items:
@@ -234,7 +268,7 @@ class MilvusIndex:
         values = {kind: self._told.values(kind) for kind in KINDS}
 
         def read(selection: Passing) -> Iterator[dict[str, Any]]:
-            return self._reader.entities(every([OWN, *sorted(selection)]), [*FIELDS])
+            return self._reader.entities(every([OWN, *expressions_of(selection)]), [*FIELDS])
 
         return ValueCounter(values, self._reader.count, read)
 
@@ -266,12 +300,17 @@ class MilvusIndex:
 
     def nearest(self, vector: Vectors, count: int, selection: Passing | None) -> Items:
         """Return the nearest items of a selection, as the engine finds them."""
-        rows, _ = self._reader.nearest(vector, (selection or frozenset()) | {OWN}, count)
-        return as_items(rows)
+        among, asked = (selection or frozenset()) | {OWN}, count
+        while True:
+            found = self._reader.nearest(vector, among, asked)
+            if len(found.rows) >= count or found.read < asked:
+                return as_items(found.rows[:count])
+            asked *= 2
 
     @functools.cached_property
     def _lists(self) -> Lists:
-        return Lists(self._reader, [*map(int, self._told.names_of("year"))])
+        years = [*map(int, self._told.names_of("year"))]
+        return Lists(self._reader, years, self._told.sample_ids)
 
     def listing(
         self, selection: Passing | None, sort: Sort, offset: int = 0, count: int | None = None

@@ -1,12 +1,22 @@
 """Items in the order of their dates or names, which Milvus counts and does not sort."""
 
+import bisect
 import functools
 from typing import Any
 
 import numpy as np
 
-from retrieval_pipeline.search.milvus.expressions import every
-from retrieval_pipeline.search.milvus.reader import OWN, Passing, Reader, refuse_many
+from retrieval_pipeline.index.milvus.schema import UNKNOWN
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    checks_of,
+    every,
+    expressions_of,
+    one_of,
+    passing,
+    quoted,
+)
+from retrieval_pipeline.search.milvus.reader import OWN, Reader, refuse_many
 from retrieval_pipeline.search.milvus.rows import Row
 from retrieval_pipeline.search.query import Sort
 from retrieval_pipeline.search.vector_index import UNKNOWN_TIME, Items, as_items
@@ -21,10 +31,18 @@ LISTED = 1_200
 class Lists:
     """Lists the items of a collection."""
 
-    def __init__(self, reader: Reader, years: list[int]) -> None:
-        """List what `reader` reads, taken in these years."""
+    def __init__(self, reader: Reader, years: list[int], sample_ids: list[str]) -> None:
+        """List items.
+
+        Args:
+            reader: Of the collection.
+            years: In which the pictures were taken.
+            sample_ids: Content ids of pictures that are evenly spaced: a window of names ends at
+                theirs.
+        """
         self._reader = reader
         self._all_years = years
+        self._sample_ids = sample_ids
         self._knows_facts = reader.info.has_facts
 
     def listing(
@@ -33,13 +51,34 @@ class Lists:
         """Return items that pass by date or name; without a count, LISTED at most.
 
         Raises:
-            QueryError: More than MOST_LOOKED_AT items would have to be sorted here: by name, or of
-                those that do not know their date.
+            QueryError: More than MOST_LOOKED_AT items would have to be sorted here: they do not
+                know their date, or have nearly the same name.
         """
-        last = min(offset + (LISTED if count is None else count), self._reader.count(selection))
-        if self._reader.count(selection) <= SORTED_HERE or sort == "name" or not self._knows_facts:
+        count = LISTED if count is None else count
+        if not checks_of(selection):
+            return self._listing(selection, sort, offset, count)
+        found: list[Row] = []
+        everything, start = frozenset(expressions_of(selection)), 0
+        while len(found) < offset + count:
+            some = self._listing(everything, sort, start, SORTED_HERE).tolist()
+            found += passing(selection, some)
+            start += SORTED_HERE
+            if len(some) < SORTED_HERE:
+                break
+        return as_items(found[offset : offset + count])
+
+    def _listing(self, selection: Passing, sort: Sort, offset: int, count: int) -> Items:
+        """Return what `listing` does, of a selection without checks."""
+        last = min(offset + count, self._reader.count(selection))
+        if self._reader.count(selection) <= SORTED_HERE:
             return self._sorted(selection, sort, offset, last)
-        dated, undated = selection | {"taken_at is not null"}, selection | {"taken_at is null"}
+        if sort == "name":
+            window, before = self._window_of_names(selection, offset, last)
+            return self._sorted(window, sort, offset - before, last - before)
+        if not self._knows_facts:
+            return self._sorted(selection, sort, offset, last)
+        dated = selection | {f"taken_at < {UNKNOWN['taken_at']}"}
+        undated = selection | {f"taken_at == {UNKNOWN['taken_at']}"}
         with_date = self._reader.count(dated)
         found = []
         if offset < with_date:
@@ -50,6 +89,34 @@ class Lists:
             first = max(offset - with_date, 0)
             found.append(self._sorted(undated, sort, first, last - with_date))
         return np.concatenate(found) if found else as_items([])
+
+    def _window_of_names(self, selection: Passing, first: int, last: int) -> tuple[Passing, int]:
+        """Return the items that those of ranks `first` to `last` by name are among.
+
+        Between two neighbouring names of the sample lies about a thousandth of all pictures.
+
+        Returns:
+            Also how many of the items come before these.
+        """
+
+        def before(name: str) -> int:
+            return self._reader.count(selection | {f"folded_name < {quoted(name)}"})
+
+        names = self._sample_names
+        start = bisect.bisect_right(names, first, key=before)
+        end = bisect.bisect_left(names, last, lo=start, key=before)
+        window, skipped = selection, 0
+        if start:
+            window |= {f"folded_name >= {quoted(names[start - 1])}"}
+            skipped = before(names[start - 1])
+        if end < len(names):
+            window |= {f"folded_name < {quoted(names[end])}"}
+        return window, skipped
+
+    @functools.cached_property
+    def _sample_names(self) -> list[str]:
+        rows = self._reader.entities(one_of("id", self._sample_ids), ["folded_name"])
+        return sorted({row["folded_name"] for row in rows})
 
     def _window(self, dated: Passing, sort: Sort, first: int, last: int) -> tuple[Passing, int]:
         """Return the items that those of ranks `first` to `last` by date are among.
@@ -110,8 +177,10 @@ class Lists:
         fields = ["content_id", "source", "path", "name", "taken_at"]
         fields += [] if self._knows_facts else ["shown"]
         keys = []
-        for row in self._reader.entities(every([OWN, *sorted(selection)]), fields):
-            time = UNKNOWN_TIME if row["taken_at"] is None else row["taken_at"]
+        for row in self._reader.entities(every([OWN, *expressions_of(selection)]), fields):
+            time = row["taken_at"]
+            if time == UNKNOWN["taken_at"]:
+                time = UNKNOWN_TIME
             if not self._knows_facts:
                 time = max(file[-1] for file in row["shown"]["locations"]) // 1_000
             place = (row["source"], row["path"])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from retrieval_pipeline.search.milvus.expressions import every, one_of
-from retrieval_pipeline.search.milvus.reader import BATCH, Passing, Reader, refuse_many
+from retrieval_pipeline.search.milvus.expressions import Passing, checks_of, every, one_of
+from retrieval_pipeline.search.milvus.reader import BATCH, TOO_DEEP, Reader, refuse_many
 from retrieval_pipeline.search.milvus.rows import Row, matrix
 from retrieval_pipeline.search.query_vectors import QueryVectors
 from retrieval_pipeline.search.vector_index import Ranking, as_items
@@ -28,7 +28,7 @@ def ranking_of(
         reader: Of the collection.
         vectors: Of the query.
         among: What the items pass.
-        items: How many pass.
+        items: How many pass, or with checks in `among` how many may pass.
         count: How many to return.
 
     Raises:
@@ -37,27 +37,26 @@ def ranking_of(
     rows_in_all = items
     if reader.info.views:
         rows_in_all += reader.count(among | {"view > 0"}, own=False)
-    asked = count + MORE_ROWS
+    has_checks = bool(checks_of(among))
+    asked = max(count + MORE_ROWS, BATCH if has_checks else 0)
     while True:
         asked = min(asked, rows_in_all)
-        refuse_many(
-            asked,
-            "{count} pictures would have to be read: ask for fewer, or narrow the search by a "
-            "source, a date or a camera",
-        )
-        rows, last = reader.nearest(vectors.wanted, among, asked)
-        best_rows, scores, own_rows = _scored(reader, vectors, rows)
+        if not has_checks:  # else those are counted that pass
+            refuse_many(asked, TOO_DEEP)
+        found = reader.nearest(vectors.wanted, among, asked)
+        best_rows, scores, own_rows = _scored(reader, vectors, found.rows)
         order = np.array(
             sorted(range(len(scores)), key=lambda at: (-scores[at], own_rows[at].place)),
             np.int64,
         )[:count]
-        is_all = len(rows) < asked or asked == rows_in_all
-        if is_all or (len(order) == count and scores[order[-1]] > last + ROUNDING):
+        is_all = found.read < asked or asked == rows_in_all
+        if is_all or (len(order) == count and scores[order[-1]] > found.last + ROUNDING):
             return Ranking(
                 items=as_items([own_rows[at] for at in order]),
                 scores=scores[order],
                 plan=f"Milvus {reader.info.index_type}",
-                among=items,
+                # Where there are no more, whatever was counted: an approximate search misses some.
+                among=len(scores) if is_all else items,
                 rows=as_items([best_rows[at] for at in order]),
                 among_rows=rows_in_all,
             )

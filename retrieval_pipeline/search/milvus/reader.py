@@ -3,12 +3,20 @@
 import functools
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from retrieval_pipeline.errors import QueryError
 from retrieval_pipeline.index.milvus.client import Client
 from retrieval_pipeline.index.milvus.schema import PublishedInfo, search_params
-from retrieval_pipeline.search.milvus.expressions import every, one_of
+from retrieval_pipeline.search.milvus.expressions import (
+    Passing,
+    checks_of,
+    every,
+    expressions_of,
+    one_of,
+    passing,
+)
 from retrieval_pipeline.search.milvus.rows import COLUMNS, Row
 from retrieval_pipeline.vectors import Vectors
 
@@ -18,15 +26,33 @@ MOST_ROWS = 16_384
 BATCH = 1_000
 # Vectors whose neighbours are looked for in one call: their ids are 1 MB.
 SEARCHED_TOGETHER = 256
-# Items that are sorted here, or whose files are looked at here, one by one: some seconds.
+# Items that are read in one go, to be sorted or looked at here one by one: some seconds.
 MOST_LOOKED_AT = 100_000
+# What is said of a ranking that would have to be read down to more than that many rows.
+TOO_DEEP = (
+    "{count} pictures would have to be read: ask for fewer, or narrow the search by a source, a "
+    "date or a camera"
+)
 # Expressions whose counts are remembered, some KB each: panels of filters ask for many.
 COUNTED = 4_096
 
-# Expressions that all have to be true of an item's rows.
-Passing = frozenset[str]
 # True of the row of an item's own vector.
 OWN = "view == 0"
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What a search of the engine found.
+
+    Attributes:
+        rows: Those that pass, the nearest first.
+        read: How many rows the engine gave, with those that did not pass the checks.
+        last: The engine's cosine of the last of these.
+    """
+
+    rows: list[Row]
+    read: int
+    last: float
 
 
 class Reader:
@@ -46,11 +72,15 @@ class Reader:
         self._count = functools.lru_cache(COUNTED)(self._ask_count)
 
     def count(self, selection: Passing, *, own: bool = True) -> int:
-        """Return how many items pass, or with `own` false how many rows; it is remembered."""
-        return self._count(selection, own) if selection or not own else self.info.items
+        """Return how many items pass, or with `own` false how many rows; it is remembered.
 
-    def _ask_count(self, selection: Passing, own: bool) -> int:
-        expression = every([*([OWN] if own else []), *sorted(selection)])
+        With checks in the selection, that is how many may pass.
+        """
+        if own and not selection:
+            return self.info.items
+        return self._count(every([*([OWN] if own else []), *expressions_of(selection)]))
+
+    def _ask_count(self, expression: str) -> int:
         rows = self.client.query(self._collection, filter=expression, output_fields=["count(*)"])
         return int(rows[0]["count(*)"])
 
@@ -71,13 +101,20 @@ class Reader:
 
     def passing(self, selection: Passing, ids: list[str]) -> set[str]:
         """Return which of these content ids are those of items that pass, perhaps with others."""
-        expressions = sorted(selection)
+        if checks_of(selection):
+            return {row.id for row in self.own_rows(selection | {one_of("id", ids)})}
         if self.count(selection) <= MOST_ROWS:
             # Cheaper than to have each of them compared with the ids there.
-            rows = self.first(every([OWN, *expressions]), ["id"], MOST_ROWS)
+            rows = self.first(every([OWN, *expressions_of(selection)]), ["id"], MOST_ROWS)
         else:
-            rows = list(self.entities(every([*expressions, one_of("id", ids)]), ["id"]))
+            rows = list(
+                self.entities(every([*expressions_of(selection), one_of("id", ids)]), ["id"])
+            )
         return {row["id"] for row in rows}
+
+    def own_rows(self, selection: Passing) -> list[Row]:
+        """Return the own rows of the items that pass: all of them, so they must be few."""
+        return passing(selection, self.rows(every([OWN, *expressions_of(selection)])))
 
     def find(self, content_ids: Collection[str]) -> list[Row]:
         """Return the own rows of the items with these content ids, in the order of items."""
@@ -88,29 +125,31 @@ class Reader:
             found += self.rows(one_of("id", wanted[start : start + BATCH]))
         return sorted(found, key=lambda row: row.place)
 
-    def nearest(self, wanted: Vectors, selection: Passing, count: int) -> tuple[list[Row], float]:
-        """Return the rows nearest to a vector, and the engine's cosine of the last one."""
+    def nearest(self, wanted: Vectors, selection: Passing, count: int) -> Nearest:
+        """Return the rows that pass of the `count` nearest to a vector."""
         if not count:
-            return [], -1.0
+            return Nearest([], 0, -1.0)
         asked: dict[str, Any] = {
             "data": [wanted],
-            "filter": every(sorted(selection)) if selection else "",
+            "filter": every(expressions_of(selection)) if selection else "",
             "output_fields": [*COLUMNS, "vector"],
             "search_params": search_params(self.info.index_type, count),
         }
         if count <= MOST_ROWS:
-            found = self.client.search(self._collection, limit=count, **asked)[0]
-        else:
-            found = []
-            with self.client.explained():
-                iterator = self.client.search_iterator(
-                    self._collection, batch_size=BATCH, limit=count, **asked
-                )
-                while batch := iterator.next():
-                    found += batch
-                iterator.close()
-        rows = [Row.of(hit["entity"]) for hit in found]
-        return rows, float(found[-1]["distance"]) if rows else -1.0
+            hits = self.client.search(self._collection, limit=count, **asked)[0]
+            rows = passing(selection, [Row.of(hit["entity"]) for hit in hits])
+            return Nearest(rows, len(hits), float(hits[-1]["distance"]) if hits else -1.0)
+        rows, read, last = [], 0, -1.0
+        with self.client.explained():
+            iterator = self.client.search_iterator(
+                self._collection, batch_size=BATCH, limit=count, **asked
+            )
+            while batch := iterator.next():
+                rows += passing(selection, [Row.of(hit["entity"]) for hit in batch])
+                read, last = read + len(batch), float(batch[-1]["distance"])
+                refuse_many(len(rows), TOO_DEEP)
+            iterator.close()
+        return Nearest(rows, read, last)
 
     def nearest_ids(self, vectors: Vectors, count: int) -> list[list[str]]:
         """Return for each vector, (n, dim), the content ids of the items nearest to it."""

@@ -29,7 +29,12 @@ class Told:
             EngineError: The engine cannot be asked, or holds what this program cannot read.
         """
         rows = self._client.query(
-            about_name(self._collection), filter='id == "info"', output_fields=["data"], limit=1
+            about_name(self._collection),
+            filter='id == "info"',
+            output_fields=["data"],
+            limit=1,
+            # By default a server may answer as it would have some seconds ago.
+            consistency_level="Strong",
         )
         try:
             info = PublishedInfo.model_validate(rows[0]["data"])
@@ -41,6 +46,17 @@ class Told:
                 "this program: run `retrieval index`"
             )
         return info
+
+    def is_still_of(self, build: str) -> bool:
+        """Tell whether the collection holds this publication, and not one that came after it.
+
+        Raises:
+            EngineError: The engine cannot be asked.
+        """
+        rows = self._client.query(
+            about_name(self._collection), filter='id == "info"', output_fields=["data"], limit=1
+        )
+        return bool(rows) and rows[0]["data"].get("build") == build
 
     @functools.cached_property
     def _rows(self) -> dict[str, tuple[list[Any], Vectors]]:

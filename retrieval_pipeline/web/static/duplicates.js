@@ -1,35 +1,48 @@
-// Duplicates: groups that are left stay so on all pages, and the paths of what could go are copied.
+// Duplicates: groups to leave go into an album, and the paths of what could go are copied.
 
-import { copyText, explain, toast } from "./common.js";
+import { change, copyText, explain, toast } from "./common.js";
 
-const KEY = "left duplicates";
-const MOST = 500; // as many as the server takes
+// Where earlier versions kept the first pictures of the groups to leave.
+const FORMER = "left duplicates";
 
-/** @type {Set<string>} First pictures of the groups that are left. */
-const left = new Set(JSON.parse(localStorage.getItem(KEY) ?? "[]"));
 const form = /** @type {HTMLFormElement | null} */ (document.getElementById("plan"));
-const boxes = /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll('input[name="left"]'));
+const boxes = /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll("[data-leave]"));
+const idsOf = (/** @type {HTMLInputElement} */ box) => box.dataset.leave?.split(" ") ?? [];
+
+/**
+ * Put pictures into the album of those that are left as they are, or take them out.
+ * @param {"add" | "remove"} how
+ * @param {string[]} ids
+ */
+const put = (how, ids) => change("POST", `/api/albums/${how}`, { name: form?.dataset.album, content_ids: ids });
 
 for (const box of boxes) {
-  box.checked ||= left.has(box.value);
-  box.addEventListener("change", () => {
-    if (box.checked) left.add(box.value);
-    else left.delete(box.value);
-    localStorage.setItem(KEY, JSON.stringify([...left].slice(-MOST)));
+  box.addEventListener("change", async () => {
+    try {
+      await put(box.checked ? "add" : "remove", idsOf(box));
+    } catch (error) {
+      box.checked = !box.checked;
+      toast(explain(error));
+    }
   });
 }
 
-// Those of other pages are sent too.
-form?.addEventListener("formdata", (event) => {
-  const here = new Set([...boxes].map((box) => box.value));
-  for (const id of left) if (!here.has(id)) event.formData.append("left", id);
-});
+const former = JSON.parse(localStorage.getItem(FORMER) ?? "[]");
+if (form && former.length) {
+  put("add", former).then(
+    () => {
+      localStorage.removeItem(FORMER);
+      location.reload();
+    },
+    (error) => toast(explain(error)),
+  );
+}
 
 const copy = /** @type {HTMLElement | null} */ (document.querySelector("[data-copy-paths]"));
 if (copy) copy.hidden = false;
 copy?.addEventListener("click", async () => {
   const going = [...document.querySelectorAll(".twins")]
-    .filter((group) => !group.querySelector('input[name="left"]:checked'))
+    .filter((group) => !group.querySelector("[data-leave]:checked"))
     .flatMap((group) => [.../** @type {NodeListOf<HTMLElement>} */ (group.querySelectorAll(".goes"))]);
   try {
     await copyText(going.map(({ dataset }) => dataset.path).join("\n"));

@@ -8,7 +8,7 @@ import pytest
 from pymilvus import MilvusException
 
 from retrieval_pipeline.errors import EngineError
-from retrieval_pipeline.index.milvus.client import Client
+from retrieval_pipeline.index.milvus.client import Client, patterns_of
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("code", "message", "said"),
     [
         (1400, "permission deny", "does not accept the token"),
-        (1, "auth check failure for root:secret", "does not accept the token"),
         (3, "memory limit exceeded", r"is full \(memory\)"),
         (7, "disk limit exceeded", r"is full \(disk\)"),
         (9, "quota exceeded", r"is full \(quota\)"),
@@ -45,10 +44,31 @@ def test_each_failure_of_the_engine_is_one_line_without_the_token(
 def test_a_server_that_is_away_or_mute_is_given_up_within_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
-        with pytest.raises(EngineError, match="the engine is not there"):
+        with pytest.raises(EngineError, match=r"no answer within 0.3 s"):
             Client(f"http://127.0.0.1:{port}", timeout=0.3)
     with pytest.raises(EngineError, match="the engine is not there"):
         Client(f"http://127.0.0.1:{port}", timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("version", "patterns"),
+    [
+        ("v2.3.5-lite", "none"),
+        ("2.4-20240515-e1b9a2", "escapes"),
+        ("v2.16.1", "escapes"),
+        ("e1b9a2", "escapes"),
+        ("milvus_lite-3.2.2", "wildcards"),
+    ],
+)
+def test_what_an_engine_reads_in_patterns_is_known_by_its_version(
+    version: str, patterns: str
+) -> None:
+    assert patterns_of(version) == patterns
+
+
+def test_an_engine_that_is_too_old_is_refused() -> None:
+    with pytest.raises(EngineError, match=r"is Milvus 2.2.16: Milvus 2.3.5 or later is needed"):
+        patterns_of("v2.2.16")
 
 
 def test_a_file_is_no_directory_of_milvus_lite(tmp_path: Path) -> None:
