@@ -26,7 +26,7 @@ from retrieval_pipeline.index.milvus.publication import (
     publish,
 )
 from retrieval_pipeline.index.milvus.published import PublishedCorpus
-from retrieval_pipeline.index.milvus.schema import PublishedInfo
+from retrieval_pipeline.index.milvus.schema import SCHEMA_VERSION, PublishedInfo
 from retrieval_pipeline.pipeline.validation import check_counts, read_coverage, reason_to_keep
 from retrieval_pipeline.progress import Progress, Quiet
 from retrieval_pipeline.storage.store import Store
@@ -174,7 +174,8 @@ def use_publication(settings: Settings, build: str) -> Publication:
         build: The name of the publication, or its beginning.
 
     Raises:
-        BuildError: There is no such publication, or it is no longer what its ledger says.
+        BuildError: There is no such publication, it is no longer what its ledger says, or another
+            version of the program published it.
         EngineError: The engine cannot be asked.
         StoreError: Another run is writing, or the file system refused.
     """
@@ -198,8 +199,13 @@ def _check_whole(store: Store, client: Client, wanted: Publication) -> None:
     """Check that a collection is what was published, and not half of something newer.
 
     Raises:
-        BuildError: It is not.
+        BuildError: It is not, or another version of the program published it.
     """
+    if wanted.info.schema_version != SCHEMA_VERSION:
+        raise BuildError(
+            f"{wanted.info.build}: another version of this program published it, and this one "
+            "cannot read it: run `retrieval index`"
+        )
     load(client, wanted.collection, wanted.info.replicas)
     rows = wanted.info.items + wanted.info.views
     there = count(client, wanted.collection)

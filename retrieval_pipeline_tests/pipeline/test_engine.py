@@ -19,7 +19,7 @@ from retrieval_pipeline.maintenance.status import read_status, search_line
 from retrieval_pipeline.orchestration import assets
 from retrieval_pipeline.orchestration.code_location import build_definitions
 from retrieval_pipeline.orchestration.resources import LibraryResource
-from retrieval_pipeline.pipeline import publish
+from retrieval_pipeline.pipeline import engine, publish
 from retrieval_pipeline.pipeline.engine import publications, use_publication
 from retrieval_pipeline.pipeline.publish import answering_build, update_index, update_map
 from retrieval_pipeline.recommend.votes import add_judgements
@@ -70,7 +70,9 @@ def update(settings: Settings, space: VectorSpace = BLUE) -> PublicationReport:
     return report
 
 
-def test_people_go_back_to_what_was_published_before_and_on_again(settings: Settings) -> None:
+def test_people_go_back_to_what_was_published_before_and_on_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(settings.home)
     first = update(settings)
     show(store, 32)
@@ -89,6 +91,10 @@ def test_people_go_back_to_what_was_published_before_and_on_again(settings: Sett
         use_publication(settings, "2")
     with pytest.raises(BuildError, match="is none of the publications"):
         use_publication(settings, "1999")
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "SCHEMA_VERSION", engine.SCHEMA_VERSION + 1)
+        with pytest.raises(BuildError, match="another version of this program published it"):
+            use_publication(settings, second.info.build)
     store.release()
     show(store, 32)
     # Nothing has changed since the second one: it answers again as it is.

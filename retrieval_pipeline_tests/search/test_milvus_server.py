@@ -45,7 +45,7 @@ __all__ = ["no_waiting"]
 
 pytestmark = pytest.mark.slow
 
-QUESTIONS = 60
+QUESTIONS = 30
 SPACE, OTHER = VectorSpace("made-up", "1", 16, "p"), VectorSpace("made-up", "2", 16, "p")
 
 
@@ -135,6 +135,7 @@ def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
                 assert found == {content(name) for name in names(len(found) + 1)[1:]}
                 if len(found) != last:
                     changes.put(last := len(found))
+                time.sleep(0.2)  # the publications need the processors as well
         finally:
             changes.put(0)
 
@@ -146,10 +147,10 @@ def test_a_loop_of_questions_sees_each_publication_whole_and_none_again(
                 show(tmp_path, count)
                 builds.append(update(settings).info.build)
                 asking = asking or pool.submit(ask, Searcher.open(settings))
-                seen.append(changes.get(timeout=60))
+                seen.append(changes.get(timeout=180))
             assert [finding.problem for finding in verify_engine(settings)] == [None]
             use_publication(settings, builds[1])
-            seen.append(changes.get(timeout=60))
+            seen.append(changes.get(timeout=180))
         finally:
             ended.set()
         asking.result()
@@ -202,7 +203,7 @@ def test_a_page_says_when_the_server_does_not_answer_and_a_publication_goes_on(
 ) -> None:
     write(tmp_path, 30)
     show(tmp_path, 20)
-    settings = settings_of(server, tmp_path, "page", timeout=5)
+    settings = settings_of(server, tmp_path, "page", timeout=15)
     update(settings)
     show(tmp_path, 30)
     with TestClient(create_app(lambda: settings, Access()), base_url=BASE) as page:
@@ -229,7 +230,7 @@ def test_a_page_says_when_the_server_does_not_answer_and_a_publication_goes_on(
         assert status() == HTTPStatus.SERVICE_UNAVAILABLE
         server.start()
         # It answers before it has loaded what it answers from.
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 180
         while status() != 20:
             assert time.monotonic() < give_up
             time.sleep(0.2)
