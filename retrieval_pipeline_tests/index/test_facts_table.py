@@ -87,10 +87,10 @@ def test_places_are_named_and_a_new_list_of_towns_makes_a_new_build(
     assert facts.select(columns).to_pylist() == [
         {"place": "Lisbon", "region": "Lisboa", "country": "PT"}, unknown, unknown,
     ]  # fmt: skip
-    monkeypatch.setattr(facts_table, "gazetteer_version", lambda: "later")
+    monkeypatch.setattr(places, "gazetteer_version", lambda: "later")
     assert build_index(store, SPACE, ["a", "b"]).build != first.build
     # Without the extra nothing is named.
-    monkeypatch.setattr(facts_table, "gazetteer_version", lambda: None)
+    monkeypatch.setattr(places, "gazetteer_version", lambda: None)
     build_index(store, SPACE, ["a", "b"])
     facts = open_current(store).facts
     assert facts is not None
