@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import json
+import os
+import pty
+import sys
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
@@ -148,3 +151,15 @@ def test_http_needs_a_long_token(library: Path) -> None:
         done = CliRunner().invoke(command, ["--http", *token, *config], env={"RETRIEVAL_TOKEN": ""})
         assert done.exit_code == 2
         assert "--http needs a secret" in done.output
+
+
+def test_on_a_terminal_it_says_what_it_waits_for(
+    library: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parent, child = pty.openpty()
+    os.write(parent, b"\x04")  # Ctrl-D
+    with os.fdopen(child) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        command.main(["--config", str(library / "retrieval.toml")], standalone_mode=False)
+    os.close(parent)
+    assert "waits for what an assistant writes" in capfd.readouterr().err

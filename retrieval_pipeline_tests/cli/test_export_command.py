@@ -161,6 +161,14 @@ def test_labels_become_sidecars_that_this_program_reads(searcher: Searcher, tmp_
     assert [*embedded_facts(image).keywords] == ["a & b", "pet"]
 
 
+def test_pictures_without_labels_have_no_sidecars_and_the_way_to_labels_is_told(
+    searcher: Searcher, library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = ("--config", library / "retrieval.toml")
+    run(*config, tmp_path / "x", "--as", "xmp", "--path", "nothing")
+    assert "`retrieval label WORDS`" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("target", "options", "why"),
     [

@@ -122,6 +122,8 @@ def export(
             files.write_numpy(rows, out, progress)
         elif kind == "xmp":
             count = files.write_xmp(rows, out, progress)
+            if not count:
+                tell("none of them has a label: `retrieval label WORDS` gives them labels")
         else:
             limits = Limits.of(settings.images)
             left_out = files.write_webdataset(rows, file, progress, size=size, limits=limits)

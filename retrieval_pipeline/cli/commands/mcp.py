@@ -1,6 +1,7 @@
 """`retrieval mcp`: serve the library to an assistant."""
 
 import functools
+import sys
 from pathlib import Path
 
 import click
@@ -45,6 +46,8 @@ def mcp(http: bool, port: int, token: str | None, config: Path | None) -> None:
 
     server = create_server(load)
     if not http:
+        if sys.stdin.isatty():
+            tell("waits for what an assistant writes on standard input (Ctrl-C ends it)")
         server.run("stdio")
         return
     if not token or len(token) < SHORTEST_TOKEN:
